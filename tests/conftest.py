@@ -1,0 +1,67 @@
+"""Shared fixtures. The environment is set before any import of huggingface_hub, which reads it once."""
+
+import os
+import tempfile
+from pathlib import Path
+
+_HOME = tempfile.mkdtemp(prefix="usdrl-tests-")
+os.environ |= {
+    "HF_HOME": _HOME,
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+}
+os.environ.pop("HF_TOKEN", None)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+GOLDENS = Path(__file__).parent / "goldens"
+# Real data of the project's developers; never needed to pass, since the goldens lie here.
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def golden():
+    """Load a golden file by name."""
+    return lambda name: np.load(GOLDENS / f"{name}.npz")
+
+
+@pytest.fixture
+def shared_data():
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs ../shared/data, which is beside the developers' checkout only")
+    return SHARED / "data"
+
+
+def relative_error(actual, expected) -> float:
+    """Largest difference over the largest expected magnitude."""
+    actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def to_clips(array: np.ndarray) -> torch.Tensor:
+    """The goldens' (N, C, T, V, M) as (B, T, M, V, C)."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 2, 4, 3, 1)))
+
+
+def write_ntu(path: Path, keypoints: np.ndarray) -> Path:
+    """Write keypoints (T, M, 25, 3) as an NTU .skeleton file; persons who are all zero in a frame are left out."""
+    lines = [str(len(keypoints))]
+    for frame in keypoints:
+        bodies = [body for body in frame if body.any()]
+        lines.append(str(len(bodies)))
+        for number, body in enumerate(bodies):
+            lines += [f"7205759403793710{number} 0 1 1 1 1 0 0.02 0.05 2", "25"]
+            lines += [" ".join([*map(repr, map(float, joint)), *["0.5"] * 8, "2"]) for joint in body]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usdrl_hub import LAYOUTS, Layout, convert_layout, get_layout
+from usdrl_hub.layouts import conversion_weights, match_layout
+
+CONVERTIBLE = [("ui-prmd39", "ntu25"), ("kinect20", "ntu25")]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_has_unique_names_and_survives_its_json_form(name):
+    layout = get_layout(name)
+    assert len(set(layout.joint_names)) == layout.num_joints
+    assert get_layout(layout.to_config()) == layout
+    assert all(0 <= parent < layout.num_joints for parent in layout.parents)
+
+
+def test_release_bones_are_those_of_the_specification():
+    assert get_layout("ntu25").parents[0] == 1 and get_layout("ntu25").parents[20] == 20
+    # Joint 6 counted from one has no bone in the release's list.
+    assert get_layout("coco17-release").parents[5] == 5
+    assert get_layout("coco17-release").parents[9] == 7 and get_layout("coco17").parents[9] == 7
+
+
+@pytest.mark.parametrize("source, target", CONVERTIBLE)
+def test_each_joint_is_an_average(source, target):
+    weights = conversion_weights(get_layout(source), get_layout(target))
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    assert (weights >= 0).all()
+
+
+@pytest.mark.parametrize("source, target", CONVERTIBLE)
+def test_conversion_keeps_left_and_right_apart(source, target):
+    source, target = get_layout(source), get_layout(target)
+    weights = conversion_weights(source, target)
+    for row, name in enumerate(target.joint_names):
+        used = [source.joint_names[column] for column in np.flatnonzero(weights[row])]
+        if name.startswith("left_"):
+            assert all(joint.startswith(("left_", "L")) for joint in used)
+        if name.startswith("right_"):
+            assert all(joint.startswith(("right_", "R")) for joint in used)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10))
+def test_conversion_commutes_with_moving_and_scaling(seed, scale):
+    keypoints = np.random.default_rng(seed).uniform(1, 2, (3, 1, 20, 3)).astype(np.float32)
+    moved = convert_layout(keypoints * np.float32(scale) + 5, "kinect20", "ntu25")
+    np.testing.assert_allclose(moved, convert_layout(keypoints, "kinect20", "ntu25") * scale + 5, rtol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_joints_that_both_layouts_name_are_taken_as_they_are(seed):
+    keypoints = np.random.default_rng(seed).normal(size=(2, 20, 3)).astype(np.float32)
+    source, target = get_layout("kinect20"), get_layout("ntu25")
+    converted = convert_layout(keypoints, source, target)
+    for number, name in enumerate(target.joint_names):
+        if name in source.joint_names:
+            np.testing.assert_array_equal(converted[:, number], keypoints[:, source.joint_names.index(name)])
+
+
+def test_missing_joints_are_left_out_of_averages_and_stay_missing():
+    layout = get_layout("ui-prmd39")
+    keypoints = np.ones((1, 39, 3), np.float32)
+    names = layout.joint_names
+    keypoints[0, names.index("LWRA")] = 0
+    keypoints[0, names.index("LWRB")] = 3
+    keypoints[0, names.index("RELB")] = 0
+    converted = convert_layout(keypoints, "ui-prmd39", "ntu25", up="y")[0]
+    ntu = get_layout("ntu25").joint_names
+    np.testing.assert_allclose(converted[ntu.index("left_wrist")], 3)
+    np.testing.assert_array_equal(converted[ntu.index("right_elbow")], 0)
+
+
+def test_z_up_becomes_y_up_without_mirroring():
+    keypoints = np.zeros((1, 39, 3), np.float32)
+    keypoints[0, :] = (1, 2, 3)
+    np.testing.assert_allclose(convert_layout(keypoints, "ui-prmd39", "ntu25")[0, 0], (1, 3, -2), rtol=1e-6)
+
+
+def test_file_joint_order_is_recognised():
+    names = list(get_layout("kinect20").joint_names)
+    shuffled = names[::-1]
+    layout, order = match_layout(shuffled, [])
+    assert layout.name == "kinect20" and [shuffled[i] for i in order] == names
+    layout, order = match_layout(["a", "b", "c"], [[1, 0], [2, 1]])
+    assert layout.name == "custom" and layout.parents == (0, 0, 1) and order == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "layout, message",
+    [
+        ("ntu26", "unknown layout 'ntu26'"),
+        ({"joint_names": ["a"]}, "needs 'joint_names' and 'bones'"),
+        ({"joint_names": ["a"], "bones": [[0, 1]]}, "joint 1 is used"),
+        ({"joint_names": ["a", "b"], "bones": [[0, 1], [0, 0]]}, "two parents"),
+        ({"joint_names": ["a"], "bones": [], "centre": 0}, "no field 'centre'"),
+        ([[0, 1], 3], "list of"),
+    ],
+)
+def test_impossible_layouts_are_refused(layout, message):
+    with pytest.raises(ValueError, match=message):
+        get_layout(layout)
+
+
+def test_conversion_that_nothing_defines_is_refused():
+    with pytest.raises(ValueError, match="nothing says what its 'nose' is"):
+        convert_layout(np.ones((1, 25, 3), np.float32), "ntu25", "coco17")
+    with pytest.raises(ValueError, match="has 25"):
+        convert_layout(np.ones((1, 24, 3), np.float32), "ntu25", "ntu25")
+
+
+def test_custom_layout_keeps_its_axes_in_json():
+    layout = Layout("mine", ("a", "b", "c"), ((1, 0), (2, 1)), center=1, x_axis=(0, 2), up="z")
+    assert get_layout(layout.to_config()) == layout

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usdrl_hub.normalization import (
+    RaggedFrames,
+    clip_batch,
+    normalize_sequences,
+    person_energy,
+    resize,
+    rotation_onto,
+    select_persons,
+    truncate,
+)
+
+from .conftest import relative_error
+
+TOLERANCE = 1e-6
+NTU = {"center_joint": 1, "x_axis": (4, 8)}
+GOLDENS = {
+    "normalize_ntu25": NTU,
+    "normalize_ntu25_zx": {"center_joint": 1, "z_axis": (0, 1), "x_axis": (8, 4)},
+    "normalize_uav17": {"center_joint": 1, "z_axis": (11, 5)},
+}
+
+
+def ragged(sequences) -> RaggedFrames:
+    return RaggedFrames(
+        torch.cat([torch.as_tensor(np.ascontiguousarray(sequence)) for sequence in sequences]),
+        torch.tensor([len(sequence) for sequence in sequences]),
+    )
+
+
+def split(batch: RaggedFrames) -> list[np.ndarray]:
+    return [part.numpy() for part in batch.frames.split(batch.lengths.tolist())]
+
+
+def raw(golden, name="normalize_ntu25"):
+    file = golden(name)
+    return [array[:, :n].transpose(1, 3, 2, 0) for array, n in zip(file["raw_NCTVM"], file["num_frames"], strict=True)]
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_whole_sequences_are_normalised_as_the_release_does(golden, name):
+    source = "normalize_uav17" if "uav" in name else "normalize_ntu25"
+    expected = golden(name)["normalized_NCTVM"]
+    for number, actual in enumerate(split(normalize_sequences(ragged(raw(golden, source)), **GOLDENS[name]))):
+        assert relative_error(actual, expected[number][:, : len(actual)].transpose(1, 3, 2, 0)) < TOLERANCE
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_clips_are_cropped_and_resized_as_the_release_does(golden, ratio):
+    file = golden("feeder_ntu25")
+    clips = clip_batch(ragged(raw(golden)), 64, crop_ratio=ratio, **NTU)
+    # The release has no half crop of the one-frame sequence.
+    for number in range(6 if ratio == 1 else 5):
+        expected = file[f"s{number}_r{ratio}_crop"].transpose(1, 3, 2, 0)
+        assert relative_error(clips[number], expected) < TOLERANCE
+
+
+# A second, slow implementation of the same rules, one frame and joint at a time.
+
+
+def slow_rotation(vector, target):
+    axis = np.cross(vector, target)
+    if np.abs(vector).sum() < 1e-6 or np.abs(axis).sum() < 1e-6:
+        return np.eye(3)
+    angle = np.arccos(np.clip(np.dot(vector / np.linalg.norm(vector), target), -1, 1))
+    if abs(angle) < 1e-6:
+        return np.eye(3)
+    u = axis / np.linalg.norm(axis)
+    outer = np.outer(u, u)
+    cross = np.array([[0, -u[2], u[1]], [u[2], 0, -u[0]], [-u[1], u[0], 0]])
+    return np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * outer
+
+
+def slow_normalize(sequence, center_joint, x_axis=None, z_axis=None):
+    people = [sequence[:, person].astype(np.float64) for person in range(sequence.shape[1])]
+    for number, person in enumerate(people):
+        if not person.any():
+            continue
+        if person[0].sum() == 0:
+            kept = [frame for frame in person if frame.sum() != 0]
+            person = np.array(kept + [np.zeros_like(person[0])] * (len(person) - len(kept)))
+        tail = next((t for t in range(len(person)) if not person[t:].any()), len(person))
+        people[number] = np.array([person[t] if t < tail else person[t % tail] for t in range(len(person))])
+    out = np.stack(people, axis=1)
+    center = out[:, 0, center_joint].copy()
+    for t, m, v in np.ndindex(out.shape[:3]):
+        out[t, m, v] = 0 if out[t, m, v].sum() == 0 else out[t, m, v] - center[t]
+    for joints, target in ((z_axis, [0, 0, 1]), (x_axis, [1, 0, 0])):
+        if joints is not None:
+            rotation = slow_rotation(out[0, 0, joints[1]] - out[0, 0, joints[0]], np.array(target, float))
+            out = np.einsum("tmvc,dc->tmvd", out, rotation)
+    return out
+
+
+@st.composite
+def sequences(draw):
+    """Short sequences with empty frames and joints anywhere, late and absent people."""
+    count = draw(st.integers(1, 4))
+    result = []
+    for _ in range(count):
+        frames, persons = draw(st.integers(1, 9)), 2
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        sequence = rng.normal(size=(frames, persons, 12, 3))
+        sequence[rng.random((frames, persons)) < draw(st.sampled_from([0, 0.3, 0.7]))] = 0
+        sequence[rng.random((frames, persons, 12)) < draw(st.sampled_from([0, 0.2]))] = 0
+        if draw(st.booleans()):
+            sequence[: draw(st.integers(0, frames)), 1] = 0
+        if draw(st.booleans()):
+            sequence[draw(st.integers(0, frames)) :] = 0
+        if draw(st.integers(0, 5)) == 0:
+            # The shoulders point exactly away from +x.
+            sequence[0, 0, [4, 8]] = [[2, 0, 0], [-1, 0, 0]]
+        result.append(sequence)
+    return result
+
+
+@settings(max_examples=150, deadline=None)
+@given(sequences(), st.sampled_from([None, (4, 8)]), st.sampled_from([None, (0, 1)]))
+def test_gaps_late_people_and_opposite_vectors_follow_the_rules(batch, x_axis, z_axis):
+    normalised = split(normalize_sequences(ragged(batch), 1, x_axis, z_axis))
+    clips = clip_batch(ragged(batch), 16, 1, x_axis, z_axis)
+    for sequence, actual, clip in zip(batch, normalised, clips, strict=True):
+        expected = slow_normalize(sequence, 1, x_axis, z_axis)
+        np.testing.assert_allclose(actual, expected, atol=1e-9)
+        interpolated = torch.nn.functional.interpolate(
+            torch.from_numpy(expected.reshape(len(expected), -1).T[None]), size=16, mode="linear"
+        )
+        np.testing.assert_allclose(clip.reshape(16, -1).T, interpolated[0], atol=1e-9)
+
+
+@settings(deadline=None)
+@given(sequences(), st.randoms())
+def test_a_sequence_does_not_depend_on_its_batch(batch, random):
+    together = clip_batch(select_persons(ragged(batch), 2), 16, 1, (4, 8))
+    number = random.randrange(len(batch))
+    alone = clip_batch(select_persons(ragged([batch[number]]), 2), 16, 1, (4, 8))
+    assert torch.equal(together[number], alone[0])
+
+
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=3))
+def test_rotations_are_rotations_onto_the_target(vector):
+    rotation = rotation_onto(torch.tensor([vector], dtype=torch.float64), (1.0, 0.0, 0.0))[0]
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)
+    turned = rotation.numpy() @ vector
+    length = np.linalg.norm(vector)
+    if length > 1e-3 and np.linalg.norm(vector[1:]) > 1e-3:
+        np.testing.assert_allclose(turned, [length, 0, 0], atol=1e-6)
+
+
+def test_an_opposite_vector_stays():
+    rotation = rotation_onto(torch.tensor([[-2.0, 0, 0]]), (1.0, 0.0, 0.0))
+    torch.testing.assert_close(rotation[0], torch.eye(3, dtype=torch.float64))
+
+
+def test_energy_is_the_population_deviation_of_seen_frames(golden):
+    sequence = raw(golden)[1].copy()
+    sequence[:5] = 0
+    energy = person_energy(ragged([sequence]))[0]
+    for person in range(2):
+        seen = sequence[:, person][sequence[:, person].sum((1, 2)) != 0].astype(np.float64)
+        expected = sum(seen[..., axis].std() for axis in range(3)) if len(seen) else 0
+        assert energy[person] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_most_energetic_people_are_kept_and_absent_ones_come_last():
+    rng = np.random.default_rng(0)
+    crowd = rng.normal(size=(20, 5, 25, 3)) * np.array([1, 0, 5, 3, 4])[:, None, None]
+    pair = np.concatenate([np.zeros((7, 1, 25, 3)), rng.normal(size=(7, 1, 25, 3)), np.zeros((7, 3, 25, 3))], axis=1)
+    kept = split(select_persons(ragged([crowd, pair]), 2))
+    np.testing.assert_array_equal(kept[0], crowd[:, [2, 4]])
+    np.testing.assert_array_equal(kept[1], pair[:, [1, 0]])
+    # As many as wanted: the order given stays, whoever moves most.
+    few = crowd[:, [3, 2]]
+    np.testing.assert_array_equal(split(select_persons(ragged([few]), 2))[0], few)
+    assert split(select_persons(ragged([few]), 3))[0].shape == (20, 3, 25, 3)
+
+
+def test_frames_past_the_limit_are_left_out():
+    long, short = np.ones((310, 1, 25, 3)), 2 * np.ones((3, 1, 25, 3))
+    kept = truncate(ragged([long, short]), 300)
+    assert kept.lengths.tolist() == [300, 3] and kept.frames[300:].eq(2).all()
+
+
+@given(st.integers(1, 200), st.integers(1, 80))
+def test_resizing_is_torch_linear_interpolation(length, size):
+    frames = torch.randn(length, 4, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(frames.T[None], size=size, mode="linear")[0].T
+    torch.testing.assert_close(resize(frames, size), expected)

@@ -1,0 +1,182 @@
+"""`USDRLConfig`, and where the checkpoints that ship in the package lie."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .layouts import get_layout
+
+# The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
+RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
+
+
+def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
+    """Return the folder of a checkpoint that ships in the package, or the name unchanged.
+
+    A folder of that name in the working directory comes first, as everywhere in transformers; a `revision` or
+    `subfolder` asks for the repository on the hub.
+
+    Args:
+        name: A repository name such as ``usdrl/tiny-uiprmd``, or a path.
+        **kwargs: The keyword arguments of the caller's `from_pretrained`.
+    """
+    if kwargs.get("revision") or kwargs.get("subfolder") or not isinstance(name, str) or os.path.isdir(name):
+        return name
+    if name.count("/") != 1 or ".." in name:
+        return name
+    folder = Path(__file__).parent / "checkpoints" / name.replace("/", "--")
+    return str(folder) if folder.is_dir() else name
+
+
+@strict
+class USDRLConfig(PreTrainedConfig):
+    r"""Sizes and choices of a USDRL model (arXiv 2508.12586, section 3).
+
+    The defaults are those of the authors' NTU RGB+D checkpoints.
+
+    Args:
+        encoder (`"dste"` or `"sttr"`, defaults to `"dste"`):
+            Dense spatio-temporal encoder, or the plain Transformer baseline.
+        num_frames (`int`, defaults to 64):
+            Frames T of a clip; DSTE's token mixing is tied to it.
+        num_persons (`int`, defaults to 2):
+            Persons M of a clip.
+        num_joints (`int`, defaults to 25):
+            Joints V of a person.
+        num_channels (`int`, defaults to 3):
+            Coordinates C of a joint.
+        hidden_size (`int`, defaults to 1024):
+            Width d of both streams; even, and a multiple of the heads.
+        num_hidden_layers (`int`, defaults to 2):
+            Layers of each stream.
+        num_attention_heads (`int`, defaults to 1):
+            Heads of each attention.
+        intermediate_size (`int`, *optional*):
+            Hidden width of the feed-forward layers; 2d for DSTE and d for STTR where None.
+        alpha (`float`, defaults to 0.5):
+            Share of the convolutional attention in a DSTE layer, in [0, 1]; dense shift attention has the rest.
+        shift_gap (`int`, defaults to 4):
+            Every `shift_gap`-th token is left unmixed by dense shift attention.
+        drop_path_rate (`float`, defaults to 0.1):
+            Probability of dropping a residual branch per sample in training (stochastic depth), in [0, 1).
+        modality (`"joint"`, `"bone"` or `"motion"`, defaults to `"joint"`):
+            What the model forms of the joint coordinates it is given.
+        layout (`str`, `dict` or list of pairs, *optional*):
+            Joint layout: a name, `{"joint_names", "bones"}`, or (child, parent) pairs. None takes `ntu25` for 25
+            joints, `coco17-release` for 17, and no layout otherwise.
+        stream_projector_sizes (`list[int]`, *optional*):
+            Widths of the three layers of the temporal and the spatial projector; `[2d, 2d, 2d]` where None.
+        instance_projector_sizes (`list[int]`, *optional*):
+            Widths of the three layers of the instance projector; `[2d, 2d, 4d]` where None.
+        layer_norm_eps (`float`, defaults to 1e-5):
+            Epsilon of every layer norm.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of DSTE's Linear layers and of the spatial positions before training.
+        classifier_initializer_range (`float`, defaults to 0.01):
+            Standard deviation of a classification layer before training.
+
+    Raises:
+        ValueError: If a size is not positive or the choices do not fit together.
+
+    Example:
+        >>> from usdrl_hub import USDRLConfig
+        >>> USDRLConfig(hidden_size=256, num_persons=1).num_spatial_tokens
+        25
+    """
+
+    model_type = "usdrl"
+
+    encoder: Literal["dste", "sttr"] = "dste"
+    num_frames: int = 64
+    num_persons: int = 2
+    num_joints: int = 25
+    num_channels: int = 3
+    hidden_size: int = 1024
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 1
+    intermediate_size: int | None = None
+    alpha: float | int = 0.5
+    shift_gap: int = 4
+    drop_path_rate: float | int = 0.1
+    modality: Literal["joint", "bone", "motion"] = "joint"
+    layout: str | dict[str, Any] | list | tuple | None = None
+    stream_projector_sizes: list[int] | None = None
+    instance_projector_sizes: list[int] | None = None
+    layer_norm_eps: float = 1e-5
+    initializer_range: float | int = 0.02
+    classifier_initializer_range: float | int = 0.01
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what follows from other fields, and check that they fit together."""
+        self.validate_sizes()
+        if self.intermediate_size is None:
+            self.intermediate_size = self.hidden_size * (2 if self.encoder == "dste" else 1)
+        width = 2 * self.hidden_size
+        if self.stream_projector_sizes is None:
+            self.stream_projector_sizes = [width, width, width]
+        if self.instance_projector_sizes is None:
+            self.instance_projector_sizes = [width, width, 2 * width]
+        if self.layout is None:
+            self.layout = RELEASE_LAYOUTS.get(self.num_joints)
+        else:
+            self.layout = get_layout(self.layout).to_config()
+        super().__post_init__(**kwargs)
+        # transformers derives label2id only where it makes up the labels itself.
+        self.label2id = {label: number for number, label in enumerate(self.class_names)}
+        self.validate_choices()
+
+    def validate_sizes(self) -> None:
+        """Refuse sizes that are not positive."""
+        sizes = ("num_frames", "num_persons", "num_joints", "num_channels", "hidden_size", "num_hidden_layers")
+        for name in (*sizes, "num_attention_heads", "shift_gap", "intermediate_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def validate_choices(self) -> None:
+        """Refuse combinations that no model has."""
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size must be even for the sinusoid positions, got {self.hidden_size}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate}")
+        for name in ("stream_projector_sizes", "instance_projector_sizes"):
+            sizes = getattr(self, name)
+            if len(sizes) != 3 or min(sizes) < 1:
+                raise ValueError(f"{name} must be three positive widths, got {sizes}")
+        if self.layout is None:
+            if self.modality == "bone":
+                raise ValueError("modality 'bone' needs a layout: give layout a name or (child, parent) pairs")
+        elif get_layout(self.layout).num_joints != self.num_joints:
+            layout = get_layout(self.layout)
+            raise ValueError(
+                f"layout '{layout.name}' has {layout.num_joints} joints, but num_joints is {self.num_joints}: "
+                "make them equal"
+            )
+
+    @property
+    def num_spatial_tokens(self) -> int:
+        """Tokens M*V of the spatial stream."""
+        return self.num_persons * self.num_joints
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        labels = {int(number): str(label) for number, label in (self.id2label or {}).items()}
+        return [labels[number] for number in sorted(labels)]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a configuration as transformers does; names of checkpoints in the package need no network."""
+        return super().from_pretrained(bundled_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
+
+
+__all__ = ["USDRLConfig"]

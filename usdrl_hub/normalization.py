@@ -1,0 +1,293 @@
+"""Normalisation of skeleton sequences and the clips a model reads, for ragged batches on any device.
+
+The frames of all sequences lie end to end in one tensor ``(F, M, V, C)`` beside their lengths ``(B,)``; nothing loops
+over frames or joints. The rules are those of the data generation scripts of the authors' release (pre_normalization);
+``tests/goldens/normalize_*.npz`` and ``feeder_*.npz`` hold what it computes. "Empty" means, there as here, that the
+coordinates of a person in a frame sum to zero. This file also ships as remote code, so it imports nothing of the
+package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+# Below this, a body vector has no direction and a rotation no axis; the release uses the same number.
+_NO_DIRECTION = 1e-6
+
+
+@dataclass(frozen=True)
+class RaggedFrames:
+    """Sequences of different length, end to end.
+
+    Attributes:
+        frames: Keypoints ``(F, M, V, C)``, F the sum of all lengths.
+        lengths: Frames of each sequence ``(B,)``, int64, each at least 1.
+    """
+
+    frames: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def starts(self) -> torch.Tensor:
+        """First frame of each sequence ``(B,)``."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def sequence_of_frame(self) -> torch.Tensor:
+        """Number of the sequence that each frame belongs to ``(F,)``."""
+        batch = torch.arange(len(self.lengths), device=self.lengths.device)
+        return torch.repeat_interleave(batch, self.lengths, output_size=len(self.frames))
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum per-frame values ``(F, ...)`` over each sequence: ``(B, ...)``."""
+        total = torch.zeros((len(self.lengths), *values.shape[1:]), dtype=values.dtype, device=values.device)
+        return total.index_add_(0, self.sequence_of_frame, values)
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """Whether a person is not empty in a frame ``(F, M)``."""
+        return self.frames.sum(-1).sum(-1) != 0
+
+
+def person_energy(batch: RaggedFrames) -> torch.Tensor:
+    """Motion of each person, by which the release chooses whom to keep.
+
+    Returns:
+        Float64 tensor ``(B, M)``: the population standard deviations of the coordinates over all joints of all
+        non-empty frames, added up; 0 for a person who is never seen.
+    """
+    num_joints = batch.frames.shape[2]
+    seen = batch.seen.double()
+    count = (batch.sum(seen) * num_joints).clamp(min=1)[..., None]
+    frames = batch.frames.double()
+    mean = batch.sum(frames.sum(2) * seen[..., None]) / count
+    deviation = frames - mean[batch.sequence_of_frame][:, :, None]
+    variance = batch.sum(deviation.square().sum(2) * seen[..., None]) / count
+    return variance.sqrt().sum(-1)
+
+
+def select_persons(batch: RaggedFrames, num_persons: int) -> RaggedFrames:
+    """Keep `num_persons` people of each sequence.
+
+    Where more are seen, the ones with the largest energy, most energetic first; where as many or fewer are, all of
+    them in the order given, and empty people after them.
+    """
+    num_frames, present, num_joints, num_channels = batch.frames.shape
+    frames = batch.frames
+    if present > 1:
+        ever = batch.sum(batch.seen.long()) > 0
+        crowded = ever.sum(1, keepdim=True) > num_persons
+        rank = torch.where(crowded, person_energy(batch), ever.double()) if crowded.any() else ever.double()
+        order = rank.argsort(dim=1, descending=True, stable=True)[:, :num_persons]
+        index = order[batch.sequence_of_frame][..., None, None].expand(-1, -1, num_joints, num_channels)
+        frames = frames.gather(1, index)
+    if present < num_persons:
+        padding = frames.new_zeros(num_frames, num_persons - present, num_joints, num_channels)
+        frames = torch.cat([frames, padding], dim=1)
+    return RaggedFrames(frames, batch.lengths)
+
+
+def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
+    """Keep the first `max_frames` frames of each sequence."""
+    if int(batch.lengths.max()) <= max_frames:
+        return batch
+    position = torch.arange(len(batch.frames), device=batch.lengths.device) - batch.starts[batch.sequence_of_frame]
+    return RaggedFrames(batch.frames[position < max_frames], batch.lengths.clamp(max=max_frames))
+
+
+def filled_frame_index(batch: RaggedFrames) -> torch.Tensor:
+    """Frame that stands at each place after empty frames are filled, per person.
+
+    A person whose first frame is empty has the non-empty frames moved to the front; then an empty tail repeats what
+    stands before it from the beginning; gaps inside stay. A person who is never seen keeps the places as they are.
+
+    Returns:
+        Int64 tensor ``(F, M)`` of frame numbers into `batch.frames`.
+    """
+    sequence, start = batch.sequence_of_frame, batch.starts
+    num_frames, num_persons = batch.frames.shape[:2]
+    seen = batch.seen
+    position = (torch.arange(num_frames, device=sequence.device) - start[sequence])[:, None]
+    count = batch.sum(seen.long())
+    last = torch.full_like(count, -1).scatter_reduce_(
+        0, sequence[:, None].expand_as(seen), torch.where(seen, position, -1), "amax"
+    )
+    starts_empty = ~seen[start] & (count > 0)
+    # How many places hold frames before the tail begins.
+    kept = torch.where(starts_empty, count, last + 1).clamp(min=1)
+    place = position % kept[sequence]
+    # Where the k-th non-empty frame of a person stands.
+    seen_before = seen.long().cumsum(0) - seen.long()
+    rank = seen_before - seen_before[start][sequence]
+    slot = torch.where(seen, start[sequence][:, None] + rank, num_frames)
+    compact = position.new_zeros(num_frames + 1, num_persons)
+    compact.scatter_(0, slot, position.expand(-1, num_persons).contiguous())
+    first = start[sequence][:, None]
+    moved = compact.gather(0, first + place)
+    place = torch.where(starts_empty[sequence], moved, place)
+    return torch.where(count[sequence] > 0, first + place, first + position)
+
+
+def center_persons(keypoints: torch.Tensor, center_joint: int) -> torch.Tensor:
+    """Move person 0's centre joint of each frame to the origin.
+
+    Joints whose coordinates sum to zero count as missing and become zero.
+
+    Args:
+        keypoints: ``(..., M, V, C)``.
+        center_joint: Joint of person 0 that becomes the origin.
+    """
+    present = keypoints.sum(-1, keepdim=True) != 0
+    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * present
+
+
+def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> torch.Tensor:
+    """Rotations that turn vectors onto an axis about the normal of both.
+
+    Args:
+        vector: ``(B, 3)``.
+        target: A unit vector.
+
+    Returns:
+        Float64 matrices ``(B, 3, 3)`` R with ``R v`` along `target`; the identity where the vector, the normal or the
+        angle vanishes, so a vector exactly opposite to the target stays as it is.
+    """
+    vector = vector.double()
+    onto = vector.new_tensor(target).expand_as(vector)
+    normal = torch.linalg.cross(vector, onto)
+    length = torch.linalg.vector_norm(vector, dim=-1)
+    angle = torch.arccos(((vector * onto).sum(-1) / length.clamp(min=1e-300)).clamp(-1, 1))
+    fixed = (vector.abs().sum(-1) < _NO_DIRECTION) | (normal.abs().sum(-1) < _NO_DIRECTION) | (angle < _NO_DIRECTION)
+    x, y, z = (normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True).clamp(min=1e-300)).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).view(-1, 3, 3)
+    sine, cosine = torch.sin(angle)[:, None, None], torch.cos(angle)[:, None, None]
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    rotation = identity + sine * cross + (1 - cosine) * (cross @ cross)
+    return torch.where(fixed[:, None, None], identity, rotation)
+
+
+def body_rotation(
+    first_frame: torch.Tensor, x_axis: Sequence[int] | None, z_axis: Sequence[int] | None
+) -> torch.Tensor:
+    """Rotation of a body whose vectors go onto +z, then +x.
+
+    Args:
+        first_frame: Person 0 in frame 0, filled and centred, ``(B, V, 3)``.
+        x_axis: ``(start, end)`` joints of the vector that goes onto +x, or None.
+        z_axis: The same for +z.
+
+    Returns:
+        Float64 matrices ``(B, 3, 3)``.
+    """
+    first_frame = first_frame.double()
+    rotation = torch.eye(3, dtype=torch.float64, device=first_frame.device).expand(len(first_frame), 3, 3)
+    for joints, target in ((z_axis, (0.0, 0.0, 1.0)), (x_axis, (1.0, 0.0, 0.0))):
+        if joints is not None:
+            vector = first_frame[:, joints[1]] - first_frame[:, joints[0]]
+            rotation = rotation_onto((rotation @ vector[..., None])[..., 0], target) @ rotation
+    return rotation
+
+
+def normalize_sequences(
+    batch: RaggedFrames,
+    center_joint: int | None = None,
+    x_axis: Sequence[int] | None = None,
+    z_axis: Sequence[int] | None = None,
+) -> RaggedFrames:
+    """Fill empty frames, centre on person 0, and turn the body, over whole sequences.
+
+    Args:
+        batch: Sequences with C = 3 if anything is to be turned.
+        center_joint: See `center_persons`; None leaves the origin.
+        x_axis: See `body_rotation`.
+        z_axis: See `body_rotation`.
+
+    Returns:
+        The normalised sequences, as long as they were.
+    """
+    index = torch.arange(len(batch.frames), device=batch.lengths.device)[:, None]
+    filled = filled_frame_index(batch)
+    frames = _normalized(batch, filled, index, batch.sequence_of_frame, center_joint, x_axis, z_axis)
+    return RaggedFrames(frames[:, 0], batch.lengths)
+
+
+def clip_batch(
+    batch: RaggedFrames,
+    num_frames: int,
+    center_joint: int | None = None,
+    x_axis: Sequence[int] | None = None,
+    z_axis: Sequence[int] | None = None,
+    crop_ratio: float = 1.0,
+    fill: bool = True,
+) -> torch.Tensor:
+    """Normalise sequences and resize the middle of each to one length.
+
+    Equal to `normalize_sequences` followed by linear interpolation with half-pixel centres and no antialiasing, but
+    only the frames that the result needs are centred and turned.
+
+    Args:
+        batch: Sequences.
+        num_frames: Frames T of a clip.
+        center_joint: See `normalize_sequences`.
+        x_axis: See `normalize_sequences`.
+        z_axis: See `normalize_sequences`.
+        crop_ratio: Share of the frames to use, in (0, 1]: frames ``[b, n - b)``, ``b = int((1 - ratio) n / 2)``.
+        fill: Whether empty frames are filled (see `filled_frame_index`).
+
+    Returns:
+        Clips ``(B, T, M, V, C)``.
+    """
+    lengths = batch.lengths
+    border = ((1 - crop_ratio) * lengths.double() / 2).long()
+    before, after, weight = _resize_positions(lengths - 2 * border, num_frames)
+    first = (batch.starts + border)[:, None]
+    index = torch.cat([first + before, first + after], dim=1)
+    filled = filled_frame_index(batch) if fill else None
+    row = torch.arange(len(lengths), device=lengths.device)
+    frames = _normalized(batch, filled, index, row, center_joint, x_axis, z_axis)
+    weight = weight.to(frames.dtype)[:, :, None, None, None]
+    return frames[:, :num_frames] * (1 - weight) + frames[:, num_frames:] * weight
+
+
+def resize(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Resize one sequence ``(n, ...)`` to `num_frames` by linear interpolation with half-pixel centres."""
+    before, after, weight = _resize_positions(torch.tensor([len(frames)], device=frames.device), num_frames)
+    weight = weight[0].to(frames.dtype).view(-1, *[1] * (frames.ndim - 1))
+    return frames[before[0]] * (1 - weight) + frames[after[0]] * weight
+
+
+def _resize_positions(lengths: torch.Tensor, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Neighbours and weights of each output frame: three tensors ``(B, T)``, the weight that of the later one."""
+    steps = torch.arange(num_frames, dtype=torch.float64, device=lengths.device) + 0.5
+    position = (steps * (lengths.double() / num_frames)[:, None] - 0.5).clamp(min=0)
+    before = position.floor().long()
+    after = torch.minimum(before + 1, lengths[:, None] - 1)
+    before = torch.minimum(before, lengths[:, None] - 1)
+    return before, after, position - position.floor()
+
+
+def _normalized(
+    batch: RaggedFrames,
+    filled: torch.Tensor | None,
+    index: torch.Tensor,
+    sequence: torch.Tensor,
+    center_joint: int | None,
+    x_axis: Sequence[int] | None,
+    z_axis: Sequence[int] | None,
+) -> torch.Tensor:
+    """Normalised frames at `index` ``(N, K)`` of the sequences `sequence` ``(N,)``: ``(N, K, M, V, C)``."""
+    persons = torch.arange(batch.frames.shape[1], device=index.device)
+
+    def centered(places: torch.Tensor) -> torch.Tensor:
+        frames = batch.frames[places] if filled is None else batch.frames[filled[places], persons]
+        return frames if center_joint is None else center_persons(frames, center_joint)
+
+    frames = centered(index)
+    if x_axis is None and z_axis is None:
+        return frames
+    rotation = body_rotation(centered(batch.starts)[:, 0], x_axis, z_axis).to(frames.dtype)
+    return torch.einsum("nkmvc,ndc->nkmvd", frames, rotation[sequence])
