@@ -1,15 +1,58 @@
 """USDRL, the foundation model for skeleton-based human action understanding, in the style of transformers."""
 
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForTokenClassification,
+    AutoModelForVideoClassification,
+)
+
 from .configuration_usdrl import USDRLConfig
+from .data import ClipDataset, SkeletonDataset, iter_skeletons, read_skeleton
+from .feature_extraction_usdrl import USDRLFeatureExtractor
+from .hub import checkpoint_path, list_checkpoints
+from .inference import extract_embeddings, iter_predictions
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
+from .modeling_usdrl import (
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForPreTraining,
+    USDRLModel,
+    USDRLPreTrainedModel,
+)
 from .sequence import SkeletonFormatError, SkeletonSequence
+from .training import USDRLTrainer
 
 __all__ = [
     "LAYOUTS",
+    "ClipDataset",
     "Layout",
+    "SkeletonDataset",
     "SkeletonFormatError",
     "SkeletonSequence",
     "USDRLConfig",
+    "USDRLFeatureExtractor",
+    "USDRLForActionDetection",
+    "USDRLForActionRecognition",
+    "USDRLForPreTraining",
+    "USDRLModel",
+    "USDRLPreTrainedModel",
+    "USDRLTrainer",
+    "checkpoint_path",
     "convert_layout",
+    "extract_embeddings",
     "get_layout",
+    "iter_predictions",
+    "iter_skeletons",
+    "list_checkpoints",
+    "read_skeleton",
 ]
+
+AutoConfig.register("usdrl", USDRLConfig)
+AutoModel.register(USDRLConfig, USDRLModel)
+AutoModelForPreTraining.register(USDRLConfig, USDRLForPreTraining)
+AutoModelForVideoClassification.register(USDRLConfig, USDRLForActionRecognition)
+AutoModelForTokenClassification.register(USDRLConfig, USDRLForActionDetection)
+AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)

@@ -1,0 +1,233 @@
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from usdrl_hub import USDRLForActionDetection, USDRLForActionRecognition, USDRLForPreTraining, USDRLModel
+from usdrl_hub.cli import main
+from usdrl_hub.hub.convert import CheckpointError, convert_checkpoint, original_state_dict, save_original
+
+from .conftest import GOLDENS, relative_error, to_clips
+from .reference import encode
+
+PRETRAIN = ["pretrain_dste_ntu25", "pretrain_sttr_ntu25", "pretrain_dste_coco17"]
+CLASSIFIERS = ["recognition_dste_ntu25", "recognition_sttr_ntu25", "recognition_dste_uav17", "detection_dste_ntu25"]
+TOLERANCE = 1e-5
+
+
+def original(name):
+    return GOLDENS / f"{name}.pth.tar"
+
+
+def converted(name, folder, *options):
+    """Run the command as a user does."""
+    main_exits_cleanly(["convert", str(original(name)), "--output-dir", str(folder), *options])
+    return folder
+
+
+def main_exits_cleanly(arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code in (0, None)
+
+
+@pytest.mark.parametrize("name", PRETRAIN)
+@pytest.mark.parametrize("modality", ["joint", "bone", "motion"])
+def test_pretraining_checkpoints_compute_what_the_release_computes(golden, tmp_path, name, modality):
+    file = golden(name)
+    if f"{modality}_pooled" not in file:
+        assert (name, modality) == ("pretrain_dste_coco17", "bone")
+        return
+    folder = converted(name, tmp_path / "model", "--modality", modality)
+    model = USDRLForPreTraining.from_pretrained(folder).eval()
+    base = USDRLModel.from_pretrained(folder).eval()
+    keypoints = to_clips(file["input_NCTVM"])
+    with torch.no_grad():
+        tokens, output, encoded = model.usdrl.tokens(keypoints), model(keypoints), base(keypoints)
+    actual = {
+        "temporal_tokens": tokens[0],
+        "spatial_tokens": tokens[1],
+        "temporal": encoded.temporal_hidden_state,
+        "spatial": encoded.spatial_hidden_state,
+        "pooled": encoded.pooler_output,
+        "z_temporal": output.temporal_projection,
+        "z_spatial": output.spatial_projection,
+        "z_instance": output.instance_projection,
+    }
+    for key, tensor in actual.items():
+        assert relative_error(tensor, file[f"{modality}_{key}"]) < TOLERANCE, key
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_compute_what_the_release_computes(golden, tmp_path, name):
+    file = golden(name)
+    folder = converted(name, tmp_path / "model")
+    keypoints = to_clips(file["input_NCTVM"])
+    recognizer = USDRLForActionRecognition.from_pretrained(folder).eval()
+    detector = USDRLForActionDetection.from_pretrained(folder).eval()
+    with torch.no_grad():
+        encoded = recognizer.usdrl(keypoints)
+        actual = {
+            "logits": recognizer(keypoints).logits,
+            "frame_logits": detector(keypoints).logits,
+            "embedding": encoded.pooler_output,
+            "dense": encoded.last_hidden_state,
+        }
+    for key, tensor in actual.items():
+        assert relative_error(tensor, file[key]) < TOLERANCE, key
+
+
+@pytest.mark.parametrize("name", ["pretrain_dste_ntu25", "pretrain_sttr_ntu25"])
+def test_the_reference_of_the_tests_computes_what_the_release_computes(golden, name):
+    file = golden(name)
+    state = torch.load(original(name), weights_only=True)["state_dict"]
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    with torch.no_grad():
+        temporal, spatial = encode(state, to_clips(file["input_NCTVM"]))
+    assert relative_error(temporal, file["joint_temporal"]) < TOLERANCE
+    assert relative_error(spatial, file["joint_spatial"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", PRETRAIN + CLASSIFIERS)
+def test_going_back_gives_the_original_bit_for_bit(tmp_path, name):
+    folder = converted(name, tmp_path / "model")
+    main_exits_cleanly(["convert", str(folder), "--output-dir", str(tmp_path / "back"), "--to-original"])
+    back = torch.load(tmp_path / "back" / "checkpoint.pth.tar", weights_only=True)["state_dict"]
+    expected = torch.load(original(name), weights_only=True)["state_dict"]
+    assert set(back) == set(expected)
+    for key, tensor in expected.items():
+        assert torch.equal(back[key], tensor), key
+
+
+def test_sizes_follow_from_the_file_and_the_folder_is_complete(tmp_path, capsys):
+    folder = converted("recognition_dste_uav17", tmp_path / "uav")
+    assert "layout coco17-release (taken from the 34 spatial tokens" in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_joints"], config["hidden_size"], len(config["id2label"])) == (17, 32, 155)
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    named = converted("recognition_dste_uav17", tmp_path / "named", "--layout", "uav17")
+    assert json.loads((named / "config.json").read_text())["layout"] == "uav17"
+    assert "as given" in capsys.readouterr().out
+
+
+def test_choices_that_the_file_does_not_hold_are_kept(tmp_path):
+    options = ["--num-attention-heads", "4", "--alpha", "0.3", "--shift-gap", "2", "--task", "detection"]
+    folder = converted("detection_dste_ntu25", tmp_path / "model", *options)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_attention_heads"], config["alpha"], config["shift_gap"]) == (4, 0.3, 2)
+    assert config["architectures"] == ["USDRLForActionDetection"]
+
+
+def test_keys_may_lack_the_prefix_and_optimizer(tmp_path):
+    state = torch.load(original("recognition_sttr_ntu25"), weights_only=True)["state_dict"]
+    torch.save({"state_dict": {key.removeprefix("module."): t for key, t in state.items()}}, tmp_path / "plain.pth")
+    assert isinstance(convert_checkpoint(tmp_path / "plain.pth"), USDRLForActionRecognition)
+
+
+def changed(tmp_path, name="recognition_dste_ntu25", **changes):
+    """A checkpoint with entries replaced (or, by None, removed); '__' stands for '.'."""
+    checkpoint = torch.load(original(name), weights_only=True)
+    for key, value in changes.items():
+        key = "module." + key.replace("__", ".")
+        if value is None:
+            del checkpoint["state_dict"][key]
+        else:
+            checkpoint["state_dict"][key] = value
+    path = tmp_path / "changed.pth.tar"
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"backbone__t_tr__CA__norm1__weight": None}, "tensor 'backbone.t_tr.CA.norm1.weight' is missing"),
+        ({"backbone__spe": None}, "tensor 'backbone.spe' is missing"),
+        ({"backbone__surprise": torch.ones(2)}, "tensor 'backbone.surprise' is unknown"),
+        ({"backbone__s_tr__DSA__wt1__weight": torch.ones(3, 3)}, r"'backbone.s_tr.DSA.wt1.weight' has shape \(3, 3\)"),
+        ({"backbone__t_tr__CA__conv1__weight": torch.ones(32, 32, 3)}, "kernel of 3"),
+        ({"backbone__t_tr__DSA__attn__in_proj_bias": torch.ones(96)}, "differs from the attention that it shares"),
+        ({"fc__bias": torch.full((60,), torch.nan)}, "'fc.bias' holds NaN"),
+        ({"backbone__tpe__pe": torch.zeros(1, 200, 32)}, "not the sinusoid"),
+        ({"backbone__spe": torch.ones(50, 32)}, "'backbone.spe' has shape"),
+        ({"fc__weight": None}, "tensor 'fc.weight' is missing"),
+        ({"t_proj__0__weight": torch.ones(64, 32)}, "is missing"),
+    ],
+)
+def test_a_file_that_is_not_such_a_checkpoint_is_refused_by_key(tmp_path, capsys, changes, message):
+    path = changed(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        convert_checkpoint(path)
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", str(path), "--output-dir", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(path) in error
+    assert not (tmp_path / "out").exists() and sorted(os.listdir(tmp_path)) == ["changed.pth.tar"]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.3, 0.9])
+def test_a_cut_file_is_refused(tmp_path, kept):
+    content = original("recognition_sttr_ntu25").read_bytes()
+    path = tmp_path / "cut.pth.tar"
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
+    with pytest.raises(CheckpointError, match="cut.pth.tar"):
+        convert_checkpoint(path)
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_code_in_a_checkpoint_never_runs(tmp_path, legacy):
+    marker, path = tmp_path / "ran", tmp_path / "evil.pth.tar"
+    if legacy:
+        path.write_bytes(pickle.dumps({"state_dict": Payload(marker)}))
+    else:
+        torch.save({"state_dict": Payload(marker)}, path)
+        assert zipfile.is_zipfile(path)
+    with pytest.raises(CheckpointError, match="never run|cannot be read"):
+        convert_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        convert_checkpoint(tmp_path / "absent.pth")
+    torch.save({"weights": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="'weights' is unknown|missing"):
+        convert_checkpoint(tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="no 'state_dict'"):
+        convert_checkpoint(tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="task must be"):
+        convert_checkpoint(original("recognition_sttr_ntu25"), task="segmentation")
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", str(original("recognition_sttr_ntu25")), "--output-dir", str(tmp_path / "out")])
+    assert caught.value.code == 2 and "not an empty folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == ["mine.txt"]
+
+
+def test_models_made_here_go_to_the_original_form_and_back(tmp_path):
+    from .test_modeling import clips, tiny_config
+
+    for encoder in ("dste", "sttr"):
+        model = USDRLForPreTraining(tiny_config(encoder=encoder, num_hidden_layers=3)).eval()
+        path = save_original(model, tmp_path / f"{encoder}.pth.tar")
+        read = convert_checkpoint(path, num_persons=1, layout=model.config.layout)
+        keypoints = clips(model.config)
+        assert torch.equal(read(keypoints).instance_projection, model(keypoints).instance_projection)
+        assert set(original_state_dict(read)) == set(original_state_dict(model))

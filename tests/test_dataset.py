@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub import ClipDataset, SkeletonDataset, SkeletonFormatError, USDRLFeatureExtractor, get_layout
+from usdrl_hub.data.augmentation import ClipAugmentation, random_crop, random_missing_joints, random_shear
+from usdrl_hub.data.protocols import default_split
+from usdrl_hub.data.samples import load_samples
+
+
+def arrays(**changes):
+    rng = np.random.default_rng(0)
+    values = {
+        "data": rng.normal(size=(30, 1, 25, 3)),
+        "offsets": np.array([0, 10, 12, 30]),
+        "labels": np.array([0, 1, 1]),
+        "subjects": np.array([1, 2, 3]),
+        "class_names": np.array(["sit", "stand"]),
+    }
+    return {key: value for key, value in (values | changes).items() if value is not None}
+
+
+def test_sequences_have_their_frames_labels_and_names():
+    dataset = SkeletonDataset.from_arrays(arrays(names=np.array(["a", "b", "c"]), fps=np.array(30.0)), "x")
+    assert [s.num_frames for s in dataset] == [10, 2, 18] == dataset.lengths.tolist()
+    assert [(s.name, s.label, s.subject, s.fps) for s in dataset][1] == ("b", 1, 2, 30.0)
+    chosen = dataset.select(np.array([True, False, True])).select(np.array([False, True]))
+    assert len(chosen) == 1 and chosen[0].name == "c"
+    np.testing.assert_array_equal(chosen[0].keypoints, dataset[2].keypoints)
+
+
+def test_joints_in_another_order_and_a_tracking_flag_are_understood():
+    names = list(get_layout("kinect20").joint_names)
+    data = np.random.default_rng(0).normal(size=(30, 1, 20, 4))
+    dataset = SkeletonDataset.from_arrays(arrays(data=data, joint_names=np.array(names[::-1])), "x")
+    assert dataset.layout.name == "kinect20"
+    np.testing.assert_allclose(dataset[0].keypoints, data[:10, :, ::-1, :3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data": None}, "no array 'data'"),
+        ({"offsets": None}, "no array 'offsets'"),
+        ({"offsets": np.array([0, 12, 10, 30])}, "must rise"),
+        ({"offsets": np.array([0, 10, 31])}, "must rise"),
+        ({"offsets": np.array([-5, 30])}, "must rise"),
+        ({"offsets": np.array([0.0, 30.0])}, "must rise"),
+        ({"labels": np.array([0])}, "'labels' has 1 entries for 3"),
+        ({"data": np.ones((30, 25, 3))}, "must be numbers with the axes"),
+        ({"data": np.ones((30, 1, 25, 7))}, "7 coordinates"),
+        ({"joint_names": np.array(["a"])}, "'joint_names' has 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(SkeletonFormatError, match=message):
+        SkeletonDataset.from_arrays(arrays(**changes), "x.npz")
+
+
+def test_people_are_never_on_both_sides():
+    train, test, rule = default_split(SkeletonDataset.from_arrays(arrays(), "x"))
+    assert {s.subject for s in train} == {1, 3} and {s.subject for s in test} == {2} and "odd" in rule
+
+
+def test_the_files_own_split_comes_first_and_leaked_clips_are_left_out():
+    changes = {"split_test": np.array([False, True, True]), "split_test_leaked": np.array([False, False, True])}
+    train, test, rule = default_split(SkeletonDataset.from_arrays(arrays(**changes), "x"))
+    assert (len(train), len(test)) == (1, 1) and "without 1 test clips" in rule
+    columns = np.array([[True, False], [False, True], [False, True]])
+    train, test, _ = default_split(SkeletonDataset.from_arrays(arrays(split_test=columns), "x"))
+    assert (len(train), len(test)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"subjects": None}, {"subjects": np.array(["a", "b", "c"])}, {"subjects": np.array([1, 3, 5])}]
+)
+def test_data_that_cannot_be_split_are_refused(changes):
+    with pytest.raises(SkeletonFormatError, match="split"):
+        default_split(SkeletonDataset.from_arrays(arrays(**changes), "x"))
+
+
+def test_a_loaders_batch_is_its_items():
+    dataset = ClipDataset(load_samples(), USDRLFeatureExtractor(num_persons=1))
+    batch = next(iter(torch.utils.data.DataLoader(dataset, batch_size=4)))
+    assert batch["keypoints"].shape == (4, 64, 1, 25, 3)
+    for number in range(4):
+        item = dataset[number]
+        torch.testing.assert_close(batch["keypoints"][number], item["keypoints"])
+        assert batch["labels"][number] == item["labels"]
+
+
+def test_unlabelled_sequences_are_refused_by_name():
+    names = np.array(get_layout("ntu25").joint_names)
+    changes = {"labels": np.array([0, -1, 0]), "names": np.array(["a", "b", "c"]), "joint_names": names}
+    dataset = SkeletonDataset.from_arrays(arrays(**changes), "x")
+    with pytest.raises(ValueError, match="b: it has no label"):
+        ClipDataset(dataset, USDRLFeatureExtractor())[1]
+
+
+def test_random_crops_are_parts_of_the_clip():
+    clips = torch.arange(64.0)[None, :, None, None, None].expand(200, 64, 1, 1, 3).contiguous()
+    cropped = random_crop(clips, 0.5)[:, :, 0, 0, 0]
+    step = cropped.diff(dim=1)
+    assert (cropped >= 0).all() and (cropped <= 63).all()
+    torch.testing.assert_close(step, step[:, :1].expand_as(step), atol=1e-3, rtol=0)
+    assert step.min() >= 0.499 and step.max() <= 1.001 and step.mean().item() == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close(random_crop(clips, 1.0), clips, atol=1e-4, rtol=0)
+
+
+def test_shears_are_linear_per_clip():
+    clips = torch.randn(50, 4, 1, 6, 3)
+    sheared = random_shear(clips, 0.3)
+    matrices = torch.linalg.lstsq(clips.flatten(1, 3), sheared.flatten(1, 3)).solution.transpose(1, 2)
+    change = matrices - torch.eye(3)
+    assert change.abs().max() < 0.3001 and change.std().item() == pytest.approx(0.3 / 3**0.5, rel=0.1)
+    torch.testing.assert_close(random_shear(clips, 0.0), clips)
+
+
+def test_missing_joints_are_missing_throughout():
+    kept = random_missing_joints(torch.ones(400, 5, 2, 25, 3), 0.4)
+    joints = kept[:, 0, 0, :, 0]
+    assert (kept == joints[:, None, None, :, None]).all()
+    assert (1 - joints).mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_augmentation_leaves_2d_unsheared_and_can_be_switched_off():
+    clips = torch.randn(3, 8, 1, 5, 2)
+    assert torch.equal(ClipAugmentation(shortest_crop=1, shear=0.3, missing_joints=0)(clips), clips)

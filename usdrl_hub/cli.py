@@ -1,0 +1,355 @@
+"""The command `usdrl`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.lib import format as npy_format
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from .data.samples import load_samples, sample_path
+from .feature_extraction_usdrl import USDRLFeatureExtractor
+from .files import new_file, new_folder
+from .hub.convert import convert_checkpoint, save_original
+from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_checkpoint, load_config
+from .hub.remote_code import add_remote_code
+from .inference.drawing import draw_clip
+from .inference.embedding import iter_embeddings
+from .inference.inputs import list_files
+from .inference.prediction import Prediction, iter_predictions
+from .layouts import get_layout
+from .sequence import SkeletonFormatError
+from .tasks.recognition import finetune as finetune_recognition
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="USDRL, the foundation model for skeleton-based human action understanding.",
+)
+
+Model = Annotated[str, typer.Option(help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; CUDA if there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+SourceLayout = Annotated[
+    str | None, typer.Option("--layout", help="Joint layout of array files; the model's if unset.")
+]
+Axes = Annotated[str | None, typer.Option(help="Axis order of array files: TVC, TMVC, MTVC or CTVM.")]
+
+
+class _Errors:
+    """Errors of single inputs: told on stderr as they come, and in the exit status at the end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: Exception) -> None:
+        self.count += 1
+        tqdm.write(f"usdrl: {_sentence(error)}", file=sys.stderr)
+
+    def finish(self) -> None:
+        if self.count:
+            raise typer.Exit(2)
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Name the action in skeleton recordings."""
+    errors = _Errors()
+    predictions = iter_predictions(
+        files, model, batch_size, device, dtype, source_layout=layout, axes=axes, on_error=errors
+    )
+    names = load_config(model).class_names
+    if as_json:
+        rows = [
+            {
+                "name": prediction.sequence.name,
+                "frames": prediction.sequence.num_frames,
+                "top": [{"label": label, "probability": value} for label, value in prediction.top(top_k)],
+            }
+            for prediction in predictions
+        ]
+        print(json.dumps({"model": model, "labels": names, "predictions": rows}, indent=2))
+    else:
+        _print_predictions(predictions, model, names, top_k)
+    errors.finish()
+
+
+def _print_predictions(
+    predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
+) -> None:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    print(f"model {model}, {len(names)} classes: {shown}\n")
+    header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
+    rows = [header]
+    for prediction in predictions:
+        row = [prediction.sequence.name]
+        row += [f"{100 * value:5.1f} % {label}" for label, value in prediction.top(top_k)]
+        if truth:
+            label = prediction.sequence.label
+            row.append("" if label is None else prediction.class_names[label])
+        rows.append(row)
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+@app.command()
+def embed(
+    source: Annotated[Path, typer.Argument(help="A skeleton file or a folder of them.")],
+    output: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Write the embeddings of skeleton recordings.
+
+    The .npz file holds `names` and `embeddings`: (N, 2d) for clips; for frames (all frames, 2d) with the `offsets`
+    (N + 1) of the recordings in it.
+    """
+    if output.suffix != ".npz":
+        raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
+    errors = _Errors()
+    # An older result in the folder is no recording.
+    files = [file for file in list_files(source) if file.resolve() != output.resolve()]
+    progress = tqdm(files, unit="file", disable=None, file=sys.stderr)
+    stream = iter_embeddings(
+        progress, model, batch_size, device, dtype, level, source_layout=layout, axes=axes, on_error=errors
+    )
+    count = _write_embeddings(((sequence.name, embedding) for sequence, embedding in stream), output, level)
+    print(f"{output}: embeddings of {count} recordings by {model}")
+    errors.finish()
+
+
+def _write_embeddings(stream: Iterable[tuple[str, np.ndarray]], output: Path, level: str) -> int:
+    """Write names and embeddings as they come; only the names stay in memory."""
+    names: list[str] = []
+    lengths: list[int] = []
+    width = 0
+    with new_file(output) as partial, tempfile.TemporaryFile(dir=output.parent) as raw:
+        for name, embedding in stream:
+            rows = np.atleast_2d(embedding)
+            width = rows.shape[1]
+            names.append(name)
+            lengths.append(len(rows))
+            raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        if not names:
+            raise SkeletonFormatError(f"no recording could be embedded, so {output} is not written")
+        arrays = {"names": np.array(names)}
+        if level == "frame":
+            arrays["offsets"] = np.cumsum([0, *lengths])
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w") as member:
+                    npy_format.write_array(member, array, allow_pickle=False)
+            raw.seek(0)
+            with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (sum(lengths), width)}
+                npy_format.write_array_header_1_0(member, header)
+                shutil.copyfileobj(raw, member, 1 << 20)
+    return len(names)
+
+
+@app.command()
+def finetune(
+    data: Annotated[Path, typer.Argument(help="Labelled data set (.npz; see the README for its arrays).")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make for the trained model.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    from_scratch: Annotated[bool, typer.Option(help="Start from random weights, of the sizes below.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="dste or sttr.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
+    num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of the model; the data's if unset.")] = None,
+    modality: Annotated[str | None, typer.Option(help="joint, bone or motion.")] = None,
+    linear_probe: Annotated[bool, typer.Option(help="Train the linear layer only, on the frozen encoder.")] = False,
+    epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
+    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 32,
+    baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
+    seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
+) -> None:
+    """Train a recogniser on your own data and score it on the data's test part."""
+    sizes = {
+        "encoder": encoder,
+        "hidden_size": hidden_size,
+        "num_persons": num_persons,
+        "layout": layout,
+        "modality": modality,
+    }
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if given and not from_scratch:
+        option = next(iter(given)).replace("_", "-")
+        raise ValueError(f"--{option} describes a new model: add --from-scratch, or leave it out to keep {model}'s")
+    if layout is not None:
+        given["num_joints"] = get_layout(layout).num_joints
+    record = finetune_recognition(
+        data,
+        output_dir,
+        None if from_scratch else model,
+        given,
+        linear_probe=linear_probe,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        baseline=baseline,
+        seed=seed,
+    )
+    print(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
+    for name, value in record["metrics"].items():
+        print(f"  {name}: {100 * value:.1f} % of {record['n']['test']} test clips")
+    print(f"use it: usdrl predict FILE --model {output_dir}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model folder.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    modality: Annotated[str, typer.Option(help="What the model was trained on: joint, bone or motion.")] = "joint",
+    layout: Annotated[str | None, typer.Option(help="Joint layout; follows from the joints if unset.")] = None,
+    num_attention_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
+    alpha: Annotated[float, typer.Option(help="Share of the convolutional attention.")] = 0.5,
+    shift_gap: Annotated[int, typer.Option(min=1, help="Gap of the dense shift.")] = 4,
+    num_persons: Annotated[int, typer.Option(min=1, help="Persons that the spatial tokens stand for.")] = 2,
+    task: Annotated[str, typer.Option(help="What its classes are for: recognition or detection.")] = "recognition",
+    include_code: Annotated[bool, typer.Option(help="Add the code for trust_remote_code=True.")] = False,
+    to_original: Annotated[bool, typer.Option(help="Write the authors' format instead.")] = False,
+) -> None:
+    """Convert the authors' checkpoint to a model folder, or back."""
+    if to_original:
+        model, _ = load_checkpoint(checkpoint, whole=True)
+        with new_folder(output_dir) as folder:
+            save_original(model, folder / "checkpoint.pth.tar")
+        print(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
+        return
+    choices: dict[str, Any] = {"modality": modality, "num_attention_heads": num_attention_heads, "alpha": alpha}
+    choices |= {"shift_gap": shift_gap, "num_persons": num_persons}
+    if layout is not None:
+        choices["layout"] = layout
+    model = convert_checkpoint(checkpoint, task, **choices)
+    config = model.config
+    with new_folder(output_dir) as folder:
+        model.save_pretrained(folder)
+        if config.layout is not None:
+            USDRLFeatureExtractor.from_model_config(config).save_pretrained(folder)
+        if include_code:
+            add_remote_code(folder)
+    tokens = f"{config.num_spatial_tokens} spatial tokens"
+    origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
+    print(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
+    print(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the checkpoints that ship with the package."""
+    infos = list_checkpoints()
+    if as_json:
+        print(json.dumps([vars(info) for info in infos], indent=2))
+        return
+    rows = [["name", "task", "layout", "classes", "size", "licence", "top-1"]]
+    for info in infos:
+        accuracy = info.metrics.get("accuracy")
+        rows.append(
+            [
+                info.name,
+                info.task,
+                info.layout,
+                str(info.num_labels or ""),
+                f"{info.num_bytes / 1e6:.1f} MB",
+                info.license,
+                "" if accuracy is None else f"{100 * accuracy:.1f} %",
+            ]
+        )
+    _print_table(rows)
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Folder for embeddings, picture and sample clips.")] = Path(
+        "demo-output"
+    ),
+    model: Model = DEFAULT_CHECKPOINT,
+) -> None:
+    """Predict and embed the real clips that ship with the package: people the model never saw."""
+    predictions = list(iter_predictions(load_samples(), model))
+    shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
+    _print_predictions(shown, model, predictions[0].class_names, 3, truth=True)
+    right = sum(int(p.probabilities.argmax()) == p.sequence.label for p in predictions)
+    people = Counter(p.sequence.subject for p in predictions)
+    print(
+        f"\n{right} of {len(predictions)} clips right ({len(shown)} shown): {len(people)} people the model never saw, "
+        "each movement done right and done wrong"
+    )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(sample_path(), output_dir / "uiprmd-samples.npz")
+    stream = iter_embeddings(load_samples(), model)
+    embeddings = output_dir / "embeddings.npz"
+    _write_embeddings(((sequence.name, embedding) for sequence, embedding in stream), embeddings, "clip")
+    first = predictions[0]
+    _, extractor = load_checkpoint(model)
+    label, probability = first.top(1)[0]
+    title = f"{first.sequence.name}: {label} ({100 * probability:.0f} %)"
+    picture = output_dir / "prediction.png"
+    draw_clip(extractor(first.sequence).keypoints[0], extractor.layout, title, picture)
+    print(f"\nwritten: {embeddings}, {picture}\ntry: usdrl predict {output_dir / 'uiprmd-samples.npz'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; wrong input ends with one sentence on stderr and exit status 2."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # Notes of libraries to developers, which a user of the command can do nothing about.
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except (ValueError, OSError) as error:
+        print(f"usdrl: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("usdrl: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Random changes of whole batches of clips in training, on the clips' device; seeded by torch's generators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+def random_crop(clips: torch.Tensor, shortest: float) -> torch.Tensor:
+    """Replace each clip by a random part of it, resized linearly to the same number of frames.
+
+    Args:
+        clips: ``(B, T, M, V, C)``.
+        shortest: Smallest share of the frames kept, in (0, 1]; the share is uniform up to 1, the place uniform.
+    """
+    batch, frames = clips.shape[:2]
+    share = shortest + (1 - shortest) * torch.rand(batch, 1, device=clips.device)
+    start = (1 - share) * torch.rand(batch, 1, device=clips.device)
+    steps = torch.linspace(0, 1, frames, device=clips.device)
+    position = (start + share * steps) * (frames - 1)
+    before = position.floor().long().clamp(max=max(frames - 2, 0))
+    after = (before + 1).clamp(max=frames - 1)
+    row = torch.arange(batch, device=clips.device)[:, None]
+    weight = (position - before).to(clips.dtype)[..., None, None, None]
+    return clips[row, before] * (1 - weight) + clips[row, after] * weight
+
+
+def random_shear(clips: torch.Tensor, strength: float) -> torch.Tensor:
+    """Multiply each clip by its own 3x3 matrix: the identity plus entries uniform in [-strength, strength].
+
+    Args:
+        clips: ``(B, T, M, V, 3)``.
+        strength: 0 changes nothing; the diagonal stretches, the rest shears.
+    """
+    change = (2 * torch.rand(len(clips), 3, 3, device=clips.device, dtype=clips.dtype) - 1) * strength
+    matrix = torch.eye(3, device=clips.device, dtype=clips.dtype) + change
+    return torch.einsum("btmvc,bdc->btmvd", clips, matrix)
+
+
+def random_missing_joints(clips: torch.Tensor, most: float) -> torch.Tensor:
+    """Set joints of each clip to zero for its whole length; the share is uniform in [0, `most`] per clip."""
+    batch, _, _, joints, _ = clips.shape
+    share = most * torch.rand(batch, 1, 1, 1, 1, device=clips.device)
+    return clips * (torch.rand(batch, 1, 1, joints, 1, device=clips.device) >= share)
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """Random crop, shear and missing joints, for supervised training.
+
+    Attributes:
+        shortest_crop: See `random_crop`; 1 switches it off.
+        shear: See `random_shear`; 0 switches it off. Clips that are not 3D are not sheared.
+        missing_joints: See `random_missing_joints`; 0 switches it off.
+    """
+
+    shortest_crop: float = 0.5
+    shear: float = 0.3
+    missing_joints: float = 0.3
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """Change clips ``(B, T, M, V, C)``."""
+        if self.shortest_crop < 1:
+            clips = random_crop(clips, self.shortest_crop)
+        if self.shear and clips.shape[-1] == 3:
+            clips = random_shear(clips, self.shear)
+        return random_missing_joints(clips, self.missing_joints) if self.missing_joints else clips

@@ -1,0 +1,221 @@
+"""A labelled data set of skeleton sequences in one ``.npz`` file, and its clips for training."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..layouts import Layout, match_layout
+from ..sequence import SkeletonFormatError, SkeletonSequence
+
+
+def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Load all arrays of an ``.npz`` file; nothing in it is unpickled.
+
+    Raises:
+        SkeletonFormatError: If the file is missing or cut, or an array holds Python objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SkeletonFormatError(f"{path}: there is no such file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise SkeletonFormatError(f"{path}: it is a single array, not a .npz archive")
+        with loaded as archive:
+            arrays = {}
+            for key in archive.files:
+                try:
+                    arrays[key] = archive[key]
+                except ValueError as error:
+                    if "pickle" in str(error).lower() or "object" in str(error).lower():
+                        raise SkeletonFormatError(
+                            f"{path}: array '{key}' holds Python objects, which are never loaded"
+                        ) from None
+                    raise
+    except SkeletonFormatError:
+        raise
+    except (ValueError, EOFError, OSError, SyntaxError, zipfile.BadZipFile, zipfile.LargeZipFile, KeyError):
+        raise SkeletonFormatError(f"{path}: cannot be read as a .npz archive: it is cut or something else") from None
+    if not arrays:
+        raise SkeletonFormatError(f"{path}: there is no array in it")
+    return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class SkeletonDataset(Sequence):
+    """Sequences of one data set with their labels, subjects and splits; indexing gives a `SkeletonSequence`.
+
+    The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
+    `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
+    `split_test_leaked`, `fps`, `up` (``"y"`` or ``"z"``). A fourth coordinate is a sensor's tracking flag and is left
+    out.
+
+    Attributes:
+        frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
+        offsets: First frame of each sequence and the end ``(n + 1,)``.
+        layout: Joint layout of the frames.
+        joint_order: Order that brings the stored joints into the layout.
+        fields: Everything else in the file, by key.
+        selection: Which sequences of the file this data set consists of.
+    """
+
+    frames: np.ndarray
+    offsets: np.ndarray
+    layout: Layout
+    joint_order: list[int]
+    fields: Mapping[str, np.ndarray]
+    selection: np.ndarray
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> SkeletonDataset:
+        """Load a data set.
+
+        Raises:
+            SkeletonFormatError: If the file is missing, cut, or its arrays do not fit together.
+        """
+        return cls.from_arrays(load_npz(path), str(path))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], where: str) -> SkeletonDataset:
+        """Make a data set of the arrays of its file form.
+
+        Raises:
+            SkeletonFormatError: If an array is missing or does not fit the others.
+        """
+        for key in ("data", "offsets"):
+            if key not in arrays:
+                raise SkeletonFormatError(f"{where}: it is no data set, because it has no array '{key}'")
+        frames, offsets = arrays["data"], arrays["offsets"]
+        if frames.ndim != 4 or frames.dtype.kind not in "fiu":
+            raise SkeletonFormatError(
+                f"{where}: 'data' must be numbers with the axes (frames, persons, joints, coordinates), got "
+                f"{frames.dtype} of shape {frames.shape}"
+            )
+        valid = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) > 1
+        if not valid or offsets[0] != 0 or offsets[-1] != len(frames) or (np.diff(offsets.astype(np.int64)) < 0).any():
+            raise SkeletonFormatError(f"{where}: 'offsets' must rise from 0 to the {len(frames)} frames of 'data'")
+        count = len(offsets) - 1
+        for key in ("labels", "subjects", "names", "split_test", "split_test_leaked"):
+            if key in arrays and len(arrays[key]) != count:
+                raise SkeletonFormatError(f"{where}: '{key}' has {len(arrays[key])} entries for {count} sequences")
+        joints, channels = frames.shape[2:]
+        edges = arrays["edges"].tolist() if "edges" in arrays else []
+        names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
+        if len(names) != joints:
+            raise SkeletonFormatError(f"{where}: 'joint_names' has {len(names)} entries for {joints} joints")
+        layout, order = match_layout([str(name) for name in names], edges)
+        if channels == 2:
+            layout = replace(layout, coordinates="2d")
+        elif channels not in (3, 4):
+            raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
+        fields = {key: value for key, value in arrays.items() if key not in ("data", "offsets")}
+        return cls(frames, offsets.astype(np.int64), layout, order, fields, np.arange(count))
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.selection)
+
+    def __getitem__(self, index):
+        """One sequence; its name is the data set's, or its number."""
+        number = int(self.selection[index])
+        keypoints = self.frames[self.offsets[number] : self.offsets[number + 1], ..., :3]
+        if self.joint_order != list(range(len(self.joint_order))):
+            keypoints = keypoints[:, :, self.joint_order]
+        label = self._field("labels", number)
+        subject = self._field("subjects", number)
+        return SkeletonSequence(
+            keypoints,
+            layout=self.layout,
+            fps=float(self.fields["fps"]) if "fps" in self.fields else None,
+            name=str(self._field("names", number) or number),
+            label=None if label is None or label < 0 else int(label),
+            subject=subject.item() if isinstance(subject, np.generic) else subject,
+            up=str(self.fields["up"]) if "up" in self.fields else None,
+        )
+
+    def __iter__(self) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order."""
+        return (self[index] for index in range(len(self)))
+
+    def _field(self, key: str, number: int):
+        return self.fields[key][number] if key in self.fields else None
+
+    def column(self, key: str) -> np.ndarray | None:
+        """The entries of a per-sequence array for the selected sequences, or None where the file lacks it."""
+        return self.fields[key][self.selection] if key in self.fields else None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each selected sequence."""
+        return np.diff(self.offsets)[self.selection]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, or ``class 0`` and so on where the file has none."""
+        if "class_names" in self.fields and len(self.fields["class_names"]):
+            return [str(name) for name in self.fields["class_names"]]
+        labels = self.fields.get("labels")
+        return [f"class {number}" for number in range(0 if labels is None else int(labels.max()) + 1)]
+
+    def select(self, mask: np.ndarray) -> SkeletonDataset:
+        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
+        return replace(self, selection=self.selection[np.asarray(mask, dtype=bool)])
+
+    def usable(self) -> SkeletonDataset:
+        """The sequences that have frames in which somebody is seen."""
+        seen = np.fromiter((self.frames[self.offsets[n] : self.offsets[n + 1]].any() for n in self.selection), bool)
+        return self.select(seen)
+
+
+class ClipDataset(torch.utils.data.Dataset):
+    """Clips of labelled sequences, as `transformers.Trainer` and a `DataLoader` take them.
+
+    Every item is ``{"keypoints": (T, M, V, C), "labels": int}``. A loader's batch is made by one call of the feature
+    extractor.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[SkeletonSequence],
+        feature_extractor: USDRLFeatureExtractor,
+        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        """Wrap sequences that all have labels.
+
+        Args:
+            sequences: A `SkeletonDataset` or a list.
+            feature_extractor: The model's.
+            augment: Changes each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
+        """
+        self.sequences = sequences
+        self.feature_extractor = feature_extractor
+        self.augment = augment
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+        """One clip and its label."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor | int]]:
+        """Several clips at once."""
+        sequences = [self.sequences[index] for index in indices]
+        clips = self.feature_extractor(sequences, return_tensors="pt")["keypoints"]
+        if self.augment is not None:
+            clips = self.augment(clips)
+        items = []
+        for clip, sequence in zip(clips, sequences, strict=True):
+            if sequence.label is None:
+                raise ValueError(f"{sequence.name}: it has no label to train on")
+            items.append({"keypoints": clip, "labels": sequence.label})
+        return items

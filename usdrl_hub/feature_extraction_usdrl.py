@@ -1,0 +1,248 @@
+"""`USDRLFeatureExtractor`: skeleton sequences of any length, layout and axis order to the clips a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, FeatureExtractionMixin
+from transformers.utils import logging
+
+from .configuration_usdrl import USDRLConfig, bundled_checkpoint
+from .layouts import Layout, LayoutLike, get_layout
+from .normalization import RaggedFrames, clip_batch, select_persons, truncate
+from .sequence import SkeletonFormatError, SkeletonSequence, to_float32
+
+logger = logging.get_logger(__name__)
+
+NORMALIZATIONS = ("ntu", "none")
+
+
+class USDRLFeatureExtractor(FeatureExtractionMixin):
+    """Make model input of skeletons: choose persons, normalise, resize to one length.
+
+    The steps, for each sequence: convert its layout and up axis to the model's; keep `num_persons` people (see
+    `normalization.select_persons`) and the first `max_frames` frames; with normalization ``"ntu"`` fill empty frames,
+    move person 0's centre joint to the origin of each frame, and turn the first body vector onto +x (see
+    `normalization.normalize_sequences`); resize the frames linearly to `num_frames`. Every number used is an attribute
+    and stands in ``preprocessor_config.json``.
+
+    Args:
+        layout: The model's joint layout; see `layouts.get_layout`.
+        normalization: ``"ntu"`` as the published 3D checkpoints saw their data (the default where the layout has a
+            centre joint), or ``"none"``: coordinates as they are.
+        num_frames: Frames T of a clip.
+        num_persons: Persons M of a clip; fewer are padded with zeros.
+        num_channels: Coordinates C of a joint.
+        max_frames: Frames read of a sequence, 300 as the release; None reads all.
+        source_layout: Layout of arrays that come without one; the model's where None.
+        center_joint: Joint moved to the origin; normalization's choice where None.
+        x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
+        z_axis: The same for +z.
+        **kwargs: Further entries of a saved configuration.
+
+    Raises:
+        ValueError: If an argument is unknown or does not fit the layout.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import USDRLFeatureExtractor
+        >>> extractor = USDRLFeatureExtractor(num_persons=1)
+        >>> extractor(np.random.rand(120, 25, 3), return_tensors="pt").keypoints.shape
+        torch.Size([1, 64, 1, 25, 3])
+    """
+
+    model_input_names = ["keypoints"]
+
+    def __init__(
+        self,
+        layout: LayoutLike = "ntu25",
+        normalization: str | None = None,
+        num_frames: int = 64,
+        num_persons: int = 2,
+        num_channels: int = 3,
+        max_frames: int | None = 300,
+        source_layout: LayoutLike | None = None,
+        center_joint: int | None = None,
+        x_axis: Sequence[int] | None = None,
+        z_axis: Sequence[int] | None = None,
+        **kwargs: Any,
+    ):
+        resolved = get_layout(layout)
+        if normalization is None:
+            normalization = "none" if resolved.center is None else "ntu"
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"unknown normalization {normalization!r}: use one of {', '.join(NORMALIZATIONS)}")
+        if normalization == "ntu":
+            if resolved.center is None and center_joint is None:
+                raise ValueError(
+                    f"normalization 'ntu' needs a centre joint, and layout '{resolved.name}' names none: give "
+                    "center_joint, or use normalization='none'"
+                )
+            center_joint = resolved.center if center_joint is None else center_joint
+            x_axis = resolved.x_axis if x_axis is None else x_axis
+            z_axis = resolved.z_axis if z_axis is None else z_axis
+        for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1, or None for all frames, got {max_frames}")
+        if (x_axis or z_axis) and num_channels != 3:
+            raise ValueError(f"turning a body needs 3 coordinates, but num_channels is {num_channels}")
+        joints = [joint for joint in (center_joint, *(x_axis or ()), *(z_axis or ())) if joint is not None]
+        if any(not 0 <= joint < resolved.num_joints for joint in joints):
+            raise ValueError(f"center_joint, x_axis and z_axis must be joints 0 to {resolved.num_joints - 1}")
+        super().__init__(**kwargs)
+        self.layout = resolved.to_config()
+        self.normalization = normalization
+        self.num_frames = num_frames
+        self.num_persons = num_persons
+        self.num_channels = num_channels
+        self.max_frames = max_frames
+        self.source_layout = None if source_layout is None else get_layout(source_layout).to_config()
+        self.center_joint = center_joint
+        self.x_axis = None if x_axis is None else list(x_axis)
+        self.z_axis = None if z_axis is None else list(z_axis)
+
+    @classmethod
+    def from_model_config(cls, config: USDRLConfig, **kwargs: Any) -> USDRLFeatureExtractor:
+        """Make the extractor that fits a model's sizes and layout.
+
+        Args:
+            config: The model's configuration.
+            **kwargs: Arguments of the extractor that the configuration does not hold.
+
+        Raises:
+            ValueError: If the configuration has no layout.
+        """
+        if config.layout is None:
+            raise ValueError("the model's config has no layout, so no feature extractor follows from it: name one")
+        sizes = ("layout", "num_frames", "num_persons", "num_channels")
+        return cls(**{name: getattr(config, name) for name in sizes} | kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load as transformers does; names of checkpoints in the package need no network."""
+        return super().from_pretrained(bundled_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
+
+    def __call__(
+        self,
+        sequences: SkeletonSequence | np.ndarray | torch.Tensor | Iterable[Any],
+        source_layout: LayoutLike | None = None,
+        axes: str | None = None,
+        return_tensors: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> BatchFeature:
+        """Make clips of one or more sequences.
+
+        Args:
+            sequences: A `SkeletonSequence`, an array or tensor of one sequence or (with one axis more) of several, or
+                a list of any of these, of any lengths.
+            source_layout: Layout of arrays, where it is not the model's; a `SkeletonSequence` brings its own.
+            axes: Axes of an array of one sequence: "TVC", "TMVC", "MTVC" or "CTVM". None takes the only order that
+                fits the shape.
+            return_tensors: "pt" for a tensor, "np" or None for an array.
+            device: Where to compute (and leave the tensor); the CPU where None.
+
+        Returns:
+            `BatchFeature` with `keypoints` ``(B, T, M, V, C)`` float32.
+
+        Raises:
+            SkeletonFormatError: If a sequence is not numeric and finite, is empty, has another number of joints or
+                coordinates than the layout, can be read in several axis orders, or is 2D where the model wants 3D.
+            ValueError: If a layout cannot be converted to the model's.
+        """
+        source = get_layout(source_layout or self.source_layout or self.layout)
+        batch = [self.prepare(item) for item in _as_sequences(sequences, source, axes)]
+        if not batch:
+            raise SkeletonFormatError("there are no sequences to extract features from")
+        clips = self._clips(batch, device)
+        if return_tensors is None or str(return_tensors) == "np":
+            return BatchFeature({"keypoints": clips.cpu().numpy()})
+        return BatchFeature({"keypoints": clips}, tensor_type=return_tensors)
+
+    def prepare(self, sequence: SkeletonSequence) -> SkeletonSequence:
+        """Bring one sequence to the model's layout, as a call does first.
+
+        Raises:
+            SkeletonFormatError: If the model cannot read such a sequence.
+            ValueError: If the layouts cannot be converted.
+        """
+        layout = get_layout(self.layout)
+        where = sequence.name or "sequence"
+        source = get_layout(sequence.layout)
+        channels = sequence.keypoints.shape[-1]
+        if channels != self.num_channels:
+            if channels == 2:
+                raise SkeletonFormatError(
+                    f"{where}: the keypoints are 2D, but the model reads {self.num_channels} coordinates per joint: "
+                    "use a model for 2D keypoints, or lift them to 3D first"
+                )
+            raise SkeletonFormatError(
+                f"{where}: {channels} coordinates per joint, but the model reads {self.num_channels}"
+            )
+        if (source.coordinates == "3d") != (layout.coordinates == "3d"):
+            raise SkeletonFormatError(
+                f"{where}: layout '{source.name}' holds {source.coordinates} keypoints, but the model's layout "
+                f"'{layout.name}' {layout.coordinates}: use a model of the same kind"
+            )
+        return sequence.to_layout(layout)
+
+    def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
+        persons = max(sequence.num_persons for sequence in sequences)
+        arrays = [
+            np.pad(array, ((0, 0), (0, persons - array.shape[1]), (0, 0), (0, 0)))
+            if array.shape[1] < persons
+            else array
+            for array in (sequence.keypoints for sequence in sequences)
+        ]
+        frames = torch.from_numpy(np.concatenate(arrays) if len(arrays) > 1 else np.array(arrays[0]))
+        lengths = torch.tensor([len(array) for array in arrays])
+        batch = select_persons(RaggedFrames(frames.to(device), lengths.to(device)), self.num_persons)
+        if self.max_frames is not None:
+            if int(lengths.max()) > self.max_frames:
+                logger.warning_once(
+                    f"Only the first {self.max_frames} frames of a longer sequence are used, as in training; "
+                    "set the feature extractor's max_frames to None to use all."
+                )
+            batch = truncate(batch, self.max_frames)
+        return clip_batch(
+            batch,
+            self.num_frames,
+            self.center_joint,
+            x_axis=self.x_axis,
+            z_axis=self.z_axis,
+            fill=self.normalization != "none",
+        )
+
+
+def _as_sequences(sequences: Any, source: Layout, axes: str | None) -> Iterable[SkeletonSequence]:
+    """Yield a `SkeletonSequence` for everything the extractor takes."""
+    if isinstance(sequences, SkeletonSequence):
+        yield sequences
+    elif isinstance(sequences, torch.Tensor):
+        yield from _as_sequences(sequences.detach().cpu().numpy(), source, axes)
+    elif isinstance(sequences, np.ndarray):
+        if sequences.ndim == (5 if axes is None else len(axes) + 1):
+            yield from _as_sequences(list(sequences), source, axes)
+        else:
+            yield SkeletonSequence.from_array(sequences, source, axes)
+    elif isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
+        raise SkeletonFormatError(
+            f"expected skeleton sequences or arrays, got {type(sequences).__name__}: read files with read_skeleton"
+        )
+    else:
+        for number, item in enumerate(sequences):
+            where = f"sequence {number}"
+            if isinstance(item, SkeletonSequence):
+                yield item
+            elif isinstance(item, np.ndarray | torch.Tensor | list | tuple):
+                array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else to_float32(item, where)
+                yield SkeletonSequence.from_array(array, source, axes, name=where)
+            else:
+                yield from _as_sequences(item, source, axes)
+
+
+__all__ = ["USDRLFeatureExtractor"]

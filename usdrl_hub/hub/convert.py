@@ -1,0 +1,286 @@
+"""Checkpoints of the authors' releases to this package's form, and back.
+
+The original file is ``torch.save({"epoch", "state_dict", "optimizer"})`` with keys ``module.backbone.<encoder key>``,
+``module.fc.*`` and ``module.{t,s,i}_proj.*``. Its shapes tell family and sizes; heads, alpha, gap, modality and layout
+are not in it and are the caller's to name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..configuration_usdrl import USDRLConfig
+from ..files import new_file
+from ..modeling_usdrl import (
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForPreTraining,
+    USDRLModel,
+    USDRLPreTrainedModel,
+    USDRLSinusoidPosition,
+)
+
+# Positions in the release's sinusoid buffer, whatever the number of frames.
+_RELEASE_POSITIONS = 200
+
+_STREAMS = {"t": "temporal", "s": "spatial"}
+_PROJECTORS = {"t": "temporal_projector", "s": "spatial_projector", "i": "instance_projector"}
+_ATTENTION = {
+    "in_proj_weight": "in_proj.weight",
+    "in_proj_bias": "in_proj.bias",
+    "out_proj.weight": "out_proj.weight",
+    "out_proj.bias": "out_proj.bias",
+}
+_BOTH = ("weight", "bias")
+_BATCH_NORM = (*_BOTH, "running_mean", "running_var", "num_batches_tracked")
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of the releases; the message names the file and the key."""
+
+
+def key_map(config: USDRLConfig, head: bool, projectors: bool) -> dict[str, str]:
+    """Original key -> our key, without ``module.``, for everything in a checkpoint but the sinusoid.
+
+    A DSTE layer's attention stands twice in the original (under CA and under DSA) and maps to the same key of ours.
+    """
+    names = {"spe": "spatial.position.values"}
+    for letter, stream in _STREAMS.items():
+        for theirs, ours in (("0", "fc1"), ("1", "norm"), ("3", "fc2")):
+            for leaf in _BOTH:
+                names[f"ske_emb.{letter}_embedding.{theirs}.{leaf}"] = f"{stream}.embedding.{ours}.{leaf}"
+        for layer in range(config.num_hidden_layers):
+            for theirs, ours in _layer_keys(config.encoder, letter, layer):
+                names[theirs] = f"{stream}.layers.{layer}.{ours}"
+    prefix = "usdrl." if head or projectors else ""
+    names = {f"backbone.{theirs}": prefix + ours for theirs, ours in names.items()}
+    if projectors:
+        for letter, projector in _PROJECTORS.items():
+            for module in (0, 1, 3, 4, 6):
+                for leaf in _BATCH_NORM if module in (1, 4) else _BOTH:
+                    names[f"{letter}_proj.{module}.{leaf}"] = f"{projector}.{module}.{leaf}"
+    if head:
+        names |= {f"fc.{leaf}": f"classifier.{leaf}" for leaf in _BOTH}
+    return names
+
+
+def _layer_keys(encoder: str, letter: str, layer: int) -> Iterator[tuple[str, str]]:
+    if encoder == "sttr":
+        base = f"{letter}_tr.layers.{layer}."
+        for theirs, ours in _ATTENTION.items():
+            yield f"{base}self_attn.{theirs}", f"attention.{ours}"
+        modules = {"linear1": "fc1", "linear2": "fc2", "norm1": "norm1", "norm2": "norm2"}
+    else:
+        base = f"{letter}_tr{layer or ''}."
+        for branch in ("CA", "DSA"):
+            for theirs, ours in _ATTENTION.items():
+                yield f"{base}{branch}.attn.{theirs}", f"attention.{ours}"
+        modules = {"CA.conv1": "convolutional.conv", "DSA.wt1": "dense_shift.mix1", "DSA.wt2": "dense_shift.mix2"}
+        for theirs, ours in (("CA", "convolutional"), ("DSA", "dense_shift")):
+            for module in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                modules[f"{theirs}.{module}"] = f"{ours}.{module}"
+    for theirs, ours in modules.items():
+        for leaf in _BOTH:
+            yield f"{base}{theirs}.{leaf}", f"{ours}.{leaf}"
+
+
+def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read the tensors of an original checkpoint, without ``module.``.
+
+    The file is never unpickled beyond tensors and plain containers.
+
+    Raises:
+        CheckpointError: If the file is missing, cut, holds code, or is not such a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises whatever its readers meet: zip, pickle, end of file, missing records.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error) or "Unsupported" in str(error) or "nsafe" in str(error):
+            reason = "it holds Python objects other than tensors, which are never run"
+        elif "zip" in str(error) or "central directory" in str(error):
+            reason = "it is cut or not a checkpoint"
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from None
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: there is no 'state_dict' in it")
+    tensors = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path}: entry {key!r} of 'state_dict' is not a tensor")
+        tensors[key.removeprefix("module.")] = value
+    return tensors
+
+
+def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **choices: Any) -> USDRLConfig:
+    """Read family and sizes off the shapes of an original state dict.
+
+    Args:
+        state: Tensors as `read_original` gives them.
+        where: Name used in errors.
+        **choices: Fields of `USDRLConfig` that the file does not hold.
+
+    Raises:
+        CheckpointError: If a tensor that the sizes follow from is missing or has an impossible shape.
+    """
+
+    def shape(key: str, axes: int) -> tuple[int, ...]:
+        if key not in state:
+            raise CheckpointError(f"{where}: tensor '{key}' is missing")
+        if state[key].ndim != axes or 0 in state[key].shape:
+            raise CheckpointError(f"{where}: tensor '{key}' has shape {tuple(state[key].shape)}, expected {axes} axes")
+        return tuple(state[key].shape)
+
+    _, tokens, hidden_size = shape("backbone.spe", 3)
+    temporal_size = shape("backbone.ske_emb.t_embedding.0.weight", 2)[1]
+    spatial_size = shape("backbone.ske_emb.s_embedding.0.weight", 2)[1]
+    if temporal_size % tokens or spatial_size % (temporal_size // tokens):
+        raise CheckpointError(
+            f"{where}: 'backbone.ske_emb.t_embedding.0.weight' takes {temporal_size} numbers, which do not divide "
+            f"into the {tokens} tokens of 'backbone.spe'"
+        )
+    channels = temporal_size // tokens
+    dste = any(key.startswith("backbone.t_tr.CA.") for key in state)
+    pattern = re.compile(r"backbone\.t_tr(\d*)\.CA\." if dste else r"backbone\.t_tr\.layers\.(\d+)\.")
+    numbers = {int(match.group(1) or 0) for key in state if (match := pattern.match(key))}
+    if not numbers:
+        raise CheckpointError(f"{where}: there is no encoder layer ('backbone.t_tr...') in it")
+    first_linear = "backbone.t_tr.CA.mlp.fc1.weight" if dste else "backbone.t_tr.layers.0.linear1.weight"
+    if dste:
+        kernel = shape("backbone.t_tr.CA.conv1.weight", 3)[2]
+        if kernel != 1:
+            raise CheckpointError(
+                f"{where}: 'backbone.t_tr.CA.conv1.weight' has a kernel of {kernel}; only 1 is supported"
+            )
+    persons = choices.pop("num_persons", 2)
+    if tokens % persons:
+        raise CheckpointError(f"{where}: {tokens} spatial tokens do not divide among {persons} persons")
+    if any(key.startswith("fc.") for key in state) and "num_labels" not in choices and "id2label" not in choices:
+        choices["num_labels"] = shape("fc.weight", 2)[0]
+    if "t_proj.0.weight" in state:
+        for field, letter in (("stream_projector_sizes", "t"), ("instance_projector_sizes", "i")):
+            choices[field] = [shape(f"{letter}_proj.{module}.weight", 2)[0] for module in (0, 3, 6)]
+    try:
+        return USDRLConfig(
+            encoder="dste" if dste else "sttr",
+            num_frames=spatial_size // channels,
+            num_persons=persons,
+            num_joints=tokens // persons,
+            num_channels=channels,
+            hidden_size=hidden_size,
+            num_hidden_layers=len(numbers),
+            intermediate_size=shape(first_linear, 2)[0],
+            **choices,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+
+
+def convert_checkpoint(path: str | os.PathLike, task: str = "recognition", **choices: Any) -> USDRLPreTrainedModel:
+    """Load an original checkpoint as a model of this package.
+
+    Args:
+        path: The authors' file.
+        task: What a classification layer in it is for: ``"recognition"`` or ``"detection"``.
+        **choices: Fields of `USDRLConfig` that the file does not hold: `modality`, `layout` (``ntu25`` for 25 joints
+            and ``coco17-release`` for 17 where not given), `num_attention_heads`, `alpha`, `shift_gap`, `num_persons`.
+
+    Returns:
+        `USDRLForPreTraining` where the file has projectors, `USDRLForActionRecognition` or `USDRLForActionDetection`
+        where it has a classification layer, else `USDRLModel`; in eval mode.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or a key is unknown, missing, misshapen, not finite or, for the
+            shared attention, not equal under its two names.
+        ValueError: If `task` or a choice is impossible.
+    """
+    if task not in ("recognition", "detection"):
+        raise ValueError(f"task must be 'recognition' or 'detection', got {task!r}")
+    where = str(path)
+    state = read_original(path)
+    config = infer_config(state, where, **choices)
+    head = any(key.startswith("fc.") for key in state)
+    projectors = any(re.match(r"[tsi]_proj\.", key) for key in state)
+    if head and projectors:
+        raise CheckpointError(f"{where}: it has both 'fc' and projectors, which no release writes")
+    model_class: type[USDRLPreTrainedModel] = USDRLModel
+    if projectors:
+        model_class = USDRLForPreTraining
+    elif head:
+        model_class = USDRLForActionDetection if task == "detection" else USDRLForActionRecognition
+    with torch.device("meta"):
+        expected = {key: tensor.shape for key, tensor in model_class(config).state_dict().items()}
+    names = key_map(config, head, projectors)
+    converted = _rename(state, names, expected, where)
+    model = model_class(config)
+    model.load_state_dict(converted, strict=True)
+    _check_sinusoid(state, _position(model), where)
+    return model.eval()
+
+
+def _rename(
+    state: dict[str, torch.Tensor], names: dict[str, str], expected: dict[str, torch.Size], where: str
+) -> dict[str, torch.Tensor]:
+    unknown = [key for key in state if key not in names and key != "backbone.tpe.pe"]
+    if unknown:
+        raise CheckpointError(f"{where}: tensor '{unknown[0]}' is unknown; the releases write no such key")
+    converted: dict[str, torch.Tensor] = {}
+    for theirs, ours in names.items():
+        if theirs not in state:
+            raise CheckpointError(f"{where}: tensor '{theirs}' is missing")
+        tensor = state[theirs]
+        if tensor.shape != expected[ours]:
+            raise CheckpointError(
+                f"{where}: tensor '{theirs}' has shape {tuple(tensor.shape)}, expected {tuple(expected[ours])}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: tensor '{theirs}' holds NaN or infinity")
+        if ours in converted and not torch.equal(converted[ours], tensor):
+            raise CheckpointError(f"{where}: '{theirs}' differs from the attention that it shares with the CA branch")
+        converted[ours] = tensor
+    return converted
+
+
+def _position(model: USDRLPreTrainedModel) -> USDRLSinusoidPosition:
+    return cast(USDRLSinusoidPosition, cast(USDRLModel, model.base_model).temporal.position)
+
+
+def _check_sinusoid(state: dict[str, torch.Tensor], position: USDRLSinusoidPosition, where: str) -> None:
+    """Our positions are computed, so the file's must be the same."""
+    stored = state.get("backbone.tpe.pe")
+    if stored is None:
+        return
+    table = position.table()
+    if stored.ndim != 3 or stored.shape[1] < table.shape[1] or stored.shape[2] != table.shape[2]:
+        raise CheckpointError(f"{where}: tensor 'backbone.tpe.pe' has shape {tuple(stored.shape)}")
+    if not torch.allclose(stored[:, : table.shape[1]].float(), table, atol=1e-4):
+        raise CheckpointError(f"{where}: 'backbone.tpe.pe' is not the sinusoid that every known checkpoint has")
+
+
+def original_state_dict(model: USDRLPreTrainedModel) -> dict[str, torch.Tensor]:
+    """The model's tensors as the release names them: ``module.``, the attention under both names, the sinusoid.
+
+    The release's own strict `load_state_dict` accepts the result.
+    """
+    state = model.state_dict()
+    names = key_map(model.config, hasattr(model, "classifier"), hasattr(model, "instance_projector"))
+    original = {f"module.{theirs}": state[ours].clone() for theirs, ours in names.items()}
+    original["module.backbone.tpe.pe"] = _position(model).table(max(_RELEASE_POSITIONS, model.config.num_frames))
+    return original
+
+
+def save_original(model: USDRLPreTrainedModel, path: str | os.PathLike) -> Path:
+    """Write a model as the release writes its checkpoints (no optimizer, epoch 0)."""
+    with new_file(path) as partial:
+        torch.save({"epoch": 0, "state_dict": original_state_dict(model)}, partial)
+    return Path(path)

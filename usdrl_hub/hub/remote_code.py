@@ -1,0 +1,46 @@
+"""The package's own code inside a checkpoint folder, for `trust_remote_code=True` where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..files import new_file
+
+_PACKAGE = Path(__file__).parent.parent
+# Imports among these files are relative and of this folder only; transformers finds them by their text.
+CODE_FILES = (
+    "configuration_usdrl.py",
+    "feature_extraction_usdrl.py",
+    "layouts.py",
+    "modeling_usdrl.py",
+    "normalization.py",
+    "sequence.py",
+)
+_MODEL_MAP = {
+    "AutoConfig": "configuration_usdrl.USDRLConfig",
+    "AutoModel": "modeling_usdrl.USDRLModel",
+    "AutoModelForPreTraining": "modeling_usdrl.USDRLForPreTraining",
+    "AutoModelForVideoClassification": "modeling_usdrl.USDRLForActionRecognition",
+    "AutoModelForTokenClassification": "modeling_usdrl.USDRLForActionDetection",
+}
+_EXTRACTOR_MAP = {"AutoFeatureExtractor": "feature_extraction_usdrl.USDRLFeatureExtractor"}
+
+
+def add_remote_code(folder: str | Path) -> None:
+    """Copy the code into a saved checkpoint and name all classes in its configurations.
+
+    Args:
+        folder: A folder with ``config.json`` and ``preprocessor_config.json``.
+    """
+    folder = Path(folder)
+    for name in CODE_FILES:
+        shutil.copyfile(_PACKAGE / name, folder / name)
+    for name, auto_map in (("config.json", _MODEL_MAP), ("preprocessor_config.json", _EXTRACTOR_MAP)):
+        path = folder / name
+        config: dict[str, Any] = json.loads(path.read_text())
+        config["auto_map"] = auto_map
+        with new_file(path) as partial:
+            partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,153 @@
+"""Embeddings of skeleton files and sequences, one per clip or one per frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..layouts import LayoutLike
+from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
+from ..normalization import resize
+from ..sequence import SkeletonSequence
+from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
+
+LEVELS = ("clip", "frame")
+
+
+def extract_embeddings(
+    files_or_sequences: Any,
+    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    level: str = "clip",
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    source_layout: LayoutLike | None = None,
+    axes: str | None = None,
+) -> np.ndarray | list[np.ndarray]:
+    """Embed skeletons with a pretrained encoder.
+
+    Args:
+        files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
+        model: A checkpoint's name or folder, or a loaded model (which is left as it is).
+        batch_size: Clips encoded at once.
+        device: Where to compute; CUDA if there is one where None and `model` is a name.
+        dtype: Type to compute in, such as "bfloat16"; the result is float32.
+        level: "clip" for one embedding per recording; "frame" for one per frame, from windows of the model's length
+            that overlap by half and are averaged where they do.
+        feature_extractor: The model's own where None.
+        source_layout: Layout of arrays and array files; the model's where None.
+        axes: Axis order of arrays; see `SkeletonSequence.from_array`.
+
+    Returns:
+        For clips an array ``(N, 2d)``; for frames a list of N arrays ``(T_i, 2d)``, zero where nobody is seen. In the
+        order of the input, float32.
+
+    Raises:
+        SkeletonFormatError: If an input cannot be read or does not fit the model.
+        CheckpointLoadError: If the model cannot be found or loaded.
+        ValueError: If another argument is impossible.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import extract_embeddings
+        >>> extract_embeddings([np.random.rand(90, 25, 3), np.random.rand(40, 25, 3)], "usdrl/tiny-uiprmd").shape[0]
+        2
+    """
+    stream = iter_embeddings(
+        files_or_sequences, model, batch_size, device, dtype, level, feature_extractor, source_layout, axes
+    )
+    embeddings = [embedding for _, embedding in stream]
+    if level == "frame":
+        return embeddings
+    if not embeddings:
+        raise ValueError("there are no sequences to embed")
+    return np.stack(embeddings)
+
+
+def iter_embeddings(
+    files_or_sequences: Any,
+    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    level: str = "clip",
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    source_layout: LayoutLike | None = None,
+    axes: str | None = None,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    """Yield each sequence, in the model's layout, with its embedding; memory does not grow with their number.
+
+    Args:
+        files_or_sequences: See `extract_embeddings`, as all arguments but the last.
+        model: As above.
+        batch_size: As above.
+        device: As above.
+        dtype: As above.
+        level: As above.
+        feature_extractor: As above.
+        source_layout: As above.
+        axes: As above.
+        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+
+    Raises:
+        SkeletonFormatError: See `extract_embeddings`.
+        CheckpointLoadError: See `extract_embeddings`.
+        ValueError: See `extract_embeddings`.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level must be 'clip' or 'frame', got {level!r}")
+    encoder, extractor = ready_model(model, feature_extractor, False, device, dtype)
+    layout = source_layout or extractor.source_layout or extractor.layout
+    sequences = checked(iter_sequences(files_or_sequences, layout, axes, on_error), extractor, on_error)
+    embed = _embed_clips if level == "clip" else _embed_frames
+    yield from embed(sequences, cast(USDRLModel, encoder), extractor, batch_size)
+
+
+@torch.inference_mode()
+def _encode(encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch: list[SkeletonSequence]):
+    clips = extractor(batch, return_tensors="pt", device=encoder.device)["keypoints"]
+    return encoder(clips)
+
+
+def _embed_clips(
+    sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    for batch in batched(sequences, batch_size):
+        pooled = _encode(encoder, extractor, batch).pooler_output
+        yield from zip(batch, pooled.float().cpu().numpy(), strict=True)
+
+
+def _embed_frames(
+    sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    size = extractor.num_frames
+
+    def windows() -> Iterator[tuple[SkeletonSequence, int, SkeletonSequence, bool]]:
+        for sequence in sequences:
+            pieces = list(sequence.windows(size, max(size // 2, 1)))
+            for number, (start, window) in enumerate(pieces):
+                yield sequence, start, window, number == len(pieces) - 1
+
+    total = count = None
+    for batch in batched(windows(), batch_size):
+        dense = _encode(encoder, extractor, [window for _, _, window, _ in batch]).last_hidden_state.float()
+        for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):
+            if total is None or count is None:
+                total = np.zeros((sequence.num_frames, features.shape[-1]), dtype=np.float32)
+                count = np.zeros((sequence.num_frames, 1), dtype=np.float32)
+            end = start + window.num_frames
+            # A recording shorter than a window was stretched to it; its features go back to its own frames.
+            if window.num_frames != size:
+                features = resize(features, window.num_frames)
+            total[start:end] += features.cpu().numpy()
+            count[start:end] += 1
+            if is_last:
+                yield sequence, total / np.maximum(count, 1)
+                total = count = None

@@ -1,0 +1,161 @@
+"""What embedding and prediction share: streams of sequences, batches of clips, and the model made ready."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+
+from ..data.readers import SUFFIXES, iter_skeletons
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.registry import load_checkpoint
+from ..layouts import LayoutLike
+from ..modeling_usdrl import USDRLPreTrainedModel
+from ..sequence import SkeletonFormatError, SkeletonSequence
+
+Item = TypeVar("Item")
+# Called with each error of a stream that goes on without the input.
+ErrorHandler = Callable[[SkeletonFormatError], None]
+
+
+def list_files(path: str | os.PathLike) -> list[Path]:
+    """The file itself, or the skeleton files in a folder and its subfolders, sorted by path.
+
+    Raises:
+        SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file in this folder")
+    return files
+
+
+def iter_sequences(
+    inputs: Any, layout: LayoutLike = "ntu25", axes: str | None = None, on_error: ErrorHandler | None = None
+) -> Iterator[SkeletonSequence]:
+    """Yield the sequences of files, folders, sequences and arrays, one after another.
+
+    Args:
+        inputs: One of these, or an iterable of them.
+        layout: Layout of arrays that come without one.
+        axes: Axis order of arrays; see `SkeletonSequence.from_array`.
+        on_error: Called with the error of an unreadable input, which is then left out; None raises it.
+
+    Raises:
+        SkeletonFormatError: See `read_skeleton`.
+    """
+    single = isinstance(inputs, str | os.PathLike | SkeletonSequence | np.ndarray | torch.Tensor)
+    for number, item in enumerate([inputs] if single else inputs):
+        try:
+            if isinstance(item, SkeletonSequence):
+                yield item
+            elif isinstance(item, str | os.PathLike):
+                for file in list_files(item):
+                    yield from _read(file, layout, axes, on_error)
+            else:
+                array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else item
+                yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}")
+        except SkeletonFormatError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+
+
+def _read(
+    file: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None
+) -> Iterator[SkeletonSequence]:
+    try:
+        yield from iter_skeletons(file, layout, axes)
+    except SkeletonFormatError as error:
+        if on_error is None:
+            raise
+        on_error(error)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of up to `size` items.
+
+    Raises:
+        ValueError: If `size` is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def checked(
+    sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, on_error: ErrorHandler | None
+) -> Iterator[SkeletonSequence]:
+    """Pass on the sequences that the model can read, so that one that it cannot does not cost its batch."""
+    for sequence in sequences:
+        try:
+            yield extractor.prepare(sequence)
+        except ValueError as error:
+            wrapped = SkeletonFormatError(str(error))
+            if on_error is None:
+                raise wrapped from error
+            on_error(wrapped)
+
+
+def ready_model(
+    model: str | os.PathLike | USDRLPreTrainedModel,
+    feature_extractor: USDRLFeatureExtractor | None,
+    whole: bool,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
+    """Load or take a model, in eval mode on the device and in the type wanted.
+
+    A model that is given is not changed: where it would have to be moved, cast or set to eval mode, a copy is.
+
+    Args:
+        model: A checkpoint's name or folder, or a model.
+        feature_extractor: The extractor; that of the checkpoint, or of the model's configuration, where None.
+        whole: Whether the head is needed, too.
+        device: A device; CUDA if there is one for a name, and the model's own for a model, where None.
+        dtype: A floating type; float32 for a name, the model's own for a model, where None.
+
+    Raises:
+        CheckpointLoadError: See `load_checkpoint`.
+        ValueError: If the device or the type is unknown.
+    """
+    dtype = _floating(dtype)
+    if not isinstance(model, USDRLPreTrainedModel):
+        place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        loaded, own = load_checkpoint(model, whole=whole, dtype=dtype or torch.float32)
+        return loaded.to(place), feature_extractor or own  # type: ignore[arg-type]
+    wanted = model if whole else cast(USDRLPreTrainedModel, model.base_model)
+    place = model.device if device is None else _device(device)
+    dtype = dtype or model.dtype
+    if model.device != place or model.dtype != dtype or model.training:
+        wanted = copy.deepcopy(wanted).to(device=place, dtype=dtype).eval()  # type: ignore[call-arg]
+    return wanted, feature_extractor or USDRLFeatureExtractor.from_model_config(model.config)
+
+
+def _floating(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found is not None and not isinstance(found, torch.dtype) or dtype is not None and found is None:
+        raise ValueError(f"unknown dtype '{dtype}': use float32, bfloat16 or float16")
+    if found is not None and not found.is_floating_point:
+        raise ValueError(f"dtype must be a floating type such as bfloat16, got {dtype}")
+    return found
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device '{device}' is not available here: use cpu, or a device that torch sees") from None
+    return found

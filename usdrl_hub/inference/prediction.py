@@ -1,0 +1,84 @@
+"""Class probabilities of skeleton files and sequences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.registry import CheckpointLoadError
+from ..layouts import LayoutLike
+from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
+from ..sequence import SkeletonSequence
+from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Class probabilities of one sequence.
+
+    Attributes:
+        sequence: The sequence, in the model's layout.
+        probabilities: One per class ``(K,)``, summing to 1.
+        class_names: Names of the classes, in the same order.
+    """
+
+    sequence: SkeletonSequence
+    probabilities: np.ndarray
+    class_names: list[str]
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The `k` likeliest classes with their probabilities, likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.class_names[number], float(self.probabilities[number])) for number in order]
+
+
+def iter_predictions(
+    files_or_sequences: Any,
+    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    source_layout: LayoutLike | None = None,
+    axes: str | None = None,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[Prediction]:
+    """Classify skeletons; memory does not grow with their number.
+
+    Args:
+        files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
+        model: A recognition checkpoint's name or folder, or a loaded model (which is left as it is).
+        batch_size: Clips scored at once.
+        device: Where to compute; CUDA if there is one where None and `model` is a name.
+        dtype: Type to compute in, such as "bfloat16".
+        feature_extractor: The model's own where None.
+        source_layout: Layout of arrays and array files; the model's where None.
+        axes: Axis order of arrays; see `SkeletonSequence.from_array`.
+        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+
+    Raises:
+        SkeletonFormatError: If an input cannot be read or does not fit the model.
+        CheckpointLoadError: If the model cannot be loaded or does not classify clips.
+        ValueError: If another argument is impossible.
+    """
+    classifier, extractor = ready_model(model, feature_extractor, True, device, dtype)
+    if not isinstance(classifier, USDRLForActionRecognition):
+        name = model if isinstance(model, str | os.PathLike) else "the model given"
+        raise CheckpointLoadError(
+            f"{name} is {type(classifier).__name__}, which does not name a class per clip: take a recognition "
+            "model, or train one with 'usdrl finetune'"
+        )
+    layout = source_layout or extractor.source_layout or extractor.layout
+    sequences = checked(iter_sequences(files_or_sequences, layout, axes, on_error), extractor, on_error)
+    for batch in batched(sequences, batch_size):
+        with torch.inference_mode():
+            clips = extractor(batch, return_tensors="pt", device=classifier.device)["keypoints"]
+            probabilities = classifier(clips).logits.float().softmax(dim=-1).cpu().numpy()
+        for sequence, row in zip(batch, probabilities, strict=True):
+            yield Prediction(sequence, row, classifier.config.class_names)

@@ -1,0 +1,624 @@
+"""USDRL models: the encoder (DSTE or STTR), the pretraining projectors, and the classification heads.
+
+Follows what the authors' published checkpoints compute; where paper and released code differ, the code
+(``tests/goldens/`` holds its outputs). Axes: B clips, T frames, M persons, V joints, C coordinates, d hidden size, S
+tokens of a stream.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ImageClassifierOutput, TokenClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_usdrl import USDRLConfig, bundled_checkpoint
+from .layouts import get_layout
+
+
+@dataclass
+class USDRLModelOutput(ModelOutput):
+    """Output of `USDRLModel`.
+
+    Attributes:
+        last_hidden_state: Dense embedding ``(B, T, 2d)``: temporal tokens beside the spatial ones pooled to T places.
+        pooler_output: Clip embedding ``(B, 2d)``: maximum over the temporal, beside that over the spatial tokens.
+        temporal_hidden_state: Temporal tokens ``(B, T, d)``.
+        spatial_hidden_state: Spatial tokens ``(B, M*V, d)``.
+        hidden_states: Dense embedding after the embedding layer and after every layer, each ``(B, T, 2d)``.
+        temporal_hidden_states: Temporal tokens at the same places, each ``(B, T, d)``.
+        spatial_hidden_states: Spatial tokens at the same places, each ``(B, M*V, d)``.
+        attentions: Weights of the temporal layers, then of the spatial layers, each ``(B, K, heads, S, S)``; K is 3
+            for DSTE (convolutional, shifted, plain) and 1 for STTR.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    temporal_hidden_state: torch.FloatTensor | None = None
+    spatial_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    spatial_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class USDRLForPreTrainingOutput(ModelOutput):
+    """Output of `USDRLForPreTraining`.
+
+    Attributes:
+        temporal_projection: Projected maximum of the temporal tokens ``(B, D_t)``.
+        spatial_projection: Projected maximum of the spatial tokens ``(B, D_s)``.
+        instance_projection: Projected clip embedding ``(B, D_i)``.
+        pooler_output: Clip embedding ``(B, 2d)``.
+        hidden_states: See `USDRLModelOutput`.
+        attentions: See `USDRLModelOutput`.
+    """
+
+    temporal_projection: torch.FloatTensor | None = None
+    spatial_projection: torch.FloatTensor | None = None
+    instance_projection: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention whose weights can be returned; tensors ``(B, heads, S, d / heads)``, as transformers' interface."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class USDRLDropPath(nn.Module):
+    """Stochastic depth: in training, each sample's branch is dropped with `rate` and scaled up otherwise."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0:
+            return hidden_states
+        keep = 1 - self.rate
+        mask = hidden_states.new_empty(len(hidden_states), 1, 1).bernoulli_(keep)
+        return hidden_states * (mask / keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class USDRLLinear(nn.Linear):
+    """A linear layer that is initialised by its role: "attention_input", "attention_output" or "classifier"."""
+
+    def __init__(self, in_features: int, out_features: int, role: str):
+        super().__init__(in_features, out_features)
+        self.role = role
+
+
+class USDRLAttention(nn.Module):
+    """Multi-head self-attention over the tokens of one stream."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.config = config
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_size**-0.5
+        self.is_causal = False
+        self.in_proj = USDRLLinear(config.hidden_size, 3 * config.hidden_size, role="attention_input")
+        self.out_proj = USDRLLinear(config.hidden_size, config.hidden_size, role="attention_output")
+
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, tokens, width = hidden_states.shape
+        projected = self.in_proj(hidden_states).view(batch, tokens, 3, -1, self.head_size)
+        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        attend: Callable = eager_attention_forward
+        # Only eager attention has weights to return.
+        if not output_attentions:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        context, weights = attend(self, query, key, value, None, scaling=self.scaling, is_causal=False)
+        return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
+
+
+class USDRLMLP(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.act(self.fc1(hidden_states)))
+
+
+class USDRLConvolutionalAttention(nn.Module):
+    """CA: attention over tokens that a pointwise convolution has mixed along the channels."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.conv = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=1)
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = USDRLMLP(config)
+        self.drop_path = USDRLDropPath(config.drop_path_rate)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        mixed = hidden_states + self.conv(hidden_states.transpose(1, 2)).relu().transpose(1, 2)
+        attended, weights = attention(self.norm1(mixed), output_attentions)
+        # The residual is the input, not the convolved input, and the MLP has none: so the release has it.
+        attended = self.drop_path(attended) + hidden_states
+        return self.drop_path(self.mlp(self.norm2(attended))), weights
+
+
+class USDRLDenseShiftAttention(nn.Module):
+    """DSA: the mean of attention over plain tokens and over tokens mixed densely along the sequence."""
+
+    def __init__(self, config: USDRLConfig, num_tokens: int):
+        super().__init__()
+        self.shift_gap = config.shift_gap
+        self.mix1 = nn.Linear(num_tokens, num_tokens)
+        self.mix2 = nn.Linear(num_tokens, num_tokens)
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = USDRLMLP(config)
+        self.drop_path = USDRLDropPath(config.drop_path_rate)
+
+    def shift(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Mix every token but each `shift_gap`-th with all others: ``(B, S, d)`` -> ``(B, S, d)``."""
+        mixed = self.mix2(self.mix1(hidden_states.transpose(1, 2)).relu()).transpose(1, 2) + hidden_states
+        token = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        return torch.where((token % self.shift_gap == 0)[:, None], hidden_states, mixed)
+
+    def branch(
+        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One pre-norm Transformer layer; both branches share its weights."""
+        attended, weights = attention(self.norm1(hidden_states), output_attentions)
+        hidden_states = self.drop_path(attended) + hidden_states
+        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states))), weights
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        shifted, shifted_weights = self.branch(self.shift(hidden_states), attention, output_attentions)
+        plain, plain_weights = self.branch(hidden_states, attention, output_attentions)
+        return (shifted + plain) / 2, shifted_weights, plain_weights
+
+
+class USDRLDenseLayer(GradientCheckpointingLayer):
+    """One layer of DSTE: convolutional and dense shift attention side by side, sharing one attention module."""
+
+    def __init__(self, config: USDRLConfig, num_tokens: int):
+        super().__init__()
+        self.alpha = config.alpha
+        self.attention = USDRLAttention(config)
+        self.convolutional = USDRLConvolutionalAttention(config)
+        self.dense_shift = USDRLDenseShiftAttention(config, num_tokens)
+
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        convolved, weights = self.convolutional(hidden_states, self.attention, output_attentions)
+        shifted, *shift_weights = self.dense_shift(hidden_states, self.attention, output_attentions)
+        output = self.alpha * convolved + (1 - self.alpha) * shifted
+        return output, torch.stack([weights, *shift_weights], dim=1) if output_attentions else None
+
+
+class USDRLTransformerLayer(GradientCheckpointingLayer):
+    """One layer of STTR: a post-norm Transformer layer with a ReLU feed-forward network."""
+
+    def __init__(self, config: USDRLConfig, num_tokens: int):
+        super().__init__()
+        self.attention = USDRLAttention(config)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.attention(hidden_states, output_attentions)
+        hidden_states = self.norm1(hidden_states + attended)
+        hidden_states = self.norm2(hidden_states + self.fc2(self.fc1(hidden_states).relu()))
+        return hidden_states, weights[:, None] if weights is not None else None
+
+
+class USDRLEmbedding(nn.Module):
+    """Two linear layers that bring a stream's tokens to the hidden size."""
+
+    def __init__(self, config: USDRLConfig, token_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(token_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc2 = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.norm(self.fc1(tokens)).relu())
+
+
+class USDRLSinusoidPosition(nn.Module):
+    """Fixed positions of the temporal tokens: interleaved sine and cosine, base 10000."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.num_tokens, self.hidden_size = config.num_frames, config.hidden_size
+        self.register_buffer("values", torch.zeros(1, self.num_tokens, self.hidden_size), persistent=False)
+
+    def table(self, num_tokens: int | None = None) -> torch.Tensor:
+        """The positions in float32 ``(1, S, d)``; the stream's own number of them where None."""
+        num_tokens = num_tokens or self.num_tokens
+        place = torch.arange(num_tokens, dtype=torch.float32, device="cpu")[:, None]
+        even = torch.arange(0, self.hidden_size, 2, dtype=torch.float32, device="cpu")
+        angle = place * torch.exp(even * (-math.log(10000.0) / self.hidden_size))
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(1, num_tokens, self.hidden_size)
+
+    def forward(self) -> torch.Tensor:
+        return self.values
+
+
+class USDRLLearnedPosition(nn.Module):
+    """Learned positions of the spatial tokens."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(1, config.num_spatial_tokens, config.hidden_size))
+
+    def forward(self) -> torch.Tensor:
+        return self.values
+
+
+class USDRLStream(nn.Module):
+    """Embedding, positions and layers of the temporal or the spatial stream."""
+
+    def __init__(self, config: USDRLConfig, num_tokens: int, token_size: int, position: nn.Module):
+        super().__init__()
+        # DSTE adds the position before every layer, STTR before the first.
+        self.position_every_layer = config.encoder == "dste"
+        layer = USDRLDenseLayer if config.encoder == "dste" else USDRLTransformerLayer
+        self.embedding = USDRLEmbedding(config, token_size)
+        self.position = position
+        self.layers = nn.ModuleList([layer(config, num_tokens) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self, tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the hidden states ``(B, S, d)`` after the embedding and each layer, and the layers' attentions."""
+        hidden_states = [self.embedding(tokens)]
+        attentions = []
+        for number, layer in enumerate(self.layers):
+            current = hidden_states[-1]
+            if number == 0 or self.position_every_layer:
+                current = current + self.position()
+            current, weights = layer(current, output_attentions)
+            hidden_states.append(current)
+            attentions.append(weights)
+        return hidden_states, attentions
+
+
+class USDRLModalityTokens(nn.Module):
+    """Form the modality of a clip and cut it into tokens."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.modality = config.modality
+        if self.modality == "bone":
+            self.parent_joints = get_layout(config.layout).parents
+            self.register_buffer("parents", torch.zeros(config.num_joints, dtype=torch.long), persistent=False)
+
+    def forward(self, keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Temporal tokens ``(B, T, M*V*C)`` and spatial tokens ``(B, M*V, T*C)`` of clips ``(B, T, M, V, C)``."""
+        if self.modality == "bone":
+            keypoints = keypoints - keypoints.index_select(3, self.parents)
+        elif self.modality == "motion":
+            # The last frame has no next one: its motion is zero.
+            keypoints = torch.cat([keypoints[:, 1:], keypoints[:, -1:]], dim=1) - keypoints
+        return keypoints.flatten(2), keypoints.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+
+
+class USDRLPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation of all USDRL models."""
+
+    config: USDRLConfig
+    config_class = USDRLConfig
+    base_model_prefix = "usdrl"
+    main_input_name = "keypoints"
+    input_modalities = "video"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["USDRLDenseLayer", "USDRLTransformerLayer"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise as the release: DSTE truncated normal, STTR and DSTE's convolutions as PyTorch does."""
+        role = getattr(module, "role", None)
+        if role == "classifier":
+            init.normal_(module.weight, std=self.config.classifier_initializer_range)
+            init.zeros_(module.bias)
+        elif role == "attention_input":
+            # As torch.nn.MultiheadAttention, which the release uses.
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and self.config.encoder == "dste":
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv1d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 0 if role == "attention_output" else 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm1d):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+                init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, USDRLLearnedPosition):
+            init.trunc_normal_(module.values, std=self.config.initializer_range)
+        elif isinstance(module, USDRLSinusoidPosition):
+            init.copy_(module.values, module.table())
+        elif isinstance(module, USDRLModalityTokens) and module.modality == "bone":
+            init.copy_(module.parents, torch.tensor(module.parent_joints, device="cpu"))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """Load a model as transformers does; names of checkpoints in the package need no network."""
+        name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(name, *model_args, **kwargs)
+
+
+class USDRLModel(USDRLPreTrainedModel):
+    """The USDRL encoder: clips of joint coordinates to dense and pooled embeddings.
+
+    Example:
+        >>> import torch
+        >>> from usdrl_hub import USDRLModel
+        >>> model = USDRLModel.from_pretrained("usdrl/tiny-uiprmd")
+        >>> model(torch.randn(4, 64, 1, 25, 3)).pooler_output.shape[0]
+        4
+    """
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__(config)
+        frames, joints, channels = config.num_frames, config.num_spatial_tokens, config.num_channels
+        self.tokens = USDRLModalityTokens(config)
+        self.temporal = USDRLStream(config, frames, joints * channels, USDRLSinusoidPosition(config))
+        self.spatial = USDRLStream(config, joints, frames * channels, USDRLLearnedPosition(config))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> USDRLModelOutput:
+        """Encode clips.
+
+        Args:
+            keypoints: Joint coordinates ``(B, T, M, V, C)`` as `USDRLFeatureExtractor` gives them, whatever the
+                modality: bone and motion are formed inside.
+            output_hidden_states: Return the states of all layers; the config's choice where None.
+            output_attentions: Return the attention weights, computed by eager attention; the config's choice where
+                None.
+            **kwargs: Ignored, so that heads can pass on what is theirs.
+
+        Raises:
+            ValueError: If the shape is not the config's.
+        """
+        config = self.config
+        expected = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+        if keypoints.ndim != 5 or tuple(keypoints.shape[1:]) != expected:
+            raise ValueError(
+                f"keypoints must be (batch, {', '.join(map(str, expected))}) = (batch, frames, persons, joints, "
+                f"coordinates), got {tuple(keypoints.shape)}: use USDRLFeatureExtractor to make clips"
+            )
+        if output_hidden_states is None:
+            output_hidden_states = bool(config.output_hidden_states)
+        if output_attentions is None:
+            output_attentions = bool(config.output_attentions)
+        temporal_tokens, spatial_tokens = self.tokens(keypoints.to(self.dtype))
+        temporal, temporal_attentions = self.temporal(temporal_tokens, output_attentions)
+        spatial, spatial_attentions = self.spatial(spatial_tokens, output_attentions)
+        output = USDRLModelOutput(
+            last_hidden_state=self.dense(temporal[-1], spatial[-1]),
+            pooler_output=torch.cat([temporal[-1].amax(dim=1), spatial[-1].amax(dim=1)], dim=-1),
+            temporal_hidden_state=temporal[-1],
+            spatial_hidden_state=spatial[-1],
+        )
+        if output_hidden_states:
+            output.hidden_states = tuple(self.dense(*pair) for pair in zip(temporal, spatial, strict=True))
+            output.temporal_hidden_states = tuple(temporal)
+            output.spatial_hidden_states = tuple(spatial)
+        if output_attentions:
+            output.attentions = (*temporal_attentions, *spatial_attentions)
+        return output
+
+    @staticmethod
+    def dense(temporal: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+        """Dense embedding ``(B, T, 2d)`` of temporal ``(B, T, d)`` and spatial tokens ``(B, M*V, d)``."""
+        pooled = nn.functional.adaptive_avg_pool1d(spatial.transpose(1, 2), temporal.shape[1]).transpose(1, 2)
+        return torch.cat([temporal, pooled], dim=-1)
+
+
+def _projector(input_size: int, sizes: list[int]) -> nn.Sequential:
+    first, second, last = sizes
+    return nn.Sequential(
+        nn.Linear(input_size, first),
+        nn.BatchNorm1d(first),
+        nn.ReLU(),
+        nn.Linear(first, second),
+        nn.BatchNorm1d(second),
+        nn.ReLU(),
+        nn.Linear(second, last),
+    )
+
+
+class USDRLForPreTraining(USDRLPreTrainedModel):
+    """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__(config)
+        self.usdrl = USDRLModel(config)
+        self.temporal_projector = _projector(config.hidden_size, config.stream_projector_sizes)
+        self.spatial_projector = _projector(config.hidden_size, config.stream_projector_sizes)
+        self.instance_projector = _projector(2 * config.hidden_size, config.instance_projector_sizes)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, keypoints: torch.Tensor, **kwargs) -> USDRLForPreTrainingOutput:
+        """Project one view of each clip.
+
+        Args:
+            keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
+            **kwargs: Passed to `USDRLModel.forward`.
+        """
+        encoded = self.usdrl(keypoints, **kwargs)
+        temporal, spatial = encoded.pooler_output.chunk(2, dim=-1)
+        return USDRLForPreTrainingOutput(
+            temporal_projection=self.temporal_projector(temporal),
+            spatial_projection=self.spatial_projector(spatial),
+            instance_projection=self.instance_projector(encoded.pooler_output),
+            pooler_output=encoded.pooler_output,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class USDRLClassificationModel(USDRLPreTrainedModel):
+    """What the linear heads share: the encoder, one linear layer, and the way the encoder is frozen."""
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__(config)
+        self.usdrl = USDRLModel(config)
+        self.classifier = USDRLLinear(2 * config.hidden_size, config.num_labels, role="classifier")
+        self._encoder_frozen = False
+        self.post_init()
+
+    def freeze_encoder(self) -> None:
+        """Train the linear layer only: the encoder gets no gradient and stays in eval mode."""
+        self._encoder_frozen = True
+        self.usdrl.requires_grad_(False)
+        self.usdrl.eval()
+
+    def train(self, mode: bool = True):
+        """Switch to training or evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self._encoder_frozen:
+            self.usdrl.eval()
+        return self
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Mean cross-entropy of logits ``(N, K)``; over `num_items_in_batch` items where gradients are accumulated."""
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device), reduction=reduction)
+    if num_items_in_batch is None:
+        return loss
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss / num_items_in_batch
+
+
+class USDRLForActionRecognition(USDRLClassificationModel):
+    """One class per clip: a linear layer on the pooled embedding.
+
+    Example:
+        >>> from usdrl_hub import USDRLForActionRecognition
+        >>> model = USDRLForActionRecognition.from_pretrained("usdrl/tiny-uiprmd")
+        >>> model.config.id2label[0]
+        'deep squat'
+    """
+
+    @can_return_tuple
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> ImageClassifierOutput:
+        """Score clips.
+
+        Args:
+            keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
+            labels: Class of each clip ``(B,)``; -100 is left out of the loss.
+            num_items_in_batch: Clips in the whole accumulated batch, by which the summed loss is divided.
+            **kwargs: Passed to `USDRLModel.forward`.
+
+        Returns:
+            `logits` ``(B, K)``, `loss` where labels are given, hidden states and attentions where asked for.
+        """
+        encoded = self.usdrl(keypoints, **kwargs)
+        logits = self.classifier(encoded.pooler_output)
+        loss = None if labels is None else _cross_entropy(logits, labels.flatten(), num_items_in_batch)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+class USDRLForActionDetection(USDRLClassificationModel):
+    """One class per frame, class 0 the background: a linear layer on the dense embedding."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """Score every frame of clips.
+
+        Args:
+            keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
+            labels: Class of each frame ``(B, T)``, 0 the background; -100 is left out of the loss.
+            num_items_in_batch: Frames in the whole accumulated batch, by which the summed loss is divided.
+            **kwargs: Passed to `USDRLModel.forward`.
+
+        Returns:
+            `logits` ``(B, T, K)``, `loss` where labels are given, hidden states and attentions where asked for.
+        """
+        encoded = self.usdrl(keypoints, **kwargs)
+        logits = self.classifier(encoded.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+__all__ = [
+    "USDRLForActionDetection",
+    "USDRLForActionRecognition",
+    "USDRLForPreTraining",
+    "USDRLModel",
+    "USDRLPreTrainedModel",
+]

@@ -1,0 +1,1 @@
+"""The tasks: one file each for what it trains, what it predicts and how it is scored."""

@@ -1,0 +1,181 @@
+"""Recognition: train a class per clip, fully or as a linear probe, and score it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainingArguments, set_seed
+
+from ..configuration_usdrl import USDRLConfig
+from ..data.augmentation import ClipAugmentation
+from ..data.dataset import ClipDataset, SkeletonDataset
+from ..data.protocols import default_split
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import new_folder
+from ..hub.registry import load_checkpoint, load_config, model_class
+from ..modeling_usdrl import USDRLForActionRecognition
+from ..normalization import resize
+from ..training import USDRLTrainer
+from .results import run_record, sha256, write_metrics
+
+
+def finetune(
+    data: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: str | os.PathLike | None = "usdrl/tiny-uiprmd",
+    config: Mapping[str, Any] | None = None,
+    linear_probe: bool = False,
+    epochs: float = 40,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    weight_decay: float = 0.05,
+    label_smoothing: float = 0.1,
+    augmentation: ClipAugmentation | None = None,
+    baseline: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
+
+    AdamW with a cosine schedule after a tenth of warm-up; gradients are clipped at norm 1.
+
+    Args:
+        data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`.
+        output_dir: Folder to make: weights, configuration, feature extractor and ``metrics.json``.
+        model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
+            weights.
+        config: Fields of `USDRLConfig` for a model from random weights.
+        linear_probe: Train the linear layer only, with the encoder frozen and in eval mode.
+        epochs: Passes over the training part.
+        learning_rate: Largest learning rate.
+        batch_size: Clips per step.
+        weight_decay: AdamW's.
+        label_smoothing: Share of the target given to all classes alike, in [0, 1).
+        augmentation: Random changes of the training clips; `ClipAugmentation` with its defaults where None.
+        baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
+            position taken away.
+        seed: Seeds weights, order and augmentation.
+
+    Returns:
+        The record that was written to ``metrics.json``.
+
+    Raises:
+        SkeletonFormatError: If the data cannot be read or split.
+        CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If the output folder is not empty, or an argument is impossible.
+    """
+    started = time.monotonic()
+    if epochs <= 0 or learning_rate <= 0 or batch_size < 1:
+        raise ValueError("epochs, learning_rate and batch_size must be positive")
+    with new_folder(output_dir) as folder, tempfile.TemporaryDirectory() as scratch:
+        dataset = SkeletonDataset.open(data)
+        labels = dataset.column("labels")
+        if labels is None:
+            raise ValueError(f"{data}: it has no 'labels' to train on")
+        dataset = dataset.select(labels >= 0).usable()
+        train, test, split = default_split(dataset)
+        set_seed(seed)
+        classifier, extractor = _model(model, config or {}, dataset)
+        augment = ClipAugmentation() if augmentation is None else augmentation
+        steps = -(-len(train) // batch_size) * epochs
+        trainer = USDRLTrainer(
+            classifier,
+            TrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=epochs,
+                per_device_train_batch_size=batch_size,
+                per_device_eval_batch_size=max(batch_size, 128),
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                label_smoothing_factor=label_smoothing,
+                lr_scheduler_type="cosine",
+                warmup_steps=int(0.1 * steps),
+                save_strategy="no",
+                report_to="none",
+                logging_steps=max(int(steps) // 10, 1),
+                dataloader_pin_memory=torch.cuda.is_available(),
+                seed=seed,
+            ),
+            train_dataset=ClipDataset(train, extractor, augment),
+            eval_dataset=ClipDataset(test, extractor),
+            linear_probe=linear_probe,
+        )
+        trainer.train()
+        scores = trainer.evaluate(metric_key_prefix="test")
+        classifier.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+        metrics = {name: scores[f"test_{name}"] for name in ("accuracy", "top5_accuracy") if f"test_{name}" in scores}
+        if baseline:
+            metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
+        record = {
+            "task": "linear recognition" if linear_probe else "fine-tuned recognition",
+            "dataset": Path(data).name,
+            "split": split,
+            "n": {"train": len(train), "test": len(test)},
+            "metrics": metrics,
+            "seed": seed,
+            **run_record(started),
+            "checkpoint_sha256": sha256(folder / "model.safetensors"),
+        }
+        write_metrics(folder, record)
+    return record
+
+
+def _model(
+    name: str | os.PathLike | None, fields: Mapping[str, Any], dataset: SkeletonDataset
+) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor]:
+    """The model to train and its feature extractor, with the data set's classes."""
+    id2label = dict(enumerate(dataset.class_names))
+    if name is None:
+        layout = fields.get("layout", dataset.layout.to_config())
+        given = {"num_persons": dataset.frames.shape[1], "num_joints": dataset.layout.num_joints} | dict(fields)
+        config = USDRLConfig(**(given | {"layout": layout, "id2label": id2label}))
+        extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None)
+        return USDRLForActionRecognition(config), extractor
+    if fields:
+        raise ValueError(f"'{next(iter(fields))}' is a choice for a model from random weights; '{name}' has its own")
+    config = load_config(name)
+    keep_head = model_class(config) is USDRLForActionRecognition and config.id2label == id2label
+    loaded, extractor = load_checkpoint(name, whole=keep_head, dtype=torch.float32)
+    if isinstance(loaded, USDRLForActionRecognition):
+        return loaded, extractor
+    config.id2label, config.label2id = id2label, {label: number for number, label in id2label.items()}
+    classifier = USDRLForActionRecognition(config)
+    classifier.usdrl.load_state_dict(loaded.state_dict())
+    return classifier, extractor
+
+
+def nearest_neighbour_baselines(
+    train: SkeletonDataset, test: SkeletonDataset, num_frames: int = 64
+) -> dict[str, float]:
+    """Accuracy of the nearest training clip by joint coordinates, without any model.
+
+    Args:
+        train: Training sequences.
+        test: Test sequences.
+        num_frames: Frames that every sequence is resized to.
+
+    Returns:
+        `baseline_1nn_raw` on the coordinates as they are, `baseline_1nn_centered` without each recording's mean
+        position.
+    """
+    answers = [np.array([sequence.label for sequence in part]) for part in (train, test)]
+    scores = {}
+    for name, center in (("raw", False), ("centered", True)):
+        features = []
+        for part in (train, test):
+            rows = []
+            for sequence in part:
+                frames = torch.from_numpy(sequence.keypoints)
+                frames = frames - frames.mean(dim=(0, 2), keepdim=True) if center else frames
+                rows.append(resize(frames, num_frames).flatten())
+            features.append(torch.stack(rows))
+        nearest = torch.cdist(features[1], features[0]).argmin(dim=1).numpy()
+        scores[f"baseline_1nn_{name}"] = float((answers[0][nearest] == answers[1]).mean())
+    return scores

@@ -1,0 +1,85 @@
+"""``metrics.json``: what a run measured, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import new_file
+
+_PACKAGES = ("usdrl-hub", "torch", "transformers", "huggingface_hub", "safetensors", "numpy", "accelerate")
+
+
+def run_record(started: float, argv: list[str] | None = None) -> dict[str, Any]:
+    """Describe the run that is ending.
+
+    Args:
+        started: `time.monotonic()` at its start.
+        argv: Its command; `sys.argv` where None.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    return {
+        "command": shlex.join([Path(argv[0]).name, *argv[1:]]),
+        "wall_seconds": round(time.monotonic() - started, 1),
+        "git_revision": _git_revision(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "hardware": _hardware(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that the package runs from, with "+changes" if it is not clean; None elsewhere."""
+    folder = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(folder)]
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
+        if tracked.returncode:
+            return None
+        revision = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if revision.returncode:
+        return None
+    return revision.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_metrics(folder: str | os.PathLike, record: dict[str, Any]) -> Path:
+    """Write ``metrics.json`` into a folder, whole or not at all."""
+    path = Path(folder) / "metrics.json"
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+    return path
