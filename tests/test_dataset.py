@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from usdrl_hub import ClipDataset, SkeletonDataset, SkeletonFormatError, USDRLFeatureExtractor, get_layout
-from usdrl_hub.data.augmentation import ClipAugmentation, random_crop, random_missing_joints, random_shear
+from usdrl_hub.data.augmentation import (
+    ClipAugmentation,
+    random_crop,
+    random_mirror,
+    random_missing_joints,
+    random_shear,
+)
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.samples import load_samples
 
@@ -47,9 +53,10 @@ def test_joints_in_another_order_and_a_tracking_flag_are_understood():
         ({"offsets": np.array([-5, 30])}, "must rise"),
         ({"offsets": np.array([0.0, 30.0])}, "must rise"),
         ({"labels": np.array([0])}, "'labels' has 1 entries for 3"),
+        ({"layout": np.array("kinect20")}, "its layout has 20 joints"),
         ({"data": np.ones((30, 25, 3))}, "must be numbers with the axes"),
         ({"data": np.ones((30, 1, 25, 7))}, "7 coordinates"),
-        ({"joint_names": np.array(["a"])}, "'joint_names' has 1"),
+        ({"joint_names": np.array(["a"])}, "its layout has 1 joints"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, message):
@@ -121,6 +128,16 @@ def test_missing_joints_are_missing_throughout():
     joints = kept[:, 0, 0, :, 0]
     assert (kept == joints[:, None, None, :, None]).all()
     assert (1 - joints).mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_mirror_images_swap_sides_and_x():
+    clips = torch.randn(200, 3, 1, 25, 3)
+    order = get_layout("ntu25").mirrored
+    images = random_mirror(clips, order)
+    same = (images == clips).flatten(1).all(1)
+    assert 70 < same.sum() < 130
+    expected = clips[~same][..., list(order), :] * torch.tensor([-1.0, 1, 1])
+    assert torch.equal(images[~same], expected)
 
 
 def test_augmentation_leaves_2d_unsheared_and_can_be_switched_off():

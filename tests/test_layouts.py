@@ -60,6 +60,18 @@ def test_joints_that_both_layouts_name_are_taken_as_they_are(seed):
             np.testing.assert_array_equal(converted[:, number], keypoints[:, source.joint_names.index(name)])
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_mirroring_twice_is_the_identity_and_swaps_sides(name):
+    layout = get_layout(name)
+    mirrored = layout.mirrored
+    assert [mirrored[joint] for joint in mirrored] == list(range(layout.num_joints))
+    sided = [joint for joint in layout.joint_names if joint.startswith(("left_", "right_"))]
+    assert sum(joint != other for joint, other in enumerate(mirrored)) >= len(sided)
+    if name == "ui-prmd39":
+        swapped = {layout.joint_names[j] for j, other in enumerate(mirrored) if j != other}
+        assert {name for name in layout.joint_names if name not in swapped} == {"C7", "T10", "CLAV", "STRN", "RBAK"}
+
+
 def test_missing_joints_are_left_out_of_averages_and_stay_missing():
     layout = get_layout("ui-prmd39")
     keypoints = np.ones((1, 39, 3), np.float32)

@@ -203,6 +203,9 @@ def finetune(
     epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 32,
+    mirror: Annotated[
+        bool, typer.Option(help="Train on mirror images, too; not if classes tell left from right.")
+    ] = False,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
     seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
 ) -> None:
@@ -229,6 +232,7 @@ def finetune(
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        mirror=mirror,
         baseline=baseline,
         seed=seed,
     )

@@ -75,6 +75,22 @@ class Layout:
             parents[child] = parent
         return tuple(parents)
 
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The joint on the other side of the body, for each joint; itself in the middle.
+
+        Sides are told by names: ``left_`` and ``right_``, or ``L`` and ``R`` before the same capitals.
+        """
+        numbers = {name: number for number, name in enumerate(self.joint_names)}
+
+        def other(name: str) -> str:
+            for here, there in (("left_", "right_"), ("right_", "left_"), ("L", "R"), ("R", "L")):
+                if name.startswith(here) and there + name[len(here) :] in numbers:
+                    return there + name[len(here) :]
+            return name
+
+        return tuple(numbers[other(name)] for name in self.joint_names)
+
     def to_config(self) -> str | dict[str, Any]:
         """The JSON form of the layout: its name where the registry has it, else names and bones."""
         if LAYOUTS.get(self.name) == self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,22 +46,38 @@ def random_missing_joints(clips: torch.Tensor, most: float) -> torch.Tensor:
     return clips * (torch.rand(batch, 1, 1, joints, 1, device=clips.device) >= share)
 
 
+def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
+    """Mirror half of the clips, drawn at random: x changes its sign and left and right joints change places.
+
+    Args:
+        clips: ``(B, T, M, V, C)``, the body's middle near x = 0.
+        mirrored: The joint on the other side of each joint; see `Layout.mirrored`.
+    """
+    image = clips[:, :, :, list(mirrored)] * clips.new_tensor([-1.0] + [1.0] * (clips.shape[-1] - 1))
+    chosen = torch.rand(len(clips), 1, 1, 1, 1, device=clips.device) < 0.5
+    return torch.where(chosen, image, clips)
+
+
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Random crop, shear and missing joints, for supervised training.
+    """Random mirror image, crop, shear and missing joints, for supervised training.
 
     Attributes:
         shortest_crop: See `random_crop`; 1 switches it off.
         shear: See `random_shear`; 0 switches it off. Clips that are not 3D are not sheared.
         missing_joints: See `random_missing_joints`; 0 switches it off.
+        mirrored: See `random_mirror`; None switches it off. Not for classes that tell left from right.
     """
 
     shortest_crop: float = 0.5
     shear: float = 0.3
     missing_joints: float = 0.3
+    mirrored: tuple[int, ...] | None = None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Change clips ``(B, T, M, V, C)``."""
+        if self.mirrored is not None:
+            clips = random_mirror(clips, self.mirrored)
         if self.shortest_crop < 1:
             clips = random_crop(clips, self.shortest_crop)
         if self.shear and clips.shape[-1] == 3:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..layouts import Layout, match_layout
+from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 
 
@@ -55,7 +55,8 @@ class SkeletonDataset(Sequence):
 
     The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
     `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
-    `split_test_leaked`, `fps`, `up` (``"y"`` or ``"z"``). A fourth coordinate is a sensor's tracking flag and is left
+    `split_test_leaked`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout, instead of
+    `joint_names` and `edges`. A fourth coordinate is a sensor's tracking flag and is left
     out.
 
     Attributes:
@@ -109,8 +110,10 @@ class SkeletonDataset(Sequence):
         joints, channels = frames.shape[2:]
         edges = arrays["edges"].tolist() if "edges" in arrays else []
         names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
+        if "layout" in arrays and "joint_names" not in arrays:
+            names = np.array(get_layout(str(arrays["layout"])).joint_names)
         if len(names) != joints:
-            raise SkeletonFormatError(f"{where}: 'joint_names' has {len(names)} entries for {joints} joints")
+            raise SkeletonFormatError(f"{where}: its layout has {len(names)} joints, but 'data' has {joints}")
         layout, order = match_layout([str(name) for name in names], edges)
         if channels == 2:
             layout = replace(layout, coordinates="2d")

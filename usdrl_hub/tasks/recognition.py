@@ -20,6 +20,7 @@ from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.registry import load_checkpoint, load_config, model_class
+from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
 from ..training import USDRLTrainer
@@ -37,13 +38,14 @@ def finetune(
     batch_size: int = 32,
     weight_decay: float = 0.05,
     label_smoothing: float = 0.1,
-    augmentation: ClipAugmentation | None = None,
+    mirror: bool = False,
     baseline: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
-    AdamW with a cosine schedule after a tenth of warm-up; gradients are clipped at norm 1.
+    AdamW with a cosine schedule after a tenth of warm-up; gradients are clipped at norm 1; the training clips are
+    changed at random by `ClipAugmentation`.
 
     Args:
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`.
@@ -57,7 +59,7 @@ def finetune(
         batch_size: Clips per step.
         weight_decay: AdamW's.
         label_smoothing: Share of the target given to all classes alike, in [0, 1).
-        augmentation: Random changes of the training clips; `ClipAugmentation` with its defaults where None.
+        mirror: Also train on mirror images; not for classes that tell left from right.
         baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
             position taken away.
         seed: Seeds weights, order and augmentation.
@@ -82,7 +84,7 @@ def finetune(
         train, test, split = default_split(dataset)
         set_seed(seed)
         classifier, extractor = _model(model, config or {}, dataset)
-        augment = ClipAugmentation() if augmentation is None else augmentation
+        augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if mirror else None)
         steps = -(-len(train) // batch_size) * epochs
         trainer = USDRLTrainer(
             classifier,

@@ -1,0 +1,156 @@
+"""How fast skeleton files become clips, beside the authors' released code on the same machine in the same run.
+
+    python benchmarks/data.py [--reference .reference/FoundSkelModel] [--output benchmarks/data.json]
+
+The released code is not part of this repository: put a copy of github.com/wengwanjiang/FoundSkelModel into
+`.reference/` to measure it, too. Files and sequences are generated; every figure is a median over paired repetitions.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
+from usdrl_hub.normalization import RaggedFrames, normalize_sequences
+from usdrl_hub.tasks.results import run_record
+
+REPETITIONS = 5
+
+
+def make_sequences(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Sequences (T, 2, 25, 3) of NTU's lengths (32 to 300 frames, 85 on average), a quarter with two people."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.gamma(6, 14, count), 32, 300).astype(int)
+    sequences = []
+    for number, length in enumerate(lengths):
+        sequence = np.cumsum(rng.normal(0, 0.01, (length, 2, 25, 3)), axis=0) + rng.normal(0, 0.4, (1, 2, 25, 3))
+        sequence[..., 2] += 3
+        if number % 4:
+            sequence[:, 1] = 0
+        sequences.append(sequence.astype(np.float32))
+    return sequences
+
+
+def write_ntu(folder: Path, sequences: list[np.ndarray]) -> list[Path]:
+    """Write sequences as NTU RGB+D text files."""
+    paths = []
+    for number, sequence in enumerate(sequences):
+        lines = [str(len(sequence))]
+        for frame in sequence:
+            bodies = [body for body in frame if body.any()]
+            lines.append(str(len(bodies)))
+            for body in bodies:
+                lines += ["72057594037931101 0 1 1 1 1 0 0.02764709 0.05745083 2", "25"]
+                lines += [
+                    " ".join(f"{value:.7g}" for value in joint) + " 277.419 191.8218 1036.233 519.1677"
+                    " -0.2059419 0.05349901 0.9692109 -0.1239193 2"
+                    for joint in body
+                ]
+        path = folder / f"S001C001P{number % 40 + 1:03d}R001A{number % 60 + 1:03d}.skeleton"
+        path.write_text("\n".join(lines) + "\n")
+        paths.append(path)
+    return paths
+
+
+def medians(**functions: Callable[[], object]) -> dict[str, float]:
+    """Seconds of each function: medians over repetitions in which they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repetition in range(REPETITIONS + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            # The first round warms up.
+            if repetition:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def load_release(folder: Path):
+    """The released reading and normalisation functions, or None where there is no copy."""
+    if not (folder / "data_gen").is_dir():
+        return None
+
+    def load(name: str, path: Path):
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        # The release's own package of this name does not import; its script asks for one function of it.
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    preprocess = load("preprocess", folder / "data_gen" / "preprocess" / "preprocess.py")
+    # Its progress bars would be timed, too.
+    preprocess.tqdm = lambda iterable, **_: iterable
+    return load("ntu_gendata", folder / "data_gen" / "ntu_gendata.py").read_xyz, preprocess.pre_normalization
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, default=Path(".reference/FoundSkelModel"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--count", type=int, default=64)
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    sequences = make_sequences(arguments.count)
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    batch = RaggedFrames(torch.from_numpy(np.concatenate(sequences)), lengths)
+    extractor = USDRLFeatureExtractor()
+    wrapped = [SkeletonSequence(sequence) for sequence in sequences]
+    release = load_release(arguments.reference)
+    with tempfile.TemporaryDirectory() as name:
+        paths = write_ntu(Path(name), sequences)
+        reading: dict[str, Callable[[], object]] = {"ours": lambda: [read_skeleton(path) for path in paths]}
+        normalizing: dict[str, Callable[[], object]] = {"ours": lambda: normalize_sequences(batch, 1, (4, 8))}
+        clips = {"ours": lambda: extractor(wrapped, return_tensors="pt")}
+        if release is not None:
+            read_xyz, pre_normalization = release
+            # As the release stores them: (N, C, T, V, M), padded to 300 frames.
+            padded = np.zeros((arguments.count, 3, 300, 25, 2), np.float32)
+            for number, sequence in enumerate(sequences):
+                padded[number, :, : len(sequence)] = sequence.transpose(3, 0, 2, 1)
+
+            def normalize_as_released():
+                with contextlib.redirect_stdout(io.StringIO()):
+                    pre_normalization(padded.copy(), zaxis=[], xaxis=[4, 8])
+
+            reading["release"] = lambda: [read_xyz(str(path)) for path in paths]
+            normalizing["release"] = normalize_as_released
+        rows = {
+            "reading .skeleton files": medians(**reading),
+            "normalising sequences": medians(**normalizing),
+            "normalised clips": medians(**clips),
+        }
+    print(f"sequences per second on one core, medians of {REPETITIONS} paired repetitions\n")
+    print("| step | ours | release | ratio |\n|---|---|---|---|")
+    table = []
+    for step, seconds in rows.items():
+        rates = {who: arguments.count / value for who, value in seconds.items()}
+        ratio = rates["ours"] / rates["release"] if "release" in rates else None
+        table.append({"step": step, "sequences_per_second": rates, "ratio": ratio})
+        shown = f"{rates['release']:.1f} | {ratio:.0f}" if ratio else "not measured | "
+        print(f"| {step} | {rates['ours']:.0f} | {shown} |")
+    record = {
+        "table": table,
+        "threads": 1,
+        "sequences": arguments.count,
+        "cpus": os.cpu_count(),
+        **run_record(started),
+    }
+    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
