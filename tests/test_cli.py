@@ -1,0 +1,181 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from usdrl_hub import extract_embeddings
+from usdrl_hub.cli import main
+from usdrl_hub.data.samples import load_samples, sample_path
+
+from .conftest import write_ntu
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return caught.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "walk.npy"
+    np.save(path, np.random.randn(40, 25, 3))
+    return path
+
+
+def test_predict_prints_a_table_that_names_model_and_labels(capsys, recording, tmp_path):
+    skeleton = write_ntu(tmp_path / "S001C001P001R001A001.skeleton", np.random.randn(9, 1, 25, 3).astype(np.float32))
+    code, out, err = run(capsys, "predict", recording, skeleton, "--top-k", 3)
+    assert code == 0 and err == ""
+    assert "model usdrl/tiny-uiprmd, 10 classes: deep squat, " in out
+    lines = out.splitlines()
+    assert lines[2].split() == ["file", "1.", "2.", "3."] and lines[4].startswith("walk ")
+    assert lines[5].startswith("S001C001P001R001A001 ") and lines[4].count("%") == 3
+
+
+def test_predict_prints_json(capsys):
+    code, out, _ = run(capsys, "predict", sample_path(), "--json", "--top-k", 2)
+    answer = json.loads(out)
+    assert code == 0 and answer["model"] == "usdrl/tiny-uiprmd" and len(answer["labels"]) == 10
+    assert [row["name"] for row in answer["predictions"]] == [sequence.name for sequence in load_samples()]
+    assert all(len(row["top"]) == 2 and row["top"][0]["label"] in answer["labels"] for row in answer["predictions"])
+
+
+@pytest.mark.parametrize("level", ["clip", "frame"])
+def test_embed_writes_names_and_embeddings(capsys, tmp_path, level):
+    for number, frames in enumerate((30, 90, 64)):
+        np.save(tmp_path / f"r{number}.npy", np.random.randn(frames, 25, 3))
+    output = tmp_path / "new" / "out.npz"
+    for _ in range(2):  # a second run does not take the first one's result for a recording
+        code, out, _ = run(capsys, "embed", tmp_path, "--output", output, "--level", level, "--batch-size", 2)
+    assert code == 0 and "embeddings of 3 recordings by usdrl/tiny-uiprmd" in out
+    expected = extract_embeddings([tmp_path / f"r{number}.npy" for number in range(3)], level=level, batch_size=2)
+    with np.load(output) as file:
+        assert file["names"].tolist() == ["r0", "r1", "r2"]
+        if level == "frame":
+            assert file["offsets"].tolist() == [0, 30, 120, 184]
+            expected = np.concatenate(expected)
+        np.testing.assert_allclose(file["embeddings"], expected, rtol=1e-5, atol=1e-6)
+    assert os.listdir(tmp_path / "new") == ["out.npz"]
+
+
+def test_a_folder_with_bad_files_gives_the_good_ones_and_status_2(capsys, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.ones((4, 25, 3)))
+    np.save(folder / "b.npy", np.full((4, 25, 3), np.nan))
+    (folder / "c.skeleton").write_text("2\n1\n")
+    np.save(folder / "d.npy", np.ones((4, 25, 2)))
+    np.save(folder / "e.npy", np.random.randn(4, 25, 3))
+    code, _, err = run(capsys, "embed", folder, "--output", tmp_path / "out.npz")
+    assert code == 2
+    told = [line for line in err.splitlines() if line.startswith("usdrl: ")]
+    assert len(told) == 3 and all(name in line for name, line in zip("bcd", told, strict=True))
+    with np.load(tmp_path / "out.npz") as file:
+        assert file["names"].tolist() == ["a", "e"]
+    code, out, err = run(capsys, "predict", folder / "a.npy", folder / "b.npy", "--json")
+    assert code == 2 and len(json.loads(out)["predictions"]) == 1 and "b.npy" in err
+
+
+def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
+    code, out, _ = run(capsys, "list")
+    assert code == 0 and "usdrl/tiny-uiprmd" in out and "ntu25" in out
+    assert json.loads(run(capsys, "list", "--json")[1])[0]["num_labels"] == 10
+    with np.load(sample_path()) as file:
+        arrays = dict(file)
+    arrays["subjects"] = arrays["subjects"] // 2
+    np.savez(tmp_path / "data.npz", **arrays)
+    options = ["--output-dir", tmp_path / "model", "--epochs", 1, "--linear-probe"]
+    code, out, _ = run(capsys, "finetune", tmp_path / "data.npz", *options)
+    assert code == 0 and "trained on 60 clips" in out and "of 40 test clips" in out
+    code, out, _ = run(capsys, "predict", sample_path(), "--model", tmp_path / "model")
+    assert code == 0 and f"model {tmp_path / 'model'}" in out
+
+
+def test_demo_writes_embeddings_and_a_picture(capsys, tmp_path):
+    code, out, _ = run(capsys, "demo", "--output-dir", tmp_path / "demo")
+    assert code == 0 and "truth" in out and " of 100 clips right" in out
+    assert sorted(os.listdir(tmp_path / "demo")) == ["embeddings.npz", "prediction.png", "uiprmd-samples.npz"]
+    assert (tmp_path / "demo" / "prediction.png").read_bytes()[:4] == b"\x89PNG"
+    with np.load(tmp_path / "demo" / "embeddings.npz") as file:
+        assert file["embeddings"].shape == (100, 160) and len(file["names"]) == 100
+
+
+def write_bytes(content):
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name, write, message",
+    [
+        ("empty.skeleton", write_bytes(b""), "the file is empty"),
+        ("cut.skeleton", write_bytes(b"3\n1\n"), "line 2: the file ends"),
+        ("joints.npy", lambda path: np.save(path, np.ones((4, 24, 3))), "is not a skeleton of layout 'ntu25'"),
+        ("nan.npy", lambda path: np.save(path, np.full((4, 25, 3), np.nan)), "NaN or infinite"),
+        ("frames.npy", lambda path: np.save(path, np.ones((0, 25, 3))), "no frames"),
+        ("nobody.npy", lambda path: np.save(path, np.zeros((4, 25, 3))), "every person is empty"),
+        ("flat.npy", lambda path: np.save(path, np.ones((4, 25, 2))), "2D"),
+        ("objects.npy", lambda path: np.save(path, np.array([None]), allow_pickle=True), "Python objects"),
+        ("film.mp4", write_bytes(b"film"), "unknown kind of file"),
+    ],
+)
+def test_wrong_files_end_in_one_sentence_and_status_2(capsys, tmp_path, name, write, message):
+    path = tmp_path / name
+    write(path)
+    for command in (["predict", path], ["embed", path, "--output", tmp_path / "out.npz"]):
+        code, _, err = run(capsys, *command)
+        first = err.splitlines()[0]
+        assert code == 2 and message in first and (name in first or path.stem in first)
+        assert "Traceback" not in err
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (["predict", "{file}", "--model", "usdrl/nothing"], "model 'usdrl/nothing' was not found"),
+        (["predict", "{file}", "--model", "{file}"], "is a file, not a model folder"),
+        (["predict", "{file}", "--model", "{folder}"], "cannot be loaded"),
+        (["predict", "{file}", "--device", "tpu9"], "device 'tpu9' is not available"),
+        (["predict", "{file}", "--dtype", "float8"], "unknown dtype"),
+        (["predict", "{file}", "--layout", "coco18"], "unknown layout 'coco18'"),
+        (["predict", "{folder}/absent.npy"], "there is no such file"),
+        (["predict", "{file}", "--axes", "CTVM"], "axes CTVM need 4 axes"),
+        (["embed", "{file}", "--output", "{folder}/out.csv"], "written as .npz"),
+        (["embed", "{folder}", "--output", "{folder}/out.npz"], "no .skeleton, .npy, .npz file"),
+        (["embed", "{file}", "--output", "{file}/out.npz"], "cannot be written"),
+        (["embed", "{file}", "--output", "{folder}/out.npz", "--level", "video"], "level must be"),
+        (["finetune", "{file}", "--output-dir", "{folder}/new"], "is a single array, not a .npz archive"),
+        (["finetune", "{data}", "--output-dir", "{folder}/new", "--hidden-size", "8"], "add --from-scratch"),
+        (["finetune", "{data}", "--output-dir", "{file}"], "exists already"),
+        (["convert", "{file}", "--output-dir", "{folder}/new"], "cannot be read as a checkpoint"),
+        (["convert", "{folder}/absent.pth", "--output-dir", "{folder}/new"], "no such checkpoint file"),
+    ],
+)
+def test_wrong_arguments_end_in_one_sentence_and_status_2(capsys, tmp_path, recording, command, message):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    places = {"file": recording, "folder": folder, "data": sample_path()}
+    code, _, err = run(capsys, *(part.format(**places) for part in command))
+    assert code == 2 and message in err and err.startswith("usdrl: ") and err.count("\n") == 1
+    assert os.listdir(folder) == []
+
+
+def test_an_unwritten_output_does_not_replace_an_older_one(capsys, tmp_path):
+    np.save(tmp_path / "bad.npy", np.full((4, 25, 3), np.nan))
+    (tmp_path / "out.npz").write_text("older")
+    code, _, _ = run(capsys, "embed", tmp_path / "bad.npy", "--output", tmp_path / "out.npz")
+    assert code == 2 and (tmp_path / "out.npz").read_text() == "older"
+    assert sorted(os.listdir(tmp_path)) == ["bad.npy", "out.npz"]
+
+
+def test_the_installed_command_runs():
+    command = os.path.join(os.path.dirname(sys.executable), "usdrl")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "finetune" in done.stdout
+    assert subprocess.run([command, "predict"], capture_output=True).returncode == 2

@@ -1,0 +1,174 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub import (
+    SkeletonFormatError,
+    SkeletonSequence,
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLModel,
+    extract_embeddings,
+    iter_predictions,
+)
+from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.inference import iter_embeddings
+
+from .test_modeling import tiny_config
+
+TINY = "usdrl/tiny-uiprmd"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return USDRLModel.from_pretrained(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return USDRLFeatureExtractor.from_pretrained(TINY)
+
+
+@pytest.fixture
+def recordings():
+    lengths = [1, 64, 300, 17, 90, 5, 128]
+    return [SkeletonSequence(np.random.randn(n, 1 + n % 2, 25, 3), name=f"r{n}") for n in lengths]
+
+
+def test_clip_embeddings_are_the_models_pooled_outputs(model, extractor, recordings):
+    embeddings = extract_embeddings(recordings, TINY, batch_size=3)
+    assert embeddings.shape == (7, 160) and embeddings.dtype == np.float32
+    for sequence, embedding in zip(recordings, embeddings, strict=True):
+        with torch.no_grad():
+            expected = model(extractor(sequence, return_tensors="pt").keypoints).pooler_output[0]
+        np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["clip", "frame"])
+def test_order_and_batch_size_change_nothing(recordings, level):
+    one = extract_embeddings(recordings, TINY, batch_size=1, level=level)
+    many = extract_embeddings(recordings[::-1], TINY, batch_size=5, level=level)
+    for a, b in zip(one, many[::-1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_frame_embeddings_are_averages_of_overlapping_windows(model, extractor):
+    body = np.random.randn(100, 25, 3).astype(np.float32)
+    embedding = extract_embeddings([body], TINY, level="frame")[0]
+    assert embedding.shape == (100, 160)
+    total, count = np.zeros((100, 160)), np.zeros((100, 1))
+    for start in (0, 32, 36):
+        with torch.no_grad():
+            window = extractor(body[start : start + 64], return_tensors="pt").keypoints
+            total[start : start + 64] += model(window).last_hidden_state[0].numpy()
+        count[start : start + 64] += 1
+    np.testing.assert_allclose(embedding, total / count, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 63, 64, 65, 10_000])
+def test_every_frame_gets_an_embedding_whatever_the_length(frames):
+    embedding = extract_embeddings([np.random.randn(frames, 25, 3)], TINY, level="frame")[0]
+    assert embedding.shape == (frames, 160) and np.isfinite(embedding).all()
+
+
+def test_frames_where_nobody_is_seen_get_zero():
+    body = np.random.randn(300, 25, 3)
+    body[100:] = 0
+    embedding = extract_embeddings([body], TINY, level="frame")[0]
+    assert embedding[:100].any(axis=1).all() and not embedding[200:].any()
+
+
+def test_files_folders_and_data_sets_are_taken(tmp_path):
+    np.save(tmp_path / "b.npy", np.random.randn(20, 25, 3))
+    (tmp_path / "sub").mkdir()
+    np.save(tmp_path / "sub" / "a.npy", np.random.randn(20, 25, 3))
+    assert [s.name for s, _ in iter_embeddings(tmp_path, TINY)] == ["b", "a"]
+    assert extract_embeddings(str(tmp_path / "b.npy"), TINY).shape == (1, 160)
+    assert extract_embeddings([sample_path(), tmp_path], TINY).shape == (102, 160)
+    np.testing.assert_array_equal(extract_embeddings(load_samples(), TINY), extract_embeddings(sample_path(), TINY))
+
+
+def test_a_given_model_is_left_as_it_is():
+    given = USDRLForActionRecognition(tiny_config(num_joints=25, layout="ntu25", drop_path_rate=0.5)).train()
+    first, second = (extract_embeddings([np.ones((9, 25, 3))], given, dtype="bfloat16") for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert given.training and given.dtype == torch.float32 and first.shape == (1, 32)
+
+
+def test_bfloat16_is_near_float32(recordings):
+    exact, rough = (extract_embeddings(recordings, TINY, dtype=dtype) for dtype in ("float32", torch.bfloat16))
+    assert not np.array_equal(exact, rough)
+    cosine = (exact * rough).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rough, axis=1)
+    assert cosine.min() > 0.995
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"level": "video"}, "level must be"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"dtype": "float31"}, "unknown dtype 'float31'"),
+        ({"dtype": "int32"}, "floating type"),
+        ({"device": "gpu"}, "device 'gpu' is not available"),
+        ({"model": "usdrl/nothing"}, "'usdrl/nothing' was not found"),
+    ],
+)
+def test_impossible_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        extract_embeddings([np.ones((9, 25, 3))], **options)
+
+
+def test_bad_inputs_are_refused_or_reported(tmp_path):
+    good, bad = tmp_path / "good.npy", tmp_path / "bad.npy"
+    np.save(good, np.ones((4, 25, 3)))
+    np.save(bad, np.full((4, 25, 3), np.nan))
+    flat = SkeletonSequence(np.ones((3, 1, 25, 2)), name="flat")
+    inputs = [bad, good, flat, tmp_path / "absent.npy", np.ones((3, 7, 3)), good]
+    with pytest.raises(SkeletonFormatError, match="bad.npy"):
+        extract_embeddings(inputs, TINY)
+    errors = []
+    names = [sequence.name for sequence, _ in iter_embeddings(inputs, TINY, batch_size=2, on_error=errors.append)]
+    assert names == ["good", "good"]
+    assert [str(error).split(":")[0].split("/")[-1] for error in errors] == [
+        "bad.npy",
+        "flat",
+        "absent.npy",
+        "sequence 4",
+    ]
+
+
+def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):
+    def stream(count):
+        for _ in range(count):
+            yield np.ones((200, 2, 25, 3), np.float32)
+
+    peaks = []
+    for count in (40, 400):
+        tracemalloc.start()
+        for _ in iter_embeddings(stream(count), model, batch_size=16, feature_extractor=extractor):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 1_000_000
+
+
+def test_predictions_are_probabilities_with_names():
+    predictions = list(iter_predictions(load_samples(), TINY))
+    assert len(predictions) == 100
+    right = 0
+    for prediction in predictions:
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        top = prediction.top(3)
+        assert [value for _, value in top] == sorted((value for _, value in top), reverse=True)
+        assert top[0][0] == prediction.class_names[prediction.probabilities.argmax()]
+        right += int(prediction.probabilities.argmax()) == prediction.sequence.label
+    # The whole test half scores what its card says; a hundred clips of it lie near.
+    assert right >= 90
+
+
+def test_prediction_needs_a_recognition_model(model):
+    with pytest.raises(CheckpointLoadError, match="the model given is USDRLModel"):
+        list(iter_predictions([np.ones((4, 25, 3))], model))
