@@ -5,7 +5,7 @@ All joint numbers are 0-based. This file also ships as remote code, so it import
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -27,7 +27,7 @@ class Layout:
         z_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +z, or None.
         up: Axis that points up in the data that use this layout, ``"y"`` or ``"z"``.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``: what the channels of the data are.
-        derived: Joints of other layouts made of joints of this one: name -> names to average (repeats are weights).
+        derived: Recipes of this layout's own for joints of other layouts, tried before the general `RECIPES`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Layout:
     z_axis: tuple[int, int] | None = None
     up: str = "y"
     coordinates: str = "3d"
-    derived: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill in the edges to draw and refuse joints that do not exist.
@@ -79,15 +79,18 @@ class Layout:
     def mirrored(self) -> tuple[int, ...]:
         """The joint on the other side of the body, for each joint; itself in the middle.
 
-        Sides are told by names: ``left_`` and ``right_``, or ``L`` and ``R`` before the same capitals.
+        Sides are told by names: ``left_`` and ``right_``, ``L`` and ``R`` or ``l`` and ``r`` in front, ``_L`` and
+        ``_R`` at the end, of names that are otherwise the same.
         """
         numbers = {name: number for number, name in enumerate(self.joint_names)}
 
         def other(name: str) -> str:
-            for here, there in (("left_", "right_"), ("right_", "left_"), ("L", "R"), ("R", "L")):
-                if name.startswith(here) and there + name[len(here) :] in numbers:
-                    return there + name[len(here) :]
-            return name
+            for left, right in (("left_", "right_"), ("L", "R"), ("l", "r")):
+                for here, there in ((left, right), (right, left)):
+                    if name.startswith(here) and there + name[len(here) :] in numbers:
+                        return there + name[len(here) :]
+            swapped = name[:-1] + {"L": "R", "R": "L"}.get(name[-1:], "")
+            return swapped if name[-2:-1] == "_" and swapped in numbers else name
 
         return tuple(numbers[other(name)] for name in self.joint_names)
 
@@ -104,6 +107,8 @@ class Layout:
             value = getattr(self, key)
             if value is not None:
                 config[key] = list(value) if isinstance(value, tuple) else value
+        if set(self.edges) != {(a, b) for a, b in self.bones if a != b}:
+            config["edges"] = [list(pair) for pair in self.edges]
         if self.up != "y":
             config["up"] = self.up
         if self.coordinates != "3d":
@@ -113,10 +118,6 @@ class Layout:
 
 # What names a layout: a registered name, a layout, its JSON form, or its (child, parent) pairs.
 LayoutLike: TypeAlias = str | Layout | Mapping[str, Any] | Sequence[Sequence[int]]
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
 
 
 def _tree(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -149,29 +150,108 @@ def _spanning_parents(num_joints: int, edges: Sequence[tuple[int, int]], root: i
     return parents
 
 
-def _sides(derived: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Expand ``{side}_`` and ``{S}`` in a table of derived joints to left and right."""
-    table: dict[str, tuple[str, ...]] = {}
-    for name, sources in derived.items():
-        if "{" not in name:
-            table[name] = _names(sources)
+def _both_sides(table: dict[str, str]) -> dict[str, str]:
+    """Write the rows of a table of recipes that begin with ``@`` for both sides.
+
+    ``{S}`` becomes ``L`` or ``R``, ``{s}`` becomes ``l`` or ``r``.
+    """
+    rows: dict[str, str] = {}
+    for name, recipe in table.items():
+        if not name.startswith("@"):
+            rows[name] = recipe
             continue
         for side, letter in (("left", "L"), ("right", "R")):
-            table[name.format(side=side)] = _names(sources.format(side=side, S=letter))
-    return table
+            rows[side + name[1:]] = recipe.format(S=letter, s=letter.lower())
+    return rows
 
 
-_NTU25_NAMES = _names(
+def _sides(text: str) -> tuple[str, ...]:
+    """Joint names from a text in which ``@name`` stands for ``left_name right_name``."""
+    names: list[str] = []
+    for word in text.split():
+        names += [f"left_{word[1:]}", f"right_{word[1:]}"] if word.startswith("@") else [word]
+    return tuple(names)
+
+
+# How a joint that a layout lacks is made of joints that it may have: recipes, in order of preference. A recipe is a
+# text of names, each with an optional weight (``name*1.3``); weights are divided by their sum. ``@`` stands for the
+# side of a paired joint. Names on the right may themselves be made by a recipe.
+RECIPES: dict[str, tuple[str, ...]] = {
+    # The middle of the body, from the hips up.
+    "spine_base": ("hip_center", "pelvis", "mid_hip", "root", "hip", "left_hip right_hip", "torso"),
+    "spine_mid": ("spine", "torso", "belly", "spine2", "spine_base spine_shoulder"),
+    "spine_shoulder": ("shoulder_center", "thorax", "left_shoulder right_shoulder", "neck"),
+    "neck": ("lowerneck", "spine_shoulder*2 head", "spine_shoulder"),
+    "head": ("face", "left_ear right_ear", "nose", "neck"),
+    # Other names of the same places.
+    "hip_center": ("spine_base",),
+    "pelvis": ("spine_base",),
+    "mid_hip": ("spine_base",),
+    "root": ("spine_base",),
+    "hip": ("spine_base",),
+    "spine": ("spine_mid",),
+    "torso": ("spine_mid",),
+    "belly": ("spine_mid",),
+    "shoulder_center": ("spine_shoulder",),
+    "thorax": ("spine_shoulder",),
+    "face": ("head",),
+    "nose": ("head",),
+    "spine1": ("spine_base*2 spine_mid",),
+    "spine2": ("spine_mid",),
+    "spine3": ("spine_mid spine_shoulder",),
+    # Joints of motion capture files that no recipe of theirs names alone.
+    "lowerback": ("spine_base spine_mid",),
+    "upperback": ("spine_mid spine_shoulder",),
+    "upperneck": ("neck head",),
+    "lwrist": ("left_wrist",),
+    "rwrist": ("right_wrist",),
+    "Spine": ("spine_base spine_mid",),
+    "Chest": ("spine_mid spine_shoulder",),
+    # Paired joints; the end of a limb lies a little beyond the last joint, along the limb.
+    "@_eye": ("@_eye_inner @_eye_outer", "nose*2 @_ear", "head"),
+    "@_eye_inner": ("@_eye",),
+    "@_eye_outer": ("@_eye",),
+    "@_ear": ("head",),
+    "@_mouth": ("nose",),
+    "@_collar": ("@_shoulder spine_shoulder",),
+    "@_shoulder": ("@_upper_arm",),
+    "@_wrist": ("@_hand",),
+    "@_hand": ("@_index @_pinky", "@_wrist*1.15 @_elbow*-0.15", "@_wrist"),
+    "@_hand_tip": ("@_index", "@_hand*1.5 @_wrist*-0.5", "@_wrist*1.3 @_elbow*-0.3", "@_hand"),
+    "@_index": ("@_hand_tip",),
+    "@_pinky": ("@_hand_tip",),
+    "@_thumb": ("@_hand",),
+    "@_ankle": ("@_foot",),
+    "@_foot": ("@_big_toe @_small_toe", "@_toes", "@_ankle"),
+    "@_toes": ("@_foot",),
+    "@_big_toe": ("@_foot",),
+    "@_small_toe": ("@_foot",),
+    "@_heel": ("@_ankle",),
+}
+
+
+def _recipes(name: str) -> tuple[str, ...]:
+    """Recipes of a joint, with the side filled in."""
+    for side in ("left", "right"):
+        if name.startswith(f"{side}_"):
+            return tuple(recipe.replace("@", side) for recipe in RECIPES.get("@" + name[len(side) :], ()))
+    return RECIPES.get(name, ())
+
+
+_NTU25_NAMES = _sides(
     "spine_base spine_mid neck head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow "
     "right_wrist right_hand left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot "
     "spine_shoulder left_hand_tip left_thumb right_hand_tip right_thumb"
 )
 _NTU25_PARENTS = (1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11)
 
-_COCO17_NAMES = _names(
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+_KINECT20_NAMES = _sides(
+    "hip_center spine shoulder_center head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow "
+    "right_wrist right_hand left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot"
 )
+_KINECT20_PARENTS = (0, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18)
+
+_COCO17_NAMES = _sides("nose @eye @ear @shoulder @elbow @wrist @hip @knee @ankle")
 _COCO17_PARENTS = (0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14)
 # The list that the release applies to every 17-joint clip; it is not anatomical and leaves joint 5 without a bone.
 _COCO17_RELEASE_BONES = (
@@ -179,24 +259,39 @@ _COCO17_RELEASE_BONES = (
     + ((11, 13), (12, 14), (13, 15), (14, 16), (15, 13), (16, 14))
 )  # fmt: skip
 
-_KINECT20_NAMES = _names(
-    "hip_center spine shoulder_center head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow "
-    "right_wrist right_hand left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot"
+_OPENPOSE18_NAMES = _sides(
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
+    "right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
 )
-_KINECT20_PARENTS = (0, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18)
-_KINECT20_DERIVED = _sides(
-    {
-        "spine_base": "hip_center",
-        "spine_mid": "spine",
-        "spine_shoulder": "shoulder_center",
-        # Kinect v2 places the neck between the shoulders' centre and the head.
-        "neck": "shoulder_center shoulder_center head",
-        "{side}_hand_tip": "{side}_hand",
-        "{side}_thumb": "{side}_hand",
-    }
+_OPENPOSE18_PARENTS = (1, 1, 1, 2, 3, 1, 5, 6, 1, 8, 9, 1, 11, 12, 0, 0, 14, 15)
+_OPENPOSE25_NAMES = _sides(
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip right_hip "
+    "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe "
+    "left_small_toe left_heel right_big_toe right_small_toe right_heel"
+)
+_OPENPOSE25_PARENTS = (1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11)
+
+_H36M17_NAMES = _sides(
+    "hip right_hip right_knee right_ankle left_hip left_knee left_ankle spine thorax neck head left_shoulder "
+    "left_elbow left_wrist right_shoulder right_elbow right_wrist"
+)
+_H36M17_PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+
+_MEDIAPIPE33_NAMES = _sides(
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer @ear @mouth @shoulder "
+    "@elbow @wrist @pinky @index @thumb @hip @knee @ankle @heel @toes"
+)
+_MEDIAPIPE33_PARENTS = (
+    *(0, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26, 27, 28),
+    *(29, 30),
 )
 
-_UI_PRMD39_NAMES = _names(
+_SMPL22_NAMES = _sides("pelvis @hip spine1 @knee spine2 @ankle spine3 @foot neck @collar head @shoulder @elbow @wrist")
+_SMPL22_PARENTS = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
+_SMPL24_NAMES = (*_SMPL22_NAMES, "left_hand", "right_hand")
+_SMPL24_PARENTS = (*_SMPL22_PARENTS, 20, 21)
+
+_UI_PRMD39_NAMES = _sides(
     "LFHD RFHD LBHD RBHD C7 T10 CLAV STRN RBAK LSHO LUPA LELB LFRM LWRA LWRB LFIN RSHO RUPA RELB RFRM RWRA RWRB RFIN "
     "LASI RASI LPSI RPSI LTHI LKNE LTIB LANK LHEE LTOE RTHI RKNE RTIB RANK RHEE RTOE"
 )
@@ -208,69 +303,142 @@ _UI_PRMD39_EDGES = _links(
     "STRN-RASI T10-RPSI RASI-RTHI RTHI-RKNE RKNE-RTIB RTIB-RANK RANK-RHEE RANK-RTOE LASI-RASI LPSI-RPSI",
 )
 # Markers lie on the skin: the middle of the body is the mean of a front and a back marker.
-_UI_PRMD39_DERIVED = _sides(
+_UI_PRMD39_DERIVED = _both_sides(
     {
         "spine_base": "LASI RASI LPSI RPSI",
         "spine_mid": "T10 STRN",
-        "spine_shoulder": "C7 CLAV C7 CLAV C7 CLAV T10 STRN",
+        "spine_shoulder": "C7*3 CLAV*3 T10 STRN",
         "neck": "C7 CLAV",
         "head": "LFHD RFHD LBHD RBHD",
-        "{side}_shoulder": "{S}SHO",
-        "{side}_elbow": "{S}ELB",
-        "{side}_wrist": "{S}WRA {S}WRB",
-        "{side}_hand": "{S}WRA {S}WRB {S}FIN {S}FIN",
-        "{side}_hand_tip": "{S}FIN",
-        "{side}_thumb": "{S}WRA {S}FIN",
-        "{side}_hip": "{S}ASI {S}PSI",
-        "{side}_knee": "{S}KNE",
-        "{side}_ankle": "{S}ANK",
-        "{side}_foot": "{S}TOE",
+        "nose": "LFHD*3 RFHD*3 LBHD*-2 RBHD*-2",
+        "@_ear": "{S}FHD {S}BHD",
+        "@_eye": "{S}FHD",
+        "@_shoulder": "{S}SHO",
+        "@_elbow": "{S}ELB",
+        "@_wrist": "{S}WRA {S}WRB",
+        "@_hand": "{S}WRA {S}WRB {S}FIN*2",
+        "@_hand_tip": "{S}FIN",
+        "@_thumb": "{S}WRA {S}FIN",
+        "@_hip": "{S}ASI {S}PSI",
+        "@_knee": "{S}KNE",
+        "@_ankle": "{S}ANK",
+        "@_foot": "{S}TOE",
+        "@_heel": "{S}HEE",
     }
 )
 
+# The joints of ASF/AMC files, CMU's and HDM05's: each is the far end of the bone it is named after.
+_CMU31_NAMES = _sides(
+    "root lhipjoint rhipjoint lowerback lfemur ltibia lfoot ltoes rfemur rtibia rfoot rtoes upperback thorax "
+    "lowerneck lclavicle rclavicle upperneck head lhumerus lradius lwrist lhand lthumb lfingers rhumerus rradius "
+    "rwrist rhand rthumb rfingers"
+)
+_CMU31_EDGES = _links(
+    _CMU31_NAMES,
+    "root-lhipjoint root-rhipjoint root-lowerback lhipjoint-lfemur lfemur-ltibia ltibia-lfoot lfoot-ltoes "
+    "rhipjoint-rfemur rfemur-rtibia rtibia-rfoot rfoot-rtoes lowerback-upperback upperback-thorax thorax-lowerneck "
+    "thorax-lclavicle thorax-rclavicle lowerneck-upperneck upperneck-head lclavicle-lhumerus lhumerus-lradius "
+    "lradius-lwrist lwrist-lhand lwrist-lthumb lhand-lfingers rclavicle-rhumerus rhumerus-rradius rradius-rwrist "
+    "rwrist-rhand rwrist-rthumb rhand-rfingers",
+)
+_CMU31_DERIVED = _both_sides(
+    {
+        "spine_base": "root",
+        "spine_mid": "lowerback upperback",
+        "spine_shoulder": "thorax",
+        "neck": "lowerneck",
+        "nose": "head",
+        "@_shoulder": "{s}clavicle",
+        "@_elbow": "{s}humerus",
+        "@_wrist": "{s}radius",
+        "@_hand": "{s}hand",
+        "@_hand_tip": "{s}fingers",
+        "@_thumb": "{s}thumb",
+        "@_hip": "{s}hipjoint",
+        "@_knee": "{s}femur",
+        "@_ankle": "{s}tibia",
+        "@_foot": "{s}foot",
+        "@_toes": "{s}toes",
+    }
+)
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        # Kinect v2, NTU RGB+D and PKU-MMD: +x of the normalised body runs from the left to the right shoulder.
-        Layout("ntu25", _NTU25_NAMES, _tree(_NTU25_PARENTS), center=1, x_axis=(4, 8)),
-        Layout(
-            "kinect20",
-            _KINECT20_NAMES,
-            _tree(_KINECT20_PARENTS),
-            center=1,
-            x_axis=(4, 8),
-            derived=_KINECT20_DERIVED,
-        ),
-        Layout("coco17", _COCO17_NAMES, _tree(_COCO17_PARENTS), coordinates="2d+score"),
-        Layout(
-            "coco17-release",
-            _COCO17_NAMES,
-            _COCO17_RELEASE_BONES,
-            edges=tuple((a, b) for a, b in _tree(_COCO17_PARENTS) if a != b),
-            coordinates="2d+score",
-        ),
-        # UAV-Human: COCO's joints in 3D; the release gives it the bones above and turns the left side upright.
-        Layout(
-            "uav17",
-            _COCO17_NAMES,
-            _COCO17_RELEASE_BONES,
-            edges=tuple((a, b) for a, b in _tree(_COCO17_PARENTS) if a != b),
-            center=1,
-            z_axis=(11, 5),
-        ),
-        Layout(
-            "ui-prmd39",
-            _UI_PRMD39_NAMES,
-            _tree(_spanning_parents(39, _UI_PRMD39_EDGES, root=5)),
-            edges=_UI_PRMD39_EDGES,
-            center=5,
-            x_axis=(9, 16),
-            up="z",
-            derived=_UI_PRMD39_DERIVED,
-        ),
+# Bandai-Namco's joints are the near ends of the bones they are named after; hands and toes are ends.
+_BANDAI21_NAMES = _sides(
+    "Hips Spine Chest Neck Head Shoulder_L UpperArm_L LowerArm_L Hand_L Shoulder_R UpperArm_R LowerArm_R Hand_R "
+    "UpperLeg_L LowerLeg_L Foot_L Toes_L UpperLeg_R LowerLeg_R Foot_R Toes_R"
+)
+_BANDAI21_EDGES = _links(
+    _BANDAI21_NAMES,
+    "Hips-Spine Spine-Chest Chest-Neck Neck-Head Chest-Shoulder_L Shoulder_L-UpperArm_L UpperArm_L-LowerArm_L "
+    "LowerArm_L-Hand_L Chest-Shoulder_R Shoulder_R-UpperArm_R UpperArm_R-LowerArm_R LowerArm_R-Hand_R Hips-UpperLeg_L "
+    "UpperLeg_L-LowerLeg_L LowerLeg_L-Foot_L Foot_L-Toes_L Hips-UpperLeg_R UpperLeg_R-LowerLeg_R LowerLeg_R-Foot_R "
+    "Foot_R-Toes_R",
+)
+_BANDAI21_DERIVED = _both_sides(
+    {
+        "spine_base": "Hips",
+        "spine_mid": "Spine Chest",
+        "spine_shoulder": "Chest Neck*2",
+        "neck": "Neck",
+        "head": "Head",
+        "@_collar": "Shoulder_{S}",
+        "@_shoulder": "UpperArm_{S}",
+        "@_elbow": "LowerArm_{S}",
+        "@_wrist": "Hand_{S}",
+        "@_hip": "UpperLeg_{S}",
+        "@_knee": "LowerLeg_{S}",
+        "@_ankle": "Foot_{S}",
+        "@_foot": "Toes_{S}",
+    }
+)
+
+_SBU15_NAMES = _sides(
+    "head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand left_hip left_knee "
+    "left_foot right_hip right_knee right_foot"
+)
+_SBU15_PARENTS = (1, 1, 1, 1, 3, 4, 1, 6, 7, 2, 9, 10, 2, 12, 13)
+_JHMDB15_NAMES = _sides(
+    "neck belly face right_shoulder left_shoulder right_hip left_hip right_elbow left_elbow right_knee left_knee "
+    "right_wrist left_wrist right_ankle left_ankle"
+)
+_JHMDB15_PARENTS = (0, 0, 0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 9, 10)
+
+
+def _layouts() -> Iterator[Layout]:
+    # Kinect v2, NTU RGB+D and PKU-MMD: +x of the normalised body runs from the left to the right shoulder.
+    yield Layout("ntu25", _NTU25_NAMES, _tree(_NTU25_PARENTS), center=1, x_axis=(4, 8))
+    yield Layout("kinect20", _KINECT20_NAMES, _tree(_KINECT20_PARENTS), center=1, x_axis=(4, 8))
+    anatomical = tuple((a, b) for a, b in _tree(_COCO17_PARENTS) if a != b)
+    yield Layout("coco17", _COCO17_NAMES, _tree(_COCO17_PARENTS), coordinates="2d+score")
+    yield Layout("coco17-release", _COCO17_NAMES, _COCO17_RELEASE_BONES, anatomical, coordinates="2d+score")
+    # UAV-Human: COCO's joints in 3D; the release gives it the bones above and turns the left side upright.
+    yield Layout("uav17", _COCO17_NAMES, _COCO17_RELEASE_BONES, anatomical, center=1, z_axis=(11, 5))
+    yield Layout("openpose18", _OPENPOSE18_NAMES, _tree(_OPENPOSE18_PARENTS), coordinates="2d+score")
+    yield Layout("openpose25", _OPENPOSE25_NAMES, _tree(_OPENPOSE25_PARENTS), coordinates="2d+score")
+    yield Layout("h36m17", _H36M17_NAMES, _tree(_H36M17_PARENTS), center=0, x_axis=(11, 14))
+    yield Layout("mediapipe33", _MEDIAPIPE33_NAMES, _tree(_MEDIAPIPE33_PARENTS))
+    yield Layout("smpl22", _SMPL22_NAMES, _tree(_SMPL22_PARENTS), center=0, x_axis=(16, 17))
+    yield Layout("smpl24", _SMPL24_NAMES, _tree(_SMPL24_PARENTS), center=0, x_axis=(16, 17))
+    yield Layout(
+        "ui-prmd39",
+        _UI_PRMD39_NAMES,
+        _tree(_spanning_parents(39, _UI_PRMD39_EDGES, root=5)),
+        _UI_PRMD39_EDGES,
+        center=5,
+        x_axis=(9, 16),
+        up="z",
+        derived=_UI_PRMD39_DERIVED,
     )
-}
+    for name in ("cmu31", "hdm05"):
+        bones = _tree(_spanning_parents(31, _CMU31_EDGES))
+        yield Layout(name, _CMU31_NAMES, bones, center=0, x_axis=(15, 16), derived=_CMU31_DERIVED)
+    bones = _tree(_spanning_parents(21, _BANDAI21_EDGES))
+    yield Layout("bandai21", _BANDAI21_NAMES, bones, center=0, x_axis=(6, 10), derived=_BANDAI21_DERIVED)
+    yield Layout("sbu15", _SBU15_NAMES, _tree(_SBU15_PARENTS), center=2, x_axis=(3, 6))
+    yield Layout("jhmdb15", _JHMDB15_NAMES, _tree(_JHMDB15_PARENTS), coordinates="2d")
+
+
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _layouts()}
 
 
 def get_layout(layout: LayoutLike) -> Layout:
@@ -348,9 +516,10 @@ def match_layout(joint_names: Sequence[str], edges: Sequence[Sequence[int]]) -> 
 
 
 def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
-    """Weights that make each joint of `target` an average of joints of `source`.
+    """Weights that make each joint of `target` of joints of `source`.
 
-    A joint that both layouts name is taken as it is; otherwise the source's `Layout.derived` table says how.
+    A joint that both layouts name is taken as it is; otherwise the source's own recipes (`Layout.derived`) and then
+    the general ones (`RECIPES`) say how. Weights are negative only where a limb is extended beyond its last joint.
 
     Returns:
         Array ``(V_target, V_source)`` whose rows sum to 1.
@@ -359,22 +528,48 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
         ValueError: If a joint of `target` can be made of nothing in `source`.
     """
     weights = np.zeros((target.num_joints, source.num_joints), dtype=np.float32)
+    # A joint with a name of the target's own is the joint that it alone stands for in the target's recipes.
+    meaning = {recipe: name for name, recipe in target.derived.items()}
     for row, name in enumerate(target.joint_names):
-        parts = (name,) if name in source.joint_names else source.derived.get(name)
-        if parts is None:
+        made = _make_joint(name, source, frozenset())
+        if made is None and name in meaning:
+            made = _make_joint(meaning[name], source, frozenset())
+        if made is None:
             raise ValueError(
                 f"layout '{source.name}' cannot be converted to '{target.name}': nothing says what its '{name}' is"
             )
-        for part in parts:
-            weights[row, source.joint_names.index(part)] += 1 / len(parts)
+        weights[row] = made
     return weights
+
+
+def _make_joint(name: str, source: Layout, asked: frozenset[str]) -> np.ndarray | None:
+    """Weights of a joint over the source's, or None; `asked` are the joints that this one is wanted for."""
+    if name in source.joint_names:
+        return np.eye(source.num_joints, dtype=np.float32)[source.joint_names.index(name)]
+    if name in asked:
+        return None
+    own = (source.derived[name],) if name in source.derived else ()
+    # What the source has itself comes before what would have to be made first.
+    recipes = sorted(own + _recipes(name), key=lambda recipe: not _parts(recipe) <= set(source.joint_names))
+    for recipe in recipes:
+        parts = [part.partition("*") for part in recipe.split()]
+        made = [_make_joint(part, source, asked | {name}) for part, _, _ in parts]
+        if all(weights is not None for weights in made):
+            scales = np.array([float(scale or 1) for _, _, scale in parts], dtype=np.float32)
+            return np.tensordot(scales / scales.sum(), np.stack(made), axes=1)  # type: ignore[arg-type]
+    return None
+
+
+def _parts(recipe: str) -> set[str]:
+    return {part.partition("*")[0] for part in recipe.split()}
 
 
 def convert_layout(keypoints: np.ndarray, source: LayoutLike, target: LayoutLike, up: str | None = None) -> np.ndarray:
     """Convert keypoints from one joint layout to another, and turn them y-up where they are not.
 
-    A source joint whose coordinates are all zero counts as missing: it is left out of the averages, and a joint made
-    of missing joints only stays zero.
+    A source joint whose coordinates are all zero (or whose score is 0 in a layout with scores) counts as missing: it
+    is left out of the averages, and a joint made of missing joints only stays zero. The score of a joint that is made
+    of several is the lowest of theirs.
 
     Args:
         keypoints: Array ``(..., V_source, C)``, any length unit.
@@ -396,13 +591,29 @@ def convert_layout(keypoints: np.ndarray, source: LayoutLike, target: LayoutLike
             "name the layout they have"
         )
     if source.joint_names != target.joint_names:
-        weights = conversion_weights(source, target)
-        present = (keypoints != 0).any(-1, keepdims=True).astype(keypoints.dtype)
-        total = weights @ present
-        keypoints = np.divide(
-            weights @ keypoints, total, out=np.zeros(total.shape[:-1] + keypoints.shape[-1:], keypoints.dtype),
-            where=total > 0,
-        )  # fmt: skip
+        keypoints = _apply(conversion_weights(source, target), keypoints, source.coordinates == "2d+score")
     if (up or source.up) == "z" and target.up == "y" and keypoints.shape[-1] == 3:
         keypoints = np.stack([keypoints[..., 0], keypoints[..., 2], -keypoints[..., 1]], axis=-1)
     return keypoints
+
+
+def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.ndarray:
+    """Weigh keypoints ``(..., V, C)`` by ``(V_target, V)``, leaving out missing joints."""
+    weights = weights.astype(keypoints.dtype)
+    present = (keypoints != 0).any(-1)
+    if has_score and keypoints.shape[-1] == 3:
+        present &= keypoints[..., 2] > 0
+    # Where a part of an extended limb is missing, the limb ends at its last joint.
+    positive = np.maximum(weights, 0)
+    whole = (present[..., None, :] | (weights == 0)).all(-1)[..., None]
+    seen = present.astype(keypoints.dtype)[..., None]
+    total = positive @ seen
+    kept = positive @ (keypoints * seen)
+    partial = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    converted = np.where(whole, weights @ keypoints, partial)
+    if has_score and keypoints.shape[-1] == 3:
+        # A joint is as sure as the least sure of its parts.
+        score = np.where(weights != 0, np.where(present, keypoints[..., 2], 0)[..., None, :], np.inf).min(-1)
+        converted[..., 2] = score
+        converted[score <= 0] = 0
+    return converted.astype(keypoints.dtype, copy=False)
