@@ -5,7 +5,15 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor
 
-from usdrl_hub import SkeletonFormatError, SkeletonSequence, USDRLConfig, USDRLFeatureExtractor
+from usdrl_hub import (
+    SkeletonFormatError,
+    SkeletonSequence,
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLModel,
+    get_layout,
+)
+from usdrl_hub.sequence import implausible
 
 from .conftest import relative_error
 from .test_normalization import raw
@@ -28,7 +36,9 @@ def test_raw_arrays_become_the_clips_of_the_release(golden):
 def test_the_preset_follows_the_layout():
     uav = USDRLFeatureExtractor(layout="uav17", normalization="ntu")
     assert (uav.center_joint, uav.x_axis, uav.z_axis) == (1, None, [11, 5])
-    assert USDRLFeatureExtractor(layout="coco17-release").normalization == "none"
+    assert uav.to_dict()["x_axis"] is None and USDRLFeatureExtractor(layout="uav17").normalization == "uav"
+    assert USDRLFeatureExtractor(layout="coco17-release").normalization == "release-2d"
+    assert USDRLFeatureExtractor(layout="coco17").normalization == "image"
     assert USDRLFeatureExtractor(center_joint=0, x_axis=(12, 16)).x_axis == [12, 16]
 
 
@@ -41,11 +51,13 @@ def test_every_choice_is_saved(tmp_path):
         "feature_extractor_type": "USDRLFeatureExtractor",
         "layout": "ntu25",
         "max_frames": None,
+        "missing": "refuse",
         "normalization": "ntu",
         "num_channels": 3,
         "num_frames": 32,
         "num_persons": 1,
         "source_layout": "kinect20",
+        "use_score": True,
         "x_axis": [4, 8],
         "z_axis": None,
     }
@@ -95,6 +107,95 @@ def test_other_layouts_are_converted_and_turned_upright():
     np.testing.assert_array_equal(extractor(sequence.to_layout("ntu25")).keypoints, by_argument)
 
 
+@pytest.mark.parametrize("padding", ["confidence", "zero"])
+def test_2d_clips_and_tokens_are_those_of_the_release(golden, padding):
+    file = golden("feeder_coco17")
+    array = np.concatenate([file["keypoint_MTV2"], file["keypoint_score_MTV"][..., None]], axis=-1)
+    shape = tuple(float(size) for size in file["img_shape"])
+    sequence = SkeletonSequence.from_array(array, "coco17-release", "MTVC", image_shape=shape)
+    extractor = USDRLFeatureExtractor("coco17-release", use_score=padding == "confidence")
+    clip = extractor(sequence, return_tensors="pt").keypoints
+    assert relative_error(clip[0], file[f"{padding}_crop"].transpose(1, 3, 2, 0)) < TOLERANCE
+    for modality, letter in (("joint", "j"), ("bone", "b"), ("motion", "m")):
+        config = USDRLConfig(num_joints=17, layout="coco17-release", modality=modality, hidden_size=16)
+        temporal, spatial = USDRLModel(config).tokens(clip)
+        assert relative_error(temporal[0], file[f"{padding}_{letter}t"]) < TOLERANCE
+        assert relative_error(spatial[0], file[f"{padding}_{letter}s"]) < TOLERANCE
+
+
+def test_image_normalization_divides_by_width_and_height():
+    pixels = np.random.default_rng(0).uniform(1, 100, (64, 1, 17, 2)).astype(np.float32)
+    sequence = SkeletonSequence(pixels, "coco17", image_shape=(200, 400))
+    clip = USDRLFeatureExtractor("coco17", num_persons=1)(sequence).keypoints[0]
+    np.testing.assert_allclose(clip[..., 0], pixels[..., 0] / 400, rtol=1e-6)
+    np.testing.assert_allclose(clip[..., 1], pixels[..., 1] / 200, rtol=1e-6)
+    assert not clip[..., 2].any()
+    with pytest.raises(SkeletonFormatError, match="image_shape"):
+        USDRLFeatureExtractor("coco17")(SkeletonSequence(pixels, "coco17"))
+    with pytest.raises(SkeletonFormatError, match="the keypoints are 3D"):
+        USDRLFeatureExtractor("coco17")(SkeletonSequence(np.ones((3, 1, 17, 3)), "uav17"))
+
+
+@pytest.mark.parametrize("units, scale", [("mm", 1000), ("cm", 100), ("m", 1)])
+@pytest.mark.parametrize("up, turn", [("y", [0, 1, 2]), ("z", [0, 2, 1]), ("-y", [0, 1, 2]), ("-z", [0, 2, 1])])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_units_axes_and_handedness_are_converted(units, scale, up, turn, mirrored):
+    upright = np.random.default_rng(0).normal(size=(30, 1, 25, 3)).astype(np.float32)
+    signs = {"y": [1, 1, 1], "z": [1, -1, 1], "-y": [1, -1, -1], "-z": [1, 1, -1]}[up]
+    recorded = upright[..., turn] * np.array(signs, np.float32) * scale
+    if mirrored:
+        recorded[..., 0] *= -1
+    sequence = SkeletonSequence(recorded, units=units, up=up, mirrored=mirrored).to_layout("ntu25")
+    np.testing.assert_allclose(sequence.keypoints, upright, rtol=1e-5, atol=1e-6)
+    assert (sequence.units, sequence.up, sequence.mirrored) in [("m", "y", False), ("m", None, False)]
+    assert sequence.to_layout("ntu25") is sequence
+
+
+def standing_body() -> np.ndarray:
+    """A person of ntu25 who stands, right shoulder at +x, toes at -z, in metres."""
+    body = np.random.default_rng(0).normal(0, 0.02, (25, 3)).astype(np.float32)
+    names = get_layout("ntu25").joint_names
+    places = {"spine_base": (0, 0.9, 0), "spine_mid": (0, 1.1, 0), "neck": (0, 1.4, 0), "head": (0, 1.6, 0)}
+    for side, x in (("left", -1), ("right", 1)):
+        places |= {f"{side}_shoulder": (0.2 * x, 1.35, 0), f"{side}_ankle": (0.1 * x, 0.1, 0)}
+        places[f"{side}_foot"] = (0.1 * x, 0.03, -0.15)
+    for name, place in places.items():
+        body[names.index(name)] = place
+    return np.repeat(body[None, None], 20, axis=0)
+
+
+def test_an_implausible_body_is_doubted_with_the_way_to_mend_it():
+    body = standing_body()
+    assert implausible(SkeletonSequence(body)) is None
+    assert "units='mm'" in implausible(SkeletonSequence(body * 1000))
+    assert "units='cm'" in implausible(SkeletonSequence(body * 100))
+    assert "mirrored=True" in implausible(SkeletonSequence(body * np.array([-1, 1, 1], np.float32)))
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0].astype(np.float32)
+    for matrix in (rotation, -rotation):
+        doubt = implausible(SkeletonSequence(body @ matrix))
+        assert (doubt is None) == (np.linalg.det(matrix) > 0)
+
+
+def test_missing_joints_are_interpolated_when_asked():
+    whole = np.linspace(1, 2, 11)[:, None, None, None] * np.ones((1, 2, 25, 3))
+    array = whole.copy()
+    array[3:6, 0, 7] = np.nan
+    array[0, 0, 3] = np.nan
+    array[8:, 0, 4] = 0
+    array[5, 0] = 0
+    array[:4, 1] = 0
+    array[:, 1, 9] = np.nan
+    extractor = USDRLFeatureExtractor(missing="interpolate", normalization="none", num_frames=11)
+    with pytest.raises(SkeletonFormatError, match="NaN"):
+        USDRLFeatureExtractor()(array, axes="TMVC")
+    clip = extractor(array, axes="TMVC").keypoints[0]
+    np.testing.assert_allclose(clip[:, 0, 7], whole[:, 0, 7], rtol=1e-6)
+    np.testing.assert_allclose(clip[5, 0], whole[5, 0], rtol=1e-6)
+    np.testing.assert_allclose(clip[0, 0, 3], whole[1, 0, 3], rtol=1e-6)
+    np.testing.assert_allclose(clip[8:, 0, 4], np.broadcast_to(whole[7, 0, 4], (3, 3)), rtol=1e-6)
+    assert not clip[:4, 1].any() and not clip[:, 1, 9].any() and clip[4:, 1, 8].all()
+
+
 def test_normalization_none_only_resizes():
     keypoints = np.random.randn(64, 1, 25, 3).astype(np.float32)
     keypoints[50:] = 0
@@ -105,10 +206,10 @@ def test_normalization_none_only_resizes():
 @pytest.mark.parametrize(
     "keypoints, options, message",
     [
-        (np.ones((5, 25, 2)), {}, "keypoints are 2D, but the model reads 3"),
+        (np.ones((5, 25, 2)), {}, "keypoints are 2D .2d., but the model reads 3D"),
         (np.ones((5, 24, 3)), {}, "is not a skeleton of layout 'ntu25'"),
         (np.ones((5, 2, 25, 3)), {}, "can be read as TMVC or MTVC: say which"),
-        (np.ones((5, 17, 3)), {"source_layout": "coco17"}, "2d\\+score keypoints"),
+        (np.ones((5, 17, 3)), {"source_layout": "coco17"}, "keypoints are 2D"),
         (np.ones((5, 25, 3)), {"source_layout": "nothing"}, "unknown layout"),
         (np.zeros((5, 25, 3)), {}, "every person is empty"),
         (np.full((5, 25, 3), np.nan), {}, "NaN"),

@@ -13,11 +13,26 @@ from transformers.utils import logging
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint
 from .layouts import Layout, LayoutLike, get_layout
 from .normalization import RaggedFrames, clip_batch, select_persons, truncate
-from .sequence import SkeletonFormatError, SkeletonSequence, to_float32
+from .sequence import SkeletonFormatError, SkeletonSequence, implausible, interpolate_missing, to_float32
 
 logger = logging.get_logger(__name__)
 
-NORMALIZATIONS = ("ntu", "none")
+# What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
+NORMALIZATIONS = ("ntu", "uav", "image", "release-2d", "none")
+_FILLING = ("ntu", "uav")
+_PIXELS = ("image", "release-2d")
+MISSING = ("refuse", "interpolate")
+
+
+def default_normalization(layout: Layout) -> str:
+    """The normalization that a layout's published checkpoints saw, or the nearest sensible one."""
+    if layout.name == "coco17-release":
+        return "release-2d"
+    if layout.coordinates != "3d":
+        return "image"
+    if layout.name == "uav17":
+        return "uav"
+    return "none" if layout.center is None else "ntu"
 
 
 class USDRLFeatureExtractor(FeatureExtractionMixin):
@@ -31,13 +46,20 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     Args:
         layout: The model's joint layout; see `layouts.get_layout`.
-        normalization: ``"ntu"`` as the published 3D checkpoints saw their data (the default where the layout has a
-            centre joint), or ``"none"``: coordinates as they are.
+        normalization: ``"ntu"``, as the NTU and PKU checkpoints saw their data: person 0's centre joint at the origin
+            of each frame, the first frame's shoulders turned onto +x; ``"uav"``, as the UAV-Human checkpoints did: the
+            left side of the trunk turned onto +z instead; ``"image"``: pixels divided by width and height;
+            ``"release-2d"``, as the 2D checkpoints did: joint 0 divided by the height, joint 1 by the width, the
+            others in pixels; ``"none"``: coordinates as they are. None takes what the layout's published checkpoints
+            saw.
         num_frames: Frames T of a clip.
         num_persons: Persons M of a clip; fewer are padded with zeros.
         num_channels: Coordinates C of a joint.
         max_frames: Frames read of a sequence, 300 as the release; None reads all.
         source_layout: Layout of arrays that come without one; the model's where None.
+        use_score: Whether the score of 2D keypoints is the third coordinate; zero where it is not or there is none.
+        missing: ``"refuse"`` arrays with NaN, or ``"interpolate"`` what is missing over time, see
+            `sequence.interpolate_missing`.
         center_joint: Joint moved to the origin; normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
         z_axis: The same for +z.
@@ -65,25 +87,33 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         num_channels: int = 3,
         max_frames: int | None = 300,
         source_layout: LayoutLike | None = None,
+        use_score: bool = True,
+        missing: str = "refuse",
         center_joint: int | None = None,
         x_axis: Sequence[int] | None = None,
         z_axis: Sequence[int] | None = None,
         **kwargs: Any,
     ):
         resolved = get_layout(layout)
-        if normalization is None:
-            normalization = "none" if resolved.center is None else "ntu"
+        normalization = normalization or default_normalization(resolved)
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"unknown normalization {normalization!r}: use one of {', '.join(NORMALIZATIONS)}")
-        if normalization == "ntu":
-            if resolved.center is None and center_joint is None:
+        if missing not in MISSING:
+            raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        if normalization in _PIXELS and resolved.coordinates == "3d":
+            raise ValueError(
+                f"normalization {normalization!r} is for 2D keypoints, but layout '{resolved.name}' is 3D"
+            )
+        if normalization in ("ntu", "uav"):
+            preset = get_layout("uav17") if normalization == "uav" else resolved
+            if preset.center is None and center_joint is None:
                 raise ValueError(
-                    f"normalization 'ntu' needs a centre joint, and layout '{resolved.name}' names none: give "
-                    "center_joint, or use normalization='none'"
+                    f"normalization {normalization!r} needs a centre joint, and layout '{resolved.name}' names none: "
+                    "give center_joint, or use normalization='none'"
                 )
-            center_joint = resolved.center if center_joint is None else center_joint
-            x_axis = resolved.x_axis if x_axis is None else x_axis
-            z_axis = resolved.z_axis if z_axis is None else z_axis
+            center_joint = preset.center if center_joint is None else center_joint
+            x_axis = preset.x_axis if x_axis is None else x_axis
+            z_axis = preset.z_axis if z_axis is None else z_axis
         for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -102,6 +132,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         self.num_channels = num_channels
         self.max_frames = max_frames
         self.source_layout = None if source_layout is None else get_layout(source_layout).to_config()
+        self.use_score = use_score
+        self.missing = missing
         self.center_joint = center_joint
         self.x_axis = None if x_axis is None else list(x_axis)
         self.z_axis = None if z_axis is None else list(z_axis)
@@ -155,7 +187,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             ValueError: If a layout cannot be converted to the model's.
         """
         source = get_layout(source_layout or self.source_layout or self.layout)
-        batch = [self.prepare(item) for item in _as_sequences(sequences, source, axes)]
+        batch = [self.prepare(item) for item in _as_sequences(sequences, source, axes, self.missing)]
         if not batch:
             raise SkeletonFormatError("there are no sequences to extract features from")
         clips = self._clips(batch, device)
@@ -172,32 +204,37 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """
         layout = get_layout(self.layout)
         where = sequence.name or "sequence"
-        source = get_layout(sequence.layout)
+        is_3d = layout.coordinates == "3d"
         channels = sequence.keypoints.shape[-1]
-        if channels != self.num_channels:
-            if channels == 2:
-                raise SkeletonFormatError(
-                    f"{where}: the keypoints are 2D, but the model reads {self.num_channels} coordinates per joint: "
-                    "use a model for 2D keypoints, or lift them to 3D first"
-                )
+        if is_3d and sequence.coordinates != "3d":
+            raise SkeletonFormatError(
+                f"{where}: the keypoints are 2D ({sequence.coordinates}), but the model reads 3D: use a model for 2D "
+                "keypoints, or lift them to 3D first"
+            )
+        if not is_3d and sequence.coordinates == "3d":
+            raise SkeletonFormatError(
+                f"{where}: the keypoints are 3D, but the model reads 2D ones of layout '{layout.name}': use a 3D model"
+            )
+        if is_3d and channels != self.num_channels:
             raise SkeletonFormatError(
                 f"{where}: {channels} coordinates per joint, but the model reads {self.num_channels}"
             )
-        if (source.coordinates == "3d") != (layout.coordinates == "3d"):
+        if self.normalization in _PIXELS and sequence.image_shape is None:
             raise SkeletonFormatError(
-                f"{where}: layout '{source.name}' holds {source.coordinates} keypoints, but the model's layout "
-                f"'{layout.name}' {layout.coordinates}: use a model of the same kind"
+                f"{where}: normalization '{self.normalization}' needs the height and width of the picture: give the "
+                "sequence its image_shape"
             )
-        return sequence.to_layout(layout)
+        if self.missing == "interpolate":
+            sequence = interpolate_missing(sequence)
+        sequence = sequence.to_layout(layout)
+        doubt = implausible(sequence)
+        if doubt:
+            logger.warning_once(f"{doubt} (first seen in {where})")
+        return sequence
 
     def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
         persons = max(sequence.num_persons for sequence in sequences)
-        arrays = [
-            np.pad(array, ((0, 0), (0, persons - array.shape[1]), (0, 0), (0, 0)))
-            if array.shape[1] < persons
-            else array
-            for array in (sequence.keypoints for sequence in sequences)
-        ]
+        arrays = [self._array(sequence, persons) for sequence in sequences]
         frames = torch.from_numpy(np.concatenate(arrays) if len(arrays) > 1 else np.array(arrays[0]))
         lengths = torch.tensor([len(array) for array in arrays])
         batch = select_persons(RaggedFrames(frames.to(device), lengths.to(device)), self.num_persons)
@@ -214,21 +251,39 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             self.center_joint,
             x_axis=self.x_axis,
             z_axis=self.z_axis,
-            fill=self.normalization != "none",
+            fill=self.normalization in _FILLING,
         )
 
+    def _array(self, sequence: SkeletonSequence, persons: int) -> np.ndarray:
+        """Keypoints ``(T, persons, V, C)`` in the model's unit and with its number of coordinates."""
+        array = sequence.keypoints
+        if self.normalization in _PIXELS:
+            height, width = sequence.image_shape or (1.0, 1.0)
+            scale = np.ones((array.shape[2], 2), dtype=np.float32)
+            if self.normalization == "image":
+                scale[:] = width, height
+            else:
+                # A slip of the release that its 2D checkpoints were trained with.
+                scale[0], scale[1:2] = height, width
+            array = np.concatenate([array[..., :2] / scale, array[..., 2:]], axis=-1)
+        if sequence.coordinates != "3d":
+            array = array if self.use_score else array[..., :2]
+            array = array[..., : self.num_channels]
+        missing = (0, persons - array.shape[1]), (0, 0), (0, self.num_channels - array.shape[-1])
+        return np.pad(array, ((0, 0), *missing)) if any(after for _, after in missing) else array
 
-def _as_sequences(sequences: Any, source: Layout, axes: str | None) -> Iterable[SkeletonSequence]:
+
+def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str) -> Iterable[SkeletonSequence]:
     """Yield a `SkeletonSequence` for everything the extractor takes."""
     if isinstance(sequences, SkeletonSequence):
         yield sequences
     elif isinstance(sequences, torch.Tensor):
-        yield from _as_sequences(sequences.detach().cpu().numpy(), source, axes)
+        yield from _as_sequences(sequences.detach().cpu().numpy(), source, axes, missing)
     elif isinstance(sequences, np.ndarray):
         if sequences.ndim == (5 if axes is None else len(axes) + 1):
-            yield from _as_sequences(list(sequences), source, axes)
+            yield from _as_sequences(list(sequences), source, axes, missing)
         else:
-            yield SkeletonSequence.from_array(sequences, source, axes)
+            yield SkeletonSequence.from_array(sequences, source, axes, missing=missing)
     elif isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
         raise SkeletonFormatError(
             f"expected skeleton sequences or arrays, got {type(sequences).__name__}: read files with read_skeleton"
@@ -240,9 +295,9 @@ def _as_sequences(sequences: Any, source: Layout, axes: str | None) -> Iterable[
                 yield item
             elif isinstance(item, np.ndarray | torch.Tensor | list | tuple):
                 array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else to_float32(item, where)
-                yield SkeletonSequence.from_array(array, source, axes, name=where)
+                yield SkeletonSequence.from_array(array, source, axes, name=where, missing=missing)
             else:
-                yield from _as_sequences(item, source, axes)
+                yield from _as_sequences(item, source, axes, missing)
 
 
 __all__ = ["USDRLFeatureExtractor"]

@@ -116,6 +116,14 @@ class Layout:
         return config
 
 
+# Rotations about x that bring an up axis onto y: the axes to take, and their signs.
+TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
+    "y": ([0, 1, 2], [1, 1, 1]),
+    "z": ([0, 2, 1], [1, 1, -1]),
+    "-y": ([0, 1, 2], [1, -1, -1]),
+    "-z": ([0, 2, 1], [1, -1, 1]),
+}
+
 # What names a layout: a registered name, a layout, its JSON form, or its (child, parent) pairs.
 LayoutLike: TypeAlias = str | Layout | Mapping[str, Any] | Sequence[Sequence[int]]
 
@@ -531,9 +539,9 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     # A joint with a name of the target's own is the joint that it alone stands for in the target's recipes.
     meaning = {recipe: name for name, recipe in target.derived.items()}
     for row, name in enumerate(target.joint_names):
-        made = _make_joint(name, source, frozenset())
+        made = make_joint(name, source)
         if made is None and name in meaning:
-            made = _make_joint(meaning[name], source, frozenset())
+            made = make_joint(meaning[name], source)
         if made is None:
             raise ValueError(
                 f"layout '{source.name}' cannot be converted to '{target.name}': nothing says what its '{name}' is"
@@ -542,8 +550,8 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     return weights
 
 
-def _make_joint(name: str, source: Layout, asked: frozenset[str]) -> np.ndarray | None:
-    """Weights of a joint over the source's, or None; `asked` are the joints that this one is wanted for."""
+def make_joint(name: str, source: Layout, asked: frozenset[str] = frozenset()) -> np.ndarray | None:
+    """Weights ``(V,)`` that make one named joint of the source's, or None; `asked` are joints it is wanted for."""
     if name in source.joint_names:
         return np.eye(source.num_joints, dtype=np.float32)[source.joint_names.index(name)]
     if name in asked:
@@ -553,7 +561,7 @@ def _make_joint(name: str, source: Layout, asked: frozenset[str]) -> np.ndarray 
     recipes = sorted(own + _recipes(name), key=lambda recipe: not _parts(recipe) <= set(source.joint_names))
     for recipe in recipes:
         parts = [part.partition("*") for part in recipe.split()]
-        made = [_make_joint(part, source, asked | {name}) for part, _, _ in parts]
+        made = [make_joint(part, source, asked | {name}) for part, _, _ in parts]
         if all(weights is not None for weights in made):
             scales = np.array([float(scale or 1) for _, _, scale in parts], dtype=np.float32)
             return np.tensordot(scales / scales.sum(), np.stack(made), axes=1)  # type: ignore[arg-type]
@@ -564,10 +572,16 @@ def _parts(recipe: str) -> set[str]:
     return {part.partition("*")[0] for part in recipe.split()}
 
 
-def convert_layout(keypoints: np.ndarray, source: LayoutLike, target: LayoutLike, up: str | None = None) -> np.ndarray:
-    """Convert keypoints from one joint layout to another, and turn them y-up where they are not.
+def convert_layout(
+    keypoints: np.ndarray,
+    source: LayoutLike,
+    target: LayoutLike,
+    up: str | None = None,
+    coordinates: str | None = None,
+) -> np.ndarray:
+    """Convert keypoints from one joint layout to another, and turn 3D ones y-up where they are not.
 
-    A source joint whose coordinates are all zero (or whose score is 0 in a layout with scores) counts as missing: it
+    A source joint whose coordinates are all zero (or whose score is 0, where there are scores) counts as missing: it
     is left out of the averages, and a joint made of missing joints only stays zero. The score of a joint that is made
     of several is the lowest of theirs.
 
@@ -575,8 +589,9 @@ def convert_layout(keypoints: np.ndarray, source: LayoutLike, target: LayoutLike
         keypoints: Array ``(..., V_source, C)``, any length unit.
         source: Layout of `keypoints`.
         target: Layout wanted.
-        up: Axis that points up in `keypoints`, ``"y"`` or ``"z"``; the source layout's where None. A z-up body is
-            turned by -90 degrees about x, ``(x, y, z) -> (x, z, -y)``, if `target` is y-up.
+        up: Axis that points up in `keypoints`, a key of `TO_Y_UP`; the source layout's where None. If `target` is
+            y-up, the body is turned about x.
+        coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; the source layout's where None.
 
     Returns:
         Array ``(..., V_target, C)`` of the same floating type.
@@ -590,10 +605,13 @@ def convert_layout(keypoints: np.ndarray, source: LayoutLike, target: LayoutLike
             f"keypoints have {keypoints.shape[-2]} joints, but layout '{source.name}' has {source.num_joints}: "
             "name the layout they have"
         )
+    coordinates = coordinates or source.coordinates
     if source.joint_names != target.joint_names:
-        keypoints = _apply(conversion_weights(source, target), keypoints, source.coordinates == "2d+score")
-    if (up or source.up) == "z" and target.up == "y" and keypoints.shape[-1] == 3:
-        keypoints = np.stack([keypoints[..., 0], keypoints[..., 2], -keypoints[..., 1]], axis=-1)
+        keypoints = _apply(conversion_weights(source, target), keypoints, coordinates == "2d+score")
+    up = up or source.up
+    if up != "y" and target.up == "y" and coordinates == "3d":
+        axes, signs = TO_Y_UP[up]
+        keypoints = keypoints[..., axes] * np.array(signs, keypoints.dtype)
     return keypoints
 
 

@@ -11,12 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .layouts import Layout, LayoutLike, convert_layout, get_layout
+from .layouts import TO_Y_UP, Layout, LayoutLike, convert_layout, get_layout, make_joint
 
 # Axis orders a caller may name. T frames, M persons, V joints, C coordinates.
 AXES = ("TVC", "TMVC", "MTVC", "CTVM")
 # An unnamed 4-axis array is read as T x M or M x T only if one of the two would mean more people than this.
 MOST_PERSONS = 10
+
+
+# How many numbers a joint has.
+_CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
+_METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 
 
 class SkeletonFormatError(ValueError):
@@ -34,11 +39,15 @@ class SkeletonSequence:
         name: Name of the recording, usually the file name without its ending.
         label: Class index, 0-based, or None.
         subject: Who moves, as the data set numbers people, or None.
-        up: Axis that points up, ``"y"`` or ``"z"``; None means the layout's.
+        up: Axis that points up: ``"y"``, ``"z"``, ``"-y"`` (y down) or ``"-z"``; None means the layout's.
+        units: ``"m"``, ``"cm"`` or ``"mm"`` for 3D; 2D is in pixels.
+        coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; None takes ``"2d"`` for two coordinates, else the layout's.
+        mirrored: Whether the axes of 3D keypoints are left-handed (Unity's are), so that the body is mirrored.
+        image_shape: Height and width in pixels of the picture that 2D keypoints lie in.
 
     Raises:
         SkeletonFormatError: If the array is not four-axis and numeric, is empty, holds NaN or infinity, shows nobody,
-            or has another number of joints than the layout.
+            or does not fit the layout or the other attributes.
     """
 
     keypoints: np.ndarray
@@ -48,6 +57,10 @@ class SkeletonSequence:
     label: int | None = None
     subject: int | str | None = None
     up: str | None = None
+    units: str = "m"
+    coordinates: str | None = None
+    mirrored: bool = False
+    image_shape: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Bring the keypoints to float32 and refuse what no model can read."""
@@ -67,8 +80,7 @@ class SkeletonSequence:
                 f"{where}: {keypoints.shape[2]} joints, but layout '{layout.name}' has {layout.num_joints}: name the "
                 "layout the data have"
             )
-        if self.up not in (None, "y", "z"):
-            raise SkeletonFormatError(f"{where}: up must be 'y' or 'z', got {self.up!r}")
+        self._check_attributes(where, layout, keypoints.shape[-1])
         finite = np.isfinite(keypoints)
         if not finite.all():
             frame, person, joint, _ = (int(i) for i in np.argwhere(~finite)[0])
@@ -79,6 +91,30 @@ class SkeletonSequence:
         if not keypoints.any():
             raise SkeletonFormatError(f"{where}: every person is empty in every frame, so there is nothing to read")
         object.__setattr__(self, "keypoints", keypoints)
+
+    def _check_attributes(self, where: str, layout: Layout, channels: int) -> None:
+        if self.up is not None and self.up not in TO_Y_UP:
+            raise SkeletonFormatError(f"{where}: up must be one of {', '.join(TO_Y_UP)}, got {self.up!r}")
+        if self.units not in _METRES:
+            raise SkeletonFormatError(f"{where}: units must be one of {', '.join(_METRES)}, got {self.units!r}")
+        coordinates = self.coordinates
+        if coordinates is None:
+            # A layout of 2D keypoints with a third channel has scores there.
+            flat = "2d+score" if layout.coordinates != "3d" else "3d"
+            coordinates = "2d" if channels == 2 else flat
+        if coordinates not in _CHANNELS:
+            raise SkeletonFormatError(
+                f"{where}: coordinates must be one of {', '.join(_CHANNELS)}, got {self.coordinates!r}"
+            )
+        if channels != _CHANNELS[coordinates]:
+            raise SkeletonFormatError(
+                f"{where}: {coordinates} keypoints have {_CHANNELS[coordinates]} numbers per joint, not {channels}"
+            )
+        if self.image_shape is not None and not (len(self.image_shape) == 2 and min(self.image_shape) > 0):
+            raise SkeletonFormatError(
+                f"{where}: image_shape must be height and width in pixels, got {self.image_shape!r}"
+            )
+        object.__setattr__(self, "coordinates", coordinates)
 
     @property
     def num_frames(self) -> int:
@@ -91,17 +127,24 @@ class SkeletonSequence:
         return self.keypoints.shape[1]
 
     def to_layout(self, target: LayoutLike) -> SkeletonSequence:
-        """Return the sequence in another layout and its up axis (see `layouts.convert_layout`).
+        """Return the sequence in another layout; 3D also in metres, upright for that layout, and not mirrored.
 
         Raises:
             ValueError: If the layouts cannot be converted.
         """
         source, target = get_layout(self.layout), get_layout(target)
         up = self.up or source.up
-        if source == target and up == target.up:
+        is_3d = self.coordinates == "3d"
+        turned = is_3d and up != "y" and target.up == "y"
+        changed = self.mirrored or (is_3d and self.units != "m")
+        if source == target and not turned and not changed:
             return self
-        keypoints = convert_layout(self.keypoints, source, target, up)
-        return replace(self, keypoints=keypoints, layout=target, up="y" if target.up == "y" else up)
+        keypoints = convert_layout(self.keypoints, source, target, up, self.coordinates)
+        if is_3d and changed:
+            keypoints = keypoints * np.float32(_METRES[self.units])
+            keypoints[..., 0] *= -1 if self.mirrored else 1
+        up = "y" if turned else up
+        return replace(self, keypoints=keypoints, layout=target, up=up, units="m", mirrored=False)
 
     def windows(self, size: int, stride: int) -> Iterator[tuple[int, SkeletonSequence]]:
         """Yield ``(start, sequence)`` windows of `size` frames; the last one ends at the last frame.
@@ -116,7 +159,13 @@ class SkeletonSequence:
 
     @classmethod
     def from_array(
-        cls, array: np.ndarray, layout: LayoutLike = "ntu25", axes: str | None = None, name: str = "", **fields
+        cls,
+        array: np.ndarray,
+        layout: LayoutLike = "ntu25",
+        axes: str | None = None,
+        name: str = "",
+        missing: str = "refuse",
+        **fields,
     ) -> SkeletonSequence:
         """Make a sequence of an array in any of the usual axis orders.
 
@@ -125,6 +174,8 @@ class SkeletonSequence:
             layout: Joint layout of the array.
             axes: Which of `AXES` it is. None takes the only order that fits the shape and `MOST_PERSONS`.
             name: Used in errors.
+            missing: What NaN means: an error (``"refuse"``), or a joint that was not seen (``"interpolate"``), which
+                becomes zero and is for `interpolate_missing` to fill.
             **fields: Further fields of the sequence.
 
         Raises:
@@ -139,11 +190,80 @@ class SkeletonSequence:
             raise SkeletonFormatError(f"{where}: axes must be one of {', '.join(AXES)}, got {axes!r}")
         elif len(axes) != array.ndim:
             raise SkeletonFormatError(f"{where}: axes {axes} need {len(axes)} axes, but the shape is {array.shape}")
+        if missing == "interpolate":
+            array = np.where(np.isnan(array), np.float32(0), array)
         if axes == "TVC":
             array = array[:, None]
         else:
             array = array.transpose([axes.index(axis) for axis in "TMVC"])
         return cls(array, layout, name=name, **fields)
+
+
+def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
+    """Put joints that were not seen where they must have been.
+
+    A joint that is all zero, or has score 0, in a frame between the first and the last in which its person is seen is
+    put linearly between its neighbours in time, or held where it was first or last seen. Joints never seen stay zero,
+    and so do frames before a person came and after it went. Scores stay as they are.
+    """
+    keypoints = sequence.keypoints
+    seen = (keypoints != 0).any(-1)
+    if sequence.coordinates == "2d+score":
+        seen &= keypoints[..., 2] > 0
+    frame = np.arange(len(keypoints))[:, None, None]
+    before = np.maximum.accumulate(np.where(seen, frame, -1), axis=0)
+    after = np.minimum.accumulate(np.where(seen, frame, len(keypoints))[::-1], axis=0)[::-1]
+    person = seen.any(-1, keepdims=True)
+    present = np.maximum.accumulate(person, axis=0) & np.maximum.accumulate(person[::-1], axis=0)[::-1]
+    fill = ~seen & present & seen.any(0)
+    if not fill.any():
+        return sequence
+    first, last = np.where(before < 0, after, before), np.where(after == len(keypoints), before, after)
+    first, last = np.clip(first, 0, len(keypoints) - 1), np.clip(last, 0, len(keypoints) - 1)
+    weight = ((frame - first) / np.maximum(last - first, 1)).astype(np.float32)[..., None]
+    persons, joints = np.arange(keypoints.shape[1])[:, None], np.arange(keypoints.shape[2])
+    filled = keypoints[first, persons, joints] * (1 - weight) + keypoints[last, persons, joints] * weight
+    if sequence.coordinates == "2d+score":
+        filled[..., 2] = keypoints[..., 2]
+    return replace(sequence, keypoints=np.where(fill[..., None], filled, keypoints))
+
+
+def implausible(sequence: SkeletonSequence) -> str | None:
+    """Say what is odd about a 3D body's size or handedness, and how to mend it, or None.
+
+    The trunk (pelvis to neck) of a person is between 0.2 and 1 m long; the toes of a body whose axes are right-handed
+    point away from its back. A body turned over or too short to tell raises no doubt.
+    """
+    layout = get_layout(sequence.layout)
+    if sequence.coordinates != "3d":
+        return None
+    names = ("spine_base", "neck", "left_shoulder", "right_shoulder", "left_ankle", "left_foot")
+    made = [make_joint(name, layout) for name in names]
+    if made[0] is None or made[1] is None:
+        return None
+    # A second of movement tells as much as an hour.
+    keypoints = sequence.keypoints[:: max(sequence.num_frames // 32, 1), 0].astype(np.float64)
+    keypoints = keypoints[(keypoints != 0).any(-1).all(-1)]
+    if not len(keypoints):
+        return None
+    joints = [None if weights is None else weights @ keypoints for weights in made]
+    trunk = joints[1] - joints[0]  # type: ignore[operator]
+    length = float(np.median(np.linalg.norm(trunk, axis=-1)))
+    if not 0.2 <= length <= 1:
+        unit = {True: "mm", False: "cm"}[length > 100]
+        hint = f"give the sequence units='{unit}'" if length > 1 else "check the units"
+        return f"The trunk of a body is {length:.3g} long, which no person's is in metres: {hint}."
+    if {"left_ankle", "left_foot"} <= set(layout.joint_names) and joints[2] is not None and joints[3] is not None:
+        toes = joints[5] - joints[4]  # type: ignore[operator]
+        ahead = np.cross(trunk, joints[3] - joints[2])
+        sine = (ahead * toes).sum(-1) / np.maximum(
+            np.linalg.norm(ahead, axis=-1) * np.linalg.norm(toes, axis=-1), 1e-9
+        )
+        if np.median(sine) < -0.5:
+            return (
+                "The toes of a body point backwards, so its axes may be left-handed: give the sequence mirrored=True."
+            )
+    return None
 
 
 def to_float32(array: ArrayLike, where: str) -> np.ndarray:
