@@ -147,7 +147,7 @@ def test_wrong_files_end_in_one_sentence_and_status_2(capsys, tmp_path, name, wr
         (["predict", "{folder}/absent.npy"], "there is no such file"),
         (["predict", "{file}", "--axes", "CTVM"], "axes CTVM need 4 axes"),
         (["embed", "{file}", "--output", "{folder}/out.csv"], "written as .npz"),
-        (["embed", "{folder}", "--output", "{folder}/out.npz"], "no .skeleton, .npy, .npz file"),
+        (["embed", "{folder}", "--output", "{folder}/out.npz"], "there is no .skeleton, .npy, .npz"),
         (["embed", "{file}", "--output", "{file}/out.npz"], "cannot be written"),
         (["embed", "{file}", "--output", "{folder}/out.npz", "--level", "video"], "level must be"),
         (["finetune", "{file}", "--output-dir", "{folder}/new"], "is a single array, not a .npz archive"),

@@ -39,6 +39,8 @@ class SkeletonSequence:
         name: Name of the recording, usually the file name without its ending.
         label: Class index, 0-based, or None.
         subject: Who moves, as the data set numbers people, or None.
+        camera: Which camera saw it, as the data set numbers them, or None.
+        setup: Which arrangement of cameras or scene, as the data set numbers them, or None.
         up: Axis that points up: ``"y"``, ``"z"``, ``"-y"`` (y down) or ``"-z"``; None means the layout's.
         units: ``"m"``, ``"cm"`` or ``"mm"`` for 3D; 2D is in pixels.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; None takes ``"2d"`` for two coordinates, else the layout's.
@@ -56,6 +58,8 @@ class SkeletonSequence:
     name: str = ""
     label: int | None = None
     subject: int | str | None = None
+    camera: int | None = None
+    setup: int | None = None
     up: str | None = None
     units: str = "m"
     coordinates: str | None = None

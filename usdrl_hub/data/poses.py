@@ -1,0 +1,356 @@
+"""Readers of what pose estimators write: pyskl and MMAction2 pickles, JSON keypoints, and plain CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..layouts import LayoutLike, get_layout
+from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
+
+# Which layout a pose estimator means by a number of joints.
+_BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
+
+
+class _NumpyUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """An unpickler that makes NumPy arrays and plain containers, and nothing else.
+
+    It is Python's own implementation in Python: the one in C sets aside memory for numbers that a file merely claims.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("numpy", "ndarray"): "ndarray",
+            ("numpy", "dtype"): np.dtype,
+            ("_codecs", "encode"): _encode,
+        }
+        for package in ("numpy.core", "numpy._core"):
+            known[f"{package}.multiarray", "_reconstruct"] = _reconstruct
+            known[f"{package}.multiarray", "scalar"] = _scalar
+            known[f"{package}.numeric", "_frombuffer"] = _frombuffer
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it holds '{module}.{name}', which is no array or plain container")
+        return known[module, name]
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    # The true shape and type come with the array's state, beside its bytes.
+    if kind != "ndarray":
+        raise pickle.UnpicklingError("it holds an array of an unknown kind")
+    return np.empty(0, dtype=np.int8)
+
+
+def _scalar(dtype: Any, content: Any = b"") -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
+        raise pickle.UnpicklingError("it holds a number of an unknown kind")
+    return np.frombuffer(content, dtype=dtype, count=1)[0].item()
+
+
+def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes | bytearray):
+        raise pickle.UnpicklingError("it holds an array of an unknown kind")
+    return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("it holds bytes of an unknown kind")
+    return text.encode("latin1")
+
+
+def load_numpy_pickle(path: str | os.PathLike) -> Any:
+    """Load a pickle of NumPy arrays and plain containers; no code in it is run.
+
+    Raises:
+        SkeletonFormatError: If the file is missing, cut, or holds anything else.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    try:
+        return _NumpyUnpickler(io.BytesIO(content)).load()
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:200] or "it is damaged"
+        raise SkeletonFormatError(f"{path}: it is refused: {reason}") from None
+    except Exception as error:
+        # A damaged pickle fails in any way its opcodes lead to; none of them may reach the user as a traceback.
+        raise SkeletonFormatError(f"{path}: it is cut or damaged ({type(error).__name__})") from None
+
+
+def read_pyskl(path: str | os.PathLike) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
+    """Read a pyskl or MMAction2 pickle of COCO-17 keypoints in pixels.
+
+    Returns:
+        The sequences, one by one, and the data set's splits: name -> names of sequences.
+
+    Raises:
+        SkeletonFormatError: If the file is not such a pickle, or an annotation is malformed; the message names file
+            and annotation.
+    """
+    path = Path(path)
+    content = load_numpy_pickle(path)
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise SkeletonFormatError(f"{path}: it has no list 'annotations'")
+    splits = content.get("split", {})
+    if not isinstance(splits, dict) or not all(isinstance(names, list | tuple) for names in splits.values()):
+        raise SkeletonFormatError(f"{path}: 'split' is not lists of names")
+    named = {str(split): [str(name) for name in names] for split, names in splits.items()}
+    return (_pyskl_sequence(path, number, entry) for number, entry in enumerate(content["annotations"])), named
+
+
+def _pyskl_sequence(path: Path, number: int, entry: Any) -> SkeletonSequence:
+    where = f"{path}, annotation {number}"
+    if not isinstance(entry, dict):
+        raise SkeletonFormatError(f"{where}: it is not a dictionary")
+    keypoint, score = entry.get("keypoint"), entry.get("keypoint_score")
+    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu" or keypoint.ndim != 4:
+        raise SkeletonFormatError(f"{where}: 'keypoint' is not an array (persons, frames, joints, 2 or 3)")
+    if score is not None:
+        if not isinstance(score, np.ndarray) or score.dtype.kind not in "fiu" or score.shape != keypoint.shape[:3]:
+            raise SkeletonFormatError(f"{where}: 'keypoint_score' is not an array of the shape {keypoint.shape[:3]}")
+        keypoint = np.concatenate([keypoint[..., :2], score[..., None]], axis=-1)
+    shape = entry.get("img_shape") or entry.get("original_shape")
+    label = entry.get("label")
+    try:
+        image_shape = None if shape is None else (float(shape[0]), float(shape[1]))
+        label = None if label is None else int(label)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        raise SkeletonFormatError(f"{where}: 'img_shape' or 'label' is not a number") from None
+    layout = _BY_JOINTS.get(keypoint.shape[2])
+    if layout is None:
+        raise SkeletonFormatError(f"{where}: no known layout has {keypoint.shape[2]} joints")
+    name = str(entry.get("frame_dir", number))
+    return SkeletonSequence.from_array(
+        np.asarray(keypoint), layout, "MTVC", name=name, label=label, image_shape=image_shape
+    )
+
+
+def read_pose_json(
+    path: str | os.PathLike, layout: LayoutLike | None = None, image_shape: tuple[float, float] | None = None
+) -> SkeletonSequence:
+    """Read the keypoints that a pose estimator wrote as JSON.
+
+    Understood are OpenPose (``people`` with ``pose_keypoints_2d``; one frame per file), AlphaPose (a list of
+    detections with ``image_id``, ``keypoints`` and perhaps ``idx``), MMPose (``instance_info``) and MediaPipe (a list
+    of frames with ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture).
+
+    Args:
+        path: The file.
+        layout: Joint layout, where it has as many joints as the file; else, and where None, the one that pose
+            estimators mean by that number.
+        image_shape: Height and width of the picture, where the file does not say.
+
+    Returns:
+        The sequence; people are told apart by the file's track numbers where it has them, else by their order.
+
+    Raises:
+        SkeletonFormatError: If the file is not JSON of one of these forms; the message names file and frame.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+    detections, kind = _detections(path, content)
+    joints = _count_joints(path, detections)
+    fields: dict[str, Any] = {"image_shape": image_shape}
+    if kind == "world":
+        fields |= {"coordinates": "3d", "up": "-y"}
+    elif kind == "shares":
+        fields |= {"coordinates": "2d+score", "image_shape": (1.0, 1.0)}
+    chosen = None if layout is None else get_layout(layout)
+    if chosen is None or chosen.num_joints != joints or (chosen.coordinates == "3d" and kind != "world"):
+        if joints not in _BY_JOINTS:
+            raise SkeletonFormatError(f"{path}: no layout of a pose estimator has {joints} joints: name the layout")
+        chosen = get_layout(_BY_JOINTS[joints])
+    return SkeletonSequence(_stack(path, detections), chosen, name=path.stem, **fields)
+
+
+# A person in a frame: (frame, track or None, joints (V, 3)).
+_Detection = tuple[int, int | None, np.ndarray]
+
+
+def _detections(path: Path, content: Any) -> tuple[list[_Detection], str]:
+    if isinstance(content, dict) and isinstance(content.get("people"), list):
+        rows = [_row(path, 0, person, "pose_keypoints_2d") for person in content["people"]]
+        return [(0, None, row) for row in rows], "pixels"
+    if isinstance(content, dict) and isinstance(content.get("instance_info"), list):
+        return list(_mmpose(path, content["instance_info"])), "pixels"
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        if "image_id" in content[0]:
+            return list(_alphapose(path, content)), "pixels"
+        for key, kind in (("pose_world_landmarks", "world"), ("pose_landmarks", "shares"), ("landmarks", "shares")):
+            if key in content[0]:
+                return list(_mediapipe(path, content, key)), kind
+    raise SkeletonFormatError(f"{path}: it is not JSON of OpenPose, AlphaPose, MMPose or MediaPipe")
+
+
+def _numbers(path: Path, frame: int, values: Any) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise SkeletonFormatError(f"{path}, frame {frame}: the keypoints are not all numbers") from None
+    if not np.isfinite(array).all():
+        raise SkeletonFormatError(f"{path}, frame {frame}: a keypoint is NaN or infinite")
+    return array
+
+
+def _row(path: Path, frame: int, person: Any, key: str) -> np.ndarray:
+    values = person.get(key) if isinstance(person, dict) else None
+    if not isinstance(values, list) or not values or len(values) % 3:
+        raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a list of x, y, score for each joint")
+    array = _numbers(path, frame, values)
+    if array.ndim != 1:
+        raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a flat list of numbers")
+    return array.reshape(-1, 3)
+
+
+def _alphapose(path: Path, content: Sequence[Any]) -> Iterator[_Detection]:
+    frames: dict[str, int] = {}
+    for entry in content:
+        if not isinstance(entry, dict) or "image_id" not in entry:
+            raise SkeletonFormatError(f"{path}: a detection has no 'image_id'")
+        frame = frames.setdefault(str(entry["image_id"]), len(frames))
+        track = entry.get("idx")
+        yield frame, track if isinstance(track, int) else None, _row(path, frame, entry, "keypoints")
+
+
+def _mmpose(path: Path, content: Sequence[Any]) -> Iterator[_Detection]:
+    for frame, entry in enumerate(content):
+        instances = entry.get("instances") if isinstance(entry, dict) else None
+        if not isinstance(instances, list):
+            raise SkeletonFormatError(f"{path}, frame {frame}: there is no list 'instances'")
+        for instance in instances:
+            if not isinstance(instance, dict):
+                raise SkeletonFormatError(f"{path}, frame {frame}: an instance is not an object")
+            points = _numbers(path, frame, instance.get("keypoints"))
+            scores = _numbers(path, frame, instance.get("keypoint_scores"))
+            if points.ndim != 2 or points.shape[1] != 2 or scores.shape != points.shape[:1]:
+                raise SkeletonFormatError(f"{path}, frame {frame}: 'keypoints' and 'keypoint_scores' do not fit")
+            track = instance.get("track_id")
+            yield frame, track if isinstance(track, int) else None, np.c_[points, scores]
+
+
+def _mediapipe(path: Path, content: Sequence[Any], key: str) -> Iterator[_Detection]:
+    third = "z" if key == "pose_world_landmarks" else "visibility"
+    for frame, entry in enumerate(content):
+        people = entry.get(key) if isinstance(entry, dict) else None
+        if people is None:
+            continue
+        # One person's landmarks may stand without the list of people around them.
+        if isinstance(people, list) and people and isinstance(people[0], dict):
+            people = [people]
+        if not isinstance(people, list):
+            raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a list of landmarks")
+        for person in people:
+            if not isinstance(person, list) or not all(isinstance(landmark, Mapping) for landmark in person):
+                raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a list of landmarks")
+            values = [[landmark.get(axis) for axis in ("x", "y", third)] for landmark in person]
+            if person:
+                yield frame, None, _numbers(path, frame, values)
+
+
+def _count_joints(path: Path, detections: Sequence[_Detection]) -> int:
+    if not detections:
+        raise SkeletonFormatError(f"{path}: nobody is detected in it")
+    joints = {len(row) for _, _, row in detections}
+    if len(joints) > 1:
+        raise SkeletonFormatError(f"{path}: people have {min(joints)} and {max(joints)} joints: the file is mixed")
+    return joints.pop()
+
+
+def _stack(path: Path, detections: Sequence[_Detection]) -> np.ndarray:
+    """Keypoints ``(T, M, V, 3)`` of the people that are seen longest, most frames first."""
+    tracked: list[tuple[int, int]] = []
+    order: Counter[int] = Counter()
+    for frame, track, _ in detections:
+        tracked.append((frame, order[frame] if track is None else track))
+        order[frame] += 1
+    longest = Counter(person for _, person in tracked).most_common(MOST_PERSONS)
+    places = {person: place for place, (person, _) in enumerate(longest)}
+    shape = (max(frame for frame, _ in tracked) + 1, len(places), len(detections[0][2]), 3)
+    # A few rows may claim frames without end.
+    if 4 * math.prod(shape) > 32_000_000 + 20 * path.stat().st_size:
+        raise SkeletonFormatError(f"{path}: it speaks of {shape[0]} frames, in nearly all of which nobody is seen")
+    keypoints = np.zeros(shape, dtype=np.float32)
+    for (frame, person), (_, _, row) in zip(tracked, detections, strict=True):
+        if person in places:
+            keypoints[frame, places[person]] = row
+    return keypoints
+
+
+def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonSequence:
+    """Read a table with a row per frame (and person) and columns ``<joint>_x``, ``<joint>_y``, ``<joint>_z``.
+
+    A column ``frame`` numbers the frames, a column ``person`` the people; both may be missing. ``<joint>_score`` in
+    place of ``_z`` makes it 2D with scores, neither makes it 2D. An empty cell is a joint that was not seen.
+
+    Args:
+        path: The file.
+        layout: Joint layout; every joint of it needs its columns.
+
+    Raises:
+        SkeletonFormatError: If a column is missing or a cell is not a finite number; the message names file and line.
+    """
+    path, layout = Path(path), get_layout(layout)
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SkeletonFormatError(f"{path}: it is no CSV text: {str(error)[:80]}") from None
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    rows = [row for row in rows if row]
+    if len(rows) < 2:
+        raise SkeletonFormatError(f"{path}: there is no frame below the line of column names")
+    header = {name.strip(): number for number, name in enumerate(rows[0])}
+    first = layout.joint_names[0]
+    axes = ["x", "y"] + [axis for axis in ("z", "score") if f"{first}_{axis}" in header][:1]
+    columns = []
+    for joint in layout.joint_names:
+        for axis in axes:
+            if f"{joint}_{axis}" not in header:
+                raise SkeletonFormatError(f"{path}, line 1: layout '{layout.name}' needs the column '{joint}_{axis}'")
+            columns.append(header[f"{joint}_{axis}"])
+    values = np.zeros((len(rows) - 1, len(columns)))
+    frames, people = [], []
+    for number, row in enumerate(rows[1:]):
+        if len(row) != len(rows[0]):
+            raise SkeletonFormatError(
+                f"{path}, line {number + 2}: {len(row)} cells, the first line has {len(rows[0])}"
+            )
+        values[number] = [_cell(path, number, row[column]) for column in columns]
+        frames.append(int(_cell(path, number, row[header["frame"]])) if "frame" in header else number)
+        people.append(int(_cell(path, number, row[header["person"]])) if "person" in header else 0)
+    points = values.reshape(len(values), layout.num_joints, len(axes))
+    padded = points if len(axes) == 3 else np.pad(points, ((0, 0), (0, 0), (0, 1)))
+    # Frame numbers may begin anywhere; frames that are left out are frames in which nobody was seen.
+    start = min(frames)
+    keypoints = _stack(path, [(f - start, p, row) for f, p, row in zip(frames, people, padded, strict=True)])
+    coordinates = {"z": "3d", "score": "2d+score"}.get(axes[-1], "2d")
+    return SkeletonSequence(keypoints[..., : len(axes)], layout, name=path.stem, coordinates=coordinates)
+
+
+def _cell(path: Path, number: int, text: str) -> float:
+    if not text.strip():
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise SkeletonFormatError(f"{path}, line {number + 2}: '{text[:40]}' is not a finite number")
+    return value

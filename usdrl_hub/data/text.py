@@ -1,0 +1,271 @@
+"""Readers of the text formats of data sets: NTU RGB+D and UAV-Human recordings, PKU-MMD videos, labels and splits."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..normalization import RaggedFrames, person_energy
+from ..sequence import SkeletonFormatError, SkeletonSequence
+
+# The release reads this many bodies of a frame, by their order in it.
+_MOST_BODIES = 4
+_PKU_PERSONS, _PKU_JOINTS = 2, 25
+
+
+@dataclass(frozen=True)
+class BodyText:
+    """A text format: a frame count; per frame a body count; per body a line, a joint count and its joints.
+
+    Attributes:
+        layout: Joint layout.
+        joints: Joints of a body.
+        joint_fields: Fields of a joint line, the first three its coordinates; None takes any number of them.
+        body_fields: Fields of a body's first line; None takes any number.
+        name: Pattern of a file name without its ending, with groups ``subject``, ``action`` and, where it has them,
+            ``camera`` and ``setup``.
+        first_action: Number of the first class in a file name.
+    """
+
+    layout: str
+    joints: int
+    joint_fields: int | None
+    body_fields: int | None
+    name: re.Pattern[str]
+    first_action: int
+
+
+NTU = BodyText(
+    layout="ntu25",
+    joints=25,
+    joint_fields=12,
+    body_fields=10,
+    name=re.compile(r"S(?P<setup>\d{3})C(?P<camera>\d{3})P(?P<subject>\d{3})R\d{3}A(?P<action>\d{3})$"),
+    first_action=1,
+)
+UAV = BodyText(
+    layout="uav17",
+    joints=17,
+    joint_fields=None,
+    body_fields=None,
+    name=re.compile(r"P(?P<subject>\d+)S(?P<setup>\d+)G\d+B\d+H\d+UC\d+LC\d+A(?P<action>\d+)R\d+_\d+$"),
+    first_action=0,
+)
+# Kinect v2 records at this rate.
+_NTU_FPS = 30.0
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Lines of an ASCII file without empty ones at its end.
+
+    Raises:
+        SkeletonFormatError: If it is not text, or empty.
+    """
+    try:
+        lines = path.read_bytes().decode("ascii").splitlines()
+    except UnicodeDecodeError:
+        raise SkeletonFormatError(f"{path}: it is no {what}, which is text") from None
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise SkeletonFormatError(f"{path}: the file is empty")
+    return lines
+
+
+def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
+    """Read a recording, its bodies ordered by motion energy, most energetic first, as the release orders them.
+
+    Raises:
+        SkeletonFormatError: If the file is malformed; the message names file and line.
+    """
+    lines = read_lines(path, "skeleton recording")
+    bodies = _bodies(path, lines, form)
+    num_frames = _integer(path, lines, 0, "the number of frames")
+    coordinates = _coordinates(path, lines, [line for _, _, line in bodies], form)
+    persons = max(person for _, person, _ in bodies) + 1
+    keypoints = np.zeros((num_frames, persons, form.joints, 3), dtype=np.float64)
+    keypoints[[frame for frame, _, _ in bodies], [person for _, person, _ in bodies]] = coordinates
+    if persons > 1:
+        energy = person_energy(RaggedFrames(torch.from_numpy(keypoints), torch.tensor([num_frames])))[0]
+        keypoints = keypoints[:, energy.argsort(descending=True, stable=True).numpy()]
+    match = form.name.search(path.stem)
+    found = {key: int(value) for key, value in (match.groupdict() if match else {}).items()}
+    return SkeletonSequence(
+        keypoints,
+        layout=form.layout,
+        fps=_NTU_FPS if form is NTU else None,
+        name=path.stem,
+        label=found["action"] - form.first_action if match else None,
+        subject=found.get("subject"),
+        camera=found.get("camera"),
+        setup=found.get("setup"),
+    )
+
+
+def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int, int]]:
+    """Frame, place in the frame, and first joint line of every body that is read."""
+    num_frames = _integer(path, lines, 0, "the number of frames")
+    if num_frames == 0:
+        raise SkeletonFormatError(f"{path}, line 1: the recording has zero frames")
+    bodies = []
+    line = 1
+    for frame in range(num_frames):
+        count = _integer(path, lines, line, f"the number of bodies in frame {frame}")
+        line += 1
+        for body in range(count):
+            _fields(path, lines, line, form.body_fields, "a body")
+            joints = _integer(path, lines, line + 1, "the number of joints")
+            if joints != form.joints:
+                raise SkeletonFormatError(f"{path}, line {line + 2}: {joints} joints, expected {form.joints}")
+            if line + 2 + joints > len(lines):
+                raise SkeletonFormatError(
+                    f"{path}, line {len(lines)}: the file ends inside frame {frame} of {num_frames}: it is cut"
+                )
+            if body < _MOST_BODIES:
+                bodies.append((frame, body, line + 2))
+            line += 2 + joints
+    if line < len(lines):
+        raise SkeletonFormatError(f"{path}, line {line + 1}: text goes on after the last of {num_frames} frames")
+    if not bodies:
+        raise SkeletonFormatError(f"{path}: no body in any of {num_frames} frames, so there is nothing to read")
+    return bodies
+
+
+def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText) -> np.ndarray:
+    """Coordinates ``(N, V, 3)`` of the bodies whose joint lines begin at `starts`."""
+    rows = [line for start in starts for line in lines[start : start + form.joints]]
+    spaces = None if form.joint_fields is None else form.joint_fields - 1
+    # Only the three coordinates are read: splitting and converting all twelve fields takes four times as long.
+    try:
+        whole = all(spaces in (None, line.count(" ")) and "_" not in line for line in rows)
+        numbers = [float(field) for line in rows for field in line.split(None, 3)[:3]] if whole else []
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3 * len(rows):
+        for start in starts:
+            for line in range(start, start + form.joints):
+                _fields(path, lines, line, form.joint_fields, "a joint")
+        numbers = [float(field) for line in rows for field in line.split()[:3]]
+    coordinates = np.array(numbers).reshape(len(starts), form.joints, 3)
+    if not np.isfinite(coordinates).all():
+        body, joint, _ = np.argwhere(~np.isfinite(coordinates))[0]
+        raise SkeletonFormatError(f"{path}, line {starts[body] + joint + 1}: a coordinate is NaN or infinite")
+    return coordinates
+
+
+def _fields(path: Path, lines: list[str], line: int, count: int | None, what: str) -> None:
+    if line >= len(lines):
+        raise SkeletonFormatError(f"{path}, line {len(lines)}: the file ends where {what} should follow: it is cut")
+    fields = lines[line].split()
+    if count is not None and len(fields) != count:
+        raise SkeletonFormatError(f"{path}, line {line + 1}: {len(fields)} fields for {what}, expected {count}")
+    if count is None and what == "a joint" and len(fields) < 3:
+        raise SkeletonFormatError(f"{path}, line {line + 1}: {len(fields)} fields for {what}, expected 3 or more")
+    for field in fields:
+        _number(path, line, field)
+
+
+def _number(path: Path, line: int, field: str) -> float:
+    try:
+        value = float(field)
+    except ValueError:
+        value = None
+    # Python takes 1_000 for a number.
+    if value is None or "_" in field:
+        raise SkeletonFormatError(f"{path}, line {line + 1}: '{field[:40]}' is not a number")
+    return value
+
+
+def _integer(path: Path, lines: list[str], line: int, what: str) -> int:
+    if line >= len(lines):
+        raise SkeletonFormatError(f"{path}, line {len(lines)}: the file ends where {what} should follow: it is cut")
+    text = lines[line].strip()
+    # Longer numbers than this are no count of anything in such a file.
+    if not text.isdigit() or len(text) > 9:
+        raise SkeletonFormatError(f"{path}, line {line + 1}: expected {what}, got '{text[:40]}'")
+    return int(text)
+
+
+def read_pku_skeleton(path: str | os.PathLike) -> SkeletonSequence:
+    """Read an untrimmed PKU-MMD video: a line per frame, 2 persons x 25 joints x 3 coordinates in metres.
+
+    Raises:
+        SkeletonFormatError: If a line has another number of fields, or a field is no finite number.
+    """
+    path = Path(path)
+    lines = read_lines(path, "PKU-MMD skeleton file")
+    size = _PKU_PERSONS * _PKU_JOINTS * 3
+    values = np.empty((len(lines), size), dtype=np.float64)
+    for number, line in enumerate(lines):
+        fields = line.split()
+        if len(fields) != size:
+            raise SkeletonFormatError(f"{path}, line {number + 1}: {len(fields)} numbers, expected {size}")
+        try:
+            values[number] = [float(field) for field in fields]
+            wrong = "_" in line
+        except ValueError:
+            wrong = True
+        if wrong:
+            values[number] = [_number(path, number, field) for field in fields]
+    if not np.isfinite(values).all():
+        first = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise SkeletonFormatError(f"{path}, line {first + 1}: a coordinate is NaN or infinite")
+    match = re.search(r"-([LMR])$", path.stem)
+    return SkeletonSequence(
+        values.reshape(-1, _PKU_PERSONS, _PKU_JOINTS, 3),
+        layout="ntu25",
+        fps=_NTU_FPS,
+        name=path.stem,
+        camera="LMR".index(match.group(1)) if match else None,
+    )
+
+
+def read_pku_labels(path: str | os.PathLike) -> np.ndarray:
+    """Read the actions in a PKU-MMD video: lines ``label,start,end,confidence``.
+
+    Returns:
+        Int64 array ``(actions, 3)`` of class (1-based, 1 to 51), start and end frame (end exclusive), in the file's
+        order. A row that ends before it starts, of which the data set has one, is turned round; the confidence is left
+        out.
+
+    Raises:
+        SkeletonFormatError: If a line is malformed.
+    """
+    path = Path(path)
+    rows = []
+    for number, line in enumerate(read_lines(path, "PKU-MMD label file")):
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) not in (3, 4) or not all(field.isdigit() and len(field) < 10 for field in fields):
+            raise SkeletonFormatError(
+                f"{path}, line {number + 1}: expected label,start,end,confidence, got '{line[:40]}'"
+            )
+        label, start, end = (int(field) for field in fields[:3])
+        if not 1 <= label <= 51:
+            raise SkeletonFormatError(f"{path}, line {number + 1}: class {label} is not one of 1 to 51")
+        rows.append((label, min(start, end), max(start, end)))
+    return np.array(rows, dtype=np.int64)
+
+
+def read_pku_split(path: str | os.PathLike) -> tuple[list[str], list[str]]:
+    """Read a PKU-MMD split file: names of the training videos, names of the validation videos.
+
+    Raises:
+        SkeletonFormatError: If the file has not four lines, or a name is on both sides.
+    """
+    path = Path(path)
+    lines = read_lines(path, "PKU-MMD split file")
+    if len(lines) != 4:
+        raise SkeletonFormatError(f"{path}, line {len(lines)}: expected four lines, a heading and names, twice")
+    train, test = ([name.strip() for name in lines[line].split(",") if name.strip()] for line in (1, 3))
+    both = sorted(set(train) & set(test))
+    if both or not train or not test:
+        what = f"'{both[0]}' is on both sides" if both else "a side is empty"
+        raise SkeletonFormatError(f"{path}, line 4: {what}")
+    return train, test
