@@ -55,7 +55,7 @@ class SkeletonDataset(Sequence):
 
     The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
     `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
-    `split_test_leaked`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout, instead of
+    `split_test_leaked`, `folds`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout, instead of
     `joint_names` and `edges`. A fourth coordinate is a sensor's tracking flag and is left
     out.
 
@@ -104,7 +104,7 @@ class SkeletonDataset(Sequence):
         if not valid or offsets[0] != 0 or offsets[-1] != len(frames) or (np.diff(offsets.astype(np.int64)) < 0).any():
             raise SkeletonFormatError(f"{where}: 'offsets' must rise from 0 to the {len(frames)} frames of 'data'")
         count = len(offsets) - 1
-        for key in ("labels", "subjects", "names", "split_test", "split_test_leaked"):
+        for key in ("labels", "subjects", "names", "split_test", "split_test_leaked", "folds"):
             if key in arrays and len(arrays[key]) != count:
                 raise SkeletonFormatError(f"{where}: '{key}' has {len(arrays[key])} entries for {count} sequences")
         joints, channels = frames.shape[2:]

@@ -1,42 +1,176 @@
-"""Which sequences of a data set train and which test."""
+"""Which sequences of a data set train and which test: the papers' protocols, from names and metadata."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..sequence import SkeletonFormatError
 from .dataset import SkeletonDataset
+from .text import NTU
+
+_NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38})
+_NTU120_TRAIN_SUBJECTS = _NTU60_TRAIN_SUBJECTS | {
+    *(45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94),
+    *(95, 97, 98, 100, 103),
+}
+# NTU-120's one-shot protocol: A1, A7, ..., A115 are new, the others train; classes 0-based here as everywhere.
+NTU120_NOVEL_CLASSES = tuple(range(0, 120, 6))
 
 
-def default_split(dataset: SkeletonDataset) -> tuple[SkeletonDataset, SkeletonDataset, str]:
+@dataclass(frozen=True)
+class NTUSample:
+    """What the name of an NTU RGB+D recording says; all numbers as in the name, the action counted from 1."""
+
+    setup: int
+    camera: int
+    subject: int
+    action: int
+
+    @classmethod
+    def parse(cls, name: str) -> NTUSample:
+        """Read a name such as ``S001C002P003R002A013``, with or without a folder and an ending.
+
+        Raises:
+            SkeletonFormatError: If it is not such a name.
+        """
+        match = NTU.name.search(re.split(r"[/\\]", name)[-1].partition(".")[0])
+        if match is None:
+            raise SkeletonFormatError(f"'{name}' is no NTU RGB+D name such as S001C002P003R002A013")
+        return cls(**{key: int(value) for key, value in match.groupdict().items()})
+
+
+# Whether a recording trains.
+NTU_PROTOCOLS: dict[tuple[str, str], Callable[[NTUSample], bool]] = {
+    ("ntu60", "xsub"): lambda sample: sample.subject in _NTU60_TRAIN_SUBJECTS,
+    ("ntu60", "xview"): lambda sample: sample.camera in (2, 3),
+    ("ntu120", "xsub"): lambda sample: sample.subject in _NTU120_TRAIN_SUBJECTS,
+    ("ntu120", "xset"): lambda sample: sample.setup % 2 == 0,
+    ("ntu120", "one-shot"): lambda sample: sample.action - 1 not in NTU120_NOVEL_CLASSES,
+}
+
+
+def ntu_split(names: Sequence[str], dataset: str, protocol: str) -> np.ndarray:
+    """Which NTU RGB+D recordings train.
+
+    Args:
+        names: Names of the recordings.
+        dataset: "ntu60" or "ntu120".
+        protocol: "xsub" or "xview" of NTU-60; "xsub", "xset" or "one-shot" of NTU-120. In one-shot recognition the
+            recordings of 100 classes train, and those of the 20 others, one exemplar apart, test.
+
+    Returns:
+        Boolean array ``(len(names),)``; the others test.
+
+    Raises:
+        SkeletonFormatError: If a name is not one of NTU's.
+        ValueError: If there is no such protocol.
+    """
+    if (dataset, protocol) not in NTU_PROTOCOLS:
+        known = ", ".join(f"{data} {name}" for data, name in NTU_PROTOCOLS)
+        raise ValueError(f"there is no protocol '{dataset} {protocol}': use one of {known}")
+    trains = NTU_PROTOCOLS[dataset, protocol]
+    return np.array([trains(NTUSample.parse(name)) for name in names], dtype=bool)
+
+
+def pku_cross_view(names: Sequence[str]) -> np.ndarray:
+    """Which PKU-MMD videos train in the cross-view protocol: those of the cameras M and R; L tests.
+
+    Raises:
+        SkeletonFormatError: If a name does not end in -L, -M or -R.
+    """
+    for name in names:
+        if name[-2:] not in ("-L", "-M", "-R"):
+            raise SkeletonFormatError(f"'{name}' is no PKU-MMD video such as 0002-L")
+    return np.array([not name.endswith("-L") for name in names], dtype=bool)
+
+
+def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Draw the sequences whose labels a semi-supervised method may see.
+
+    Args:
+        labels: Classes ``(n,)``.
+        share: Share of each class to draw, in (0, 1]; rounded to the nearest number, at least one of each class.
+        seed: Decides the draw.
+
+    Returns:
+        Boolean array ``(n,)``.
+
+    Raises:
+        ValueError: If `share` is outside its range.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of labels must be above 0 and at most 1, got {share}")
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen[generator.permutation(members)[: max(round(share * len(members)), 1)]] = True
+    return chosen
+
+
+def draw_exemplars(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Draw `shots` sequences of each class, as boolean array ``(n,)``; classes with fewer give all they have.
+
+    Raises:
+        ValueError: If `shots` is below 1.
+    """
+    if shots < 1:
+        raise ValueError(f"shots must be at least 1, got {shots}")
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        chosen[generator.permutation(np.flatnonzero(labels == label))[:shots]] = True
+    return chosen
+
+
+def default_split(dataset: SkeletonDataset, fold: int = 0) -> tuple[SkeletonDataset, SkeletonDataset, str]:
     """Split a data set by its own protocol.
 
-    The file's `split_test` where it has one (the first column of several; sequences in `split_test_leaked`, copies of
-    training ones, are left out of the test); else people with odd numbers train and with even numbers test.
+    The file's `split_test` where it has one (sequences in `split_test_leaked`, copies of training ones, are left out
+    of the test); else its `folds`; else people with odd numbers train and with even numbers test.
+
+    Args:
+        dataset: The data set.
+        fold: Which of several splits (columns of `split_test`) or folds tests.
 
     Returns:
         Training part, test part, and the rule in words.
 
     Raises:
-        SkeletonFormatError: If the file has neither, or a part is empty.
+        SkeletonFormatError: If the file has none of these, there is no such fold, or a part is empty.
     """
-    split, subjects = dataset.column("split_test"), dataset.column("subjects")
+    split, folds, subjects = (dataset.column(key) for key in ("split_test", "folds", "subjects"))
     if split is not None:
-        test = split.astype(bool) if split.ndim == 1 else split[:, 0].astype(bool)
-        leaked = dataset.column("split_test_leaked")
-        rule = "the file's split_test" + ("" if split.ndim == 1 else ", first column")
-        kept = test
+        columns = split[:, None] if split.ndim == 1 else split
+        rule = "the file's split_test" + (f", split {fold}" if split.ndim > 1 else "")
+        _check_fold(fold, columns.shape[1])
+        test = columns[:, fold].astype(bool)
+        train, leaked = ~test, dataset.column("split_test_leaked")
         if leaked is not None:
-            kept = test & ~leaked.astype(bool)
-            rule += f", without {int((test & ~kept).sum())} test clips that are copies of training clips"
-        parts = dataset.select(~test), dataset.select(kept)
+            rule += f", without {int((test & leaked).sum())} test clips that are copies of training clips"
+            test = test & ~leaked.astype(bool)
+    elif folds is not None:
+        _check_fold(fold, int(folds.max()) + 1)
+        test, rule = folds == fold, f"fold {fold} of the file's {int(folds.max()) + 1} tests"
+        train = ~test
     elif subjects is not None and subjects.dtype.kind in "iu" and len(np.unique(subjects)) > 1:
-        parts = dataset.select(subjects % 2 == 1), dataset.select(subjects % 2 == 0)
+        _check_fold(fold, 1)
+        train, test = subjects % 2 == 1, subjects % 2 == 0
         rule = "people with odd numbers train, people with even numbers test"
     else:
         raise SkeletonFormatError(
-            "the data set says neither who moves (integer 'subjects') nor which sequences test ('split_test'): add one"
+            "the data set says neither who moves (integer 'subjects') nor which sequences test ('split_test', 'folds'):"
+            " add one to split it"
         )
-    if not len(parts[0]) or not len(parts[1]):
-        raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if len(parts[0]) else 'train'}")
-    return (*parts, rule)
+    if not train.any() or not test.any():
+        raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if train.any() else 'train'}")
+    return dataset.select(train), dataset.select(test), rule
+
+
+def _check_fold(fold: int, count: int) -> None:
+    if not 0 <= fold < count:
+        raise SkeletonFormatError(f"there is no split {fold}: the data set has {count}, counted from 0")

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usdrl_hub import SkeletonDataset, SkeletonFormatError
+from usdrl_hub.data.protocols import (
+    NTU120_NOVEL_CLASSES,
+    NTU_PROTOCOLS,
+    NTUSample,
+    default_split,
+    draw_exemplars,
+    draw_labelled,
+    ntu_split,
+    pku_cross_view,
+)
+from usdrl_hub.data.text import read_pku_split
+
+from .test_dataset import arrays
+
+
+def all_names(dataset):
+    """A recording of every subject, camera and setup that a data set has."""
+    subjects, setups = (range(1, 41), range(1, 18)) if dataset == "ntu60" else (range(1, 107), range(1, 33))
+    return [
+        f"S{setup:03d}C{camera:03d}P{subject:03d}R001A{(setup * 7 + subject) % 60 + 1:03d}.skeleton"
+        for setup in setups
+        for camera in (1, 2, 3)
+        for subject in subjects
+    ]
+
+
+@pytest.mark.parametrize("dataset, protocol", NTU_PROTOCOLS)
+def test_nobody_is_on_both_sides_of_what_a_protocol_crosses(dataset, protocol):
+    names = all_names(dataset)
+    train = ntu_split(names, dataset, protocol)
+    samples = [NTUSample.parse(name) for name in names]
+    crossed = {"xsub": "subject", "xview": "camera", "xset": "setup", "one-shot": "action"}[protocol]
+    sides = [{getattr(s, crossed) for s, t in zip(samples, train, strict=True) if t == side} for side in (True, False)]
+    assert not sides[0] & sides[1] and sides[0] and sides[1]
+    sizes = {"ntu60 xsub": 20, "ntu120 xsub": 53, "ntu60 xview": 2, "ntu120 xset": 16}
+    if f"{dataset} {protocol}" in sizes:
+        assert len(sides[0]) == sizes[f"{dataset} {protocol}"]
+
+
+def test_the_novel_classes_are_every_sixth():
+    assert [number + 1 for number in NTU120_NOVEL_CLASSES][:3] == [1, 7, 13] and len(NTU120_NOVEL_CLASSES) == 20
+    assert NTU120_NOVEL_CLASSES[-1] + 1 == 115
+
+
+def test_names_and_protocols_that_do_not_exist_are_refused():
+    with pytest.raises(SkeletonFormatError, match="is no NTU"):
+        ntu_split(["walk"], "ntu60", "xsub")
+    with pytest.raises(ValueError, match="no protocol 'ntu60 xset'"):
+        ntu_split([], "ntu60", "xset")
+    with pytest.raises(SkeletonFormatError, match="no PKU-MMD video"):
+        pku_cross_view(["0002"])
+
+
+def test_pku_splits(shared_data):
+    assert pku_cross_view(["0002-L", "0002-M", "0003-R"]).tolist() == [False, True, True]
+    train, test = read_pku_split(shared_data / "pku_mmd_labels" / "pkuv1_cross_subject.txt")
+    assert not set(train) & set(test)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=300), st.floats(0.001, 1), st.integers(0, 99))
+def test_labels_are_drawn_per_class_and_repeatably(labels, share, seed):
+    labels = np.array(labels)
+    drawn = draw_labelled(labels, share, seed)
+    np.testing.assert_array_equal(drawn, draw_labelled(labels, share, seed))
+    for label in np.unique(labels):
+        count = (labels == label).sum()
+        assert (drawn & (labels == label)).sum() == max(round(share * count), 1)
+    exemplars = draw_exemplars(labels, 2, seed)
+    assert all((exemplars & (labels == label)).sum() == min(2, (labels == label).sum()) for label in np.unique(labels))
+
+
+def test_seeds_draw_differently():
+    labels = np.zeros(1000, int)
+    assert (draw_labelled(labels, 0.1, 0) != draw_labelled(labels, 0.1, 1)).any()
+    for call in (
+        lambda: draw_labelled(labels, 0, 0),
+        lambda: draw_labelled(labels, 1.1, 0),
+        lambda: draw_exemplars(labels, 0, 0),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_folds_test_in_turn():
+    dataset = SkeletonDataset.from_arrays(arrays(folds=np.array([0, 1, 1])), "x")
+    train, test, rule = default_split(dataset, 1)
+    assert (len(train), len(test)) == (1, 2) and rule == "fold 1 of the file's 2 tests"
+    with pytest.raises(SkeletonFormatError, match="no split 2: the data set has 2"):
+        default_split(dataset, 2)
+
+
+@pytest.mark.parametrize(
+    "name, fold, sizes, excluded",
+    [
+        ("utd_mhad", 0, (431, 430), 0),
+        ("nw_ucla", 0, None, 95),
+        ("sbu", 3, None, 0),
+        ("jhmdb", 2, None, 0),
+        ("utkinect", 0, None, 0),
+    ],
+)
+def test_the_open_sets_are_split_as_their_papers_do(shared_data, name, fold, sizes, excluded):
+    dataset = SkeletonDataset.open(shared_data / f"{name}.npz")
+    train, test, _ = default_split(dataset, fold)
+    assert len(train) + len(test) + excluded == len(dataset)
+    assert sizes is None or (len(train), len(test)) == sizes
+    assert not set(train.selection) & set(test.selection)
+    if name in ("utd_mhad", "utkinect"):
+        assert not {s.subject for s in train} & {s.subject for s in test}
