@@ -55,9 +55,8 @@ class SkeletonDataset(Sequence):
 
     The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
     `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
-    `split_test_leaked`, `folds`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout, instead of
-    `joint_names` and `edges`. A fourth coordinate is a sensor's tracking flag and is left
-    out.
+    `split_test_leaked`, `folds`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout,
+    instead of `joint_names` and `edges`. A fourth coordinate is a sensor's tracking flag and is left out.
 
     Attributes:
         frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.

@@ -163,8 +163,8 @@ def default_split(dataset: SkeletonDataset, fold: int = 0) -> tuple[SkeletonData
         rule = "people with odd numbers train, people with even numbers test"
     else:
         raise SkeletonFormatError(
-            "the data set says neither who moves (integer 'subjects') nor which sequences test ('split_test', 'folds'):"
-            " add one to split it"
+            "the data set says neither who moves (integer 'subjects') nor which sequences test ('split_test' or "
+            "'folds'): add one to split it"
         )
     if not train.any() or not test.any():
         raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if train.any() else 'train'}")
