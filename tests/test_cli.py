@@ -10,7 +10,7 @@ from usdrl_hub import extract_embeddings
 from usdrl_hub.cli import main
 from usdrl_hub.data.samples import load_samples, sample_path
 
-from .conftest import write_ntu
+from .conftest import GOLDENS, write_ntu
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -140,7 +140,7 @@ def test_wrong_files_end_in_one_sentence_and_status_2(capsys, tmp_path, name, wr
     [
         (["predict", "{file}", "--model", "usdrl/nothing"], "model 'usdrl/nothing' was not found"),
         (["predict", "{file}", "--model", "{file}"], "is a file, not a model folder"),
-        (["predict", "{file}", "--model", "{folder}"], "cannot be loaded"),
+        (["predict", "{file}", "--model", "{folder}"], "there is no config.json in the folder"),
         (["predict", "{file}", "--device", "tpu9"], "device 'tpu9' is not available"),
         (["predict", "{file}", "--dtype", "float8"], "unknown dtype"),
         (["predict", "{file}", "--layout", "coco18"], "unknown layout 'coco18'"),
@@ -154,15 +154,22 @@ def test_wrong_files_end_in_one_sentence_and_status_2(capsys, tmp_path, name, wr
         (["finetune", "{data}", "--output-dir", "{folder}/new", "--hidden-size", "8"], "add --from-scratch"),
         (["finetune", "{data}", "--output-dir", "{file}"], "exists already"),
         (["convert", "{file}", "--output-dir", "{folder}/new"], "cannot be read as a checkpoint"),
+        (
+            ["convert", "{golden}", "--output-dir", "{folder}/new", "--modality", "foo"],
+            "Field 'modality' expected one of",
+        ),
+        (["predict", "{file}", "--device", "meta"], "device 'meta' is not available"),
         (["convert", "{folder}/absent.pth", "--output-dir", "{folder}/new"], "no such checkpoint file"),
     ],
 )
 def test_wrong_arguments_end_in_one_sentence_and_status_2(capsys, tmp_path, recording, command, message):
     folder = tmp_path / "folder"
     folder.mkdir()
-    places = {"file": recording, "folder": folder, "data": sample_path()}
-    code, _, err = run(capsys, *(part.format(**places) for part in command))
-    assert code == 2 and message in err and err.startswith("usdrl: ") and err.count("\n") == 1
+    golden = GOLDENS / "recognition_sttr_ntu25.pth.tar"
+    places = {"file": recording, "folder": folder, "data": sample_path(), "golden": golden}
+    code, out, err = run(capsys, *(part.format(**places) for part in command))
+    out = out if command[0] != "predict" or "--model" in command else ""
+    assert code == 2 and message in err and err.startswith("usdrl: ") and err.count("\n") == 1 and not out
     assert os.listdir(folder) == []
 
 

@@ -40,6 +40,8 @@ def test_layout_follows_from_the_joints():
         ({"drop_path_rate": 1}, "drop_path_rate"),
         ({"shift_gap": 0}, "shift_gap must be at least 1"),
         ({"num_frames": 0}, "num_frames must be at least 1"),
+        ({"id2label": {1: "a", 2: "b"}}, "0 to n - 1"),
+        ({"num_labels": 0}, "0 to n - 1"),
         ({"num_frames": -3}, "num_frames must be at least 1"),
         ({"layout": "kinect"}, "unknown layout 'kinect'"),
         ({"stream_projector_sizes": [1, 2]}, "three positive widths"),

@@ -155,6 +155,12 @@ def changed(tmp_path, name="recognition_dste_ntu25", **changes):
         ({"backbone__spe": torch.ones(50, 32)}, "'backbone.spe' has shape"),
         ({"fc__weight": None}, "tensor 'fc.weight' is missing"),
         ({"t_proj__0__weight": torch.ones(64, 32)}, "is missing"),
+        ({"fc__bias": torch.ones(60).to_sparse()}, "'fc.bias' is torch.float32, torch.sparse_coo"),
+        ({"fc__bias": torch.ones(60, dtype=torch.complex64)}, "'fc.bias' is torch.complex64"),
+        ({"fc__bias": torch.ones(60, dtype=torch.int64)}, "'fc.bias' is torch.int64"),
+        ({"fc__bias": torch.full((60,), 1e300, dtype=torch.float64)}, "'fc.bias' holds NaN or infinity"),
+        ({"fc__bias": torch.ones(1).expand(60)}, "'fc.bias' is torch.float32"),
+        ({"module__fc__bias": torch.ones(60)}, "'module.fc.bias' is unknown"),
     ],
 )
 def test_a_file_that_is_not_such_a_checkpoint_is_refused_by_key(tmp_path, capsys, changes, message):
@@ -167,6 +173,22 @@ def test_a_file_that_is_not_such_a_checkpoint_is_refused_by_key(tmp_path, capsys
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(path) in error
     assert not (tmp_path / "out").exists() and sorted(os.listdir(tmp_path)) == ["changed.pth.tar"]
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    content = bytearray(original("recognition_sttr_ntu25").read_bytes())
+    with zipfile.ZipFile(original("recognition_sttr_ntu25")) as archive:
+        record = max(archive.infolist(), key=lambda info: info.file_size)
+    content[record.header_offset + record.file_size // 2 + 200] ^= 1
+    (tmp_path / "changed.pth.tar").write_bytes(content)
+    with pytest.raises(CheckpointError, match="cut or damaged"):
+        convert_checkpoint(tmp_path / "changed.pth.tar")
+
+
+def test_models_without_a_layout_go_there_and_back(tmp_path):
+    folder = converted("recognition_sttr_ntu25", tmp_path / "model", "--num-persons", "1", "--include-code")
+    assert not (folder / "preprocessor_config.json").exists() and (folder / "modeling_usdrl.py").is_file()
+    main_exits_cleanly(["convert", str(folder), "--output-dir", str(tmp_path / "back"), "--to-original"])
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.3, 0.9])

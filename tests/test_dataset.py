@@ -43,6 +43,21 @@ def test_joints_in_another_order_and_a_tracking_flag_are_understood():
     np.testing.assert_allclose(dataset[0].keypoints, data[:10, :, ::-1, :3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["uav17", "coco17-release", "coco17"])
+def test_a_named_layout_is_that_layout(name):
+    dataset = SkeletonDataset.from_arrays(arrays(data=np.ones((30, 1, 17, 3)), layout=np.array(name)), "x")
+    assert dataset.layout == get_layout(name) and len(dataset[:2]) == 2
+
+
+def test_one_unreadable_sequence_costs_no_other():
+    data = np.random.default_rng(0).normal(size=(30, 1, 25, 3))
+    data[10:12] = 0
+    dataset = SkeletonDataset.from_arrays(arrays(data=data), "mine.npz")
+    errors = []
+    assert [s.num_frames for s in dataset.iterate(errors.append)] == [10, 18]
+    assert len(errors) == 1 and "mine.npz: 1: every person is empty" in str(errors[0])
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -52,10 +67,18 @@ def test_joints_in_another_order_and_a_tracking_flag_are_understood():
         ({"offsets": np.array([0, 10, 31])}, "must rise"),
         ({"offsets": np.array([-5, 30])}, "must rise"),
         ({"offsets": np.array([0.0, 30.0])}, "must rise"),
-        ({"labels": np.array([0])}, "'labels' has 1 entries for 3"),
+        ({"labels": np.array([0])}, "'labels' must have one entry for each of the 3"),
         ({"layout": np.array("kinect20")}, "its layout has 20 joints"),
         ({"data": np.ones((30, 25, 3))}, "must be numbers with the axes"),
         ({"data": np.ones((30, 1, 25, 7))}, "7 coordinates"),
+        ({"labels": np.array([0, np.nan, 1])}, "'labels' is of the wrong type float64"),
+        ({"labels": np.array(["a", "b", "c"])}, "'labels' is of the wrong type"),
+        ({"labels": np.array(1)}, "'labels' must have one entry"),
+        ({"labels": np.array([[0], [1], [1]])}, "'labels' must have one entry"),
+        ({"labels": np.array([0, 1, 2])}, "label 2 has no name among 2"),
+        ({"fps": np.array([30, 30, 30])}, "'fps' must be a single value"),
+        ({"edges": np.array([1, 2, 3])}, "its layout cannot be read"),
+        ({"layout": np.array("foo")}, "unknown layout 'foo'"),
         ({"joint_names": np.array(["a"])}, "its layout has 1 joints"),
     ],
 )

@@ -235,7 +235,10 @@ def test_2d_is_told_apart_by_the_layout():
     [
         ({"normalization": "z-score"}, "unknown normalization"),
         ({"normalization": "ntu", "layout": "coco17"}, "needs a centre joint"),
-        ({"num_frames": 0}, "num_frames must be at least 1"),
+        ({"num_frames": 0}, "num_frames must be a whole number"),
+        ({"num_frames": 2.5}, "num_frames must be a whole number"),
+        ({"x_axis": [1]}, "x_axis must be two joints"),
+        ({"normalisation": "none"}, "no argument 'normalisation'"),
         ({"max_frames": 0}, "max_frames must be at least 1"),
         ({"center_joint": 25}, "must be joints 0 to 24"),
         ({"num_channels": 2}, "needs 3 coordinates"),

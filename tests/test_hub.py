@@ -22,7 +22,7 @@ from usdrl_hub import (
     list_checkpoints,
 )
 from usdrl_hub.hub.cards import render_card, write_cards
-from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, load_checkpoint
+from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, load_feature_extractor, load_model
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.tasks.results import sha256
 
@@ -90,6 +90,12 @@ def test_checkpoints_are_listed_with_their_facts():
         checkpoint_path("usdrl/nothing")
 
 
+def test_the_shipped_folder_is_found_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "usdrl" / "tiny-uiprmd").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert (checkpoint_path(TINY) / "config.json").is_file()
+
+
 def test_cards_are_up_to_date_and_say_only_what_was_measured(tmp_path):
     card = render_card(checkpoint_path(TINY), CHECKPOINTS[TINY])
     assert (REPOSITORY / "model_cards" / "tiny-uiprmd.md").read_text() == card
@@ -117,6 +123,24 @@ def cut(name, share):
     return apply
 
 
+def edited(name, **changes):
+    def apply(folder):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | changes))
+
+    return apply
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch pickle-ran",)
+
+
+def pickled_weights(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": Payload()}, folder / "pytorch_model.bin")
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -125,21 +149,36 @@ def cut(name, share):
         (cut("config.json", 0.5), "cannot be loaded"),
         (cut("preprocessor_config.json", 0.5), "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "preprocessor_config.json").unlink(), "cannot be loaded"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (pickled_weights, "cannot be loaded"),
+        (edited("config.json", id2label=["a"]), "cannot be loaded"),
+        (edited("config.json", hidden_size=82), "the shapes of its weights"),
+        (edited("preprocessor_config.json", x_axis=[1]), "must be two joints"),
+        (edited("preprocessor_config.json", normalisation="none"), "no argument 'normalisation'"),
         (damage(lambda w: w.pop("usdrl.temporal.layers.0.attention.in_proj.bias")), "in_proj.bias' is missing"),
         (damage(lambda w: w.update({"classifier.bias": torch.ones(3)})), "cannot be loaded"),
     ],
 )
-def test_damaged_checkpoints_are_refused_in_one_sentence(folder, change, message):
+def test_damaged_checkpoints_are_refused_in_one_sentence(folder, monkeypatch, change, message):
+    monkeypatch.chdir(folder)
     change(folder)
     with pytest.raises(CheckpointLoadError, match=message) as caught:
-        load_checkpoint(folder, whole=True)
+        load_model(folder)
+        load_feature_extractor(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):
+    (folder / "preprocessor_config.json").unlink()
+    assert load_feature_extractor(folder).layout == "ntu25"
+    USDRLModel(tiny_config(layout=None)).save_pretrained(folder / "bare")
+    with pytest.raises(CheckpointLoadError, match="has no preprocessor_config.json, and the model's config has no"):
+        load_feature_extractor(folder / "bare")
 
 
 def test_a_file_is_no_model(folder):
     with pytest.raises(CheckpointLoadError, match="usdrl convert"):
-        load_checkpoint(folder / "model.safetensors")
+        load_model(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("modality", ["joint", "bone"])

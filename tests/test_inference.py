@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from usdrl_hub import (
+    SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLFeatureExtractor,
@@ -85,7 +86,7 @@ def test_files_folders_and_data_sets_are_taken(tmp_path):
     np.save(tmp_path / "b.npy", np.random.randn(20, 25, 3))
     (tmp_path / "sub").mkdir()
     np.save(tmp_path / "sub" / "a.npy", np.random.randn(20, 25, 3))
-    assert [s.name for s, _ in iter_embeddings(tmp_path, TINY)] == ["b", "a"]
+    assert [s.name for s, _ in iter_embeddings(tmp_path, TINY)] == ["b", "sub/a"]
     assert extract_embeddings(str(tmp_path / "b.npy"), TINY).shape == (1, 160)
     assert extract_embeddings([sample_path(), tmp_path], TINY).shape == (102, 160)
     np.testing.assert_array_equal(extract_embeddings(load_samples(), TINY), extract_embeddings(sample_path(), TINY))
@@ -119,6 +120,33 @@ def test_bfloat16_is_near_float32(recordings):
 def test_impossible_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         extract_embeddings([np.ones((9, 25, 3))], **options)
+
+
+def test_one_unreadable_recording_of_a_data_set_costs_no_other(tmp_path):
+    with np.load(sample_path()) as file:
+        arrays = dict(file)
+    arrays["data"][: arrays["offsets"][1]] = 0
+    np.savez(tmp_path / "mine.npz", **arrays)
+    for inputs in (tmp_path / "mine.npz", tmp_path, SkeletonDataset.open(tmp_path / "mine.npz")):
+        errors = []
+        assert len(list(iter_predictions(inputs, TINY, on_error=errors.append))) == 99
+        assert len(errors) == 1 and "mine.npz" in str(errors[0])
+
+
+def test_a_window_shows_the_people_of_the_recording():
+    rng = np.random.default_rng(0)
+    crowd = rng.normal(size=(128, 3, 25, 3)).astype(np.float32)
+    crowd[:64, 1] *= 5
+    crowd[64:, 2] *= 9
+    crowd[:, 0] *= 7
+    pair = extract_embeddings([crowd], TINY, level="frame", axes="TMVC")[0]
+    alone = extract_embeddings([crowd[:, :1]], TINY, level="frame", axes="TMVC")[0]
+    np.testing.assert_allclose(pair, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_tensors_are_read():
+    recording = torch.randn(20, 25, 3, dtype=torch.bfloat16, requires_grad=True)
+    assert extract_embeddings([recording], TINY).shape == (1, 160)
 
 
 def test_bad_inputs_are_refused_or_reported(tmp_path):

@@ -143,6 +143,12 @@ def test_file_joint_order_is_recognised():
         ({"joint_names": ["a", "b"], "bones": [[0, 1], [0, 0]]}, "two parents"),
         ({"joint_names": ["a"], "bones": [], "centre": 0}, "no field 'centre'"),
         ([[0, 1], 3], "list of"),
+        ({"joint_names": ["a", "a"], "bones": []}, "the same name"),
+        ({"joint_names": ["a"], "bones": [], "up": "x"}, "up must be one of"),
+        ({"joint_names": ["a"], "bones": [], "coordinates": "4d"}, "coordinates must be"),
+        ({"joint_names": 5, "bones": []}, "a custom layout needs a list of joint_names"),
+        ({"joint_names": ["a"], "bones": [], "x_axis": 5}, "a custom layout needs"),
+        ({"joint_names": ["a"], "bones": [], "center": "a"}, "a custom layout needs"),
     ],
 )
 def test_impossible_layouts_are_refused(layout, message):
@@ -160,5 +166,6 @@ def test_conversion_that_nothing_defines_is_refused():
 
 
 def test_custom_layout_keeps_its_axes_in_json():
-    layout = Layout("mine", ("a", "b", "c"), ((1, 0), (2, 1)), center=1, x_axis=(0, 2), up="z")
+    derived = {"head": "a*2 b"}
+    layout = Layout("mine", ("a", "b", "c"), ((1, 0), (2, 1)), ((0, 2),), 1, (0, 2), up="z", derived=derived)
     assert get_layout(layout.to_config()) == layout

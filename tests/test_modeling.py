@@ -288,6 +288,24 @@ def test_clips_of_another_shape_are_refused():
             model(torch.randn(shape))
 
 
+@pytest.mark.parametrize("modality", ["bone", "motion"])
+def test_differences_are_formed_before_the_cast_to_half_precision(modality):
+    config = tiny_config(modality=modality)
+    exact, rough = USDRLModel(config).eval(), USDRLModel(config).eval().to(torch.bfloat16)
+    # Joints a few millimetres apart, metres from the origin.
+    keypoints = 3 + 0.005 * clips(config)
+    rough.temporal.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    seen: list[torch.Tensor] = []
+    rough(keypoints)
+    torch.testing.assert_close(seen[0].float(), exact.tokens(keypoints)[0], rtol=0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
+def test_labels_of_any_integer_type_are_taken(dtype):
+    model = USDRLForActionRecognition(tiny_config())
+    assert model(clips(model.config), labels=torch.tensor([0, 1, 2], dtype=dtype)).loss.isfinite()
+
+
 def test_bone_moves_to_the_clips_device_type():
     model = USDRLModel(tiny_config(modality="bone")).to(torch.bfloat16)
     assert model(clips(model.config)).pooler_output.dtype == torch.bfloat16

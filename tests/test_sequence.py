@@ -20,13 +20,17 @@ def test_every_axis_order_gives_the_same_sequence(axes, frames, persons):
 def test_a_shape_is_guessed_only_if_one_order_fits(first, second):
     array = np.ones((first, second, 25, 3), np.float32)
     fits = [first <= MOST_PERSONS and (first, second) != (1, 1), second <= MOST_PERSONS]
-    # Two or three of the first axis could also be coordinates, and the last axis three people.
-    if sum(fits) == 1 and first not in (2, 3):
+    # Three of the first axis could also be coordinates, and the last axis three people.
+    if sum(fits) == 1 and first != 3:
         sequence = SkeletonSequence.from_array(array)
         assert (sequence.num_frames, sequence.num_persons) == ((first, second) if fits[1] else (second, first))
     else:
         with pytest.raises(SkeletonFormatError):
             SkeletonSequence.from_array(array)
+
+
+def test_the_release_axes_are_told_from_2d_people():
+    assert SkeletonSequence.from_array(np.ones((3, 40, 25, 2))).keypoints.shape == (40, 2, 25, 3)
 
 
 def test_one_person_needs_no_axis():

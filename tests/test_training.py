@@ -92,6 +92,19 @@ def test_a_linear_probe_of_a_bare_encoder_is_refused(tmp_path):
         USDRLTrainer(USDRLModel(tiny_config()), arguments(tmp_path), linear_probe=True)
 
 
+def test_a_linear_probe_holds_for_models_that_the_trainer_makes(tmp_path):
+    config = tiny_config()
+    trainer = USDRLTrainer(
+        model_init=lambda: _fresh(USDRLForActionRecognition, config),
+        args=arguments(tmp_path, max_steps=2),
+        train_dataset=Clips(config),
+        linear_probe=True,
+    )
+    trainer.train()
+    before = _fresh(USDRLForActionRecognition, config).usdrl.state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.model.usdrl.state_dict().items())
+
+
 def test_accuracy_counts_ranks_and_leaves_out_what_is_ignored():
     logits = np.eye(7)[[0, 1, 2, 3]]
     logits[3] = [6, 5, 4, 3, 2, 1, 0]
@@ -141,6 +154,8 @@ def test_training_from_random_weights_takes_the_data_layout(tmp_path):
     "options, message",
     [
         ({"epochs": 0}, "must be positive"),
+        ({"epochs": float("inf")}, "must be positive"),
+        ({"normalization": "none"}, "has its own"),
         ({"model": "usdrl/tiny-uiprmd", "config": {"hidden_size": 8}}, "has its own"),
         ({"model": None, "config": {"hidden_size": 7}}, "must be even"),
     ],
@@ -150,6 +165,28 @@ def test_impossible_training_is_refused_and_leaves_nothing(tmp_path, options, me
     with pytest.raises(ValueError, match=message):
         finetune(data, tmp_path / "out", **options)
     assert [file.name for file in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_what_cannot_be_read_is_told_before_the_training(tmp_path, monkeypatch):
+    data = _with_even_and_odd_people(tmp_path)
+    with np.load(data) as file:
+        arrays = dict(file)
+    arrays["data"][-1, 0, 3] = np.nan
+    np.savez(data, **arrays)
+    monkeypatch.setattr(USDRLTrainer, "train", lambda self: pytest.fail("it trained"))
+    with pytest.raises(ValueError, match="data.npz: .* is NaN"):
+        finetune(data, tmp_path / "out")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_result_goes_into_an_empty_folder_that_is_there(tmp_path, monkeypatch, there):
+    data = _with_even_and_odd_people(tmp_path)
+    if there:
+        (tmp_path / "out").mkdir()
+        monkeypatch.chdir(tmp_path / "out")
+    finetune(data, "." if there else tmp_path / "out", epochs=0.1)
+    assert "metrics.json" in {file.name for file in (tmp_path / "out").iterdir()}
+    assert not list(tmp_path.glob("**/*.partial"))
 
 
 def test_nearest_neighbours_of_the_training_clips_are_themselves():

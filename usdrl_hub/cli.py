@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from huggingface_hub.errors import StrictDataclassError
 from numpy.lib import format as npy_format
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
@@ -24,11 +25,11 @@ from .data.samples import load_samples, sample_path
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .files import new_file, new_folder
 from .hub.convert import convert_checkpoint, save_original
-from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_checkpoint, load_config
+from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_feature_extractor, load_model
 from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings
-from .inference.inputs import list_files
+from .inference.inputs import list_files, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
 from .sequence import SkeletonFormatError
@@ -84,10 +85,12 @@ def predict(
 ) -> None:
     """Name the action in skeleton recordings."""
     errors = _Errors()
+    # The model first: a table's heading names its classes.
+    classifier, extractor = ready_model(model, None, True, device, dtype)
+    names = classifier.config.class_names
     predictions = iter_predictions(
-        files, model, batch_size, device, dtype, source_layout=layout, axes=axes, on_error=errors
+        files, classifier, batch_size, feature_extractor=extractor, source_layout=layout, axes=axes, on_error=errors
     )
-    names = load_config(model).class_names
     if as_json:
         rows = [
             {
@@ -199,6 +202,7 @@ def finetune(
     num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
     layout: Annotated[str | None, typer.Option(help="Joint layout of the model; the data's if unset.")] = None,
     modality: Annotated[str | None, typer.Option(help="joint, bone or motion.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="ntu, uav, image or none; the layout's if unset.")] = None,
     linear_probe: Annotated[bool, typer.Option(help="Train the linear layer only, on the frozen encoder.")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
@@ -218,8 +222,8 @@ def finetune(
         "modality": modality,
     }
     given = {name: value for name, value in sizes.items() if value is not None}
-    if given and not from_scratch:
-        option = next(iter(given)).replace("_", "-")
+    if (given or normalization) and not from_scratch:
+        option = next(iter(given), "normalization").replace("_", "-")
         raise ValueError(f"--{option} describes a new model: add --from-scratch, or leave it out to keep {model}'s")
     if layout is not None:
         given["num_joints"] = get_layout(layout).num_joints
@@ -228,6 +232,7 @@ def finetune(
         output_dir,
         None if from_scratch else model,
         given,
+        normalization=normalization,
         linear_probe=linear_probe,
         epochs=epochs,
         learning_rate=learning_rate,
@@ -258,7 +263,7 @@ def convert(
 ) -> None:
     """Convert the authors' checkpoint to a model folder, or back."""
     if to_original:
-        model, _ = load_checkpoint(checkpoint, whole=True)
+        model = load_model(checkpoint)
         with new_folder(output_dir) as folder:
             save_original(model, folder / "checkpoint.pth.tar")
         print(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
@@ -312,9 +317,9 @@ def demo(
     output_dir: Annotated[Path, typer.Option(help="Folder for embeddings, picture and sample clips.")] = Path(
         "demo-output"
     ),
-    model: Model = DEFAULT_CHECKPOINT,
 ) -> None:
     """Predict and embed the real clips that ship with the package: people the model never saw."""
+    model = DEFAULT_CHECKPOINT
     predictions = list(iter_predictions(load_samples(), model))
     shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
     _print_predictions(shown, model, predictions[0].class_names, 3, truth=True)
@@ -330,7 +335,7 @@ def demo(
     embeddings = output_dir / "embeddings.npz"
     _write_embeddings(((sequence.name, embedding) for sequence, embedding in stream), embeddings, "clip")
     first = predictions[0]
-    _, extractor = load_checkpoint(model)
+    extractor = load_feature_extractor(model)
     label, probability = first.top(1)[0]
     title = f"{first.sequence.name}: {label} ({100 * probability:.0f} %)"
     picture = output_dir / "prediction.png"
@@ -347,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
     try:
         app(args=None if arguments is None else list(arguments))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -80,6 +80,7 @@ class USDRLConfig(PreTrainedConfig):
 
     Raises:
         ValueError: If a size is not positive or the choices do not fit together.
+        StrictDataclassFieldValidationError: If a field has the wrong type or an unknown choice.
 
     Example:
         >>> from usdrl_hub import USDRLConfig
@@ -148,6 +149,10 @@ class USDRLConfig(PreTrainedConfig):
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate}")
+        if sorted(self.id2label or {}) != list(range(len(self.id2label or {}))) or not self.id2label:
+            raise ValueError(
+                f"id2label must name the classes 0 to n - 1, got the numbers {sorted(self.id2label or {})}"
+            )
         for name in ("stream_projector_sizes", "instance_projector_sizes"):
             sizes = getattr(self, name)
             if len(sizes) != 3 or min(sizes) < 1:

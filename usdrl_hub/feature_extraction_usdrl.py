@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ logger = logging.get_logger(__name__)
 
 # What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
 NORMALIZATIONS = ("ntu", "uav", "image", "release-2d", "none")
+_SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_processor_class", "transformers_version"}
 _FILLING = ("ntu", "uav")
 _PIXELS = ("image", "release-2d")
 MISSING = ("refuse", "interpolate")
@@ -63,7 +65,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         center_joint: Joint moved to the origin; normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
         z_axis: The same for +z.
-        **kwargs: Further entries of a saved configuration.
+        **kwargs: Entries that transformers adds to a saved configuration; others are refused.
 
     Raises:
         ValueError: If an argument is unknown or does not fit the layout.
@@ -94,6 +96,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         z_axis: Sequence[int] | None = None,
         **kwargs: Any,
     ):
+        unknown = sorted(set(kwargs) - _SAVED_ENTRIES)
+        if unknown:
+            raise ValueError(f"the feature extractor has no argument '{unknown[0]}'")
         resolved = get_layout(layout)
         normalization = normalization or default_normalization(resolved)
         if normalization not in NORMALIZATIONS:
@@ -115,9 +120,12 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             x_axis = preset.x_axis if x_axis is None else x_axis
             z_axis = preset.z_axis if z_axis is None else z_axis
         for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if max_frames is not None and max_frames < 1:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, axis in (("x_axis", x_axis), ("z_axis", z_axis)):
+            if axis is not None and len(axis) != 2:
+                raise ValueError(f"{name} must be two joints, [start, end], got {axis!r}")
+        if max_frames is not None and (not isinstance(max_frames, int) or max_frames < 1):
             raise ValueError(f"max_frames must be at least 1, or None for all frames, got {max_frames}")
         if (x_axis or z_axis) and num_channels != 3:
             raise ValueError(f"turning a body needs 3 coordinates, but num_channels is {num_channels}")
@@ -229,8 +237,15 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         sequence = sequence.to_layout(layout)
         doubt = implausible(sequence)
         if doubt:
-            logger.warning_once(f"{doubt} (first seen in {where})")
+            logger.warning_once(doubt)
         return sequence
+
+    def choose_persons(self, sequence: SkeletonSequence) -> SkeletonSequence:
+        """Keep the people of a whole recording that the model reads, so that its windows show the same ones."""
+        if sequence.num_persons <= self.num_persons:
+            return sequence
+        frames = RaggedFrames(torch.from_numpy(sequence.keypoints), torch.tensor([sequence.num_frames]))
+        return replace(sequence, keypoints=select_persons(frames, self.num_persons).frames.numpy())
 
     def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
         persons = max(sequence.num_persons for sequence in sequences)
@@ -278,7 +293,7 @@ def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str
     if isinstance(sequences, SkeletonSequence):
         yield sequences
     elif isinstance(sequences, torch.Tensor):
-        yield from _as_sequences(sequences.detach().cpu().numpy(), source, axes, missing)
+        yield from _as_sequences(sequences.detach().cpu().float().numpy(), source, axes, missing)
     elif isinstance(sequences, np.ndarray):
         if sequences.ndim == (5 if axes is None else len(axes) + 1):
             yield from _as_sequences(list(sequences), source, axes, missing)
@@ -294,7 +309,9 @@ def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str
             if isinstance(item, SkeletonSequence):
                 yield item
             elif isinstance(item, np.ndarray | torch.Tensor | list | tuple):
-                array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else to_float32(item, where)
+                array = (
+                    item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else to_float32(item, where)
+                )
                 yield SkeletonSequence.from_array(array, source, axes, name=where, missing=missing)
             else:
                 yield from _as_sequences(item, source, axes, missing)

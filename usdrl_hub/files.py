@@ -17,19 +17,28 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         ValueError: If something is at `path` that is not an empty folder, or it cannot be written.
     """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    path = Path(path).resolve()
+    exists = path.is_dir()
+    if path.exists() and (not exists or any(path.iterdir())):
         raise ValueError(f"{path}: it exists already and is not an empty folder: name a new one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        # A folder that is there already may be a mount, which cannot be replaced: its content is made inside it.
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path if exists else path.parent)
+        )
     except OSError as error:
         raise ValueError(f"{path}: the folder cannot be made: {error.strerror}") from None
     try:
         yield partial
-        # mkdtemp makes a private folder; the result has the rights of any new one.
-        os.chmod(partial, 0o777 & ~_umask())
-        os.replace(partial, path)
+        if exists:
+            for child in partial.iterdir():
+                os.replace(child, path / child.name)
+            partial.rmdir()
+        else:
+            # mkdtemp makes a private folder; the result has the rights of any new one.
+            os.chmod(partial, 0o777 & ~_umask())
+            os.replace(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

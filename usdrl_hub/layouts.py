@@ -11,6 +11,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+# Rotations about x that bring an up axis onto y: the axes to take, and their signs.
+TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
+    "y": ([0, 1, 2], [1, 1, 1]),
+    "z": ([0, 2, 1], [1, 1, -1]),
+    "-y": ([0, 1, 2], [1, -1, -1]),
+    "-z": ([0, 2, 1], [1, -1, 1]),
+}
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -45,8 +53,15 @@ class Layout:
         """Fill in the edges to draw and refuse joints that do not exist.
 
         Raises:
-            ValueError: If a bone, edge, centre or axis names a joint outside the layout, or a joint has two parents.
+            ValueError: If a bone, edge, centre or axis names a joint outside the layout, a joint has two parents, two
+                joints have one name, or the up axis or the coordinates are unknown.
         """
+        if self.up not in TO_Y_UP:
+            raise ValueError(f"layout '{self.name}': up must be one of {', '.join(TO_Y_UP)}, got {self.up!r}")
+        if self.coordinates not in ("3d", "2d", "2d+score"):
+            raise ValueError(f"layout '{self.name}': coordinates must be 3d, 2d or 2d+score, got {self.coordinates!r}")
+        if len(set(self.joint_names)) != self.num_joints:
+            raise ValueError(f"layout '{self.name}' gives two joints the same name")
         if not self.edges:
             object.__setattr__(self, "edges", tuple((a, b) for a, b in self.bones if a != b))
         used = [joint for pair in (*self.bones, *self.edges) for joint in pair]
@@ -113,16 +128,10 @@ class Layout:
             config["up"] = self.up
         if self.coordinates != "3d":
             config["coordinates"] = self.coordinates
+        if self.derived:
+            config["derived"] = dict(self.derived)
         return config
 
-
-# Rotations about x that bring an up axis onto y: the axes to take, and their signs.
-TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
-    "y": ([0, 1, 2], [1, 1, 1]),
-    "z": ([0, 2, 1], [1, 1, -1]),
-    "-y": ([0, 1, 2], [1, -1, -1]),
-    "-z": ([0, 2, 1], [1, -1, 1]),
-}
 
 # What names a layout: a registered name, a layout, its JSON form, or its (child, parent) pairs.
 LayoutLike: TypeAlias = str | Layout | Mapping[str, Any] | Sequence[Sequence[int]]
@@ -484,20 +493,30 @@ def _pairs(values: Any, what: str) -> tuple[tuple[int, int], ...]:
 
 
 def _custom_layout(config: Mapping[str, Any]) -> Layout:
-    known = ("name", "joint_names", "bones", "edges", "center", "x_axis", "z_axis", "up", "coordinates")
+    known = ("name", "joint_names", "bones", "edges", "center", "x_axis", "z_axis", "up", "coordinates", "derived")
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise ValueError(f"a layout has no field '{unknown[0]}': use {', '.join(known)}")
     bones = config.get("bones", config.get("edges"))
     if "joint_names" not in config or bones is None:
         raise ValueError("a custom layout needs 'joint_names' and 'bones' (or 'edges')")
-    fields = {key: config[key] for key in ("center", "up", "coordinates") if key in config}
-    for key in ("x_axis", "z_axis"):
-        if config.get(key) is not None:
-            fields[key] = tuple(int(joint) for joint in config[key])
+    try:
+        fields: dict[str, Any] = {key: str(config[key]) for key in ("up", "coordinates") if key in config}
+        if config.get("center") is not None:
+            fields["center"] = int(config["center"])
+        for key in ("x_axis", "z_axis"):
+            if config.get(key) is not None:
+                start, end = (int(joint) for joint in config[key])
+                fields[key] = (start, end)
+        fields["derived"] = {str(name): str(recipe) for name, recipe in dict(config.get("derived", {})).items()}
+        fields["joint_names"] = tuple(str(name) for name in config["joint_names"])
+    except (TypeError, ValueError):
+        raise ValueError(
+            "a custom layout needs a list of joint_names, a joint number as center, two as x_axis and z_axis, and "
+            "recipes by name as derived"
+        ) from None
     return Layout(
         name=str(config.get("name", "custom")),
-        joint_names=tuple(str(name) for name in config["joint_names"]),
         bones=_pairs(bones, "bones"),
         edges=_pairs(config["edges"], "edges") if "edges" in config and "bones" in config else (),
         **fields,

@@ -129,7 +129,7 @@ class USDRLAttention(nn.Module):
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, tokens, width = hidden_states.shape
-        projected = self.in_proj(hidden_states).view(batch, tokens, 3, -1, self.head_size)
+        projected = self.in_proj(hidden_states).view(batch, tokens, 3, width // self.head_size, self.head_size)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         attend: Callable = eager_attention_forward
         # Only eager attention has weights to return.
@@ -441,7 +441,8 @@ class USDRLModel(USDRLPreTrainedModel):
             output_hidden_states = bool(config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(config.output_attentions)
-        temporal_tokens, spatial_tokens = self.tokens(keypoints.to(self.dtype))
+        # Differences of joints lose most of their digits in half precision: they are formed before the cast.
+        temporal_tokens, spatial_tokens = (tokens.to(self.dtype) for tokens in self.tokens(keypoints))
         temporal, temporal_attentions = self.temporal(temporal_tokens, output_attentions)
         spatial, spatial_attentions = self.spatial(spatial_tokens, output_attentions)
         output = USDRLModelOutput(
@@ -538,7 +539,7 @@ def _cross_entropy(
 ) -> torch.Tensor:
     """Mean cross-entropy of logits ``(N, K)``; over `num_items_in_batch` items where gradients are accumulated."""
     reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device), reduction=reduction)
+    loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device, torch.long), reduction=reduction)
     if num_items_in_batch is None:
         return loss
     if isinstance(num_items_in_batch, torch.Tensor):

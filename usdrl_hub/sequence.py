@@ -254,9 +254,10 @@ def implausible(sequence: SkeletonSequence) -> str | None:
     trunk = joints[1] - joints[0]  # type: ignore[operator]
     length = float(np.median(np.linalg.norm(trunk, axis=-1)))
     if not 0.2 <= length <= 1:
-        unit = {True: "mm", False: "cm"}[length > 100]
-        hint = f"give the sequence units='{unit}'" if length > 1 else "check the units"
-        return f"The trunk of a body is {length:.3g} long, which no person's is in metres: {hint}."
+        if length < 0.2:
+            return "A body is much smaller than a person is in metres: check the units."
+        unit = "mm" if length > 100 else "cm"
+        return f"A body is much larger than a person is in metres: give the sequence units='{unit}'."
     if {"left_ankle", "left_foot"} <= set(layout.joint_names) and joints[2] is not None and joints[3] is not None:
         toes = joints[5] - joints[4]  # type: ignore[operator]
         ahead = np.cross(trunk, joints[3] - joints[2])
@@ -288,17 +289,11 @@ def to_float32(array: ArrayLike, where: str) -> np.ndarray:
 
 def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
     joints = layout.num_joints
-    fitting = []
-    if len(shape) == 3 and shape[1] == joints and shape[2] in (2, 3):
-        fitting.append("TVC")
-    if len(shape) == 4 and shape[2] == joints:
-        first, second, _, last = shape
-        if last in (2, 3) and second <= MOST_PERSONS:
-            fitting.append("TMVC")
-        if last in (2, 3) and first <= MOST_PERSONS and (first, second) != (1, 1):
-            fitting.append("MTVC")
-        if first in (2, 3) and last <= MOST_PERSONS:
-            fitting.append("CTVM")
+    fitting: list[str] = []
+    # A layout of 3D joints is tried with three coordinates first.
+    for channels in [(3,), (2,)] if layout.coordinates == "3d" else [(2, 3)]:
+        if not fitting:
+            fitting = _fitting_axes(shape, joints, channels)
     if not fitting:
         raise SkeletonFormatError(
             f"{where}: shape {shape} is not a skeleton of layout '{layout.name}' ({joints} joints, 2 or 3 coordinates)"
@@ -306,6 +301,21 @@ def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
         )
     if len(fitting) > 1:
         raise SkeletonFormatError(
-            f"{where}: shape {shape} can be read as {' or '.join(fitting)}: say which with axes={fitting[0]!r}"
+            f"{where}: shape {shape} can be read as {' or '.join(fitting)}: say which with axes='...'"
         )
     return fitting[0]
+
+
+def _fitting_axes(shape: tuple[int, ...], joints: int, channels: tuple[int, ...]) -> list[str]:
+    fitting = []
+    if len(shape) == 3 and shape[1] == joints and shape[2] in channels:
+        fitting.append("TVC")
+    if len(shape) == 4 and shape[2] == joints:
+        first, second, _, last = shape
+        if last in channels and second <= MOST_PERSONS:
+            fitting.append("TMVC")
+        if last in channels and first <= MOST_PERSONS and (first, second) != (1, 1):
+            fitting.append("MTVC")
+        if first in channels and last <= MOST_PERSONS:
+            fitting.append("CTVM")
+    return fitting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import EvalPrediction, Trainer
 
 from .modeling_usdrl import USDRLClassificationModel
@@ -45,11 +46,23 @@ class USDRLTrainer(Trainer):
     def __init__(self, *args: Any, linear_probe: bool = False, **kwargs: Any):
         """Set the trainer up; see the class."""
         kwargs.setdefault("compute_metrics", accuracy)
+        self.linear_probe = linear_probe
         super().__init__(*args, **kwargs)
-        if linear_probe:
-            if not isinstance(self.model, USDRLClassificationModel):
-                raise ValueError(
-                    f"a linear probe trains a classification layer, and {type(self.model).__name__} has none: use "
-                    "USDRLForActionRecognition or USDRLForActionDetection"
-                )
-            self.model.freeze_encoder()
+        if linear_probe and self.model is not None:
+            self._freeze(self.model)
+
+    def call_model_init(self, trial: Any = None) -> torch.nn.Module:
+        """Make a model with `model_init`, which `train` does anew, and freeze its encoder where asked to."""
+        model = super().call_model_init(trial)
+        if self.linear_probe:
+            self._freeze(model)
+        return model
+
+    @staticmethod
+    def _freeze(model: torch.nn.Module) -> None:
+        if not isinstance(model, USDRLClassificationModel):
+            raise ValueError(
+                f"a linear probe trains a classification layer, and {type(model).__name__} has none: use "
+                "USDRLForActionRecognition or USDRLForActionDetection"
+            )
+        model.freeze_encoder()

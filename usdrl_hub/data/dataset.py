@@ -65,6 +65,7 @@ class SkeletonDataset(Sequence):
         joint_order: Order that brings the stored joints into the layout.
         fields: Everything else in the file, by key.
         selection: Which sequences of the file this data set consists of.
+        source: Where it comes from, for errors.
     """
 
     frames: np.ndarray
@@ -73,6 +74,7 @@ class SkeletonDataset(Sequence):
     joint_order: list[int]
     fields: Mapping[str, np.ndarray]
     selection: np.ndarray
+    source: str = "data set"
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> SkeletonDataset:
@@ -103,49 +105,59 @@ class SkeletonDataset(Sequence):
         if not valid or offsets[0] != 0 or offsets[-1] != len(frames) or (np.diff(offsets.astype(np.int64)) < 0).any():
             raise SkeletonFormatError(f"{where}: 'offsets' must rise from 0 to the {len(frames)} frames of 'data'")
         count = len(offsets) - 1
-        for key in ("labels", "subjects", "names", "split_test", "split_test_leaked", "folds"):
-            if key in arrays and len(arrays[key]) != count:
-                raise SkeletonFormatError(f"{where}: '{key}' has {len(arrays[key])} entries for {count} sequences")
-        joints, channels = frames.shape[2:]
-        edges = arrays["edges"].tolist() if "edges" in arrays else []
-        names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
-        if "layout" in arrays and "joint_names" not in arrays:
-            names = np.array(get_layout(str(arrays["layout"])).joint_names)
-        if len(names) != joints:
-            raise SkeletonFormatError(f"{where}: its layout has {len(names)} joints, but 'data' has {joints}")
-        layout, order = match_layout([str(name) for name in names], edges)
-        if channels == 2:
-            layout = replace(layout, coordinates="2d")
-        elif channels not in (3, 4):
-            raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
+        _check_fields(arrays, count, where)
+        layout, order = _layout_of(arrays, frames.shape[2], frames.shape[3], where)
         fields = {key: value for key, value in arrays.items() if key not in ("data", "offsets")}
-        return cls(frames, offsets.astype(np.int64), layout, order, fields, np.arange(count))
+        return cls(frames, offsets.astype(np.int64), layout, order, fields, np.arange(count), where)
 
     def __len__(self) -> int:
         """Number of sequences."""
         return len(self.selection)
 
     def __getitem__(self, index):
-        """One sequence; its name is the data set's, or its number."""
+        """One sequence, named as in the data set or by its number; for a slice, the data set of those sequences.
+
+        Raises:
+            SkeletonFormatError: If the sequence is not one that can be read, see `SkeletonSequence`.
+        """
+        if isinstance(index, slice):
+            return replace(self, selection=self.selection[index])
         number = int(self.selection[index])
         keypoints = self.frames[self.offsets[number] : self.offsets[number + 1], ..., :3]
         if self.joint_order != list(range(len(self.joint_order))):
             keypoints = keypoints[:, :, self.joint_order]
         label = self._field("labels", number)
         subject = self._field("subjects", number)
-        return SkeletonSequence(
-            keypoints,
-            layout=self.layout,
-            fps=float(self.fields["fps"]) if "fps" in self.fields else None,
-            name=str(self._field("names", number) or number),
-            label=None if label is None or label < 0 else int(label),
-            subject=subject.item() if isinstance(subject, np.generic) else subject,
-            up=str(self.fields["up"]) if "up" in self.fields else None,
-        )
+        try:
+            return SkeletonSequence(
+                keypoints,
+                layout=self.layout,
+                fps=float(self.fields["fps"]) if "fps" in self.fields else None,
+                name=str(self._field("names", number) or number),
+                label=None if label is None or label < 0 else int(label),
+                subject=subject.item() if isinstance(subject, np.generic) else subject,
+                up=str(self.fields["up"]) if "up" in self.fields else None,
+            )
+        except SkeletonFormatError as error:
+            raise SkeletonFormatError(f"{self.source}: {error}") from None
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
         """Yield the sequences in order."""
-        return (self[index] for index in range(len(self)))
+        return self.iterate()
+
+    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order.
+
+        Args:
+            on_error: Called with the error of a sequence that cannot be read, which is then left out; None raises it.
+        """
+        for index in range(len(self)):
+            try:
+                yield self[index]
+            except SkeletonFormatError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
 
     def _field(self, key: str, number: int):
         return self.fields[key][number] if key in self.fields else None
@@ -175,6 +187,58 @@ class SkeletonDataset(Sequence):
         """The sequences that have frames in which somebody is seen."""
         seen = np.fromiter((self.frames[self.offsets[n] : self.offsets[n + 1]].any() for n in self.selection), bool)
         return self.select(seen)
+
+
+def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
+    """Refuse per-sequence arrays of another length or type, and shared values that are none.
+
+    Raises:
+        SkeletonFormatError: Naming the array.
+    """
+    kinds = {"labels": "iu", "subjects": "iuUSf", "names": "US", "split_test": "biu", "split_test_leaked": "biu"}
+    for key, kind in (kinds | {"folds": "iu", "correct": "biu"}).items():
+        if key not in arrays:
+            continue
+        array = arrays[key]
+        axes = (1, 2) if key == "split_test" else (1,)
+        if array.ndim not in axes or len(array) != count:
+            raise SkeletonFormatError(f"{where}: '{key}' must have one entry for each of the {count} sequences")
+        if array.dtype.kind not in kind:
+            raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {array.dtype}")
+    for key in ("fps", "up", "layout"):
+        if key in arrays and arrays[key].size != 1:
+            raise SkeletonFormatError(f"{where}: '{key}' must be a single value, got shape {arrays[key].shape}")
+    if "fps" in arrays and arrays["fps"].dtype.kind not in "fiu":
+        raise SkeletonFormatError(f"{where}: 'fps' must be a number")
+    for key in ("class_names", "joint_names"):
+        if key in arrays and (arrays[key].ndim != 1 or (arrays[key].size and arrays[key].dtype.kind not in "US")):
+            raise SkeletonFormatError(f"{where}: '{key}' must be a list of names")
+    names = arrays.get("class_names")
+    if names is not None and len(names) and "labels" in arrays and arrays["labels"].max(initial=-1) >= len(names):
+        raise SkeletonFormatError(
+            f"{where}: label {arrays['labels'].max()} has no name among {len(names)} class_names"
+        )
+
+
+def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, where: str) -> tuple[Layout, list[int]]:
+    """The layout that a data set names or describes, and the order that brings its joints into it."""
+    try:
+        if "layout" in arrays and "joint_names" not in arrays:
+            layout = get_layout(str(arrays["layout"].reshape(())))
+            order = list(range(layout.num_joints))
+        else:
+            names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
+            edges = arrays["edges"].tolist() if "edges" in arrays else []
+            layout, order = match_layout([str(name) for name in names], edges)
+    except (TypeError, ValueError) as error:
+        raise SkeletonFormatError(f"{where}: its layout cannot be read: {error}") from None
+    if layout.num_joints != joints:
+        raise SkeletonFormatError(f"{where}: its layout has {layout.num_joints} joints, but 'data' has {joints}")
+    if channels == 2:
+        layout = replace(layout, coordinates="2d")
+    elif channels not in (3, 4):
+        raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
+    return layout, order
 
 
 class ClipDataset(torch.utils.data.Dataset):

@@ -9,7 +9,7 @@ import math
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,14 @@ def load_numpy_pickle(path: str | os.PathLike) -> Any:
         raise SkeletonFormatError(f"{path}: it is cut or damaged ({type(error).__name__})") from None
 
 
-def read_pyskl(path: str | os.PathLike) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
+def read_pyskl(
+    path: str | os.PathLike, on_error: Callable[[SkeletonFormatError], None] | None = None
+) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
     """Read a pyskl or MMAction2 pickle of COCO-17 keypoints in pixels.
+
+    Args:
+        path: The file.
+        on_error: Called with the error of an annotation, which is then left out; None raises it.
 
     Returns:
         The sequences, one by one, and the data set's splits: name -> names of sequences.
@@ -107,7 +113,17 @@ def read_pyskl(path: str | os.PathLike) -> tuple[Iterator[SkeletonSequence], dic
     if not isinstance(splits, dict) or not all(isinstance(names, list | tuple) for names in splits.values()):
         raise SkeletonFormatError(f"{path}: 'split' is not lists of names")
     named = {str(split): [str(name) for name in names] for split, names in splits.items()}
-    return (_pyskl_sequence(path, number, entry) for number, entry in enumerate(content["annotations"])), named
+
+    def sequences() -> Iterator[SkeletonSequence]:
+        for number, entry in enumerate(content["annotations"]):
+            try:
+                yield _pyskl_sequence(path, number, entry)
+            except SkeletonFormatError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+
+    return sequences(), named
 
 
 def _pyskl_sequence(path: Path, number: int, entry: Any) -> SkeletonSequence:

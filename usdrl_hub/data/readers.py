@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +45,10 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
 
 
 def iter_skeletons(
-    path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: str | None = None
+    path: str | os.PathLike,
+    layout: LayoutLike = "ntu25",
+    axes: str | None = None,
+    on_error: Callable[[SkeletonFormatError], None] | None = None,
 ) -> Iterator[SkeletonSequence]:
     """Yield every recording in a file: one, or all of a data set (``.npz`` or pyskl ``.pkl``).
 
@@ -53,6 +56,7 @@ def iter_skeletons(
         path: See `read_skeleton`.
         layout: See `read_skeleton`.
         axes: See `read_skeleton`.
+        on_error: Called with the error of a sequence of a data set, which is then left out; None raises it.
 
     Raises:
         SkeletonFormatError: See `read_skeleton`.
@@ -69,7 +73,7 @@ def iter_skeletons(
     elif path.suffix == ".npz":
         arrays = load_npz(path)
         if "offsets" in arrays:
-            yield from SkeletonDataset.from_arrays(arrays, str(path))
+            yield from SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error)
             return
         key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
         if len(arrays) > 1 and key != "keypoints":
@@ -79,7 +83,7 @@ def iter_skeletons(
             )
         yield _from_array(arrays[key], layout, axes, path)
     elif path.suffix == ".pkl":
-        yield from read_pyskl(path)[0]
+        yield from read_pyskl(path, on_error)[0]
     elif path.suffix == ".json":
         yield read_pose_json(path, layout)
     elif path.suffix == ".csv":
@@ -102,5 +106,9 @@ def _load_npy(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except Exception as error:
         # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
-        reason = "it holds Python objects, which are never loaded" if "pickle" in str(error).lower() else "it is cut"
+        with open(path, "rb") as file:
+            known = file.read(6) == b"\x93NUMPY"
+        reason = "it is cut" if known else "it is something else"
+        if known and "Object arrays" in str(error):
+            reason = "it holds Python objects, which are never loaded"
         raise SkeletonFormatError(f"{path}: cannot be read as a NumPy array: {reason}") from None

@@ -8,12 +8,15 @@ are not in it and are the caller's to name.
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from ..configuration_usdrl import USDRLConfig
 from ..files import new_file
@@ -102,24 +105,47 @@ def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # torch does not compare the checksums.
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"zip: record {damaged} is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises whatever its readers meet: zip, pickle, end of file, missing records.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Unsupported" in str(error) or "nsafe" in str(error):
+        text = " ".join(str(error).split())
+        if any(word in text for word in ("weights_only", "Unsupported", "nsafe")):
             reason = "it holds Python objects other than tensors, which are never run"
-        elif "zip" in str(error) or "central directory" in str(error):
-            reason = "it is cut or not a checkpoint"
+        elif isinstance(error, RuntimeError | pickle.UnpicklingError) and text and "zip" not in text:
+            reason = text[:200]
+        else:
+            reason = "it is cut or damaged, or something else"
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from None
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path}: there is no 'state_dict' in it")
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path}: entry {key!r} of 'state_dict' is not a tensor")
-        tensors[key.removeprefix("module.")] = value
+        name = key.removeprefix("module.")
+        if name in tensors:
+            raise CheckpointError(f"{path}: tensor '{name}' is there twice, with and without 'module.'")
+        tensors[name] = _plain(value, name, path)
     return tensors
+
+
+def _plain(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+    """The tensor, if it is an ordinary one in memory: floating, or an integer counter of batches."""
+    counter = name.endswith("num_batches_tracked")
+    ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    kinds = (torch.int64, torch.int32) if counter else (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    # A stride of 0 makes a few bytes stand for any number of them.
+    if not ordinary or tensor.dtype not in kinds or tensor.numel() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: tensor '{name}' is {tensor.dtype}, {tensor.layout}, which no release writes")
+    if not counter and not torch.isfinite(tensor.float()).all():
+        raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
+    return tensor
 
 
 def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **choices: Any) -> USDRLConfig:
@@ -182,8 +208,8 @@ def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **ch
             intermediate_size=shape(first_linear, 2)[0],
             **choices,
         )
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from None
+    except (ValueError, StrictDataclassError) as error:
+        raise CheckpointError(f"{where}: {' '.join(str(error).split())}") from None
 
 
 def convert_checkpoint(path: str | os.PathLike, task: str = "recognition", **choices: Any) -> USDRLPreTrainedModel:
@@ -243,8 +269,6 @@ def _rename(
             raise CheckpointError(
                 f"{where}: tensor '{theirs}' has shape {tuple(tensor.shape)}, expected {tuple(expected[ours])}"
             )
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{where}: tensor '{theirs}' holds NaN or infinity")
         if ours in converted and not torch.equal(converted[ours], tensor):
             raise CheckpointError(f"{where}: '{theirs}' differs from the attention that it shares with the CA branch")
         converted[ours] = tensor
@@ -261,7 +285,12 @@ def _check_sinusoid(state: dict[str, torch.Tensor], position: USDRLSinusoidPosit
     if stored is None:
         return
     table = position.table()
-    if stored.ndim != 3 or stored.shape[1] < table.shape[1] or stored.shape[2] != table.shape[2]:
+    if (
+        stored.ndim != 3
+        or stored.shape[0] != 1
+        or stored.shape[1] < table.shape[1]
+        or stored.shape[2] != table.shape[2]
+    ):
         raise CheckpointError(f"{where}: tensor 'backbone.tpe.pe' has shape {tuple(stored.shape)}")
     if not torch.allclose(stored[:, : table.shape[1]].float(), table, atol=1e-4):
         raise CheckpointError(f"{where}: 'backbone.tpe.pe' is not the sinusoid that every known checkpoint has")

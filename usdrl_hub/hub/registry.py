@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_session, is_offline_mode
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from ..configuration_usdrl import USDRLConfig, bundled_checkpoint
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -110,11 +108,11 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         CheckpointLoadError: If the package ships none of that name.
     """
-    folder = bundled_checkpoint(name)
-    if folder == name:
+    folder = _CHECKPOINTS / name.replace("/", "--")
+    if name.count("/") != 1 or ".." in name or not folder.is_dir():
         shipped = ", ".join(info.name for info in list_checkpoints())
         raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package; there are: {shipped}")
-    return Path(folder)
+    return folder
 
 
 def list_checkpoints() -> list[CheckpointInfo]:
@@ -159,31 +157,44 @@ def load_config(name: str | os.PathLike) -> USDRLConfig:
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
     """
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the folder")
     return _load(USDRLConfig, name)
 
 
-def load_checkpoint(
-    name: str | os.PathLike, whole: bool = False, **kwargs: Any
-) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
-    """Load a model and its feature extractor by name or folder.
+def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
+    """Load a model by name or folder, with its head or projectors.
 
     Args:
         name: A name that ships in the package, a folder, or a repository on the hub.
-        whole: Load the class that the checkpoint was saved from, with its head or projectors; else the encoder.
         **kwargs: Passed to the model's `from_pretrained`.
 
     Returns:
-        The model in eval mode and its feature extractor.
+        The model, of the class it was saved from, in eval mode.
 
     Raises:
         CheckpointLoadError: If there is no such checkpoint, a file of it is damaged, or weights are missing.
     """
-    loader = model_class(load_config(name)) if whole else USDRLModel
-    model, report = _load(loader, name, output_loading_info=True, **kwargs)
+    loader = model_class(load_config(name))
+    model, report = _load(loader, name, output_loading_info=True, use_safetensors=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointLoadError(f"model '{name}': tensor '{missing[0]}' is missing from its weights")
-    return model.eval(), _load(USDRLFeatureExtractor, name)
+    return model.eval()
+
+
+def load_feature_extractor(name: str | os.PathLike) -> USDRLFeatureExtractor:
+    """Load a checkpoint's feature extractor, or the one that follows from its configuration where it has none.
+
+    Raises:
+        CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
+    """
+    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
+        try:
+            return USDRLFeatureExtractor.from_model_config(load_config(name))
+        except ValueError as error:
+            raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
+    return _load(USDRLFeatureExtractor, name)
 
 
 def _load(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
@@ -197,8 +208,11 @@ def _load(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
         kwargs["local_files_only"] = True
     try:
         return loader.from_pretrained(name, **kwargs)
-    except (OSError, SafetensorError, StrictDataclassError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:
+        # A damaged file fails in any way that JSON, safetensors and transformers have.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "ignore_mismatched_sizes" in reason:
+            reason = "the shapes of its weights are not those that its config.json describes"
         if local:
             raise CheckpointLoadError(f"model '{name}' cannot be loaded: {reason[:300]}") from error
         where = "the hub is not reachable" if "local_files_only" in kwargs else f"the hub answered: {reason[:200]}"

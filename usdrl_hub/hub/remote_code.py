@@ -33,13 +33,15 @@ def add_remote_code(folder: str | Path) -> None:
     """Copy the code into a saved checkpoint and name all classes in its configurations.
 
     Args:
-        folder: A folder with ``config.json`` and ``preprocessor_config.json``.
+        folder: A folder with ``config.json`` and perhaps ``preprocessor_config.json``.
     """
     folder = Path(folder)
     for name in CODE_FILES:
         shutil.copyfile(_PACKAGE / name, folder / name)
     for name, auto_map in (("config.json", _MODEL_MAP), ("preprocessor_config.json", _EXTRACTOR_MAP)):
         path = folder / name
+        if not path.is_file():
+            continue
         config: dict[str, Any] = json.loads(path.read_text())
         config["auto_map"] = auto_map
         with new_file(path) as partial:

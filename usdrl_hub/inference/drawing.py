@@ -15,7 +15,9 @@ _LEFT, _RIGHT, _MIDDLE = "#d1495b", "#00798c", "#4a4e69"
 def draw_clip(
     clip: np.ndarray, layout: LayoutLike, title: str, path: str | os.PathLike, num_pictures: int = 8
 ) -> None:
-    """Draw frames of a clip side by side, seen from the front: the body's left red, its right blue.
+    """Draw frames of a clip side by side, the body's left red and its right blue.
+
+    A normalised body has its right at +x, so it is seen from behind, as one sees oneself in a mirror.
 
     Args:
         clip: Keypoints ``(T, M, V, C)``, y up where C is 3 and y down where it is 2; zero joints are left out.

@@ -131,7 +131,7 @@ def _embed_frames(
 
     def windows() -> Iterator[tuple[SkeletonSequence, int, SkeletonSequence, bool]]:
         for sequence in sequences:
-            pieces = list(sequence.windows(size, max(size // 2, 1)))
+            pieces = list(extractor.choose_persons(sequence).windows(size, max(size // 2, 1)))
             for number, (start, window) in enumerate(pieces):
                 yield sequence, start, window, number == len(pieces) - 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,9 +13,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from ..data.dataset import SkeletonDataset
 from ..data.readers import SUFFIXES, iter_skeletons
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.registry import load_checkpoint
+from ..hub.registry import load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
@@ -44,6 +46,8 @@ def iter_sequences(
 ) -> Iterator[SkeletonSequence]:
     """Yield the sequences of files, folders, sequences and arrays, one after another.
 
+    A recording in a folder is named by its path below the folder, without the ending.
+
     Args:
         inputs: One of these, or an iterable of them.
         layout: Layout of arrays that come without one.
@@ -53,6 +57,9 @@ def iter_sequences(
     Raises:
         SkeletonFormatError: See `read_skeleton`.
     """
+    if isinstance(inputs, SkeletonDataset):
+        yield from inputs.iterate(on_error)
+        return
     single = isinstance(inputs, str | os.PathLike | SkeletonSequence | np.ndarray | torch.Tensor)
     for number, item in enumerate([inputs] if single else inputs):
         try:
@@ -60,9 +67,9 @@ def iter_sequences(
                 yield item
             elif isinstance(item, str | os.PathLike):
                 for file in list_files(item):
-                    yield from _read(file, layout, axes, on_error)
+                    yield from _read(file, Path(item), layout, axes, on_error)
             else:
-                array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else item
+                array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
                 yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}")
         except SkeletonFormatError as error:
             if on_error is None:
@@ -71,10 +78,13 @@ def iter_sequences(
 
 
 def _read(
-    file: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None
+    file: Path, given: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None
 ) -> Iterator[SkeletonSequence]:
     try:
-        yield from iter_skeletons(file, layout, axes)
+        for sequence in iter_skeletons(file, layout, axes, on_error):
+            if file != given and sequence.name == file.stem:
+                sequence = replace(sequence, name=file.relative_to(given).with_suffix("").as_posix())
+            yield sequence
     except SkeletonFormatError as error:
         if on_error is None:
             raise
@@ -102,7 +112,9 @@ def checked(
         try:
             yield extractor.prepare(sequence)
         except ValueError as error:
-            wrapped = SkeletonFormatError(str(error))
+            message = str(error)
+            named = message if sequence.name in message else f"{sequence.name}: {message}"
+            wrapped = SkeletonFormatError(named)
             if on_error is None:
                 raise wrapped from error
             on_error(wrapped)
@@ -133,8 +145,9 @@ def ready_model(
     dtype = _floating(dtype)
     if not isinstance(model, USDRLPreTrainedModel):
         place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        loaded, own = load_checkpoint(model, whole=whole, dtype=dtype or torch.float32)
-        return loaded.to(place), feature_extractor or own  # type: ignore[arg-type]
+        loaded = load_model(model, dtype=dtype or torch.float32)
+        loaded = loaded if whole else cast(USDRLPreTrainedModel, loaded.base_model)
+        return loaded.to(place), feature_extractor or load_feature_extractor(model)  # type: ignore[arg-type]
     wanted = model if whole else cast(USDRLPreTrainedModel, model.base_model)
     place = model.device if device is None else _device(device)
     dtype = dtype or model.dtype
@@ -155,7 +168,9 @@ def _floating(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def _device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
+        if found.type == "meta":
+            raise RuntimeError("the meta device computes nothing")
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device '{device}' is not available here: use cpu, or a device that torch sees") from None
     return found

@@ -19,7 +19,7 @@ from ..data.dataset import ClipDataset, SkeletonDataset
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.registry import load_checkpoint, load_config, model_class
+from ..hub.registry import load_config, load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
@@ -32,6 +32,7 @@ def finetune(
     output_dir: str | os.PathLike,
     model: str | os.PathLike | None = "usdrl/tiny-uiprmd",
     config: Mapping[str, Any] | None = None,
+    normalization: str | None = None,
     linear_probe: bool = False,
     epochs: float = 40,
     learning_rate: float = 1e-3,
@@ -53,6 +54,7 @@ def finetune(
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
         config: Fields of `USDRLConfig` for a model from random weights.
+        normalization: That of the feature extractor of a model from random weights; the layout's default where None.
         linear_probe: Train the linear layer only, with the encoder frozen and in eval mode.
         epochs: Passes over the training part.
         learning_rate: Largest learning rate.
@@ -73,17 +75,20 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
-    if epochs <= 0 or learning_rate <= 0 or batch_size < 1:
-        raise ValueError("epochs, learning_rate and batch_size must be positive")
+    if not (0 < epochs < 1e6 and 0 < learning_rate < 1e6 and batch_size >= 1):
+        raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
     with new_folder(output_dir) as folder, tempfile.TemporaryDirectory() as scratch:
         dataset = SkeletonDataset.open(data)
         labels = dataset.column("labels")
-        if labels is None:
+        if labels is None or not (labels >= 0).any():
             raise ValueError(f"{data}: it has no 'labels' to train on")
         dataset = dataset.select(labels >= 0).usable()
         train, test, split = default_split(dataset)
         set_seed(seed)
-        classifier, extractor = _model(model, config or {}, dataset)
+        classifier, extractor = _model(model, config or {}, dataset, normalization)
+        # What cannot be read is told before the training, not after it.
+        for sequence in (*train, *test):
+            extractor.prepare(sequence)
         augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if mirror else None)
         steps = -(-len(train) // batch_size) * epochs
         trainer = USDRLTrainer(
@@ -130,7 +135,7 @@ def finetune(
 
 
 def _model(
-    name: str | os.PathLike | None, fields: Mapping[str, Any], dataset: SkeletonDataset
+    name: str | os.PathLike | None, fields: Mapping[str, Any], dataset: SkeletonDataset, normalization: str | None
 ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor]:
     """The model to train and its feature extractor, with the data set's classes."""
     id2label = dict(enumerate(dataset.class_names))
@@ -138,18 +143,19 @@ def _model(
         layout = fields.get("layout", dataset.layout.to_config())
         given = {"num_persons": dataset.frames.shape[1], "num_joints": dataset.layout.num_joints} | dict(fields)
         config = USDRLConfig(**(given | {"layout": layout, "id2label": id2label}))
-        extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None)
+        extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None, normalization=normalization)
         return USDRLForActionRecognition(config), extractor
+    if normalization is not None:
+        fields = {**fields, "normalization": normalization}
     if fields:
         raise ValueError(f"'{next(iter(fields))}' is a choice for a model from random weights; '{name}' has its own")
     config = load_config(name)
-    keep_head = model_class(config) is USDRLForActionRecognition and config.id2label == id2label
-    loaded, extractor = load_checkpoint(name, whole=keep_head, dtype=torch.float32)
-    if isinstance(loaded, USDRLForActionRecognition):
+    loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)
+    if isinstance(loaded, USDRLForActionRecognition) and config.id2label == id2label:
         return loaded, extractor
     config.id2label, config.label2id = id2label, {label: number for number, label in id2label.items()}
     classifier = USDRLForActionRecognition(config)
-    classifier.usdrl.load_state_dict(loaded.state_dict())
+    classifier.usdrl.load_state_dict(loaded.base_model.state_dict())
     return classifier, extractor
 
 
