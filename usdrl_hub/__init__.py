@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from .configuration_usdrl import USDRLConfig
-from .data import ClipDataset, SkeletonDataset, iter_skeletons, read_skeleton
+from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, read_skeleton
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
 from .inference import extract_embeddings, iter_predictions
@@ -32,6 +32,7 @@ __all__ = [
     "SkeletonDataset",
     "SkeletonFormatError",
     "SkeletonSequence",
+    "SkeletonStore",
     "USDRLConfig",
     "USDRLFeatureExtractor",
     "USDRLForActionDetection",

@@ -21,6 +21,7 @@ from numpy.lib import format as npy_format
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from .data.prepare import prepare as prepare_store
 from .data.samples import load_samples, sample_path
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .files import new_file, new_folder
@@ -284,6 +285,32 @@ def convert(
     origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
     print(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
     print(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+
+
+@app.command()
+def prepare(
+    kind: Annotated[str, typer.Argument(help="ntu60, ntu120, uav, folder (class/recording) or file (.npz, .pkl).")],
+    raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of array files.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, where the files do not say.")] = None,
+    persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
+    int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+) -> None:
+    """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
+
+    A run that was stopped goes on where it was when it is repeated.
+    """
+    store, report = prepare_store(kind, raw, output_dir, ignore, layout, fps, persons, int16, workers, progress=True)
+    print(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
+    for reason, count in report["skipped"].items():
+        print(f"  left out: {count} ({reason})")
+    errors = _Errors()
+    for file, problem in report["problems"].items():
+        errors(SkeletonFormatError(problem if file in problem else f"{file}: {problem}"))
+    errors.finish()
 
 
 @app.command("list")

@@ -2,5 +2,6 @@
 
 from .dataset import ClipDataset, SkeletonDataset
 from .readers import iter_skeletons, read_skeleton
+from .store import SkeletonStore
 
-__all__ = ["ClipDataset", "SkeletonDataset", "iter_skeletons", "read_skeleton"]
+__all__ = ["ClipDataset", "SkeletonDataset", "SkeletonStore", "iter_skeletons", "read_skeleton"]

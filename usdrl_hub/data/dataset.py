@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .store import SkeletonStore
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -77,12 +79,14 @@ class SkeletonDataset(Sequence):
     source: str = "data set"
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> SkeletonDataset:
-        """Load a data set.
+    def open(cls, path: str | os.PathLike) -> SkeletonDataset | SkeletonStore:
+        """Open a data set: an ``.npz`` file, which is loaded, or the folder of a `SkeletonStore`, which stays on disk.
 
         Raises:
-            SkeletonFormatError: If the file is missing, cut, or its arrays do not fit together.
+            SkeletonFormatError: If it is missing, cut, or its arrays do not fit together.
         """
+        if Path(path).is_dir():
+            return SkeletonStore.open(path)
         return cls.from_arrays(load_npz(path), str(path))
 
     @classmethod
@@ -172,6 +176,11 @@ class SkeletonDataset(Sequence):
         return np.diff(self.offsets)[self.selection]
 
     @property
+    def max_persons(self) -> int:
+        """Most people that a sequence has."""
+        return self.frames.shape[1]
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes, or ``class 0`` and so on where the file has none."""
         if "class_names" in self.fields and len(self.fields["class_names"]):
@@ -241,6 +250,10 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
     return layout, order
 
 
+# A data set in memory or on disk; both have what training and scoring ask of one.
+LabelledData: TypeAlias = SkeletonDataset | SkeletonStore
+
+
 class ClipDataset(torch.utils.data.Dataset):
     """Clips of labelled sequences, as `transformers.Trainer` and a `DataLoader` take them.
 
@@ -250,14 +263,14 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        sequences: Sequence[SkeletonSequence],
+        sequences: Sequence[SkeletonSequence] | SkeletonStore,
         feature_extractor: USDRLFeatureExtractor,
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         """Wrap sequences that all have labels.
 
         Args:
-            sequences: A `SkeletonDataset` or a list.
+            sequences: A `SkeletonDataset`, a `SkeletonStore` or a list.
             feature_extractor: The model's.
             augment: Changes each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
         """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..sequence import SkeletonFormatError
-from .dataset import SkeletonDataset
+from .dataset import LabelledData
 from .text import NTU
 
 _NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38})
@@ -127,7 +127,7 @@ def draw_exemplars(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def default_split(dataset: SkeletonDataset, fold: int = 0) -> tuple[SkeletonDataset, SkeletonDataset, str]:
+def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, LabelledData, str]:
     """Split a data set by its own protocol.
 
     The file's `split_test` where it has one (sequences in `split_test_leaked`, copies of training ones, are left out

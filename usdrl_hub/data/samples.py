@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import new_file
-from .dataset import SkeletonDataset
+from .dataset import SkeletonDataset, load_npz
 
 _TERMS = (
     "UI-PRMD (University of Idaho Physical Rehabilitation Movements Data, Vicon part), Open Data Commons Public "
@@ -31,7 +31,7 @@ def sample_path() -> Path:
 
 def load_samples() -> SkeletonDataset:
     """The clips of `sample_path`."""
-    return SkeletonDataset.open(sample_path())
+    return SkeletonDataset.from_arrays(load_npz(sample_path()), str(sample_path()))
 
 
 def write_samples(source: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -41,7 +41,7 @@ def write_samples(source: str | os.PathLike, path: str | os.PathLike) -> None:
         source: The whole data set in the ``.npz`` form of `SkeletonDataset`.
         path: File to write.
     """
-    dataset = SkeletonDataset.open(source)
+    dataset = SkeletonDataset.from_arrays(load_npz(source), str(source))
     names, subjects = dataset.fields["names"], dataset.fields["subjects"]
     chosen = np.array([_REPETITION in str(name) for name in names]) & (subjects % 2 == 0)
     part = dataset.select(chosen)

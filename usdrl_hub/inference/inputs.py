@@ -15,6 +15,7 @@ import torch
 
 from ..data.dataset import SkeletonDataset
 from ..data.readers import SUFFIXES, iter_skeletons
+from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.registry import load_feature_extractor, load_model
 from ..layouts import LayoutLike
@@ -33,7 +34,7 @@ def list_files(path: str | os.PathLike) -> list[Path]:
         SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not path.is_dir() or is_store(path):
         return [path]
     files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     if not files:
@@ -57,7 +58,7 @@ def iter_sequences(
     Raises:
         SkeletonFormatError: See `read_skeleton`.
     """
-    if isinstance(inputs, SkeletonDataset):
+    if isinstance(inputs, SkeletonDataset | SkeletonStore):
         yield from inputs.iterate(on_error)
         return
     single = isinstance(inputs, str | os.PathLike | SkeletonSequence | np.ndarray | torch.Tensor)
@@ -65,6 +66,8 @@ def iter_sequences(
         try:
             if isinstance(item, SkeletonSequence):
                 yield item
+            elif isinstance(item, str | os.PathLike) and is_store(item):
+                yield from SkeletonStore.open(item)
             elif isinstance(item, str | os.PathLike):
                 for file in list_files(item):
                     yield from _read(file, Path(item), layout, axes, on_error)

@@ -15,7 +15,7 @@ from transformers import TrainingArguments, set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
-from ..data.dataset import ClipDataset, SkeletonDataset
+from ..data.dataset import ClipDataset, LabelledData, SkeletonDataset
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
@@ -49,7 +49,8 @@ def finetune(
     changed at random by `ClipAugmentation`.
 
     Args:
-        data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`.
+        data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
+            folder of a `SkeletonStore`.
         output_dir: Folder to make: weights, configuration, feature extractor and ``metrics.json``.
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
@@ -135,13 +136,16 @@ def finetune(
 
 
 def _model(
-    name: str | os.PathLike | None, fields: Mapping[str, Any], dataset: SkeletonDataset, normalization: str | None
+    name: str | os.PathLike | None,
+    fields: Mapping[str, Any],
+    dataset: LabelledData,
+    normalization: str | None,
 ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor]:
     """The model to train and its feature extractor, with the data set's classes."""
     id2label = dict(enumerate(dataset.class_names))
     if name is None:
         layout = fields.get("layout", dataset.layout.to_config())
-        given = {"num_persons": dataset.frames.shape[1], "num_joints": dataset.layout.num_joints} | dict(fields)
+        given = {"num_persons": dataset.max_persons, "num_joints": dataset.layout.num_joints} | dict(fields)
         config = USDRLConfig(**(given | {"layout": layout, "id2label": id2label}))
         extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None, normalization=normalization)
         return USDRLForActionRecognition(config), extractor
@@ -159,9 +163,7 @@ def _model(
     return classifier, extractor
 
 
-def nearest_neighbour_baselines(
-    train: SkeletonDataset, test: SkeletonDataset, num_frames: int = 64
-) -> dict[str, float]:
+def nearest_neighbour_baselines(train: LabelledData, test: LabelledData, num_frames: int = 64) -> dict[str, float]:
     """Accuracy of the nearest training clip by joint coordinates, without any model.
 
     Args:

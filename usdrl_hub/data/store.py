@@ -1,0 +1,349 @@
+"""The prepared form of a data set on disk: ragged, sliceable, without pickles, and never half-written.
+
+A store is a folder of safetensors files. ``store.json`` holds what all sequences share (layout, coordinates, units, up
+axis, class names, shards, content hash); ``index.safetensors`` one number per sequence of everything else (shard,
+place, frames, persons, label, subject, camera, setup, fps, scale) and the names; ``frames-NNNNN.safetensors`` the
+coordinates, end to end: float32, or int16 with one scale per sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ..files import new_file
+from ..layouts import Layout, get_layout
+from ..sequence import SkeletonFormatError, SkeletonSequence
+
+_FORMAT = "usdrl-skeletons-1"
+_NONE = -1
+_COLUMNS = ("shard", "start", "frames", "persons", "label", "subject", "camera", "setup")
+
+
+def is_store(path: str | os.PathLike) -> bool:
+    """Whether a finished store lies at `path`."""
+    return (Path(path) / "store.json").is_file()
+
+
+@dataclass(frozen=True, eq=False)
+class SkeletonStore:
+    """The sequences of a store; indexing reads one from disk, so memory does not grow with their number.
+
+    It has the attributes and methods of `SkeletonDataset` that training and scoring use.
+
+    Attributes:
+        path: The folder.
+        header: Content of ``store.json``.
+        index: Arrays of one entry per sequence of the whole store.
+        selection: Which sequences of it this is.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    index: dict[str, np.ndarray]
+    selection: np.ndarray
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> SkeletonStore:
+        """Open a store; the frames stay on disk.
+
+        Raises:
+            SkeletonFormatError: If there is none, or a file of it is missing or cut.
+        """
+        path = Path(path)
+        try:
+            header = json.loads((path / "store.json").read_text())
+            index = load_file(path / "index.safetensors")
+            shards = [(path / shard["file"]).stat().st_size == shard["bytes"] for shard in header["shards"]]
+            complete = header["format"] == _FORMAT and all(shards) and all(key in index for key in _COLUMNS)
+        except Exception:
+            # JSON, safetensors and the file system fail in their own ways; each means that the store is not whole.
+            complete = False
+        if not complete:
+            raise SkeletonFormatError(f"{path}: no whole store lies there: make one with 'usdrl prepare'")
+        return cls(path, header, index, np.arange(len(index["shard"])))
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.selection)
+
+    def __getitem__(self, place):
+        """Read one sequence; for a slice, the store of those sequences."""
+        if isinstance(place, slice):
+            return replace(self, selection=self.selection[place])
+        number = int(self.selection[place])
+        entry = {key: int(self.index[key][number]) for key in _COLUMNS}
+        shape = (entry["frames"], entry["persons"], self.header["joints"], self.header["channels"])
+        dtype = np.dtype(self.header["dtype"])
+        shard = self.header["shards"][entry["shard"]]
+        count = int(np.prod(shape))
+        values = np.fromfile(
+            self.path / shard["file"], dtype, count, offset=shard["offset"] + entry["start"] * dtype.itemsize
+        )
+        if dtype == np.int16:
+            values = values * self.index["scale"][number]
+        fps = float(self.index["fps"][number])
+        label, subject, camera, setup = (
+            None if entry[key] == _NONE else entry[key] for key in ("label", "subject", "camera", "setup")
+        )
+        image = self.index["image_shape"][number]
+        return SkeletonSequence(
+            values.reshape(shape),
+            layout=get_layout(self.header["layout"]),
+            fps=None if np.isnan(fps) else fps,
+            name=self.name(number),
+            up=self.header["up"],
+            units=self.header["units"],
+            coordinates=self.header["coordinates"],
+            image_shape=None if np.isnan(image).any() else (float(image[0]), float(image[1])),
+            label=label,
+            subject=subject,
+            camera=camera,
+            setup=setup,
+        )
+
+    def __iter__(self) -> Iterator[SkeletonSequence]:
+        """Read the sequences in order."""
+        return self.iterate()
+
+    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
+        """Read the sequences in order; what is in a store can be read, so `on_error` is never called."""
+        return (self[place] for place in range(len(self)))
+
+    def name(self, number: int) -> str:
+        """Name of a sequence by its number in the whole store."""
+        ends = self.index["name_ends"]
+        start = int(ends[number - 1]) if number else 0
+        return bytes(self.index["names"][start : int(ends[number])]).decode("utf-8")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the selected sequences."""
+        return [self.name(int(number)) for number in self.selection]
+
+    def column(self, key: str) -> np.ndarray | None:
+        """Numbers of the selected sequences: ``labels``, ``subjects``, ``cameras`` or ``setups``; None if unknown."""
+        if key.removesuffix("s") not in ("label", "subject", "camera", "setup"):
+            return None
+        values = self.index[key.removesuffix("s")][self.selection]
+        return None if (values == _NONE).all() else values
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each selected sequence."""
+        return self.index["frames"][self.selection]
+
+    @property
+    def layout(self) -> Layout:
+        """Joint layout of all sequences."""
+        return replace(get_layout(self.header["layout"]), coordinates=self.header["coordinates"])
+
+    @property
+    def max_persons(self) -> int:
+        """Most people that a sequence has."""
+        return int(self.index["persons"].max())
+
+    def usable(self) -> SkeletonStore:
+        """All: a store holds no sequence in which nobody is seen."""
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
+        names = list(self.header["class_names"])
+        labels = self.index["label"]
+        return names or [f"class {number}" for number in range(int(labels.max(initial=-1)) + 1)]
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the frames and the index: the same data give the same hash."""
+        return self.header["sha256"]
+
+    def select(self, mask: np.ndarray) -> SkeletonStore:
+        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
+        return replace(self, selection=self.selection[np.asarray(mask, dtype=bool)])
+
+
+class StoreWriter:
+    """Writes a store part by part into ``.NAME.partial`` beside it; finished parts survive a kill.
+
+    A part is a shard of frames with its piece of the index and the names of the sources that went into it, and counts
+    once its last file, written under a temporary name and renamed, is there. The whole folder is renamed at the end.
+    """
+
+    def __init__(self, path: str | os.PathLike, settings: dict[str, Any], dtype: str = "float32"):
+        """Begin a store, or go on with one that was begun with the same settings.
+
+        Args:
+            path: The store to make.
+            settings: What makes this store; a partial one that was begun otherwise is thrown away.
+            dtype: "float32" or "int16".
+
+        Raises:
+            ValueError: If something lies at `path` already, or the type is another.
+        """
+        self.path = Path(path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"{self.path}: it exists already and is not an empty folder: name a new one")
+        if dtype not in ("float32", "int16"):
+            raise ValueError(f"a store holds float32 or int16, not {dtype!r}")
+        self.dtype = np.dtype(dtype)
+        self.partial = self.path.with_name(f".{self.path.name}.partial")
+        self.settings = json.dumps({**settings, "dtype": dtype, "format": _FORMAT}, sort_keys=True, default=str)
+        stamp = self.partial / "settings.json"
+        if self.partial.exists() and (not stamp.is_file() or stamp.read_text() != self.settings):
+            shutil.rmtree(self.partial)
+        if not self.partial.exists():
+            self.partial.mkdir(parents=True)
+            with new_file(stamp) as file:
+                file.write_text(self.settings)
+        self.parts = [json.loads(file.read_text()) for file in sorted(self.partial.glob("part-*.json"))]
+
+    @property
+    def finished_sources(self) -> set[str]:
+        """Sources that a finished part holds or has refused."""
+        return {source for part in self.parts for source in part["sources"]}
+
+    def write_part(
+        self, sequences: Sequence[SkeletonSequence], report: dict[str, Any], sources: Iterable[str]
+    ) -> None:
+        """Write one part.
+
+        Args:
+            sequences: All of one layout and kind of coordinates; may be empty.
+            report: Anything JSON can hold, kept in the part.
+            sources: Names of the inputs that are done with this part.
+
+        Raises:
+            SkeletonFormatError: If a sequence differs in kind from the others, or is too large for int16.
+        """
+        number = len(self.parts)
+        kind = _kind(sequences[0]) if sequences else None
+        for sequence in sequences:
+            self.check(sequence, sequences[0])
+        part: dict[str, Any] = {"kind": kind, "report": report, "sources": sorted(sources), "count": len(sequences)}
+        if sequences:
+            scales = np.array([self._scale(sequence) for sequence in sequences], dtype=np.float32)
+            flat = [self._encode(sequence, scale) for sequence, scale in zip(sequences, scales, strict=True)]
+            frames = np.concatenate(flat)
+            index = _index(sequences, number, [len(values) for values in flat], scales)
+            for name, content in (("frames", {"frames": frames}), ("index", index)):
+                with new_file(self.partial / f"{name}-{number:05d}.safetensors") as file:
+                    save_file(content, file)
+            part["sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
+        with new_file(self.partial / f"part-{number:05d}.json") as file:
+            file.write_text(json.dumps(part))
+        self.parts.append(part)
+
+    def check(self, sequence: SkeletonSequence, first: SkeletonSequence | None = None) -> None:
+        """Refuse a sequence that cannot stand beside those of earlier parts, or beside `first`.
+
+        Raises:
+            SkeletonFormatError: If its layout, coordinates or units are others, or it is too large for int16.
+        """
+        held = _kind(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
+        if held is not None and _kind(sequence) != held:
+            raise SkeletonFormatError(f"{sequence.name}: it is {_kind(sequence)}, but the store holds {held}")
+        if self.dtype == np.int16 and float(np.abs(sequence.keypoints).max()) > _most_int16(sequence):
+            raise SkeletonFormatError(
+                f"{sequence.name}: coordinates beyond {_most_int16(sequence):.1f} {sequence.units} would be off by "
+                "more than 0.1 mm in int16: make the store of float32"
+            )
+
+    def _scale(self, sequence: SkeletonSequence) -> float:
+        return float(np.abs(sequence.keypoints).max()) / 32767 if self.dtype == np.int16 else 1.0
+
+    def _encode(self, sequence: SkeletonSequence, scale: float) -> np.ndarray:
+        values = sequence.keypoints.ravel()
+        return np.round(values / scale).astype(np.int16) if self.dtype == np.int16 else values
+
+    def finish(self, class_names: Sequence[str] = ()) -> SkeletonStore:
+        """Join the parts and put the store in its place.
+
+        Raises:
+            SkeletonFormatError: If no part holds a sequence.
+        """
+        filled = [number for number, part in enumerate(self.parts) if part["count"]]
+        if not filled:
+            raise SkeletonFormatError(f"{self.path}: no sequence could be read, so no store is made")
+        pieces = [load_file(self.partial / f"index-{number:05d}.safetensors") for number in filled]
+        index = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        index["name_ends"] = np.cumsum(np.concatenate([np.diff(piece["name_ends"], prepend=0) for piece in pieces]))
+        index["shard"] = np.repeat(np.arange(len(filled)), [len(piece["shard"]) for piece in pieces])
+        digest = hashlib.sha256(self.parts[filled[0]]["kind"].encode())
+        for number in filled:
+            digest.update(self.parts[number]["sha256"].encode())
+        for key in sorted(index):
+            digest.update(key.encode() + np.ascontiguousarray(index[key]).tobytes())
+        header = {**json.loads(self.parts[filled[0]]["kind"]), "format": _FORMAT, "dtype": self.dtype.name}
+        header |= {"class_names": list(class_names), "sha256": digest.hexdigest(), "count": len(index["shard"])}
+        header["shards"] = [self._describe_shard(number) for number in filled]
+        with new_file(self.partial / "index.safetensors") as file:
+            save_file(index, file)
+        with new_file(self.partial / "store.json") as file:
+            file.write_text(json.dumps(header))
+        for pattern in ("index-*.safetensors", "part-*.json", "settings.json"):
+            for leftover in self.partial.glob(pattern):
+                leftover.unlink()
+        os.replace(self.partial, self.path)
+        return SkeletonStore.open(self.path)
+
+    def _describe_shard(self, number: int) -> dict[str, Any]:
+        file = self.partial / f"frames-{number:05d}.safetensors"
+        with open(file, "rb") as content:
+            header = int.from_bytes(content.read(8), "little")
+        return {"file": file.name, "offset": 8 + header, "bytes": file.stat().st_size}
+
+
+def _most_int16(sequence: SkeletonSequence) -> float:
+    """Largest coordinate that half a step of int16 puts at most 0.1 mm (of 2D: a hundredth of a pixel) off."""
+    step = 0.02 if sequence.coordinates != "3d" else {"m": 0.0002, "cm": 0.02, "mm": 0.2}[sequence.units]
+    return step * 32767
+
+
+def _kind(sequence: SkeletonSequence) -> str:
+    """What all sequences of a store share, as JSON."""
+    layout = get_layout(sequence.layout)
+    return json.dumps(
+        {
+            "layout": layout.to_config(),
+            "joints": layout.num_joints,
+            "channels": sequence.keypoints.shape[-1],
+            "coordinates": sequence.coordinates,
+            "units": sequence.units,
+            "up": sequence.up or layout.up,
+        },
+        sort_keys=True,
+    )
+
+
+def _index(
+    sequences: Sequence[SkeletonSequence], shard: int, sizes: Sequence[int], scales: np.ndarray
+) -> dict[str, np.ndarray]:
+    def numbers(key: str) -> np.ndarray:
+        values = (getattr(sequence, key) for sequence in sequences)
+        return np.array([value if isinstance(value, int | np.integer) else _NONE for value in values], dtype=np.int32)
+
+    names = [sequence.name.encode("utf-8") for sequence in sequences]
+    shapes = [sequence.image_shape or (np.nan, np.nan) for sequence in sequences]
+    return {
+        "shard": np.full(len(sequences), shard, dtype=np.int64),
+        "start": np.cumsum([0, *sizes[:-1]], dtype=np.int64),
+        "frames": np.array([sequence.num_frames for sequence in sequences], dtype=np.int32),
+        "persons": np.array([sequence.num_persons for sequence in sequences], dtype=np.int32),
+        **{key: numbers(key) for key in ("label", "subject", "camera", "setup")},
+        "fps": np.array([sequence.fps or np.nan for sequence in sequences], dtype=np.float32),
+        "image_shape": np.array(shapes, dtype=np.float32),
+        "scale": scales,
+        "names": np.frombuffer(b"".join(names), dtype=np.uint8),
+        "name_ends": np.cumsum([len(name) for name in names], dtype=np.int64),
+    }
