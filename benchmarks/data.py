@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
@@ -104,6 +105,8 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.set_num_threads(1)
+    # The generated bodies are random points, which the extractor rightly doubts.
+    logging.set_verbosity_error()
     sequences = make_sequences(arguments.count)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     batch = RaggedFrames(torch.from_numpy(np.concatenate(sequences)), lengths)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 # The release reads this many bodies of a frame, by their order in it.
 _MOST_BODIES = 4
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
+# Characters of a joint line that hold its three coordinates, in files as the data sets have them.
+_HEAD = 48
 
 
 @dataclass(frozen=True)
@@ -141,19 +145,19 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
 def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText) -> np.ndarray:
     """Coordinates ``(N, V, 3)`` of the bodies whose joint lines begin at `starts`."""
     rows = [line for start in starts for line in lines[start : start + form.joints]]
-    spaces = None if form.joint_fields is None else form.joint_fields - 1
-    # Only the three coordinates are read: splitting and converting all twelve fields takes four times as long.
-    try:
-        whole = all(spaces in (None, line.count(" ")) and "_" not in line for line in rows)
-        numbers = [float(field) for line in rows for field in line.split(None, 3)[:3]] if whole else []
-    except ValueError:
-        numbers = []
-    if len(numbers) != 3 * len(rows):
+    coordinates = None
+    # Only the three coordinates are converted, by NumPy's reader in C, from the part of a line that holds them.
+    heads = [line[:_HEAD] for line in rows]
+    if form.joint_fields is None or set(map(str.count, rows, repeat(" "))) == {form.joint_fields - 1}:
+        if min(map(str.count, heads, repeat(" "))) >= 3:
+            with suppress(ValueError):
+                coordinates = np.loadtxt(heads, usecols=(0, 1, 2), comments=None, ndmin=2)
+    if coordinates is None or coordinates.shape != (len(rows), 3):
         for start in starts:
             for line in range(start, start + form.joints):
                 _fields(path, lines, line, form.joint_fields, "a joint")
-        numbers = [float(field) for line in rows for field in line.split()[:3]]
-    coordinates = np.array(numbers).reshape(len(starts), form.joints, 3)
+        coordinates = np.array([[float(field) for field in line.split()[:3]] for line in rows])
+    coordinates = coordinates.reshape(len(starts), form.joints, 3)
     if not np.isfinite(coordinates).all():
         body, joint, _ = np.argwhere(~np.isfinite(coordinates))[0]
         raise SkeletonFormatError(f"{path}, line {starts[body] + joint + 1}: a coordinate is NaN or infinite")
@@ -168,8 +172,14 @@ def _fields(path: Path, lines: list[str], line: int, count: int | None, what: st
         raise SkeletonFormatError(f"{path}, line {line + 1}: {len(fields)} fields for {what}, expected {count}")
     if count is None and what == "a joint" and len(fields) < 3:
         raise SkeletonFormatError(f"{path}, line {line + 1}: {len(fields)} fields for {what}, expected 3 or more")
-    for field in fields:
-        _number(path, line, field)
+    try:
+        sum(map(float, fields))
+        plain = "_" not in lines[line]
+    except ValueError:
+        plain = False
+    if not plain:
+        for field in fields:
+            _number(path, line, field)
 
 
 def _number(path: Path, line: int, field: str) -> float:
