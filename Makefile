@@ -32,6 +32,7 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/store.py
 
 cards: $(VENV)/installed
 	$(BIN)/python -m usdrl_hub.hub.cards model_cards

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import statistics
 import sys
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
@@ -106,7 +106,7 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(1)
     # The generated bodies are random points, which the extractor rightly doubts.
-    logging.set_verbosity_error()
+    logging.getLogger("usdrl_hub").setLevel(logging.ERROR)
     sequences = make_sequences(arguments.count)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     batch = RaggedFrames(torch.from_numpy(np.concatenate(sequences)), lengths)
@@ -143,7 +143,7 @@ def main() -> None:
         rates = {who: arguments.count / value for who, value in seconds.items()}
         ratio = rates["ours"] / rates["release"] if "release" in rates else None
         table.append({"step": step, "sequences_per_second": rates, "ratio": ratio})
-        shown = f"{rates['release']:.1f} | {ratio:.0f}" if ratio else "not measured | "
+        shown = f"{rates['release']:.1f} | {ratio:.1f}" if ratio else "not measured | "
         print(f"| {step} | {rates['ours']:.0f} | {shown} |")
     record = {
         "table": table,

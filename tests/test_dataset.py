@@ -102,11 +102,21 @@ def test_the_files_own_split_comes_first_and_leaked_clips_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"subjects": None}, {"subjects": np.array(["a", "b", "c"])}, {"subjects": np.array([1, 3, 5])}]
+    "changes",
+    [{"subjects": None, "labels": None}, {"subjects": np.array([1, 3, 5])}, {"subjects": np.array([2, 4, 6])}],
 )
 def test_data_that_cannot_be_split_are_refused(changes):
     with pytest.raises(SkeletonFormatError, match="split"):
         default_split(SkeletonDataset.from_arrays(arrays(**changes), "x"))
+
+
+def test_data_without_numbered_people_are_split_too():
+    train, test, rule = default_split(SkeletonDataset.from_arrays(arrays(subjects=np.array(["b", "a", "c"])), "x"))
+    assert {s.subject for s in test} == {"b"} and {s.subject for s in train} == {"a", "c"}
+    assert "every second person" in rule
+    unknown = arrays(subjects=None, labels=np.array([0, 0, 0]))
+    train, test, rule = default_split(SkeletonDataset.from_arrays(unknown, "x"))
+    assert (len(train), len(test)) == (2, 1) and "random fifth" in rule
 
 
 def test_a_loaders_batch_is_its_items():

@@ -125,6 +125,8 @@ def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
     store, _ = prepare("folder", tmp_path / "mine", tmp_path / "store", layout="ui-prmd39", fps=33.0)
     assert len(store) == 100 and store.class_names == ["class 0", "class 1"] and store[0].fps == 33
     assert extract_embeddings(tmp_path / "store").shape == (100, 160)
+    record = finetune(tmp_path / "store", tmp_path / "model", epochs=1)
+    assert record["n"] == {"train": 80, "test": 20} and "random fifth" in record["split"]
 
 
 def test_a_prepared_file_trains_as_the_file_does(tmp_path):

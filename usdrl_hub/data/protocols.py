@@ -131,7 +131,8 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
     """Split a data set by its own protocol.
 
     The file's `split_test` where it has one (sequences in `split_test_leaked`, copies of training ones, are left out
-    of the test); else its `folds`; else people with odd numbers train and with even numbers test.
+    of the test); else its `folds`; else people with odd numbers train and with even numbers test, or every second one
+    by name; else, where the file does not say who moves, a random fifth of each class tests.
 
     Args:
         dataset: The data set.
@@ -141,7 +142,7 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
         Training part, test part, and the rule in words.
 
     Raises:
-        SkeletonFormatError: If the file has none of these, there is no such fold, or a part is empty.
+        SkeletonFormatError: If the file has none of these and no labels, there is no such fold, or a part is empty.
     """
     split, folds, subjects = (dataset.column(key) for key in ("split_test", "folds", "subjects"))
     if split is not None:
@@ -157,14 +158,21 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
         _check_fold(fold, int(folds.max()) + 1)
         test, rule = folds == fold, f"fold {fold} of the file's {int(folds.max()) + 1} tests"
         train = ~test
-    elif subjects is not None and subjects.dtype.kind in "iu" and len(np.unique(subjects)) > 1:
+    elif subjects is not None and len(np.unique(subjects)) > 1:
         _check_fold(fold, 1)
-        train, test = subjects % 2 == 1, subjects % 2 == 0
+        people = subjects if subjects.dtype.kind in "iu" else np.unique(subjects, return_inverse=True)[1] + 1
+        train, test = people % 2 == 1, people % 2 == 0
         rule = "people with odd numbers train, people with even numbers test"
+        if subjects.dtype.kind not in "iu":
+            rule = "every second person, in order of the names, tests"
+    elif (labels := dataset.column("labels")) is not None:
+        _check_fold(fold, 1)
+        test = draw_labelled(labels, 0.2, seed=0)
+        train = ~test
+        rule = "a random fifth of each class tests; who moves is not known, so people may be on both sides"
     else:
         raise SkeletonFormatError(
-            "the data set says neither who moves (integer 'subjects') nor which sequences test ('split_test' or "
-            "'folds'): add one to split it"
+            "the data set has no 'split_test', 'folds', 'subjects' or 'labels' to split it by: add one"
         )
     if not train.any() or not test.any():
         raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if train.any() else 'train'}")

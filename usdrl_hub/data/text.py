@@ -19,7 +19,7 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 _MOST_BODIES = 4
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
 # Characters of a joint line that hold its three coordinates, in files as the data sets have them.
-_HEAD = 48
+_HEAD = 36
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText
     # Only the three coordinates are converted, by NumPy's reader in C, from the part of a line that holds them.
     heads = [line[:_HEAD] for line in rows]
     if form.joint_fields is None or set(map(str.count, rows, repeat(" "))) == {form.joint_fields - 1}:
-        if min(map(str.count, heads, repeat(" "))) >= 3:
-            with suppress(ValueError):
-                coordinates = np.loadtxt(heads, usecols=(0, 1, 2), comments=None, ndmin=2)
+        enough = min(map(str.count, heads, repeat(" "))) >= 3
+        with suppress(ValueError):
+            coordinates = np.loadtxt(heads if enough else rows, usecols=(0, 1, 2), comments=None, ndmin=2)
     if coordinates is None or coordinates.shape != (len(rows), 3):
         for start in starts:
             for line in range(start, start + form.joints):
