@@ -72,8 +72,8 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             limits=(
                 "It was trained on five healthy people in a laboratory, one person per clip, from optical motion "
                 "capture. It names one of its ten movements for any input, also for movements that it does not know, "
-                "and does not judge whether an exercise is done well. Its training recipe was chosen with the accuracy "
-                "on the test people in view, so that figure is a little optimistic. It is no medical device."
+                "and does not judge whether an exercise is done well. Its training recipe was chosen with the "
+                "accuracy on the test people in view, so that figure is a little optimistic. It is no medical device."
             ),
         ),
     )
