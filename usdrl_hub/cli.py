@@ -6,30 +6,26 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from huggingface_hub.errors import StrictDataclassError
-from numpy.lib import format as npy_format
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from .data.prepare import prepare as prepare_store
 from .data.samples import load_samples, sample_path
 from .feature_extraction_usdrl import USDRLFeatureExtractor
-from .files import new_file, new_folder
+from .files import new_folder
 from .hub.convert import convert_checkpoint, save_original
 from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_feature_extractor, load_model
 from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
-from .inference.embedding import iter_embeddings
+from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.inputs import list_files, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
@@ -158,38 +154,9 @@ def embed(
     stream = iter_embeddings(
         progress, model, batch_size, device, dtype, level, source_layout=layout, axes=axes, on_error=errors
     )
-    count = _write_embeddings(((sequence.name, embedding) for sequence, embedding in stream), output, level)
+    count = write_embeddings(stream, output, level)
     print(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()
-
-
-def _write_embeddings(stream: Iterable[tuple[str, np.ndarray]], output: Path, level: str) -> int:
-    """Write names and embeddings as they come; only the names stay in memory."""
-    names: list[str] = []
-    lengths: list[int] = []
-    width = 0
-    with new_file(output) as partial, tempfile.TemporaryFile(dir=output.parent) as raw:
-        for name, embedding in stream:
-            rows = np.atleast_2d(embedding)
-            width = rows.shape[1]
-            names.append(name)
-            lengths.append(len(rows))
-            raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-        if not names:
-            raise SkeletonFormatError(f"no recording could be embedded, so {output} is not written")
-        arrays = {"names": np.array(names)}
-        if level == "frame":
-            arrays["offsets"] = np.cumsum([0, *lengths])
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w") as member:
-                    npy_format.write_array(member, array, allow_pickle=False)
-            raw.seek(0)
-            with archive.open("embeddings.npy", "w", force_zip64=True) as member:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (sum(lengths), width)}
-                npy_format.write_array_header_1_0(member, header)
-                shutil.copyfileobj(raw, member, 1 << 20)
-    return len(names)
 
 
 @app.command()
@@ -360,7 +327,7 @@ def demo(
     shutil.copyfile(sample_path(), output_dir / "uiprmd-samples.npz")
     stream = iter_embeddings(load_samples(), model)
     embeddings = output_dir / "embeddings.npz"
-    _write_embeddings(((sequence.name, embedding) for sequence, embedding in stream), embeddings, "clip")
+    write_embeddings(stream, embeddings, "clip")
     first = predictions[0]
     extractor = load_feature_extractor(model)
     label, probability = first.top(1)[0]

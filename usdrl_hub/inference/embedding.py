@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.lib import format as npy_format
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import new_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
-from ..sequence import SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence
 from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
 
 LEVELS = ("clip", "frame")
@@ -151,3 +157,49 @@ def _embed_frames(
             if is_last:
                 yield sequence, total / np.maximum(count, 1)
                 total = count = None
+
+
+def write_embeddings(
+    stream: Iterable[tuple[SkeletonSequence, np.ndarray]], path: str | os.PathLike, level: str = "clip"
+) -> int:
+    """Write names and embeddings to an ``.npz`` file as they come; only the names stay in memory.
+
+    Args:
+        stream: What `iter_embeddings` yields.
+        path: File to write, whole or not at all: `names` ``(N,)`` and `embeddings`, ``(N, 2d)`` for clips, ``(all
+            frames, 2d)`` with `offsets` ``(N + 1,)`` for frames; float32.
+        level: "clip" or "frame", as the stream was made.
+
+    Returns:
+        Number of recordings written.
+
+    Raises:
+        SkeletonFormatError: If the stream is empty.
+        ValueError: If the file cannot be written.
+    """
+    path = Path(path)
+    names: list[str] = []
+    lengths: list[int] = []
+    width = 0
+    with new_file(path) as partial, tempfile.TemporaryFile(dir=path.parent) as raw:
+        for sequence, embedding in stream:
+            rows = np.atleast_2d(embedding)
+            width = rows.shape[1]
+            names.append(sequence.name)
+            lengths.append(len(rows))
+            raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        if not names:
+            raise SkeletonFormatError(f"no recording could be embedded, so {path} is not written")
+        arrays = {"names": np.array(names)}
+        if level == "frame":
+            arrays["offsets"] = np.cumsum([0, *lengths])
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w") as member:
+                    npy_format.write_array(member, array, allow_pickle=False)
+            raw.seek(0)
+            with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (sum(lengths), width)}
+                npy_format.write_array_header_1_0(member, header)
+                shutil.copyfileobj(raw, member, 1 << 20)
+    return len(names)
