@@ -2,9 +2,12 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonDataset, SkeletonFormatError, USDRLFeatureExtractor, iter_skeletons, read_skeleton
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.data.text import _plain_decimals
 
 from .conftest import relative_error, write_ntu
 
@@ -211,3 +214,25 @@ def test_shipped_clips_are_small_real_and_of_the_test_people(shared_data):
         source = whole[places[sequence.name]]
         np.testing.assert_array_equal(sequence.keypoints, source.keypoints)
         assert (sequence.label, sequence.subject) == (source.label, source.subject)
+
+
+PLAIN = st.decimals(-9999, 9999, allow_nan=False, allow_infinity=False, places=6).map(str)
+ODD = st.sampled_from(
+    ["1e5", "-4.37E-05", "nan", "1_0", "--1", "-", ".", "1.2.3", "", "+1", "0x1", "5-", "123456789.123456"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(PLAIN | st.floats(-10, 10).map(repr) | ODD, min_size=0, max_size=6), min_size=1, max_size=8))
+def test_numbers_read_all_at_once_are_those_of_float(rows):
+    lines = [" ".join(row) for row in rows]
+    values, read = _plain_decimals(lines, None)
+    for line, row, value, done in zip(lines, rows, values, read, strict=True):
+        if done:
+            assert value.tolist() == [float(field) for field in line.split(" ")[:3]]
+        assert (
+            done
+            or len(row) < 3
+            or any(len(field) > 11 or not field.strip("-.0123456789") == "" for field in row[:3])
+            or any(field in ("", "-", ".", "--1", "5-", "1.2.3") for field in row[:3])
+        )
