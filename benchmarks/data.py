@@ -136,6 +136,17 @@ def main() -> None:
             "normalising sequences": medians(**normalizing),
             "normalised clips": medians(**clips),
         }
+        if torch.cuda.is_available():
+            on_device = RaggedFrames(batch.frames.cuda(), batch.lengths.cuda())
+
+            def normalize_on_device():
+                normalize_sequences(on_device, 1, (4, 8))
+                torch.cuda.synchronize()
+
+            # The release normalises on the CPU only.
+            rows["normalising sequences on a GPU"] = medians(
+                ours=normalize_on_device, **{name: run for name, run in normalizing.items() if name == "release"}
+            )
     print(f"sequences per second on one core, medians of {REPETITIONS} paired repetitions\n")
     print("| step | ours | release | ratio |\n|---|---|---|---|")
     table = []

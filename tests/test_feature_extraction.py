@@ -48,6 +48,7 @@ def test_every_choice_is_saved(tmp_path):
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert stored == {
         "center_joint": 1,
+        "choose_by": "energy",
         "feature_extractor_type": "USDRLFeatureExtractor",
         "layout": "ntu25",
         "max_frames": None,
@@ -56,6 +57,7 @@ def test_every_choice_is_saved(tmp_path):
         "num_channels": 3,
         "num_frames": 32,
         "num_persons": 1,
+        "relink": False,
         "source_layout": "kinect20",
         "use_score": True,
         "x_axis": [4, 8],

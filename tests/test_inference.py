@@ -200,3 +200,14 @@ def test_predictions_are_probabilities_with_names():
 def test_prediction_needs_a_recognition_model(model):
     with pytest.raises(CheckpointLoadError, match="the model given is USDRLModel"):
         list(iter_predictions([np.ones((4, 25, 3))], model))
+
+
+def test_everybody_is_predicted_by_themselves():
+    clips = [clip.keypoints for clip in load_samples()[:2]]
+    frames = min(map(len, clips))
+    both = SkeletonSequence(np.concatenate([clip[:frames] for clip in clips], axis=1), "ui-prmd39", name="two", up="z")
+    alone = [SkeletonSequence(clip[:frames], "ui-prmd39", up="z") for clip in clips]
+    found = list(iter_predictions([both], per_person=True))
+    assert [prediction.sequence.name for prediction in found] == ["two#0", "two#1"]
+    for prediction, expected in zip(found, iter_predictions(alone), strict=True):
+        np.testing.assert_allclose(prediction.probabilities, expected.probabilities, rtol=1e-5, atol=1e-7)

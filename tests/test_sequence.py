@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonFormatError, SkeletonSequence
-from usdrl_hub.sequence import MOST_PERSONS
+from usdrl_hub import SkeletonFormatError, SkeletonSequence, USDRLFeatureExtractor
+from usdrl_hub.sequence import MOST_PERSONS, link_persons
 
 BODY = np.random.default_rng(0).normal(size=(40, 2, 25, 3)).astype(np.float32)
 
@@ -97,3 +97,54 @@ def test_layout_conversion_notes_the_new_up_axis():
     converted = sequence.to_layout("ntu25")
     assert converted.keypoints.shape == (2, 1, 25, 3) and converted.up == "y"
     assert converted.to_layout("ntu25") is converted
+
+
+def test_people_who_swap_places_are_linked_again():
+    rng = np.random.default_rng(0)
+    paths = np.cumsum(rng.normal(0, 0.02, (60, 3, 25, 3)), axis=0) + np.array([0, 2, 5])[:, None, None]
+    shuffled = paths.copy()
+    for frame in range(1, 60):
+        shuffled[frame] = paths[frame][rng.permutation(3)]
+    # A person who goes for a while comes back to the same place.
+    gone = np.linalg.norm(shuffled[20:30] - paths[20:30][:, 1:2], axis=(2, 3)).argmin(1)
+    shuffled[np.arange(20, 30), gone] = 0
+    linked = link_persons(SkeletonSequence(shuffled)).keypoints
+    expected = paths.astype(np.float32)
+    expected[20:30, 1] = 0
+    np.testing.assert_array_equal(linked, expected)
+    untouched = SkeletonSequence(expected)
+    np.testing.assert_array_equal(link_persons(untouched).keypoints, expected)
+
+
+def test_a_person_who_comes_late_takes_a_free_place():
+    keypoints = np.zeros((4, 2, 25, 3))
+    keypoints[:, 0] = 1.0
+    keypoints[2:, 0], keypoints[2:, 1] = 5.0, 1.0
+    linked = link_persons(SkeletonSequence(keypoints)).keypoints
+    assert (linked[:, 0] == 1).all() and (linked[:2, 1] == 0).all() and (linked[2:, 1] == 5).all()
+
+
+@pytest.mark.parametrize("by, kept", [("confidence", [2, 0]), ("size", [1, 0]), ("frames", [3, 0]), ("order", [0, 1])])
+def test_people_are_chosen_by_what_is_asked(by, kept):
+    rng = np.random.default_rng(0)
+    keypoints = np.zeros((20, 4, 17, 3))
+    keypoints[..., :2] = 100 + rng.normal(size=(20, 4, 17, 2)) * np.array([20, 50, 4, 5])[:, None, None]
+    keypoints[..., 2] = np.array([0.5, 0.3, 0.9, 0.4])[:, None]
+    keypoints[[[15, 16, 17]], 0], keypoints[5:, 1], keypoints[10:, 2] = 0, 0, 0
+    sequence = SkeletonSequence(keypoints, "coco17")
+    extractor = USDRLFeatureExtractor("coco17", choose_by=by, normalization="none")
+    np.testing.assert_array_equal(extractor.prepare(sequence).keypoints, sequence.keypoints[:, kept])
+    assert extractor(sequence).keypoints.shape == (1, 64, 2, 17, 3)
+
+
+def test_confidence_needs_a_score():
+    with pytest.raises(SkeletonFormatError, match="no score to choose people by"):
+        USDRLFeatureExtractor(choose_by="confidence").prepare(SkeletonSequence(np.ones((3, 3, 25, 3))))
+
+
+@pytest.mark.parametrize(
+    "events, message", [([[0, 5, 5]], "is not in its 9 frames"), ([[0, 9, 12]], "is not in"), ([[0.5, 1, 2]], "whole")]
+)
+def test_events_outside_the_recording_are_refused(events, message):
+    with pytest.raises(SkeletonFormatError, match=message):
+        SkeletonSequence(np.ones((9, 1, 25, 3)), events=events)

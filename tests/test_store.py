@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings
+from usdrl_hub.data.huggingface import from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import StoreWriter
 from usdrl_hub.tasks.recognition import finetune
@@ -207,3 +209,135 @@ def test_the_command_says_what_was_left_out(ntu_folder, tmp_path, capsys):
     assert err.count("usdrl: ") == 2 and json.loads((tmp_path / "out" / "store.json").read_text())["dtype"] == "int16"
     code, out, _ = run(capsys, "embed", tmp_path / "out", "--output", tmp_path / "e.npz")
     assert code == 0 and "embeddings of 12 recordings" in out
+
+
+def pku_folder(path, frames=(120, 90, 150)):
+    """Three videos of two persons with label files as PKU-MMD lays them out, and a split file."""
+    (path / "PKU_Skeleton_Renew").mkdir(parents=True)
+    (path / "Train_Label_PKU_final").mkdir()
+    rng = np.random.default_rng(0)
+    for name, length in zip(("0002-L", "0002-M", "0003-R"), frames, strict=True):
+        values = rng.normal(size=(length, 2, 25, 3)).round(5)
+        values[:, 1] = 0 if name == "0003-R" else values[:, 1]
+        rows = [" ".join(map(str, frame.ravel())) for frame in values]
+        (path / "PKU_Skeleton_Renew" / f"{name}.txt").write_text("\n".join(rows) + "\n")
+        (path / "Train_Label_PKU_final" / f"{name}.txt").write_text("6,10,30,1\n51,80,40,2\n")
+    (path / "cross-subject.txt").write_text(
+        "Training videos: \n0002-L, 0002-M, \nValidation videos:\n0009-L, 0003-R\n"
+    )
+
+
+def test_pku_videos_keep_their_events_and_sides(tmp_path):
+    pku_folder(tmp_path / "pku")
+    split_file = tmp_path / "pku" / "cross-subject.txt"
+    options = {"protocol": "xsub", "split_file": split_file}
+    store, report = prepare("pku1", tmp_path / "pku", tmp_path / "whole", **options)
+    assert report["read"] == 3 and store.names == ["0002-L", "0002-M", "0003-R"]
+    assert store.column("split_test").tolist() == [False, False, True] and store.header["dataset"] == "pku1"
+    # Classes from 0; the row that ends before it starts is turned round.
+    assert [s.events.tolist() for s in store] == [[[5, 10, 30], [50, 40, 80]]] * 3
+    labels = store[0].frame_labels()
+    assert labels[[9, 10, 29, 30, 40, 79, 80]].tolist() == [-1, 5, 5, -1, 50, 50, -1]
+    clips, report = prepare("pku2", tmp_path / "pku", tmp_path / "clips", clips=True, **options)
+    assert report["read"] == 6 and clips.column("labels").tolist() == [5, 50] * 3
+    assert clips.lengths.tolist() == [20, 40] * 3 and clips.names[:2] == ["0002-L_000", "0002-L_001"]
+    np.testing.assert_array_equal(clips[1].keypoints, store[0].keypoints[40:80])
+    view, _ = prepare("pku1", tmp_path / "pku", tmp_path / "view", protocol="xview")
+    assert view.column("split_test").tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="split file"):
+        prepare("pku1", tmp_path / "pku", tmp_path / "out", protocol="xsub")
+
+
+def test_protocols_write_their_sides(ntu_folder, tmp_path):
+    store, _ = prepare("ntu60", ntu_folder, tmp_path / "xsub", protocol="xsub")
+    train, test, rule = default_split(store)
+    assert {s.subject for s in train} <= {1, 2, 4, 5, 8, 9} and not {s.subject for s in train} & {
+        s.subject for s in test
+    }
+    assert "split_test" in rule and len(train) + len(test) == len(store)
+    for part in ("train", "test"):
+        (tmp_path / "raw" / part).mkdir()
+    for number, file in enumerate(sorted((ntu_folder / "deep").glob("*.skeleton"))):
+        file.rename(ntu_folder / ("train" if number % 2 else "test") / file.name)
+    store, report = prepare("ntu60", ntu_folder, tmp_path / "folders", protocol="folders")
+    expected = [
+        file.parent.name == "test" for file in sorted(ntu_folder.rglob("*.skeleton")) if file.stem in store.names
+    ]
+    assert sorted(store.column("split_test")) == sorted(expected) and report["read"] == 12
+    with pytest.raises(ValueError, match="'ntu60' has no protocol 'xset': use xsub, xview, folders"):
+        prepare("ntu60", ntu_folder, tmp_path / "out", protocol="xset")
+
+
+def test_a_table_names_files_labels_people_and_sides(tmp_path):
+    (tmp_path / "files").mkdir()
+    for number in range(4):
+        np.save(tmp_path / "files" / f"{number}.npy", np.random.default_rng(number).normal(size=(9, 25, 3)))
+    rows = ["file,label,subject,split"] + [
+        f"files/{n}.npy,{'wave' if n % 2 else 'bow'},anna{n // 2},train" for n in range(3)
+    ]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join([*rows, "files/3.npy,wave,zoe,test"]) + "\n")
+    store, _ = prepare("csv", table, tmp_path / "store", fps=25)
+    assert store.class_names == ["bow", "wave"] and store.column("labels").tolist() == [0, 1, 0, 1]
+    assert store.column("subjects").tolist() == ["anna0", "anna0", "anna1", "zoe"] and store[3].subject == "zoe"
+    assert store.column("split_test").tolist() == [False, False, False, True] and store[0].fps == 25
+    table.write_text("file,label,subject\nfiles/0.npy,10,7\nfiles/1.npy,9,\n")
+    store, _ = prepare("csv", table, tmp_path / "numbers")
+    assert store.class_names == ["9", "10"] and store.column("subjects").tolist() == [7, -1]
+    for content, message in [
+        ("file,label,colour\nfiles/0.npy,1,red\n", "line 1: 'colour' is no column"),
+        ("name\nx\n", "'name' is no column"),
+        ("file,label\nfiles/0.npy\n", "line 2: it has not as many cells"),
+        ("file,split\nfiles/0.npy,validation\n", "line 2: split is 'validation'"),
+        ("file\nfiles/0.npy\nfiles/0.npy\n", "more than once"),
+        ("file\n", "no row below"),
+    ]:
+        table.write_text(content)
+        with pytest.raises(SkeletonFormatError, match=message):
+            prepare("csv", table, tmp_path / "out")
+
+
+def test_missing_joints_are_counted_and_filled_when_asked(tmp_path):
+    keypoints = np.cumsum(np.ones((12, 1, 25, 3)), axis=0)
+    keypoints[3:5, 0, 7] = np.nan
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    np.save(tmp_path / "mine" / "a" / "x.npy", keypoints)
+    with pytest.raises(SkeletonFormatError, match="no sequence could be read.*is NaN"):
+        prepare("folder", tmp_path / "mine", tmp_path / "refused")
+    assert os.listdir(tmp_path) == ["mine"]
+    store, report = prepare("folder", tmp_path / "mine", tmp_path / "filled", missing="interpolate")
+    assert (report["joints"], report["joints_missing"], report["joints_filled"]) == (300, 2, 2)
+    np.testing.assert_allclose(store[0].keypoints[:, 0, 7, 0], np.arange(1, 13), rtol=1e-6)
+
+
+def test_a_stream_becomes_a_store_or_nothing(tmp_path):
+    def stream(fail):
+        yield from (sequence(seed=n, label=n % 2, events=[[0, 1, 3]], split="test") for n in range(3))
+        if fail:
+            raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        SkeletonStore.write(stream(True), tmp_path / "store")
+    assert os.listdir(tmp_path) == []
+    store = SkeletonStore.write(stream(False), tmp_path / "store", ["sit", "stand"])
+    assert (
+        [s.label for s in store] == [0, 1, 0] and store[2].events.tolist() == [[0, 1, 3]] and store[0].split == "test"
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_data_sets_hold_the_same(tmp_path, streaming):
+    written = [
+        sequence(3 + n, 1 + n % 2, n, label=None if n == 2 else n % 2, subject=f"p{n}", fps=30.0, up="z", units="cm")
+        for n in range(4)
+    ]
+    written.append(sequence(9, events=[[1, 2, 5], [0, 6, 9]], split="train", up="z", units="cm"))
+    store = SkeletonStore.write(written, tmp_path / "store", ["sit", "stand"])
+    rows = to_huggingface(store, streaming=streaming)
+    assert rows.features["label"].names == ["sit", "stand"]
+    back = SkeletonStore.write(from_huggingface(rows), tmp_path / "back", ["sit", "stand"])
+    assert back.content_hash == store.content_hash
+    with pytest.raises(SkeletonFormatError, match="name the layout"):
+        next(from_huggingface([{"keypoints": np.zeros((3, 25, 3))}]))
+    (plain,) = from_huggingface([{"keypoints": np.ones((3, 25, 3)), "label": -1}], layout="ntu25")
+    assert plain.label is None and plain.num_persons == 1

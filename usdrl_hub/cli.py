@@ -29,6 +29,7 @@ from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.inputs import list_files, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
+from .modeling_usdrl import USDRLPreTrainedModel
 from .sequence import SkeletonFormatError
 from .tasks.recognition import finetune as finetune_recognition
 
@@ -47,6 +48,15 @@ SourceLayout = Annotated[
     str | None, typer.Option("--layout", help="Joint layout of array files; the model's if unset.")
 ]
 Axes = Annotated[str | None, typer.Option(help="Axis order of array files: TVC, TMVC, MTVC or CTVM.")]
+Missing = Annotated[str | None, typer.Option(help="Joints that were not seen: refuse (NaN) or interpolate.")]
+ImageSize = Annotated[
+    str | None, typer.Option(help="WIDTHxHEIGHT in pixels of the picture of 2D keypoints that do not say it.")
+]
+ChooseBy = Annotated[
+    str | None, typer.Option(help="Whom to keep of many: energy, confidence, size, frames or order (of tracks).")
+]
+Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap places apart by where they were.")]
+PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
 
 
 class _Errors:
@@ -64,6 +74,34 @@ class _Errors:
             raise typer.Exit(2)
 
 
+def _image_shape(size: str | None) -> tuple[float, float] | None:
+    """Height and width of ``WIDTHxHEIGHT``."""
+    if size is None:
+        return None
+    parts = size.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise ValueError(f"--image-size is '{size}': give width and height in pixels, such as 1920x1080")
+    return float(parts[1]), float(parts[0])
+
+
+def _ready(
+    model: str,
+    whole: bool,
+    device: str | None,
+    dtype: str,
+    missing: str | None,
+    choose_by: str | None,
+    relink: bool,
+) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
+    """A model, and its feature extractor with the choices of the command line."""
+    loaded, extractor = ready_model(model, None, whole, device, dtype)
+    choices = {"missing": missing, "choose_by": choose_by, "relink": relink or None}
+    given = {name: value for name, value in choices.items() if value is not None}
+    if given:
+        extractor = USDRLFeatureExtractor(**{**extractor.to_dict(), **given})
+    return loaded, extractor
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -76,6 +114,11 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     layout: SourceLayout = None,
     axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    per_person: PerPerson = False,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -83,10 +126,18 @@ def predict(
     """Name the action in skeleton recordings."""
     errors = _Errors()
     # The model first: a table's heading names its classes.
-    classifier, extractor = ready_model(model, None, True, device, dtype)
+    classifier, extractor = _ready(model, True, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
     predictions = iter_predictions(
-        files, classifier, batch_size, feature_extractor=extractor, source_layout=layout, axes=axes, on_error=errors
+        files,
+        classifier,
+        batch_size,
+        feature_extractor=extractor,
+        source_layout=layout,
+        axes=axes,
+        per_person=per_person,
+        image_shape=_image_shape(image_size),
+        on_error=errors,
     )
     if as_json:
         rows = [
@@ -136,6 +187,11 @@ def embed(
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
     layout: SourceLayout = None,
     axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    per_person: PerPerson = False,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -151,8 +207,18 @@ def embed(
     # An older result in the folder is no recording.
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     progress = tqdm(files, unit="file", disable=None, file=sys.stderr)
+    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
     stream = iter_embeddings(
-        progress, model, batch_size, device, dtype, level, source_layout=layout, axes=axes, on_error=errors
+        progress,
+        encoder,
+        batch_size,
+        level=level,
+        feature_extractor=extractor,
+        source_layout=layout,
+        axes=axes,
+        per_person=per_person,
+        image_shape=_image_shape(image_size),
+        on_error=errors,
     )
     count = write_embeddings(stream, output, level)
     print(f"{output}: embeddings of {count} recordings by {model}")
@@ -256,7 +322,13 @@ def convert(
 
 @app.command()
 def prepare(
-    kind: Annotated[str, typer.Argument(help="ntu60, ntu120, uav, folder (class/recording) or file (.npz, .pkl).")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="ntu60, ntu120, uav, pku1, pku2, folder (class/recording), csv (file, label, subject, split) or file "
+            "(.npz, .pkl)."
+        ),
+    ],
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
@@ -265,13 +337,45 @@ def prepare(
     persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
     int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+    protocol: Annotated[
+        str | None, typer.Option(help="Writes who trains and who tests: xsub, xview, xset, one-shot or folders.")
+    ] = None,
+    split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
+    clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
+    missing: Missing = "refuse",
+    image_size: ImageSize = None,
+    choose_by: ChooseBy = "energy",
+    relink: Relink = False,
 ) -> None:
     """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
 
     A run that was stopped goes on where it was when it is repeated.
     """
-    store, report = prepare_store(kind, raw, output_dir, ignore, layout, fps, persons, int16, workers, progress=True)
+    store, report = prepare_store(
+        kind,
+        raw,
+        output_dir,
+        ignore,
+        layout,
+        fps,
+        persons,
+        int16,
+        workers,
+        progress=True,
+        protocol=protocol,
+        split_file=split_file,
+        clips=clips,
+        missing=missing or "refuse",
+        image_shape=_image_shape(image_size),
+        choose_by=choose_by or "energy",
+        relink=relink,
+    )
     print(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
+    if protocol is not None and (tests := store.column("split_test")) is not None:
+        print(f"  {protocol}: {int((~tests).sum())} train, {int(tests.sum())} test")
+    if report["joints_missing"]:
+        lacking, filled = report["joints_missing"], report["joints_filled"]
+        print(f"  joints not seen: {100 * lacking / report['joints']:.1f} % ({filled} of {lacking} filled)")
     for reason, count in report["skipped"].items():
         print(f"  left out: {count} ({reason})")
     errors = _Errors()

@@ -14,7 +14,15 @@ from transformers.utils import logging
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint
 from .layouts import Layout, LayoutLike, get_layout
 from .normalization import RaggedFrames, clip_batch, select_persons, truncate
-from .sequence import SkeletonFormatError, SkeletonSequence, implausible, interpolate_missing, to_float32
+from .sequence import (
+    SkeletonFormatError,
+    SkeletonSequence,
+    implausible,
+    interpolate_missing,
+    link_persons,
+    person_scores,
+    to_float32,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -24,6 +32,7 @@ _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_pro
 _FILLING = ("ntu", "uav")
 _PIXELS = ("image", "release-2d")
 MISSING = ("refuse", "interpolate")
+CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 
 
 def default_normalization(layout: Layout) -> str:
@@ -35,6 +44,23 @@ def default_normalization(layout: Layout) -> str:
     if layout.name == "uav17":
         return "uav"
     return "none" if layout.center is None else "ntu"
+
+
+def keep_persons(sequence: SkeletonSequence, num_persons: int, choose_by: str = "energy") -> SkeletonSequence:
+    """Keep at most `num_persons` people of a recording.
+
+    Args:
+        sequence: The recording; as it is where it has no more people.
+        num_persons: How many to keep.
+        choose_by: See `USDRLFeatureExtractor`.
+    """
+    if sequence.num_persons <= num_persons:
+        return sequence
+    if choose_by == "energy":
+        frames = RaggedFrames(torch.from_numpy(sequence.keypoints), torch.tensor([sequence.num_frames]))
+        return replace(sequence, keypoints=select_persons(frames, num_persons).frames.numpy())
+    order = np.argsort(-person_scores(sequence, choose_by), kind="stable")[:num_persons]
+    return replace(sequence, keypoints=sequence.keypoints[:, order])
 
 
 class USDRLFeatureExtractor(FeatureExtractionMixin):
@@ -62,6 +88,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         use_score: Whether the score of 2D keypoints is the third coordinate; zero where it is not or there is none.
         missing: ``"refuse"`` arrays with NaN, or ``"interpolate"`` what is missing over time, see
             `sequence.interpolate_missing`.
+        choose_by: Who is kept where more people are seen than the model reads: those with the most ``"energy"`` of
+            motion, as the release has it; or by ``"confidence"``, ``"size"``, ``"frames"`` or ``"order"``, see
+            `sequence.person_scores`.
+        relink: Whether people who swap places between frames are told apart by where they were first, see
+            `sequence.link_persons`; the release does not.
         center_joint: Joint moved to the origin; normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
         z_axis: The same for +z.
@@ -91,6 +122,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         source_layout: LayoutLike | None = None,
         use_score: bool = True,
         missing: str = "refuse",
+        choose_by: str = "energy",
+        relink: bool = False,
         center_joint: int | None = None,
         x_axis: Sequence[int] | None = None,
         z_axis: Sequence[int] | None = None,
@@ -105,6 +138,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"unknown normalization {normalization!r}: use one of {', '.join(NORMALIZATIONS)}")
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        if choose_by not in CHOOSE_BY:
+            raise ValueError(f"choose_by must be one of {', '.join(CHOOSE_BY)}, got {choose_by!r}")
         if normalization in _PIXELS and resolved.coordinates == "3d":
             raise ValueError(
                 f"normalization {normalization!r} is for 2D keypoints, but layout '{resolved.name}' is 3D"
@@ -142,6 +177,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         self.source_layout = None if source_layout is None else get_layout(source_layout).to_config()
         self.use_score = use_score
         self.missing = missing
+        self.choose_by = choose_by
+        self.relink = relink
         self.center_joint = center_joint
         self.x_axis = None if x_axis is None else list(x_axis)
         self.z_axis = None if z_axis is None else list(z_axis)
@@ -232,8 +269,12 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                 f"{where}: normalization '{self.normalization}' needs the height and width of the picture: give the "
                 "sequence its image_shape"
             )
+        if self.relink:
+            sequence = link_persons(sequence)
         if self.missing == "interpolate":
             sequence = interpolate_missing(sequence)
+        if self.choose_by != "energy":
+            sequence = self.choose_persons(sequence)
         sequence = sequence.to_layout(layout)
         doubt = implausible(sequence)
         if doubt:
@@ -242,10 +283,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     def choose_persons(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """Keep the people of a whole recording that the model reads, so that its windows show the same ones."""
-        if sequence.num_persons <= self.num_persons:
-            return sequence
-        frames = RaggedFrames(torch.from_numpy(sequence.keypoints), torch.tensor([sequence.num_frames]))
-        return replace(sequence, keypoints=select_persons(frames, self.num_persons).frames.numpy())
+        return keep_persons(sequence, self.num_persons, self.choose_by)
 
     def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
         persons = max(sequence.num_persons for sequence in sequences)

@@ -46,6 +46,9 @@ class SkeletonSequence:
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; None takes ``"2d"`` for two coordinates, else the layout's.
         mirrored: Whether the axes of 3D keypoints are left-handed (Unity's are), so that the body is mirrored.
         image_shape: Height and width in pixels of the picture that 2D keypoints lie in.
+        events: What happens in an untrimmed recording, int64 ``(E, 3)``: class index, 0-based; first frame; the frame
+            after the last. None where nobody has said.
+        split: ``"train"`` or ``"test"`` where the data set's owners say which side the recording is on.
 
     Raises:
         SkeletonFormatError: If the array is not four-axis and numeric, is empty, holds NaN or infinity, shows nobody,
@@ -65,6 +68,8 @@ class SkeletonSequence:
     coordinates: str | None = None
     mirrored: bool = False
     image_shape: tuple[float, float] | None = None
+    events: np.ndarray | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         """Bring the keypoints to float32 and refuse what no model can read."""
@@ -119,6 +124,27 @@ class SkeletonSequence:
                 f"{where}: image_shape must be height and width in pixels, got {self.image_shape!r}"
             )
         object.__setattr__(self, "coordinates", coordinates)
+        if self.split not in (None, "train", "test"):
+            raise SkeletonFormatError(f"{where}: split must be 'train' or 'test', got {self.split!r}")
+        if self.events is not None:
+            object.__setattr__(self, "events", self._check_events(where))
+
+    def _check_events(self, where: str) -> np.ndarray:
+        """The events, ended where the recording ends."""
+        events = np.asarray(self.events)
+        if events.size == 0:
+            return np.zeros((0, 3), dtype=np.int64)
+        if events.ndim != 2 or events.shape[1] != 3 or events.dtype.kind not in "iu":
+            raise SkeletonFormatError(f"{where}: events must be whole numbers (class, start, end), one row each")
+        events = events.astype(np.int64)
+        wrong = (events < 0).any(axis=1) | (events[:, 1] >= events[:, 2]) | (events[:, 1] >= len(self.keypoints))
+        if wrong.any():
+            row = events[wrong][0].tolist()
+            raise SkeletonFormatError(
+                f"{where}: the event (class, start, end) = {tuple(row)} is not in its {len(self.keypoints)} frames"
+            )
+        events[:, 2] = np.minimum(events[:, 2], len(self.keypoints))
+        return events
 
     @property
     def num_frames(self) -> int:
@@ -153,13 +179,39 @@ class SkeletonSequence:
     def windows(self, size: int, stride: int) -> Iterator[tuple[int, SkeletonSequence]]:
         """Yield ``(start, sequence)`` windows of `size` frames; the last one ends at the last frame.
 
-        A recording no longer than `size` is one window. Windows in which nobody is seen are left out.
+        A recording no longer than `size` is one window. Windows in which nobody is seen are left out; events are not
+        handed on to windows.
         """
         last = max(self.num_frames - size, 0)
         for start in [*range(0, last, stride), last]:
             keypoints = self.keypoints[start : start + size]
             if keypoints.any():
-                yield start, replace(self, keypoints=keypoints)
+                yield start, replace(self, keypoints=keypoints, events=None)
+
+    def clips(self) -> Iterator[SkeletonSequence]:
+        """Yield the frames of each event as a recording labelled with its class, named ``<name>_<number>``.
+
+        Events in which nobody is seen are left out.
+        """
+        for number, (label, start, end) in enumerate([] if self.events is None else self.events.tolist()):
+            keypoints = self.keypoints[start:end]
+            if keypoints.any():
+                name = f"{self.name}_{number:03d}"
+                yield replace(self, keypoints=keypoints, label=label, events=None, name=name)
+
+    def each_person(self) -> Iterator[SkeletonSequence]:
+        """Yield everybody as a recording of their own, named ``<name>#<place>``; people never seen are left out."""
+        for person in range(self.num_persons):
+            keypoints = self.keypoints[:, person : person + 1]
+            if keypoints.any():
+                yield replace(self, keypoints=keypoints, name=f"{self.name}#{person}")
+
+    def frame_labels(self) -> np.ndarray:
+        """Class of each frame ``(T,)`` int64: -1 where nothing happens; of events that overlap, the later one's."""
+        labels = np.full(self.num_frames, -1, dtype=np.int64)
+        for label, start, end in [] if self.events is None else self.events.tolist():
+            labels[start:end] = label
+        return labels
 
     @classmethod
     def from_array(
@@ -230,6 +282,86 @@ def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
     if sequence.coordinates == "2d+score":
         filled[..., 2] = keypoints[..., 2]
     return replace(sequence, keypoints=np.where(fill[..., None], filled, keypoints))
+
+
+def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
+    """How much each person of a recording has of what people can be chosen by.
+
+    Args:
+        sequence: The recording.
+        by: "confidence" for the mean score of the joints; "size" for the median over frames of the diagonal around
+            the joints seen; "frames" for the frames in which somebody is seen; "order" for the order in the file,
+            which is that of the tracks where it has tracks.
+
+    Returns:
+        Float array ``(M,)``, higher first; minus infinity for people who are never seen.
+
+    Raises:
+        SkeletonFormatError: If confidence is asked for and the joints have no score.
+    """
+    keypoints = sequence.keypoints.astype(np.float64)
+    joints = (keypoints != 0).any(-1)
+    frames = joints.any(-1)
+    if by == "confidence":
+        if sequence.coordinates != "2d+score":
+            raise SkeletonFormatError(
+                f"{sequence.name or 'sequence'}: the joints have no score to choose people by: use energy or size"
+            )
+        scores = (keypoints[..., 2] * joints).sum((0, 2)) / np.maximum(joints.sum((0, 2)), 1)
+    elif by == "size":
+        points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3]
+        low = np.where(joints[..., None], points, np.inf).min(2)
+        high = np.where(joints[..., None], points, -np.inf).max(2)
+        with np.errstate(invalid="ignore"):
+            diagonal = np.linalg.norm(np.where(frames[..., None], high - low, 0), axis=-1)
+        scores = np.array(
+            [np.median(row[seen]) if seen.any() else 0 for row, seen in zip(diagonal.T, frames.T, strict=True)]
+        )
+    elif by == "frames":
+        scores = frames.sum(0).astype(np.float64)
+    else:
+        scores = -np.arange(sequence.num_persons, dtype=np.float64)
+    return np.where(frames.any(0), scores, -np.inf)
+
+
+def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
+    """Let everybody keep their place: people who swap places between frames are told apart by where they were.
+
+    In each frame the person and the track whose middles lie nearest are joined, then the next nearest, and so on; who
+    fits no track takes one that nobody has had, else one that is free. Tracks are kept over frames in which somebody
+    is not seen.
+    """
+    keypoints = sequence.keypoints
+    persons = keypoints.shape[1]
+    if persons == 1:
+        return sequence
+    points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3].astype(np.float64)
+    joints = (keypoints != 0).any(-1)
+    seen = joints.any(-1)
+    middle = (points * joints[..., None]).sum(2) / np.maximum(joints.sum(2), 1)[..., None]
+    last = np.full((persons, points.shape[-1]), np.nan)
+    order = np.empty(seen.shape, dtype=np.int64)
+    # Each frame depends on the one before it.
+    for frame in range(len(keypoints)):
+        here = np.flatnonzero(seen[frame])
+        away = np.linalg.norm(last[:, None] - middle[frame][None, here], axis=-1)
+        away[np.isnan(away)] = np.inf
+        track_of = np.full(persons, -1)
+        while np.isfinite(away).any():
+            track, place = np.unravel_index(away.argmin(), away.shape)
+            track_of[here[place]] = track
+            away[track], away[:, place] = np.inf, np.inf
+        free = [track for track in range(persons) if track not in track_of]
+        # Those whom nobody has had come first, one's own place before others.
+        for person in sorted(np.flatnonzero(track_of < 0), key=lambda person: not seen[frame, person]):
+            unused = [track for track in free if np.isnan(last[track, 0])] if seen[frame, person] else free
+            choice = unused or free
+            track_of[person] = person if person in choice else choice[0]
+            free.remove(track_of[person])
+        last[track_of[here]] = middle[frame, here]
+        order[frame, track_of] = np.arange(persons)
+    linked = np.take_along_axis(keypoints, order[..., None, None], axis=1)
+    return replace(sequence, keypoints=linked)
 
 
 def implausible(sequence: SkeletonSequence) -> str | None:

@@ -58,7 +58,9 @@ class SkeletonDataset(Sequence):
     The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
     `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
     `split_test_leaked`, `folds`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout,
-    instead of `joint_names` and `edges`. A fourth coordinate is a sensor's tracking flag and is left out.
+    instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels` ``(frames,)``, -1 where nothing
+    happens, or `events` ``(E, 3)`` of sequence, frame and class. A fourth coordinate is a sensor's tracking flag and
+    is left out.
 
     Attributes:
         frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
@@ -141,6 +143,7 @@ class SkeletonDataset(Sequence):
                 label=None if label is None or label < 0 else int(label),
                 subject=subject.item() if isinstance(subject, np.generic) else subject,
                 up=str(self.fields["up"]) if "up" in self.fields else None,
+                events=self._events(number),
             )
         except SkeletonFormatError as error:
             raise SkeletonFormatError(f"{self.source}: {error}") from None
@@ -162,6 +165,19 @@ class SkeletonDataset(Sequence):
                 if on_error is None:
                     raise
                 on_error(error)
+
+    def _events(self, number: int) -> np.ndarray | None:
+        """Events of a sequence ``(E, 3)`` of class, start and end; an event at a frame lasts for that frame."""
+        if "frame_labels" in self.fields:
+            labels = self.fields["frame_labels"][self.offsets[number] : self.offsets[number + 1]]
+            starts = np.flatnonzero(np.diff(labels, prepend=-1))
+            ends = np.append(starts[1:], len(labels))
+            events = np.stack([labels[starts], starts, ends], axis=1)
+            return events[events[:, 0] >= 0]
+        if "events" in self.fields:
+            events = self.fields["events"][self.fields["events"][:, 0] == number]
+            return np.stack([events[:, 2], events[:, 1], events[:, 1] + 1], axis=1)
+        return None
 
     def _field(self, key: str, number: int):
         return self.fields[key][number] if key in self.fields else None
@@ -214,6 +230,10 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
             raise SkeletonFormatError(f"{where}: '{key}' must have one entry for each of the {count} sequences")
         if array.dtype.kind not in kind:
             raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {array.dtype}")
+    shapes = {"frame_labels": (len(arrays["data"]),), "events": (len(arrays.get("events", ())), 3)}
+    for key, shape in shapes.items():
+        if key in arrays and (arrays[key].shape != shape or arrays[key].dtype.kind not in "iu"):
+            raise SkeletonFormatError(f"{where}: '{key}' must be whole numbers of shape {shape}")
     for key in ("fps", "up", "layout"):
         if key in arrays and arrays[key].size != 1:
             raise SkeletonFormatError(f"{where}: '{key}' must be a single value, got shape {arrays[key].shape}")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,30 +19,53 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..normalization import RaggedFrames, select_persons
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
+from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
+from .protocols import protocol_side
 from .readers import SUFFIXES, iter_skeletons
 from .store import SkeletonStore, StoreWriter
-from .text import NTU, UAV
+from .text import NTU, UAV, read_pku_labels
 
 # Files per part: how much is read again after a kill, and about how much memory a part takes (100 MB of NTU).
 _PART = 1000
-_KINDS = ("ntu60", "ntu120", "uav", "folder", "file")
+_KINDS = ("ntu60", "ntu120", "uav", "pku1", "pku2", "folder", "csv", "file")
+_JOINTS = ("joints", "joints_missing", "joints_filled")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file.
+    """One input file, and what is known of it besides.
 
     Attributes:
         name: Its path below the raw folder, which also names it in reports.
         path: Where it lies.
-        label: Class that its folder means, or None for the one that the file tells.
+        label: Class that its folder or the list means, or None for the one that the file tells.
+        subject: Who moves, or None for what the file tells.
+        split: "train" or "test", or None.
+        labels: File of what happens in it, or None.
     """
 
     name: str
     path: Path
     label: int | None = None
+    subject: int | str | None = None
+    split: str | None = None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How files are read; the options of `prepare` that a reading process needs."""
+
+    layout: str | None
+    fps: float | None
+    persons: int
+    ignored: frozenset[str]
+    missing: str
+    image_shape: tuple[float, float] | None
+    choose_by: str
+    relink: bool
+    clips: bool
 
 
 def prepare(
@@ -51,6 +79,13 @@ def prepare(
     int16: bool = False,
     workers: int = 1,
     progress: bool = False,
+    protocol: str | None = None,
+    split_file: str | os.PathLike | None = None,
+    clips: bool = False,
+    missing: str = "refuse",
+    image_shape: tuple[float, float] | None = None,
+    choose_by: str = "energy",
+    relink: bool = False,
 ) -> tuple[SkeletonStore, dict[str, Any]]:
     """Make a store of a data set as its owners distribute it, or of a folder of one's own.
 
@@ -58,22 +93,33 @@ def prepare(
     end, whole.
 
     Args:
-        kind: "ntu60" or "ntu120": ``.skeleton`` files of NTU RGB+D; "uav": ``.txt`` files of UAV-Human; "folder":
-            ``class name/recording`` of any format that `read_skeleton` reads; "file": one file with a whole data set
-            (``.npz``, pyskl ``.pkl``).
+        kind: "ntu60" or "ntu120": ``.skeleton`` files of NTU RGB+D; "uav": ``.txt`` files of UAV-Human; "pku1" or
+            "pku2": skeleton and label files of PKU-MMD, anywhere below one folder; "folder": ``class name/recording``
+            of any format that `read_skeleton` reads; "csv": a table with the columns `file` (relative to the table)
+            and, where known, `label` (a class name), `subject`, `split` (train or test); "file": one file with a whole
+            data set (``.npz``, pyskl ``.pkl``).
         raw: The folder (searched with its subfolders), or the file.
         output_dir: Folder to make.
         ignore: Text file with a name per line, without endings, to leave out, such as NTU's samples with missing
             skeletons.
         layout: Joint layout of array files.
         fps: Frames per second, where the files do not say.
-        persons: People kept of a recording, the most energetic ones, as the release does.
+        persons: People kept of a recording.
         int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
         workers: Processes that read.
         progress: Show a bar on standard error.
+        protocol: Writes which side each recording is on, see `protocols.protocol_side`.
+        split_file: PKU-MMD's split file for its protocol.
+        clips: Cut recordings whose events are known into a labelled clip each; untrimmed recordings stay whole
+            otherwise.
+        missing: "refuse" NaN, or "interpolate" what is missing over time, see `sequence.interpolate_missing`.
+        image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where files do not say.
+        choose_by: Whom to keep, see `USDRLFeatureExtractor`; the release keeps the most energetic.
+        relink: Tell people apart by where they were before, see `sequence.link_persons`.
 
     Returns:
-        The store, and a report: `read`, `frames`, `skipped` (reason -> number), `problems` (file -> why).
+        The store, and a report: `read`, `frames`, `skipped` (reason -> number), `problems` (file -> why), `joints`
+        that people who are seen have in all frames together, `joints_missing` of them, and `joints_filled` of those.
 
     Raises:
         SkeletonFormatError: If there is nothing to read.
@@ -83,21 +129,24 @@ def prepare(
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
     if workers < 1 or persons < 1:
         raise ValueError("workers and persons must be at least 1")
+    if missing not in MISSING or choose_by not in CHOOSE_BY:
+        raise ValueError(f"missing must be one of {', '.join(MISSING)}, choose_by one of {', '.join(CHOOSE_BY)}")
     raw = Path(raw)
+    side = protocol_side(kind, protocol, split_file) if protocol else None
+    if split_file is not None and protocol is None:
+        raise ValueError("a split file belongs to a protocol: name it, too, such as xsub")
     sources, class_names = _find_sources(kind, raw)
+    if side is not None:
+        sources = [replace(source, split=side(source.name)) for source in sources]
     ignored = _read_names(ignore) if ignore is not None else set()
-    settings: dict[str, Any] = {
-        "kind": kind,
-        "raw": str(raw.resolve()),
-        "layout": layout,
-        "fps": fps,
-        "persons": persons,
-    }
-    settings |= {"ignore": sorted(ignored), "sources": len(sources), "classes": class_names}
+    reading = _Reading(layout, fps, persons, frozenset(ignored), missing, image_shape, choose_by, relink, clips)
+    settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
+    settings |= {"ignored": sorted(ignored), "sources": [str(source) for source in sources], "classes": class_names}
+    settings["sources"] = hashlib.sha256("\n".join(settings["sources"]).encode()).hexdigest()
     writer = StoreWriter(output_dir, settings, "int16" if int16 else "float32")
     done = writer.finished_sources
     left = [source for source in sources if source.name not in done]
-    read = partial(_read_source, layout=layout, fps=fps, persons=persons, ignored=frozenset(ignored))
+    read = partial(_read_source, reading=reading, has_sides=side is not None)
     bar = tqdm(total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True)
     with bar, _mapper(workers) as mapped:
         results = zip(left, mapped(read, left), strict=True)
@@ -105,9 +154,14 @@ def prepare(
             _write_batch(writer, batch)
             bar.update(len(batch))
     report = _join_reports([part["report"] for part in writer.parts])
+    if not report["read"]:
+        # What was refused may be mended before the next run.
+        shutil.rmtree(writer.partial)
+        first = next(iter(report["problems"].values()), next(iter(report["skipped"]), "there is none"))
+        raise SkeletonFormatError(f"{raw}: no sequence could be read, so no store is made: {first}")
     if kind == "file" and not class_names:
         class_names = _class_names_of(raw)
-    return writer.finish(class_names), report
+    return writer.finish(class_names, kind), report
 
 
 class _mapper:
@@ -126,10 +180,10 @@ class _mapper:
 
 def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
     """The input files in order, and the class names that folders give."""
-    if kind == "file":
+    if kind in ("file", "csv"):
         if not raw.is_file():
             raise SkeletonFormatError(f"{raw}: there is no such file")
-        return [Source(raw.name, raw)], []
+        return ([Source(raw.name, raw)], []) if kind == "file" else _read_list(raw)
     if not raw.is_dir():
         raise SkeletonFormatError(f"{raw}: there is no such folder")
     if kind == "folder":
@@ -143,6 +197,10 @@ def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
             if file.suffix in SUFFIXES and file.is_file()
         ]
         expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
+    elif kind in ("pku1", "pku2"):
+        classes = []
+        found = _find_pku(raw)
+        expected = "0002-L.txt with skeletons"
     else:
         form, suffix = (UAV, ".txt") if kind == "uav" else (NTU, ".skeleton")
         most = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
@@ -158,6 +216,55 @@ def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
     return found, classes
 
 
+def _find_pku(raw: Path) -> list[Source]:
+    """Videos of PKU-MMD, each with its label file where there is one; both bear the same name."""
+    skeletons: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
+    for file in sorted(raw.rglob("*.txt")):
+        if not re.search(r"^[A-Za-z0-9]+-[LMR]$", file.stem):
+            continue
+        with open(file, "rb") as content:
+            kept = labels if b"," in content.read(200) else skeletons
+        if file.stem in kept:
+            raise SkeletonFormatError(f"{file}: {kept[file.stem]} is the same video: keep one of them")
+        kept[file.stem] = file
+    return [
+        Source(file.relative_to(raw).as_posix(), file, labels=labels.get(name)) for name, file in skeletons.items()
+    ]
+
+
+def _read_list(path: Path) -> tuple[list[Source], list[str]]:
+    """The files that a table names, and the classes in order of their names (of numbers, in order of the numbers)."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SkeletonFormatError(f"{path}: the table cannot be read: {str(error)[:80]}") from None
+    unknown = set(rows[0]) - {"file", "label", "subject", "split"} if rows else set()
+    if not rows or "file" not in rows[0] or unknown:
+        wrong = (
+            f"'{sorted(map(str, unknown))[0]}' is no column" if unknown else "there is no row below a column 'file'"
+        )
+        raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
+    names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
+    classes = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    people = [(row.get("subject") or "").strip() for row in rows]
+    numbered = all(name.isdecimal() for name in people if name)
+    sources = []
+    for line, (row, person) in enumerate(zip(rows, people, strict=True), start=2):
+        if None in row or None in row.values() or not row["file"].strip():
+            raise SkeletonFormatError(f"{path}, line {line}: it has not as many cells as line 1, or names no file")
+        label, split = (row.get("label") or "").strip(), (row.get("split") or "").strip() or None
+        if split not in (None, "train", "test"):
+            raise SkeletonFormatError(f"{path}, line {line}: split is '{split}', not train or test")
+        subject = (int(person) if numbered else person) if person else None
+        name = row["file"].strip()
+        sources.append(Source(name, path.parent / name, classes.index(label) if label else None, subject, split))
+    repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
+    if repeated:
+        raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
+    return sources, classes
+
+
 def _read_names(path: str | os.PathLike) -> set[str]:
     try:
         return {line.strip() for line in Path(path).read_text("ascii").splitlines() if line.strip()}
@@ -166,11 +273,14 @@ def _read_names(path: str | os.PathLike) -> set[str]:
 
 
 def _read_source(
-    source: Source, layout: str | None, fps: float | None, persons: int, ignored: frozenset[str]
-) -> tuple[list[SkeletonSequence], list[tuple[str, str]]]:
-    """Sequences of one file, and its problems as (reason, message)."""
-    if source.path.stem in ignored:
-        return [], [("in the list of names to leave out", "")]
+    source: Source, reading: _Reading, has_sides: bool
+) -> tuple[list[SkeletonSequence], list[tuple[str, str]], Counter[str]]:
+    """Sequences of one file, its problems as (reason, message), and how many joints it has, lacks and was given."""
+    joints: Counter[str] = Counter()
+    if source.path.stem in reading.ignored:
+        return [], [("in the list of names to leave out", "")], joints
+    if has_sides and source.split is None:
+        return [], [("on no side of the protocol", "")], joints
     sequences: list[SkeletonSequence] = []
     problems: list[tuple[str, str]] = []
 
@@ -179,31 +289,49 @@ def _read_source(
         problems.append(("nobody is seen" if nobody else "malformed", str(error)))
 
     try:
-        for sequence in iter_skeletons(source.path, layout or "ntu25", on_error=note):
-            sequence = _keep_persons(sequence, persons)
-            if source.label is not None:
-                sequence = replace(sequence, label=source.label, name=Path(source.name).with_suffix("").as_posix())
-            sequences.append(sequence if sequence.fps or fps is None else replace(sequence, fps=fps))
+        for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):
+            sequence = _completed(sequence, source, reading)
+            if reading.relink:
+                sequence = link_persons(sequence)
+            present = (sequence.keypoints != 0).any(-1)
+            joints["joints"] += int(present.any(-1).sum()) * present.shape[2]
+            joints["joints_missing"] += int((present.any(-1, keepdims=True) & ~present).sum())
+            if reading.missing == "interpolate":
+                sequence = interpolate_missing(sequence)
+                joints["joints_filled"] += int((sequence.keypoints != 0).any(-1).sum() - present.sum())
+            sequence = keep_persons(sequence, reading.persons, reading.choose_by)
+            sequences += list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
     except SkeletonFormatError as error:
         note(error)
-    return sequences, problems
+    return sequences, problems, joints
 
 
-def _keep_persons(sequence: SkeletonSequence, persons: int) -> SkeletonSequence:
-    if sequence.num_persons <= persons:
-        return sequence
-    # Imported late: a reading process has no other use for it.
-    import torch
+def _completed(sequence: SkeletonSequence, source: Source, reading: _Reading) -> SkeletonSequence:
+    """The sequence with what is known of it from elsewhere."""
+    fields: dict[str, Any] = {}
+    if source.label is not None:
+        fields |= {"label": source.label, "name": Path(source.name).with_suffix("").as_posix()}
+    if source.subject is not None:
+        fields["subject"] = source.subject
+    if source.split is not None:
+        fields["split"] = source.split
+    if source.labels is not None:
+        # Classes are counted from 0 here, as everywhere.
+        fields["events"] = read_pku_labels(source.labels) - (1, 0, 0)
+    if sequence.fps is None and reading.fps is not None:
+        fields["fps"] = reading.fps
+    if reading.image_shape is not None and sequence.coordinates != "3d" and sequence.image_shape is None:
+        fields["image_shape"] = reading.image_shape
+    return replace(sequence, **fields) if fields else sequence
 
-    batch = RaggedFrames(torch.from_numpy(sequence.keypoints), torch.tensor([sequence.num_frames]))
-    return replace(sequence, keypoints=select_persons(batch, persons).frames.numpy())
 
-
-def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list]]]) -> None:
+def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list, Counter]]]) -> None:
     sequences: list[SkeletonSequence] = []
     skipped: Counter[str] = Counter()
     problems: dict[str, str] = {}
-    for source, (found, errors) in batch:
+    joints: Counter[str] = Counter()
+    for source, (found, errors, counted) in batch:
+        joints += counted
         for sequence in found:
             try:
                 writer.check(sequence, sequences[0] if sequences else None)
@@ -215,6 +343,7 @@ def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, 
             if message:
                 problems[source.name] = message
     report = {"read": len(sequences), "frames": sum(s.num_frames for s in sequences)}
+    report |= {key: joints[key] for key in _JOINTS}
     writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, [s.name for s, _ in batch])
 
 
@@ -224,7 +353,7 @@ def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for report in reports:
         skipped.update(report["skipped"])
         problems |= report["problems"]
-    total = {key: sum(report[key] for report in reports) for key in ("read", "frames")}
+    total = {key: sum(report[key] for report in reports) for key in ("read", "frames", *_JOINTS)}
     return {**total, "skipped": dict(skipped), "problems": problems}
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from ..sequence import SkeletonFormatError
 from .dataset import LabelledData
-from .text import NTU
+from .text import NTU, read_pku_split
 
 _NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38})
 _NTU120_TRAIN_SUBJECTS = _NTU60_TRAIN_SUBJECTS | {
@@ -74,6 +76,51 @@ def ntu_split(names: Sequence[str], dataset: str, protocol: str) -> np.ndarray:
         raise ValueError(f"there is no protocol '{dataset} {protocol}': use one of {known}")
     trains = NTU_PROTOCOLS[dataset, protocol]
     return np.array([trains(NTUSample.parse(name)) for name in names], dtype=bool)
+
+
+def protocol_side(
+    dataset: str, protocol: str, split_file: str | os.PathLike | None = None
+) -> Callable[[str], str | None]:
+    """How a data set's protocol takes its recordings apart.
+
+    Args:
+        dataset: "ntu60", "ntu120", "pku1", "pku2", or any other.
+        protocol: See `ntu_split` for NTU; "xsub" or "xview" of PKU-MMD; "folders" for any data set whose folders
+            called train and test say it, as UAV-Human's do.
+        split_file: PKU-MMD's split file, which "xsub" needs.
+
+    Returns:
+        A function of a recording's path below its folder, or name, to "train", "test", or None where it is on no side.
+
+    Raises:
+        SkeletonFormatError: If the split file cannot be read.
+        ValueError: If there is no such protocol, or its split file is not given.
+    """
+    if protocol == "folders":
+        return _side_of_folders
+    if (dataset, protocol) in NTU_PROTOCOLS:
+        trains = NTU_PROTOCOLS[dataset, protocol]
+        return lambda name: "train" if trains(NTUSample.parse(name)) else "test"
+    if dataset in ("pku1", "pku2") and (split_file is not None or protocol == "xview"):
+        if split_file is None:
+            return lambda name: "train" if pku_cross_view([PurePosixPath(name).stem])[0] else "test"
+        sides = {
+            name: side
+            for side, names in zip(("train", "test"), read_pku_split(split_file), strict=True)
+            for name in names
+        }
+        return lambda name: sides.get(PurePosixPath(name).stem)
+    if dataset in ("pku1", "pku2") and protocol == "xsub":
+        raise ValueError("PKU-MMD's xsub stands in its split file: name it with --split-file")
+    known = [name for data, name in NTU_PROTOCOLS if data == dataset]
+    known += ["xsub", "xview"] if dataset in ("pku1", "pku2") else []
+    raise ValueError(f"'{dataset}' has no protocol '{protocol}': use {', '.join([*known, 'folders'])}")
+
+
+def _side_of_folders(name: str) -> str | None:
+    parts = {part.lower() for part in PurePosixPath(name).parts[:-1]}
+    sides = [side for side in ("train", "test") if side in parts]
+    return sides[0] if len(sides) == 1 else None
 
 
 def pku_cross_view(names: Sequence[str]) -> np.ndarray:

@@ -49,6 +49,7 @@ def iter_skeletons(
     layout: LayoutLike = "ntu25",
     axes: str | None = None,
     on_error: Callable[[SkeletonFormatError], None] | None = None,
+    missing: str = "refuse",
 ) -> Iterator[SkeletonSequence]:
     """Yield every recording in a file: one, or all of a data set (``.npz`` or pyskl ``.pkl``).
 
@@ -57,6 +58,7 @@ def iter_skeletons(
         layout: See `read_skeleton`.
         axes: See `read_skeleton`.
         on_error: Called with the error of a sequence of a data set, which is then left out; None raises it.
+        missing: What NaN in an array means; see `SkeletonSequence.from_array`.
 
     Raises:
         SkeletonFormatError: See `read_skeleton`.
@@ -69,7 +71,7 @@ def iter_skeletons(
     if path.suffix == ".skeleton":
         yield read_body_text(path, NTU)
     elif path.suffix == ".npy":
-        yield _from_array(_load_npy(path), layout, axes, path)
+        yield _from_array(_load_npy(path), layout, axes, path, missing)
     elif path.suffix == ".npz":
         arrays = load_npz(path)
         if "offsets" in arrays:
@@ -81,7 +83,7 @@ def iter_skeletons(
                 f"{path}: which of the arrays {', '.join(arrays)} is the skeleton? Call it 'keypoints', or add "
                 "'offsets' for a data set"
             )
-        yield _from_array(arrays[key], layout, axes, path)
+        yield _from_array(arrays[key], layout, axes, path, missing)
     elif path.suffix == ".pkl":
         yield from read_pyskl(path, on_error)[0]
     elif path.suffix == ".json":
@@ -96,9 +98,9 @@ def iter_skeletons(
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
 
 
-def _from_array(array: np.ndarray, layout: LayoutLike, axes: str | None, path: Path) -> SkeletonSequence:
+def _from_array(array: np.ndarray, layout: LayoutLike, axes: str | None, path: Path, missing: str) -> SkeletonSequence:
     # Errors name the whole path, the sequence only the file.
-    return replace(SkeletonSequence.from_array(array, layout, axes, name=str(path)), name=path.stem)
+    return replace(SkeletonSequence.from_array(array, layout, axes, str(path), missing), name=path.stem)
 
 
 def _load_npy(path: Path) -> np.ndarray:

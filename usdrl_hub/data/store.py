@@ -2,8 +2,8 @@
 
 A store is a folder of safetensors files. ``store.json`` holds what all sequences share (layout, coordinates, units, up
 axis, class names, shards, content hash); ``index.safetensors`` one number per sequence of everything else (shard,
-place, frames, persons, label, subject, camera, setup, fps, scale) and the names; ``frames-NNNNN.safetensors`` the
-coordinates, end to end: float32, or int16 with one scale per sequence.
+place, frames, persons, label, subject, camera, setup, split, fps, scale), the names, and the events;
+``frames-NNNNN.safetensors`` the coordinates, end to end: float32, or int16 with one scale per sequence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 
 _FORMAT = "usdrl-skeletons-1"
 _NONE = -1
-_COLUMNS = ("shard", "start", "frames", "persons", "label", "subject", "camera", "setup")
+_COLUMNS = ("shard", "start", "frames", "persons", "label", "subject", "camera", "setup", "split")
+_SPLITS = (None, "train", "test")
+# Sequences per part where somebody hands over a stream of them.
+_PART = 1000
 
 
 def is_store(path: str | os.PathLike) -> bool:
@@ -96,6 +100,7 @@ class SkeletonStore:
             None if entry[key] == _NONE else entry[key] for key in ("label", "subject", "camera", "setup")
         )
         image = self.index["image_shape"][number]
+        people = self.header["subject_names"]
         return SkeletonSequence(
             values.reshape(shape),
             layout=get_layout(self.header["layout"]),
@@ -106,9 +111,11 @@ class SkeletonStore:
             coordinates=self.header["coordinates"],
             image_shape=None if np.isnan(image).any() else (float(image[0]), float(image[1])),
             label=label,
-            subject=subject,
+            subject=people[subject] if people and subject is not None else subject,
             camera=camera,
             setup=setup,
+            events=self.events(number),
+            split=_SPLITS[entry["split"] + 1],
         )
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
@@ -125,17 +132,36 @@ class SkeletonStore:
         start = int(ends[number - 1]) if number else 0
         return bytes(self.index["names"][start : int(ends[number])]).decode("utf-8")
 
+    def events(self, number: int) -> np.ndarray | None:
+        """Events of a sequence by its number in the whole store, see `SkeletonSequence`."""
+        ends = self.index["event_ends"]
+        start, end = int(ends[number - 1]) if number else 0, int(ends[number])
+        # A recording whose events nobody has said has one row of -1, one without events has none.
+        events = self.index["events"][start:end]
+        return None if len(events) and events[0, 0] == _NONE else events
+
     @property
     def names(self) -> list[str]:
         """Names of the selected sequences."""
         return [self.name(int(number)) for number in self.selection]
 
     def column(self, key: str) -> np.ndarray | None:
-        """Numbers of the selected sequences: ``labels``, ``subjects``, ``cameras`` or ``setups``; None if unknown."""
-        if key.removesuffix("s") not in ("label", "subject", "camera", "setup"):
+        """Entries of the selected sequences; None if unknown.
+
+        Args:
+            key: ``labels``, ``subjects``, ``cameras``, ``setups``, or ``split_test`` (boolean).
+        """
+        name = "split" if key == "split_test" else key.removesuffix("s")
+        if name not in ("label", "subject", "camera", "setup", "split"):
             return None
-        values = self.index[key.removesuffix("s")][self.selection]
-        return None if (values == _NONE).all() else values
+        values = self.index[name][self.selection]
+        if (values == _NONE).all():
+            return None
+        if name == "split":
+            return values == 1
+        if name == "subject" and self.header["subject_names"]:
+            return np.array([*self.header["subject_names"], ""])[values]
+        return values
 
     @property
     def lengths(self) -> np.ndarray:
@@ -160,8 +186,8 @@ class SkeletonStore:
     def class_names(self) -> list[str]:
         """Names of the classes."""
         names = list(self.header["class_names"])
-        labels = self.index["label"]
-        return names or [f"class {number}" for number in range(int(labels.max(initial=-1)) + 1)]
+        most = max(self.index["label"].max(initial=-1), self.index["events"][:, 0].max(initial=-1))
+        return names or [f"class {number}" for number in range(int(most) + 1)]
 
     @property
     def content_hash(self) -> str:
@@ -171,6 +197,37 @@ class SkeletonStore:
     def select(self, mask: np.ndarray) -> SkeletonStore:
         """The sequences where a boolean `mask` ``(len(self),)`` is true."""
         return replace(self, selection=self.selection[np.asarray(mask, dtype=bool)])
+
+    @classmethod
+    def write(
+        cls,
+        sequences: Iterable[SkeletonSequence],
+        path: str | os.PathLike,
+        class_names: Sequence[str] = (),
+        dtype: str = "float32",
+    ) -> SkeletonStore:
+        """Make a store of a stream of sequences; memory does not grow with their number.
+
+        Args:
+            sequences: All of one layout and kind of coordinates.
+            path: Folder to make.
+            class_names: Names of the classes.
+            dtype: "float32", or "int16" for half the size, at most 0.1 mm off.
+
+        Raises:
+            SkeletonFormatError: If the sequences differ in kind, or there is none.
+            ValueError: If something lies at `path`.
+        """
+        # What a call that failed has left is of no use to this one.
+        writer = StoreWriter(path, {"stream": os.urandom(8).hex()}, dtype)
+        try:
+            iterator = iter(sequences)
+            while part := list(islice(iterator, _PART)):
+                writer.write_part(part, {}, [])
+            return writer.finish(class_names)
+        except BaseException:
+            shutil.rmtree(writer.partial, ignore_errors=True)
+            raise
 
 
 class StoreWriter:
@@ -240,6 +297,7 @@ class StoreWriter:
                 with new_file(self.partial / f"{name}-{number:05d}.safetensors") as file:
                     save_file(content, file)
             part["sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
+            part["subject_names"] = _subject_names(sequences)
         with new_file(self.partial / f"part-{number:05d}.json") as file:
             file.write_text(json.dumps(part))
         self.parts.append(part)
@@ -266,8 +324,12 @@ class StoreWriter:
         values = sequence.keypoints.ravel()
         return np.round(values / scale).astype(np.int16) if self.dtype == np.int16 else values
 
-    def finish(self, class_names: Sequence[str] = ()) -> SkeletonStore:
+    def finish(self, class_names: Sequence[str] = (), dataset: str | None = None) -> SkeletonStore:
         """Join the parts and put the store in its place.
+
+        Args:
+            class_names: Names of the classes.
+            dataset: Whose recordings they are, such as "ntu60", which says which protocols there are.
 
         Raises:
             SkeletonFormatError: If no part holds a sequence.
@@ -277,7 +339,16 @@ class StoreWriter:
             raise SkeletonFormatError(f"{self.path}: no sequence could be read, so no store is made")
         pieces = [load_file(self.partial / f"index-{number:05d}.safetensors") for number in filled]
         index = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
-        index["name_ends"] = np.cumsum(np.concatenate([np.diff(piece["name_ends"], prepend=0) for piece in pieces]))
+        for key in ("name_ends", "event_ends"):
+            index[key] = np.cumsum(np.concatenate([np.diff(piece[key], prepend=0) for piece in pieces]))
+        people = sorted({name for number in filled for name in self.parts[number]["subject_names"]})
+        if people:
+            index["subject"] = np.concatenate(
+                [
+                    _renumbered(piece["subject"], self.parts[number]["subject_names"], people)
+                    for number, piece in zip(filled, pieces, strict=True)
+                ]
+            )
         index["shard"] = np.repeat(np.arange(len(filled)), [len(piece["shard"]) for piece in pieces])
         digest = hashlib.sha256(self.parts[filled[0]]["kind"].encode())
         for number in filled:
@@ -286,6 +357,7 @@ class StoreWriter:
             digest.update(key.encode() + np.ascontiguousarray(index[key]).tobytes())
         header = {**json.loads(self.parts[filled[0]]["kind"]), "format": _FORMAT, "dtype": self.dtype.name}
         header |= {"class_names": list(class_names), "sha256": digest.hexdigest(), "count": len(index["shard"])}
+        header |= {"subject_names": people, "dataset": dataset}
         header["shards"] = [self._describe_shard(number) for number in filled]
         with new_file(self.partial / "index.safetensors") as file:
             save_file(index, file)
@@ -326,6 +398,22 @@ def _kind(sequence: SkeletonSequence) -> str:
     )
 
 
+def _subject_names(sequences: Sequence[SkeletonSequence]) -> list[str]:
+    """Names of the people, sorted, where they have names and not numbers."""
+    return sorted({sequence.subject for sequence in sequences if isinstance(sequence.subject, str)})
+
+
+def _renumbered(subjects: np.ndarray, names: Sequence[str], people: Sequence[str]) -> np.ndarray:
+    """Places in `people` of the places in `names`."""
+    if not names:
+        if (subjects != _NONE).any():
+            raise SkeletonFormatError(
+                "some people have numbers and some have names: give all of them the one or other"
+            )
+        return subjects
+    return np.append([people.index(name) for name in names], _NONE).astype(subjects.dtype)[subjects]
+
+
 def _index(
     sequences: Sequence[SkeletonSequence], shard: int, sizes: Sequence[int], scales: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -333,6 +421,13 @@ def _index(
         values = (getattr(sequence, key) for sequence in sequences)
         return np.array([value if isinstance(value, int | np.integer) else _NONE for value in values], dtype=np.int32)
 
+    people = {name: number for number, name in enumerate(_subject_names(sequences))}
+    if people and any(isinstance(sequence.subject, int | np.integer) for sequence in sequences):
+        raise SkeletonFormatError("some people have numbers and some have names: give all of them the one or other")
+    subjects = [people.get(sequence.subject, _NONE) for sequence in sequences]  # type: ignore[arg-type]
+    unknown = np.full((1, 3), _NONE, dtype=np.int64)
+    events = [unknown if sequence.events is None else sequence.events for sequence in sequences]
+    splits = [_SPLITS.index(sequence.split) - 1 for sequence in sequences]
     names = [sequence.name.encode("utf-8") for sequence in sequences]
     shapes = [sequence.image_shape or (np.nan, np.nan) for sequence in sequences]
     return {
@@ -340,7 +435,11 @@ def _index(
         "start": np.cumsum([0, *sizes[:-1]], dtype=np.int64),
         "frames": np.array([sequence.num_frames for sequence in sequences], dtype=np.int32),
         "persons": np.array([sequence.num_persons for sequence in sequences], dtype=np.int32),
-        **{key: numbers(key) for key in ("label", "subject", "camera", "setup")},
+        **{key: numbers(key) for key in ("label", "camera", "setup")},
+        "subject": np.array(subjects, dtype=np.int32) if people else numbers("subject"),
+        "split": np.array(splits, dtype=np.int32),
+        "events": np.concatenate(events),
+        "event_ends": np.cumsum([len(rows) for rows in events], dtype=np.int64),
         "fps": np.array([sequence.fps or np.nan for sequence in sequences], dtype=np.float32),
         "image_shape": np.array(shapes, dtype=np.float32),
         "scale": scales,

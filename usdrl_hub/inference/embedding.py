@@ -35,6 +35,8 @@ def extract_embeddings(
     feature_extractor: USDRLFeatureExtractor | None = None,
     source_layout: LayoutLike | None = None,
     axes: str | None = None,
+    per_person: bool = False,
+    image_shape: tuple[float, float] | None = None,
 ) -> np.ndarray | list[np.ndarray]:
     """Embed skeletons with a pretrained encoder.
 
@@ -49,6 +51,8 @@ def extract_embeddings(
         feature_extractor: The model's own where None.
         source_layout: Layout of arrays and array files; the model's where None.
         axes: Axis order of arrays; see `SkeletonSequence.from_array`.
+        per_person: Take everybody in a recording by themselves, as recordings ``<name>#<place>``.
+        image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where they do not say.
 
     Returns:
         For clips an array ``(N, 2d)``; for frames a list of N arrays ``(T_i, 2d)``, zero where nobody is seen. In the
@@ -66,7 +70,17 @@ def extract_embeddings(
         2
     """
     stream = iter_embeddings(
-        files_or_sequences, model, batch_size, device, dtype, level, feature_extractor, source_layout, axes
+        files_or_sequences,
+        model,
+        batch_size,
+        device,
+        dtype,
+        level,
+        feature_extractor,
+        source_layout,
+        axes,
+        per_person,
+        image_shape,
     )
     embeddings = [embedding for _, embedding in stream]
     if level == "frame":
@@ -86,6 +100,8 @@ def iter_embeddings(
     feature_extractor: USDRLFeatureExtractor | None = None,
     source_layout: LayoutLike | None = None,
     axes: str | None = None,
+    per_person: bool = False,
+    image_shape: tuple[float, float] | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
     """Yield each sequence, in the model's layout, with its embedding; memory does not grow with their number.
@@ -100,6 +116,8 @@ def iter_embeddings(
         feature_extractor: As above.
         source_layout: As above.
         axes: As above.
+        per_person: As above.
+        image_shape: As above.
         on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
 
     Raises:
@@ -111,7 +129,8 @@ def iter_embeddings(
         raise ValueError(f"level must be 'clip' or 'frame', got {level!r}")
     encoder, extractor = ready_model(model, feature_extractor, False, device, dtype)
     layout = source_layout or extractor.source_layout or extractor.layout
-    sequences = checked(iter_sequences(files_or_sequences, layout, axes, on_error), extractor, on_error)
+    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
+    sequences = checked(found, extractor, on_error, per_person, image_shape)
     embed = _embed_clips if level == "clip" else _embed_frames
     yield from embed(sequences, cast(USDRLModel, encoder), extractor, batch_size)
 

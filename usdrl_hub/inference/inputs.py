@@ -20,7 +20,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.registry import load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence, link_persons
 
 Item = TypeVar("Item")
 # Called with each error of a stream that goes on without the input.
@@ -43,7 +43,11 @@ def list_files(path: str | os.PathLike) -> list[Path]:
 
 
 def iter_sequences(
-    inputs: Any, layout: LayoutLike = "ntu25", axes: str | None = None, on_error: ErrorHandler | None = None
+    inputs: Any,
+    layout: LayoutLike = "ntu25",
+    axes: str | None = None,
+    on_error: ErrorHandler | None = None,
+    missing: str = "refuse",
 ) -> Iterator[SkeletonSequence]:
     """Yield the sequences of files, folders, sequences and arrays, one after another.
 
@@ -54,6 +58,7 @@ def iter_sequences(
         layout: Layout of arrays that come without one.
         axes: Axis order of arrays; see `SkeletonSequence.from_array`.
         on_error: Called with the error of an unreadable input, which is then left out; None raises it.
+        missing: What NaN in arrays means; see `SkeletonSequence.from_array`.
 
     Raises:
         SkeletonFormatError: See `read_skeleton`.
@@ -70,10 +75,10 @@ def iter_sequences(
                 yield from SkeletonStore.open(item)
             elif isinstance(item, str | os.PathLike):
                 for file in list_files(item):
-                    yield from _read(file, Path(item), layout, axes, on_error)
+                    yield from _read(file, Path(item), layout, axes, on_error, missing)
             else:
                 array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
-                yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}")
+                yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}", missing=missing)
         except SkeletonFormatError as error:
             if on_error is None:
                 raise
@@ -81,10 +86,10 @@ def iter_sequences(
 
 
 def _read(
-    file: Path, given: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None
+    file: Path, given: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None, missing: str
 ) -> Iterator[SkeletonSequence]:
     try:
-        for sequence in iter_skeletons(file, layout, axes, on_error):
+        for sequence in iter_skeletons(file, layout, axes, on_error, missing):
             if file != given and sequence.name == file.stem:
                 sequence = replace(sequence, name=file.relative_to(given).with_suffix("").as_posix())
             yield sequence
@@ -108,12 +113,31 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def checked(
-    sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, on_error: ErrorHandler | None
+    sequences: Iterable[SkeletonSequence],
+    extractor: USDRLFeatureExtractor,
+    on_error: ErrorHandler | None,
+    per_person: bool = False,
+    image_shape: tuple[float, float] | None = None,
 ) -> Iterator[SkeletonSequence]:
-    """Pass on the sequences that the model can read, so that one that it cannot does not cost its batch."""
+    """Pass on the sequences that the model can read, so that one that it cannot does not cost its batch.
+
+    Args:
+        sequences: As they were read.
+        extractor: The model's.
+        on_error: See `iter_sequences`.
+        per_person: Make everybody a sequence of their own.
+        image_shape: Height and width of the picture of 2D sequences that do not say.
+    """
     for sequence in sequences:
         try:
-            yield extractor.prepare(sequence)
+            if image_shape is not None and sequence.coordinates != "3d" and sequence.image_shape is None:
+                sequence = replace(sequence, image_shape=image_shape)
+            if per_person:
+                # Tracks are told apart while everybody is there.
+                sequence = link_persons(sequence) if extractor.relink else sequence
+                yield from [extractor.prepare(person) for person in sequence.each_person()]
+            else:
+                yield extractor.prepare(sequence)
         except ValueError as error:
             message = str(error)
             named = message if sequence.name in message else f"{sequence.name}: {message}"

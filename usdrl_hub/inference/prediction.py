@@ -47,6 +47,8 @@ def iter_predictions(
     feature_extractor: USDRLFeatureExtractor | None = None,
     source_layout: LayoutLike | None = None,
     axes: str | None = None,
+    per_person: bool = False,
+    image_shape: tuple[float, float] | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[Prediction]:
     """Classify skeletons; memory does not grow with their number.
@@ -60,6 +62,8 @@ def iter_predictions(
         feature_extractor: The model's own where None.
         source_layout: Layout of arrays and array files; the model's where None.
         axes: Axis order of arrays; see `SkeletonSequence.from_array`.
+        per_person: Take everybody in a recording by themselves, as recordings ``<name>#<place>``.
+        image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where they do not say.
         on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
 
     Raises:
@@ -75,7 +79,8 @@ def iter_predictions(
             "model, or train one with 'usdrl finetune'"
         )
     layout = source_layout or extractor.source_layout or extractor.layout
-    sequences = checked(iter_sequences(files_or_sequences, layout, axes, on_error), extractor, on_error)
+    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
+    sequences = checked(found, extractor, on_error, per_person, image_shape)
     for batch in batched(sequences, batch_size):
         with torch.inference_mode():
             clips = extractor(batch, return_tensors="pt", device=classifier.device)["keypoints"]

@@ -1,0 +1,125 @@
+"""Skeleton sequences as rows of Hugging Face `datasets`, and back; needs the extra ``usdrl-hub[datasets]``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layouts import LayoutLike, get_layout
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .dataset import LabelledData
+
+# Columns that are fields of a sequence as they are.
+_PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates")
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError("this needs Hugging Face datasets: pip install 'usdrl-hub[datasets]'") from None
+    return datasets
+
+
+def to_huggingface(data: LabelledData, streaming: bool = False) -> Any:
+    """Make a Hugging Face data set of a data set or store; one row is one sequence.
+
+    Args:
+        data: Labelled data or a store; only one sequence at a time is in memory.
+        streaming: Make an `IterableDataset`, which reads as it is iterated over and writes nothing.
+
+    Returns:
+        A `datasets.Dataset` or `IterableDataset` with the columns `keypoints` ``(frames, persons, joints,
+        coordinates)`` float32, people who are not there zero; `label` (a `ClassLabel`; null where unknown); `name`,
+        `subject`, `camera`, `setup`, `split`, `fps`, `units`, `up`, `coordinates`, `image_shape` (height and width),
+        `events` (rows of class, start, end), and `layout` (JSON of its name, or of its joints and bones).
+
+    Raises:
+        ImportError: If `datasets` is not installed.
+    """
+    datasets = _datasets()
+    persons = data.max_persons
+    layout = data.layout
+    channels = 2 if layout.coordinates == "2d" else 3
+    subjects = data.column("subjects")
+    named = subjects is not None and subjects.dtype.kind not in "iuf"
+    features = datasets.Features(
+        {
+            "keypoints": datasets.Array4D((None, persons, layout.num_joints, channels), "float32"),
+            "label": datasets.ClassLabel(names=data.class_names or ["unknown"]),
+            **{key: datasets.Value("string") for key in ("name", "split", "units", "up", "coordinates", "layout")},
+            "subject": datasets.Value("string" if named else "int64"),
+            **{key: datasets.Value("int64") for key in ("camera", "setup")},
+            "fps": datasets.Value("float64"),
+            "image_shape": datasets.List(datasets.Value("float64")),
+            "events": datasets.List(datasets.List(datasets.Value("int64"))),
+        }
+    )
+    make = datasets.IterableDataset.from_generator if streaming else datasets.Dataset.from_generator
+    return make(_rows, features=features, gen_kwargs={"data": data, "persons": persons})
+
+
+def _rows(data: LabelledData, persons: int) -> Iterator[dict[str, Any]]:
+    for sequence in data:
+        absent = persons - sequence.num_persons
+        layout = get_layout(sequence.layout)
+        yield {
+            **{key: getattr(sequence, key) for key in _PLAIN},
+            "up": sequence.up or layout.up,
+            "keypoints": np.pad(sequence.keypoints, ((0, 0), (0, absent), (0, 0), (0, 0))),
+            "layout": json.dumps(layout.to_config()),
+            "image_shape": None if sequence.image_shape is None else list(sequence.image_shape),
+            "events": None if sequence.events is None else sequence.events.tolist(),
+        }
+
+
+def from_huggingface(
+    rows: Iterable[Mapping[str, Any]], layout: LayoutLike | None = None
+) -> Iterator[SkeletonSequence]:
+    """Yield the sequences of a Hugging Face data set, streaming or not; `SkeletonStore.write` makes a store of them.
+
+    Args:
+        rows: Rows with `keypoints` ``(frames, persons, joints, coordinates)``, or ``(frames, joints, coordinates)`` of
+            one person, and any of the columns of `to_huggingface`; others are left out.
+        layout: Joint layout of rows without a column `layout`.
+
+    Raises:
+        SkeletonFormatError: If a row has no keypoints, or they are not those of its layout.
+    """
+    for number, row in enumerate(rows):
+        where = str(row.get("name") or f"row {number}")
+        if row.get("keypoints") is None:
+            raise SkeletonFormatError(f"{where}: it has no column 'keypoints' but {', '.join(row)}")
+        own = row.get("layout")
+        if own is None and layout is None:
+            raise SkeletonFormatError(f"{where}: no column 'layout' says which joints these are: name the layout")
+        resolved = get_layout(_layout(own)) if own is not None else get_layout(layout)  # type: ignore[arg-type]
+        fields = {key: row[key] for key in _PLAIN if row.get(key) is not None and key != "name"}
+        # A class that nobody knows is -1 in many data sets.
+        if fields.get("label", 0) < 0:
+            del fields["label"]
+        if row.get("image_shape") is not None:
+            fields["image_shape"] = tuple(float(side) for side in row["image_shape"])
+        if row.get("events") is not None:
+            fields["events"] = np.asarray(row["events"], dtype=np.int64).reshape(-1, 3)
+        keypoints = np.asarray(row["keypoints"], dtype=np.float32)
+        axes = {3: "TVC", 4: "TMVC"}.get(keypoints.ndim)
+        sequence = SkeletonSequence.from_array(keypoints, resolved, axes, name=where, **fields)
+        yield _without_absent(sequence)
+
+
+def _layout(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _without_absent(sequence: SkeletonSequence) -> SkeletonSequence:
+    """The sequence without the people after the last one who is seen."""
+    seen = np.flatnonzero(sequence.keypoints.any((0, 2, 3)))
+    keypoints = sequence.keypoints[:, : seen[-1] + 1]
+    return SkeletonSequence(**{**vars(sequence), "keypoints": keypoints})
