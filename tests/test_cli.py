@@ -156,7 +156,7 @@ def test_wrong_files_end_in_one_sentence_and_status_2(capsys, tmp_path, name, wr
         (["convert", "{file}", "--output-dir", "{folder}/new"], "cannot be read as a checkpoint"),
         (
             ["convert", "{golden}", "--output-dir", "{folder}/new", "--modality", "foo"],
-            "Field 'modality' expected one of",
+            "modality must be joint, bone, motion, or different ones",
         ),
         (["predict", "{file}", "--device", "meta"], "device 'meta' is not available"),
         (["convert", "{folder}/absent.pth", "--output-dir", "{folder}/new"], "no such checkpoint file"),

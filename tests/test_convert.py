@@ -12,6 +12,7 @@ from usdrl_hub.hub.convert import CheckpointError, convert_checkpoint, original_
 
 from .conftest import GOLDENS, relative_error, to_clips
 from .reference import encode
+from .test_modeling import formed
 
 PRETRAIN = ["pretrain_dste_ntu25", "pretrain_sttr_ntu25", "pretrain_dste_coco17"]
 CLASSIFIERS = ["recognition_dste_ntu25", "recognition_sttr_ntu25", "recognition_dste_uav17", "detection_dste_ntu25"]
@@ -46,7 +47,7 @@ def test_pretraining_checkpoints_compute_what_the_release_computes(golden, tmp_p
     base = USDRLModel.from_pretrained(folder).eval()
     keypoints = to_clips(file["input_NCTVM"])
     with torch.no_grad():
-        tokens, output, encoded = model.usdrl.tokens(keypoints), model(keypoints), base(keypoints)
+        tokens, output, encoded = formed(model.usdrl, keypoints), model(keypoints), base(keypoints)
     actual = {
         "temporal_tokens": tokens[0],
         "spatial_tokens": tokens[1],

@@ -16,6 +16,7 @@ from usdrl_hub import (
 from usdrl_hub.sequence import implausible
 
 from .conftest import relative_error
+from .test_modeling import formed
 from .test_normalization import raw
 
 TOLERANCE = 1e-5
@@ -59,6 +60,9 @@ def test_every_choice_is_saved(tmp_path):
         "num_persons": 1,
         "relink": False,
         "source_layout": "kinect20",
+        "torso": None,
+        "torso_length": 0.5,
+        "upright": False,
         "use_score": True,
         "x_axis": [4, 8],
         "z_axis": None,
@@ -120,7 +124,7 @@ def test_2d_clips_and_tokens_are_those_of_the_release(golden, padding):
     assert relative_error(clip[0], file[f"{padding}_crop"].transpose(1, 3, 2, 0)) < TOLERANCE
     for modality, letter in (("joint", "j"), ("bone", "b"), ("motion", "m")):
         config = USDRLConfig(num_joints=17, layout="coco17-release", modality=modality, hidden_size=16)
-        temporal, spatial = USDRLModel(config).tokens(clip)
+        temporal, spatial = formed(USDRLModel(config), clip)
         assert relative_error(temporal[0], file[f"{padding}_{letter}t"]) < TOLERANCE
         assert relative_error(spatial[0], file[f"{padding}_{letter}s"]) < TOLERANCE
 

@@ -42,6 +42,11 @@ def tiny_config(**fields) -> USDRLConfig:
     return USDRLConfig(**(sizes | {"num_labels": 4} | fields))
 
 
+def formed(model, keypoints) -> list[torch.Tensor]:
+    """The temporal and the spatial tokens of a model of one modality."""
+    return [tokens[model.config.modality] for tokens in model.tokens(keypoints, None)]
+
+
 def clips(config, batch=3) -> torch.Tensor:
     return torch.randn(batch, config.num_frames, config.num_persons, config.num_joints, config.num_channels)
 
@@ -224,7 +229,7 @@ def test_modalities_are_formed_of_joint_coordinates():
     keypoints = clips(config)
     tokens = {}
     for modality in ("joint", "bone", "motion"):
-        temporal, spatial = USDRLModel(tiny_config(modality=modality)).tokens(keypoints)
+        temporal, spatial = formed(USDRLModel(tiny_config(modality=modality)), keypoints)
         tokens[modality] = temporal.view(keypoints.shape)
         assert torch.equal(spatial.view(3, 1, 5, 12, 3), tokens[modality].permute(0, 2, 3, 1, 4))
     assert torch.equal(tokens["joint"], keypoints)
@@ -297,7 +302,7 @@ def test_differences_are_formed_before_the_cast_to_half_precision(modality):
     rough.temporal.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     seen: list[torch.Tensor] = []
     rough(keypoints)
-    torch.testing.assert_close(seen[0].float(), exact.tokens(keypoints)[0], rtol=0.01, atol=1e-6)
+    torch.testing.assert_close(seen[0].float(), formed(exact, keypoints)[0], rtol=0.01, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])

@@ -30,6 +30,9 @@ from .inference.inputs import list_files, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
+from .pretraining.recipes import load_recipe, recipe_names
+from .pretraining.run import pretrain as run_pretraining
+from .pretraining.trainer import PretrainingCollapseError
 from .sequence import SkeletonFormatError
 from .tasks.recognition import finetune as finetune_recognition
 
@@ -282,6 +285,72 @@ def finetune(
 
 
 @app.command()
+def pretrain(
+    data: Annotated[list[Path], typer.Argument(help="Data sets of motion: .npz files or stores; no labels needed.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")],
+    recipe: Annotated[str, typer.Option(help="Recipe: a name (see 'usdrl recipes') or a .yaml file.")] = "laptop",
+    epochs: Annotated[float | None, typer.Option(help="Passes over the motion; the recipe's if unset.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips of a step over all processes.")] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clips encoded at once, where a batch is larger than memory.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="Less memory, more time.")
+    ] = False,
+    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    precision: Annotated[str | None, typer.Option(help="mixed, float32, bf16 or fp16.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
+    num_persons: Annotated[int | None, typer.Option(help="Persons per clip.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of the model.")] = None,
+    modality: Annotated[str | None, typer.Option(help="joint, bone, motion, or joint+motion+bone.")] = None,
+    split: Annotated[str, typer.Option(help="all motion, or the train part of each data set.")] = "all",
+    probe: Annotated[
+        Path | None, typer.Option(help="Labelled data set whose 1-NN accuracy is logged while it learns.")
+    ] = None,
+    probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 1,
+    in_memory: Annotated[bool, typer.Option(help="Normalise all motion once and keep it in memory.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read, with --no-in-memory.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds weights, order and views.")] = 0,
+) -> None:
+    """Pretrain a model on motion without labels.
+
+    On several GPUs: torchrun --nproc-per-node N -m usdrl_hub.cli pretrain ...
+    """
+    sizes = {"hidden_size": hidden_size, "num_persons": num_persons, "layout": layout, "modality": modality}
+    fields: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    if layout is not None:
+        fields["num_joints"] = get_layout(layout).num_joints
+    schedule = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
+    record = run_pretraining(
+        data,
+        output_dir,
+        load_recipe(recipe).changed(fields, **schedule),
+        seed,
+        split,
+        micro_batch_size,
+        activation_checkpointing,
+        in_memory,
+        workers,
+        probe,
+        probe_epochs,
+        max_steps,
+        progress=sys.stderr.isatty(),
+    )
+    if record is None:
+        print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)
+        raise typer.Exit(130)
+    print(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
+    print(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes for pretraining."""
+    _print_table([["name", "about"], *([name, load_recipe(name).about] for name in recipe_names())])
+
+
+@app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model folder.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
@@ -450,7 +519,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
     try:
         app(args=None if arguments is None else list(arguments))
-    except (ValueError, OSError, StrictDataclassError) as error:
+    except (ValueError, OSError, StrictDataclassError, PretrainingCollapseError) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

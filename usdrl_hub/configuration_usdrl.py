@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from .layouts import get_layout
 
+MODALITIES = ("joint", "bone", "motion")
 # The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
 RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
 
@@ -62,8 +63,9 @@ class USDRLConfig(PreTrainedConfig):
             Every `shift_gap`-th token is left unmixed by dense shift attention.
         drop_path_rate (`float`, defaults to 0.1):
             Probability of dropping a residual branch per sample in training (stochastic depth), in [0, 1).
-        modality (`"joint"`, `"bone"` or `"motion"`, defaults to `"joint"`):
-            What the model forms of the joint coordinates it is given.
+        modality (`"joint"`, `"bone"`, `"motion"`, or several joined by `+`, defaults to `"joint"`):
+            What the model forms of the joint coordinates it is given. With several, such as `"joint+motion+bone"`,
+            each has an embedding of its own, and the encoder reads a linear map of their mean.
         layout (`str`, `dict` or list of pairs, *optional*):
             Joint layout: a name, `{"joint_names", "bones"}`, or (child, parent) pairs. None takes `ntu25` for 25
             joints, `coco17-release` for 17, and no layout otherwise.
@@ -102,7 +104,7 @@ class USDRLConfig(PreTrainedConfig):
     alpha: float | int = 0.5
     shift_gap: int = 4
     drop_path_rate: float | int = 0.1
-    modality: Literal["joint", "bone", "motion"] = "joint"
+    modality: str = "joint"
     layout: str | dict[str, Any] | list | tuple | None = None
     stream_projector_sizes: list[int] | None = None
     instance_projector_sizes: list[int] | None = None
@@ -145,6 +147,11 @@ class USDRLConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
+        unknown = [name for name in self.modalities if name not in MODALITIES]
+        if unknown or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(
+                f"modality must be {', '.join(MODALITIES)}, or different ones joined by +, got '{self.modality}'"
+            )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
         if not 0 <= self.drop_path_rate < 1:
@@ -158,7 +165,7 @@ class USDRLConfig(PreTrainedConfig):
             if len(sizes) != 3 or min(sizes) < 1:
                 raise ValueError(f"{name} must be three positive widths, got {sizes}")
         if self.layout is None:
-            if self.modality == "bone":
+            if "bone" in self.modalities:
                 raise ValueError("modality 'bone' needs a layout: give layout a name or (child, parent) pairs")
         elif get_layout(self.layout).num_joints != self.num_joints:
             layout = get_layout(self.layout)
@@ -166,6 +173,11 @@ class USDRLConfig(PreTrainedConfig):
                 f"layout '{layout.name}' has {layout.num_joints} joints, but num_joints is {self.num_joints}: "
                 "make them equal"
             )
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the model reads."""
+        return self.modality.split("+")
 
     @property
     def num_spatial_tokens(self) -> int:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint
 from .layouts import Layout, LayoutLike, get_layout
-from .normalization import RaggedFrames, clip_batch, select_persons, truncate
+from .normalization import RaggedFrames, clip_batch, normalize_sequences, select_persons, truncate
 from .sequence import (
     SkeletonFormatError,
     SkeletonSequence,
@@ -27,9 +27,9 @@ from .sequence import (
 logger = logging.get_logger(__name__)
 
 # What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
-NORMALIZATIONS = ("ntu", "uav", "image", "release-2d", "none")
+NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
 _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_processor_class", "transformers_version"}
-_FILLING = ("ntu", "uav")
+_FILLING = ("ntu", "uav", "body")
 _PIXELS = ("image", "release-2d")
 MISSING = ("refuse", "interpolate")
 CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
@@ -76,10 +76,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         layout: The model's joint layout; see `layouts.get_layout`.
         normalization: ``"ntu"``, as the NTU and PKU checkpoints saw their data: person 0's centre joint at the origin
             of each frame, the first frame's shoulders turned onto +x; ``"uav"``, as the UAV-Human checkpoints did: the
-            left side of the trunk turned onto +z instead; ``"image"``: pixels divided by width and height;
-            ``"release-2d"``, as the 2D checkpoints did: joint 0 divided by the height, joint 1 by the width, the
-            others in pixels; ``"none"``: coordinates as they are. None takes what the layout's published checkpoints
-            saw.
+            left side of the trunk turned onto +z instead; ``"body"``, for motion of any sensor: centred in the same
+            way, turned about the vertical only, and scaled so that pelvis and neck are half a metre apart;
+            ``"image"``: pixels divided by width and height; ``"release-2d"``, as the 2D checkpoints did: joint 0
+            divided by the height, joint 1 by the width, the others in pixels; ``"none"``: coordinates as they are.
+            None takes what the layout's published checkpoints saw.
         num_frames: Frames T of a clip.
         num_persons: Persons M of a clip; fewer are padded with zeros.
         num_channels: Coordinates C of a joint.
@@ -96,6 +97,10 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         center_joint: Joint moved to the origin; normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
         z_axis: The same for +z.
+        upright: Whether a body is turned about the vertical only; normalization's choice where None.
+        torso: ``[start, end]`` joints whose mean distance is brought to `torso_length`; normalization's choice where
+            None.
+        torso_length: See `torso`; metres.
         **kwargs: Entries that transformers adds to a saved configuration; others are refused.
 
     Raises:
@@ -127,6 +132,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         center_joint: int | None = None,
         x_axis: Sequence[int] | None = None,
         z_axis: Sequence[int] | None = None,
+        upright: bool | None = None,
+        torso: Sequence[int] | None = None,
+        torso_length: float = 0.5,
         **kwargs: Any,
     ):
         unknown = sorted(set(kwargs) - _SAVED_ENTRIES)
@@ -144,7 +152,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"normalization {normalization!r} is for 2D keypoints, but layout '{resolved.name}' is 3D"
             )
-        if normalization in ("ntu", "uav"):
+        if normalization in _FILLING:
             preset = get_layout("uav17") if normalization == "uav" else resolved
             if preset.center is None and center_joint is None:
                 raise ValueError(
@@ -153,20 +161,30 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                 )
             center_joint = preset.center if center_joint is None else center_joint
             x_axis = preset.x_axis if x_axis is None else x_axis
-            z_axis = preset.z_axis if z_axis is None else z_axis
+            z_axis = preset.z_axis if z_axis is None and normalization != "body" else z_axis
+        if normalization == "body" and torso is None:
+            names = resolved.joint_names
+            if not {"spine_base", "neck"} <= set(names):
+                raise ValueError(
+                    f"normalization 'body' needs the joints spine_base and neck, which layout '{resolved.name}' has "
+                    "not: give torso=[start, end]"
+                )
+            torso = [names.index("spine_base"), names.index("neck")]
         for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name, axis in (("x_axis", x_axis), ("z_axis", z_axis)):
+        for name, axis in (("x_axis", x_axis), ("z_axis", z_axis), ("torso", torso)):
             if axis is not None and len(axis) != 2:
                 raise ValueError(f"{name} must be two joints, [start, end], got {axis!r}")
         if max_frames is not None and (not isinstance(max_frames, int) or max_frames < 1):
             raise ValueError(f"max_frames must be at least 1, or None for all frames, got {max_frames}")
         if (x_axis or z_axis) and num_channels != 3:
             raise ValueError(f"turning a body needs 3 coordinates, but num_channels is {num_channels}")
-        joints = [joint for joint in (center_joint, *(x_axis or ()), *(z_axis or ())) if joint is not None]
-        if any(not 0 <= joint < resolved.num_joints for joint in joints):
-            raise ValueError(f"center_joint, x_axis and z_axis must be joints 0 to {resolved.num_joints - 1}")
+        used = (center_joint, *(x_axis or ()), *(z_axis or ()), *(torso or ()))
+        if any(joint is not None and not 0 <= joint < resolved.num_joints for joint in used):
+            raise ValueError(f"center_joint, x_axis, z_axis and torso must be joints 0 to {resolved.num_joints - 1}")
+        if not torso_length > 0:
+            raise ValueError(f"torso_length must be above 0, got {torso_length}")
         super().__init__(**kwargs)
         self.layout = resolved.to_config()
         self.normalization = normalization
@@ -182,6 +200,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         self.center_joint = center_joint
         self.x_axis = None if x_axis is None else list(x_axis)
         self.z_axis = None if z_axis is None else list(z_axis)
+        self.upright = normalization == "body" if upright is None else upright
+        self.torso = None if torso is None else list(torso)
+        self.torso_length = torso_length
 
     @classmethod
     def from_model_config(cls, config: USDRLConfig, **kwargs: Any) -> USDRLFeatureExtractor:
@@ -285,7 +306,33 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """Keep the people of a whole recording that the model reads, so that its windows show the same ones."""
         return keep_persons(sequence, self.num_persons, self.choose_by)
 
+    def normalized(
+        self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None
+    ) -> RaggedFrames:
+        """Prepare and normalise sequences without resizing them, as pretraining draws its views from.
+
+        Args:
+            sequences: See `__call__`; sequences only.
+            device: See `__call__`.
+
+        Raises:
+            SkeletonFormatError: See `__call__`.
+            ValueError: See `__call__`.
+        """
+        batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
+        return normalize_sequences(batch, **self._geometry)
+
     def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
+        return clip_batch(self._ragged(sequences, device), self.num_frames, **self._geometry)
+
+    @property
+    def _geometry(self) -> dict[str, Any]:
+        """What `normalize_sequences` and `clip_batch` do with a body."""
+        names = ("center_joint", "x_axis", "z_axis", "upright", "torso", "torso_length")
+        return {name: getattr(self, name) for name in names} | {"fill": self.normalization in _FILLING}
+
+    def _ragged(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> RaggedFrames:
+        """Sequences that were prepared, end to end: the people and frames that the model reads."""
         persons = max(sequence.num_persons for sequence in sequences)
         arrays = [self._array(sequence, persons) for sequence in sequences]
         frames = torch.from_numpy(np.concatenate(arrays) if len(arrays) > 1 else np.array(arrays[0]))
@@ -298,14 +345,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                     "set the feature extractor's max_frames to None to use all."
                 )
             batch = truncate(batch, self.max_frames)
-        return clip_batch(
-            batch,
-            self.num_frames,
-            self.center_joint,
-            x_axis=self.x_axis,
-            z_axis=self.z_axis,
-            fill=self.normalization in _FILLING,
-        )
+        return batch
 
     def _array(self, sequence: SkeletonSequence, persons: int) -> np.ndarray:
         """Keypoints ``(T, persons, V, C)`` in the model's unit and with its number of coordinates."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -52,6 +53,8 @@ class USDRLModelOutput(ModelOutput):
 @dataclass
 class USDRLForPreTrainingOutput(ModelOutput):
     """Output of `USDRLForPreTraining`.
+
+    For n views of each clip every tensor but the last two has a leading axis n.
 
     Attributes:
         temporal_projection: Projected maximum of the temporal tokens ``(B, D_t)``.
@@ -299,15 +302,26 @@ class USDRLStream(nn.Module):
         # DSTE adds the position before every layer, STTR before the first.
         self.position_every_layer = config.encoder == "dste"
         layer = USDRLDenseLayer if config.encoder == "dste" else USDRLTransformerLayer
-        self.embedding = USDRLEmbedding(config, token_size)
+        if len(config.modalities) == 1:
+            self.embedding = USDRLEmbedding(config, token_size)
+        else:
+            self.embeddings = nn.ModuleDict({name: USDRLEmbedding(config, token_size) for name in config.modalities})
+            self.fusion = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.position = position
         self.layers = nn.ModuleList([layer(config, num_tokens) for _ in range(config.num_hidden_layers)])
 
+    def embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Embed tokens ``(B, S, token size)`` of one modality, or fuse the embeddings of all."""
+        if hasattr(self, "embedding"):
+            return self.embedding(*tokens.values())
+        embedded = [self.embeddings[name](values) for name, values in tokens.items()]
+        return embedded[0] if len(embedded) == 1 else self.fusion(sum(embedded) / len(embedded))
+
     def forward(
-        self, tokens: torch.Tensor, output_attentions: bool = False
+        self, tokens: dict[str, torch.Tensor], output_attentions: bool = False
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return the hidden states ``(B, S, d)`` after the embedding and each layer, and the layers' attentions."""
-        hidden_states = [self.embedding(tokens)]
+        hidden_states = [self.embed(tokens)]
         attentions = []
         for number, layer in enumerate(self.layers):
             current = hidden_states[-1]
@@ -320,23 +334,33 @@ class USDRLStream(nn.Module):
 
 
 class USDRLModalityTokens(nn.Module):
-    """Form the modality of a clip and cut it into tokens."""
+    """Form the modalities of a clip and cut them into tokens."""
 
     def __init__(self, config: USDRLConfig):
         super().__init__()
-        self.modality = config.modality
-        if self.modality == "bone":
+        self.modalities = config.modalities
+        if "bone" in self.modalities:
             self.parent_joints = get_layout(config.layout).parents
             self.register_buffer("parents", torch.zeros(config.num_joints, dtype=torch.long), persistent=False)
 
-    def forward(self, keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Temporal tokens ``(B, T, M*V*C)`` and spatial tokens ``(B, M*V, T*C)`` of clips ``(B, T, M, V, C)``."""
-        if self.modality == "bone":
-            keypoints = keypoints - keypoints.index_select(3, self.parents)
-        elif self.modality == "motion":
+    def form(self, keypoints: torch.Tensor, modality: str) -> torch.Tensor:
+        """One modality of clips, both ``(B, T, M, V, C)``."""
+        if modality == "bone":
+            return keypoints - keypoints.index_select(3, self.parents)
+        if modality == "motion":
             # The last frame has no next one: its motion is zero.
-            keypoints = torch.cat([keypoints[:, 1:], keypoints[:, -1:]], dim=1) - keypoints
-        return keypoints.flatten(2), keypoints.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+            return torch.cat([keypoints[:, 1:], keypoints[:, -1:]], dim=1) - keypoints
+        return keypoints
+
+    def forward(self, keypoints: torch.Tensor, modality: str | None) -> tuple[dict, dict]:
+        """Temporal tokens ``(B, T, M*V*C)`` and spatial tokens ``(B, M*V, T*C)`` of clips ``(B, T, M, V, C)``.
+
+        By modality: all that the model reads, or the one that is named.
+        """
+        formed = {name: self.form(keypoints, name) for name in self.modalities if modality in (None, name)}
+        temporal = {name: values.flatten(2) for name, values in formed.items()}
+        spatial = {name: values.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2) for name, values in formed.items()}
+        return temporal, spatial
 
 
 class USDRLPreTrainedModel(PreTrainedModel):
@@ -364,11 +388,13 @@ class USDRLPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear) and self.config.encoder == "dste":
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Linear | nn.Conv1d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 0 if role == "attention_output" else 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -380,7 +406,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.values, std=self.config.initializer_range)
         elif isinstance(module, USDRLSinusoidPosition):
             init.copy_(module.values, module.table())
-        elif isinstance(module, USDRLModalityTokens) and module.modality == "bone":
+        elif isinstance(module, USDRLModalityTokens) and "bone" in module.modalities:
             init.copy_(module.parents, torch.tensor(module.parent_joints, device="cpu"))
 
     @classmethod
@@ -415,6 +441,7 @@ class USDRLModel(USDRLPreTrainedModel):
         keypoints: torch.Tensor,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        modality: str | None = None,
         **kwargs,
     ) -> USDRLModelOutput:
         """Encode clips.
@@ -425,10 +452,12 @@ class USDRLModel(USDRLPreTrainedModel):
             output_hidden_states: Return the states of all layers; the config's choice where None.
             output_attentions: Return the attention weights, computed by eager attention; the config's choice where
                 None.
+            modality: Which of several modalities to encode by itself, for consistency in pretraining; all, fused,
+                where None.
             **kwargs: Ignored, so that heads can pass on what is theirs.
 
         Raises:
-            ValueError: If the shape is not the config's.
+            ValueError: If the shape is not the config's, or the modality is none of the config's.
         """
         config = self.config
         expected = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
@@ -437,12 +466,17 @@ class USDRLModel(USDRLPreTrainedModel):
                 f"keypoints must be (batch, {', '.join(map(str, expected))}) = (batch, frames, persons, joints, "
                 f"coordinates), got {tuple(keypoints.shape)}: use USDRLFeatureExtractor to make clips"
             )
+        if modality is not None and modality not in config.modalities:
+            raise ValueError(f"the model reads {', '.join(config.modalities)}, not '{modality}'")
         if output_hidden_states is None:
             output_hidden_states = bool(config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(config.output_attentions)
         # Differences of joints lose most of their digits in half precision: they are formed before the cast.
-        temporal_tokens, spatial_tokens = (tokens.to(self.dtype) for tokens in self.tokens(keypoints))
+        temporal_tokens, spatial_tokens = (
+            {name: values.to(self.dtype) for name, values in tokens.items()}
+            for tokens in self.tokens(keypoints, modality)
+        )
         temporal, temporal_attentions = self.temporal(temporal_tokens, output_attentions)
         spatial, spatial_attentions = self.spatial(spatial_tokens, output_attentions)
         output = USDRLModelOutput(
@@ -479,8 +513,33 @@ def _projector(input_size: int, sizes: list[int]) -> nn.Sequential:
     )
 
 
+class _Gather(torch.autograd.Function):
+    """Join the clips of all processes, in their order, so that gradients reach each process's own.
+
+    Every process computes the same loss of the joined batch, and distributed training averages over processes: with
+    the gradients summed here, that average is the gradient of one process with the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx, pooled: torch.Tensor) -> torch.Tensor:
+        ctx.size = pooled.shape[1]
+        gathered = [torch.empty_like(pooled) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, pooled.contiguous())
+        return torch.cat(gathered, dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.narrow(1, dist.get_rank() * ctx.size, ctx.size)
+
+
 class USDRLForPreTraining(USDRLPreTrainedModel):
-    """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation."""
+    """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation.
+
+    In distributed training the embeddings of views are gathered from all processes before they are projected, because
+    batch normalisation and the loss are statistics of the whole batch.
+    """
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
@@ -492,21 +551,40 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
 
     @can_return_tuple
     def forward(self, keypoints: torch.Tensor, **kwargs) -> USDRLForPreTrainingOutput:
-        """Project one view of each clip.
+        """Project one view or several views of each clip.
 
         Args:
-            keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
+            keypoints: ``(B, T, M, V, C)``, or n views ``(n, B, T, M, V, C)``; see `USDRLModel.forward`.
             **kwargs: Passed to `USDRLModel.forward`.
         """
+        if keypoints.ndim == 6:
+            return self.project(self.gather(self.encode_views(keypoints, **kwargs)))
         encoded = self.usdrl(keypoints, **kwargs)
-        temporal, spatial = encoded.pooler_output.chunk(2, dim=-1)
+        output = self.project(encoded.pooler_output)
+        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
+        return output
+
+    def encode_views(self, views: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Clip embeddings ``(n, B, 2d)`` of views ``(n, B, T, M, V, C)``, all encoded in one batch."""
+        return self.usdrl(views.flatten(0, 1), **kwargs).pooler_output.unflatten(0, views.shape[:2])
+
+    def gather(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Clip embeddings ``(n, B, 2d)`` of all processes' clips in distributed training, as they are elsewhere."""
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        return _Gather.apply(pooled) if several and self.training else pooled
+
+    def project(self, pooled: torch.Tensor) -> USDRLForPreTrainingOutput:
+        """Project clip embeddings ``(B, 2d)``, or ``(n, B, 2d)`` of views, each view a batch of its own."""
+        temporal, spatial = pooled.chunk(2, dim=-1)
+
+        def projected(projector: nn.Module, features: torch.Tensor) -> torch.Tensor:
+            return projector(features) if features.ndim == 2 else torch.stack([projector(view) for view in features])
+
         return USDRLForPreTrainingOutput(
-            temporal_projection=self.temporal_projector(temporal),
-            spatial_projection=self.spatial_projector(spatial),
-            instance_projection=self.instance_projector(encoded.pooler_output),
-            pooler_output=encoded.pooler_output,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+            temporal_projection=projected(self.temporal_projector, temporal),
+            spatial_projection=projected(self.spatial_projector, spatial),
+            instance_projection=projected(self.instance_projector, pooled),
+            pooler_output=pooled,
         )
 
 

@@ -16,6 +16,8 @@ import torch
 
 # Below this, a body vector has no direction and a rotation no axis; the release uses the same number.
 _NO_DIRECTION = 1e-6
+# Frames that say which way a body stands: one frame of a depth sensor is noisy.
+_FIRST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -192,26 +194,63 @@ def body_rotation(
     return rotation
 
 
+def upright_rotation(first_frames: torch.Tensor, x_axis: Sequence[int]) -> torch.Tensor:
+    """Rotation of a body about the vertical that brings a body vector above the x axis.
+
+    Args:
+        first_frames: Person 0 in the first frames, ``(B, K, V, 3)``, y up.
+        x_axis: ``(start, end)`` joints of the vector; its mean over the frames counts.
+
+    Returns:
+        Float64 matrices ``(B, 3, 3)``; the identity where the vector is vertical or zero.
+    """
+    vector = (first_frames[:, :, x_axis[1]] - first_frames[:, :, x_axis[0]]).double().mean(dim=1)
+    length = torch.linalg.vector_norm(vector[:, [0, 2]], dim=-1)
+    fixed = length < _NO_DIRECTION
+    cosine = torch.where(fixed, 1, vector[:, 0] / length.clamp(min=_NO_DIRECTION))
+    sine = torch.where(fixed, 0, vector[:, 2] / length.clamp(min=_NO_DIRECTION))
+    zero, one = torch.zeros_like(sine), torch.ones_like(sine)
+    return torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], dim=-1).view(-1, 3, 3)
+
+
+def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> torch.Tensor:
+    """Factor that brings person 0's mean distance between two joints to `length`, ``(B,)`` float64; 1 where unseen."""
+    ends = batch.frames[:, 0, list(torso)].double()
+    distance = torch.linalg.vector_norm(ends[:, 1] - ends[:, 0], dim=-1)
+    seen = (ends != 0).any(-1).all(-1).double()
+    mean = batch.sum(distance * seen) / batch.sum(seen).clamp(min=1)
+    return torch.where(mean < _NO_DIRECTION, 1, length / mean.clamp(min=_NO_DIRECTION))
+
+
 def normalize_sequences(
     batch: RaggedFrames,
     center_joint: int | None = None,
     x_axis: Sequence[int] | None = None,
     z_axis: Sequence[int] | None = None,
+    fill: bool = True,
+    upright: bool = False,
+    torso: Sequence[int] | None = None,
+    torso_length: float = 0.5,
 ) -> RaggedFrames:
-    """Fill empty frames, centre on person 0, and turn the body, over whole sequences.
+    """Fill empty frames, centre on person 0, and turn and scale the body, over whole sequences.
 
     Args:
         batch: Sequences with C = 3 if anything is to be turned.
         center_joint: See `center_persons`; None leaves the origin.
         x_axis: See `body_rotation`.
         z_axis: See `body_rotation`.
+        fill: Whether empty frames are filled (see `filled_frame_index`).
+        upright: Turn about the vertical only, see `upright_rotation`, over the first frames; `z_axis` is not used.
+        torso: ``(start, end)`` joints whose mean distance is brought to `torso_length`; None leaves the size.
+        torso_length: See `torso`, in the unit of the result.
 
     Returns:
         The normalised sequences, as long as they were.
     """
     index = torch.arange(len(batch.frames), device=batch.lengths.device)[:, None]
-    filled = filled_frame_index(batch)
-    frames = _normalized(batch, filled, index, batch.sequence_of_frame, center_joint, x_axis, z_axis)
+    filled = filled_frame_index(batch) if fill else None
+    turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
+    frames = _normalized(batch, filled, index, batch.sequence_of_frame, turn)
     return RaggedFrames(frames[:, 0], batch.lengths)
 
 
@@ -223,6 +262,9 @@ def clip_batch(
     z_axis: Sequence[int] | None = None,
     crop_ratio: float = 1.0,
     fill: bool = True,
+    upright: bool = False,
+    torso: Sequence[int] | None = None,
+    torso_length: float = 0.5,
 ) -> torch.Tensor:
     """Normalise sequences and resize the middle of each to one length.
 
@@ -237,6 +279,9 @@ def clip_batch(
         z_axis: See `normalize_sequences`.
         crop_ratio: Share of the frames to use, in (0, 1]: frames ``[b, n - b)``, ``b = int((1 - ratio) n / 2)``.
         fill: Whether empty frames are filled (see `filled_frame_index`).
+        upright: See `normalize_sequences`.
+        torso: See `normalize_sequences`.
+        torso_length: See `normalize_sequences`.
 
     Returns:
         Clips ``(B, T, M, V, C)``.
@@ -248,7 +293,8 @@ def clip_batch(
     index = torch.cat([first + before, first + after], dim=1)
     filled = filled_frame_index(batch) if fill else None
     row = torch.arange(len(lengths), device=lengths.device)
-    frames = _normalized(batch, filled, index, row, center_joint, x_axis, z_axis)
+    turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
+    frames = _normalized(batch, filled, index, row, turn)
     weight = weight.to(frames.dtype)[:, :, None, None, None]
     return frames[:, :num_frames] * (1 - weight) + frames[:, num_frames:] * weight
 
@@ -270,24 +316,41 @@ def _resize_positions(lengths: torch.Tensor, num_frames: int) -> tuple[torch.Ten
     return before, after, position - position.floor()
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """How a body is centred, turned and scaled; see `normalize_sequences`."""
+
+    center_joint: int | None
+    x_axis: Sequence[int] | None
+    z_axis: Sequence[int] | None
+    upright: bool
+    torso: Sequence[int] | None
+    torso_length: float
+
+
 def _normalized(
-    batch: RaggedFrames,
-    filled: torch.Tensor | None,
-    index: torch.Tensor,
-    sequence: torch.Tensor,
-    center_joint: int | None,
-    x_axis: Sequence[int] | None,
-    z_axis: Sequence[int] | None,
+    batch: RaggedFrames, filled: torch.Tensor | None, index: torch.Tensor, sequence: torch.Tensor, turn: _Turn
 ) -> torch.Tensor:
     """Normalised frames at `index` ``(N, K)`` of the sequences `sequence` ``(N,)``: ``(N, K, M, V, C)``."""
     persons = torch.arange(batch.frames.shape[1], device=index.device)
 
     def centered(places: torch.Tensor) -> torch.Tensor:
         frames = batch.frames[places] if filled is None else batch.frames[filled[places], persons]
-        return frames if center_joint is None else center_persons(frames, center_joint)
+        return frames if turn.center_joint is None else center_persons(frames, turn.center_joint)
 
     frames = centered(index)
-    if x_axis is None and z_axis is None:
+    change = None
+    if turn.upright and turn.x_axis is not None:
+        place = torch.arange(_FIRST_FRAMES, device=index.device)
+        first = batch.starts[:, None] + torch.minimum(place, batch.lengths[:, None] - 1)
+        change = upright_rotation(centered(first)[:, :, 0], turn.x_axis)
+    elif turn.x_axis is not None or turn.z_axis is not None:
+        change = body_rotation(centered(batch.starts)[:, 0], turn.x_axis, turn.z_axis)
+    if turn.torso is not None:
+        scale = torso_scale(batch, turn.torso, turn.torso_length)
+        if change is None:
+            return frames * scale.to(frames.dtype)[sequence][:, None, None, None, None]
+        change = change * scale[:, None, None]
+    if change is None:
         return frames
-    rotation = body_rotation(centered(batch.starts)[:, 0], x_axis, z_axis).to(frames.dtype)
-    return torch.einsum("nkmvc,ndc->nkmvd", frames, rotation[sequence])
+    return torch.einsum("nkmvc,ndc->nkmvd", frames, change.to(frames.dtype)[sequence])

@@ -178,8 +178,9 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
     """Split a data set by its own protocol.
 
     The file's `split_test` where it has one (sequences in `split_test_leaked`, copies of training ones, are left out
-    of the test); else its `folds`; else people with odd numbers train and with even numbers test, or every second one
-    by name; else, where the file does not say who moves, a random fifth of each class tests.
+    of the test); else its `folds`; else people with odd numbers train and with even numbers test, or every second
+    person in order where people have names, or all have odd or all even numbers; else, where the file does not say who
+    moves, a random fifth of each class tests.
 
     Args:
         dataset: The data set.
@@ -207,11 +208,10 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
         train = ~test
     elif subjects is not None and len(np.unique(subjects)) > 1:
         _check_fold(fold, 1)
-        people = subjects if subjects.dtype.kind in "iu" else np.unique(subjects, return_inverse=True)[1] + 1
+        people, rule = subjects, "people with odd numbers train, people with even numbers test"
+        if subjects.dtype.kind not in "iu" or len(np.unique(subjects % 2)) == 1:
+            people, rule = np.unique(subjects, return_inverse=True)[1] + 1, "every second person, in order, tests"
         train, test = people % 2 == 1, people % 2 == 0
-        rule = "people with odd numbers train, people with even numbers test"
-        if subjects.dtype.kind not in "iu":
-            rule = "every second person, in order of the names, tests"
     elif (labels := dataset.column("labels")) is not None:
         _check_fold(fold, 1)
         test = draw_labelled(labels, 0.2, seed=0)

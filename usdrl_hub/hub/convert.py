@@ -301,6 +301,8 @@ def original_state_dict(model: USDRLPreTrainedModel) -> dict[str, torch.Tensor]:
 
     The release's own strict `load_state_dict` accepts the result.
     """
+    if len(model.config.modalities) > 1:
+        raise CheckpointError(f"the release has no model of {model.config.modality}: only of one modality")
     state = model.state_dict()
     names = key_map(model.config, hasattr(model, "classifier"), hasattr(model, "instance_projector"))
     original = {f"module.{theirs}": state[ours].clone() for theirs, ours in names.items()}

@@ -1,0 +1,466 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
+
+from usdrl_hub import (
+    SkeletonDataset,
+    SkeletonFormatError,
+    SkeletonSequence,
+    SkeletonStore,
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLForPreTraining,
+    USDRLModel,
+    extract_embeddings,
+)
+from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.pretraining import (
+    PretrainingCollapseError,
+    PretrainingDataset,
+    USDRLPreTrainer,
+    ViewAugmentation,
+)
+from usdrl_hub.pretraining.probe import NeighbourProbe
+from usdrl_hub.pretraining.recipes import Recipe, Training, load_recipe, recipe_names
+from usdrl_hub.pretraining.run import _model, pretrain
+from usdrl_hub.pretraining.trainer import find_checkpoint
+
+from .test_cli import run
+from .test_modeling import tiny_config
+
+VIEWS = {"min_length": 6, "corrupted_joints": 5}
+MODEL = {"hidden_size": 16, "num_persons": 1, "layout": "ntu25", "num_frames": 16, "drop_path_rate": 0.2}
+
+
+def recipe(model=None, **training) -> Recipe:
+    fields = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "save_epochs": 0.5, "precision": "float32"}
+    return Recipe(
+        model=MODEL | (model or {}),
+        extractor={"normalization": "body", "max_frames": None},
+        window=60,
+        views=VIEWS,
+        training=Training(**(fields | training)),
+    )
+
+
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory) -> Path:
+    """Forty of the clips that ship, as a store."""
+    path = tmp_path_factory.mktemp("motion") / "store"
+    SkeletonStore.write((clip for clip in load_samples()[:40]), path, load_samples().class_names)
+    return path
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_run_leaves_a_model_that_everything_takes(motion, tmp_path):
+    record = pretrain([motion], tmp_path / "run", recipe(), probe=motion)
+    assert record["n"]["train"] > 40 and record["steps"] == 2 * (record["n"]["train"] // 16)
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert saved["recipe"]["views"] == VIEWS and saved["command"] and saved["checkpoint_sha256"]
+    names = {"loss", "similarity", "variance", "autocovariance", "dead_features"}
+    assert names <= set(saved["log"][0]) and any("probe_1nn_accuracy" in entry for entry in saved["log"])
+    assert sorted(path.name for path in (tmp_path / "run").glob(".*")) == []
+    assert extract_embeddings(motion, tmp_path / "run").shape == (40, 32)
+    assert isinstance(USDRLForPreTraining.from_pretrained(tmp_path / "run"), USDRLForPreTraining)
+    assert USDRLFeatureExtractor.from_pretrained(tmp_path / "run").normalization == "body"
+    with pytest.raises(ValueError, match="is finished"):
+        pretrain([motion], tmp_path / "run", recipe())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(motion, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        pretrain([motion], tmp_path / name, recipe(), seed=seed)
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not torch.equal(*(weights(tmp_path / name)["usdrl.spatial.position.values"] for name in "ac"))
+
+
+def test_reading_from_disk_gives_the_same_run(motion, tmp_path):
+    pretrain([motion], tmp_path / "memory", recipe(epochs=1))
+    pretrain([motion], tmp_path / "disk", recipe(epochs=1), in_memory=False, workers=2)
+    assert_same(weights(tmp_path / "memory"), weights(tmp_path / "disk"))
+
+
+COMMAND = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from tests.test_pretraining import pretrain, recipe
+sys.exit(0 if pretrain([sys.argv[1]], sys.argv[2], recipe(epochs=4, save_epochs=0.3)) else 7)
+"""
+
+
+def command(motion, folder):
+    root = Path(__file__).parent.parent
+    return [sys.executable, "-c", COMMAND, str(motion), str(folder), str(root)]
+
+
+def wait_for(folder, pattern, process):
+    while not list(Path(folder).glob(pattern)) and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_killed_runs_go_on_to_the_same_weights(motion, tmp_path):
+    pretrain([motion], tmp_path / "whole", recipe(epochs=4, save_epochs=0.3))
+    folder, kills = tmp_path / "killed", 0
+    for pattern, delay in (("run.json", 0.0), (".saving*", 0.002), ("checkpoint-*", 0.1)):
+        process = subprocess.Popen(command(motion, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(folder, pattern, process)
+        time.sleep(delay)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 3
+    pretrain([motion], folder, recipe(epochs=4, save_epochs=0.3))
+    assert_same(weights(folder), weights(tmp_path / "whole"))
+    assert list(folder.glob(".*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(motion, tmp_path, number):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(motion, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(folder, "checkpoint-*", process)
+    process.send_signal(number)
+    assert process.wait(60) == 7
+    step = int(find_checkpoint(folder).name.split("-")[1])
+    assert step > 0 and not (folder / "model.safetensors").exists()
+    assert json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["global_step"] == step
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(motion, tmp_path, caplog):
+    settings = recipe(epochs=2, save_epochs=0.5)
+    pretrain([motion], tmp_path / "run", settings)
+    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert find_checkpoint(tmp_path / "run") == checkpoints[-1] and len(checkpoints) == 2
+    content = (checkpoints[-1] / "optimizer.pt").read_bytes()
+    (checkpoints[-1] / "optimizer.pt").write_bytes(content[: len(content) // 2])
+    expected = weights(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert find_checkpoint(tmp_path / "run") == checkpoints[0]
+    pretrain([motion], tmp_path / "run", settings)
+    assert_same(weights(tmp_path / "run"), expected)
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
+        (checkpoint / "model.safetensors").unlink()
+    assert find_checkpoint(tmp_path / "run") is None and find_checkpoint(tmp_path / "absent") is None
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+""" + COMMAND.replace("sys.exit", "result = (lambda: None)() or sys.exit")
+
+
+def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was(motion, tmp_path):
+    folder = tmp_path / "run"
+    program = command(motion, folder)
+    program[2] = FULL
+    result = subprocess.run(program, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1 and "cannot be written" in result.stderr.splitlines()[-1]
+    assert "there is none yet" in result.stderr.splitlines()[-1]
+    assert {path.name for path in folder.iterdir()} == {"run.json"}
+
+
+def trainer_of(motion, folder, loss_limit=1e4, model=None, **options) -> USDRLPreTrainer:
+    torch.manual_seed(0)
+    settings = recipe({"drop_path_rate": 0.0})
+    extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, num_frames=16, max_frames=None)
+    dataset = PretrainingDataset([SkeletonDataset.open(motion)], extractor, window=60)
+    model = model or USDRLForPreTraining(USDRLConfig(**settings.model))
+    fields = {"optim": "sgd", "learning_rate": 0.05, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    fields |= {"save_strategy": "no", "report_to": "none", "per_device_train_batch_size": 16, "max_steps": 5}
+    fields |= {"disable_tqdm": True, "dataloader_pin_memory": False, **options.pop("arguments", {})}
+    arguments = TrainingArguments(output_dir=str(folder), **fields)
+    views = ViewAugmentation(num_frames=16, **VIEWS)
+    return USDRLPreTrainer(model, arguments, dataset, views=views, collapse_loss=loss_limit, **options)
+
+
+@pytest.mark.parametrize("modality", ["joint", "joint+motion+bone"])
+def test_cached_gradients_are_those_of_the_whole_batch(motion, tmp_path, modality):
+    results = []
+    for size in (None, 5):
+        torch.manual_seed(0)
+        model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"drop_path_rate": 0.0, "modality": modality}))).double()
+        trainer = trainer_of(motion, tmp_path, model=model, micro_batch_size=size)
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(16)])
+        batch["frames"] = batch["frames"].double()
+        loss = trainer.training_step(model, batch)
+        gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        results.append((loss, gradients))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=0)
+    largest = max(gradient.abs().max() for gradient in results[0][1].values())
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-5, atol=1e-6 * largest.item())
+
+
+def test_cached_gradients_see_the_same_stochastic_depth(motion, tmp_path):
+    """What is dropped must be the same with and without gradients, or the gradients belong to other features."""
+    model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"drop_path_rate": 0.5})))
+    trainer = trainer_of(motion, tmp_path, model=model, micro_batch_size=4)
+    seen = []
+    encode = model.encode_views
+
+    def noted(views, **kwargs):
+        pooled = encode(views, **kwargs)
+        seen.append(pooled.detach().clone())
+        return pooled
+
+    model.encode_views = noted
+    trainer.training_step(model, trainer.data_collator([trainer.train_dataset[index] for index in range(16)]))
+    assert len(seen) == 8
+    for first, second in zip(seen[:4], seen[4:], strict=True):
+        assert torch.equal(first, second)
+
+
+PROCESSES = """
+import sys
+sys.path.insert(0, sys.argv[4])
+import torch
+from tests.test_pretraining import distributed_run
+distributed_run(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
+
+
+def distributed_run(motion, folder, micro):
+    """Five steps of SGD in float64; the first process writes the first gradients and the last weights."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    torch.manual_seed(0)
+    model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"drop_path_rate": 0.0}))).double()
+    arguments = {"per_device_train_batch_size": 16 // world, "use_cpu": True}
+    trainer = trainer_of(motion, f"{folder}.run", model=model, micro_batch_size=micro or None, arguments=arguments)
+    plain = trainer.data_collator
+    trainer.data_collator = lambda items: {
+        key: value.double() if value.is_floating_point() else value for key, value in plain(items).items()
+    }
+    first = {}
+    step = trainer.training_step
+
+    def noted(*args, **kwargs):
+        loss = step(*args, **kwargs)
+        if not first:
+            first.update({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+        return loss
+
+    trainer.training_step = noted
+    trainer.train()
+    if trainer.is_world_process_zero():
+        save_file({f"gradient.{name}": value for name, value in first.items()} | model.state_dict(), folder)
+
+
+@pytest.mark.parametrize("micro", [0, 3])
+def test_two_processes_are_one(motion, tmp_path, micro):
+    root = str(Path(__file__).parent.parent)
+    (tmp_path / "program.py").write_text(PROCESSES)
+    program = [str(tmp_path / "program.py"), str(motion)]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    alone = subprocess.Popen([sys.executable, *program, str(one), "0", root], stderr=subprocess.PIPE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*launch, *program, str(two), str(micro), root], env=environment, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()[-2000:]
+    assert alone.wait() == 0, alone.stderr.read().decode()[-2000:]
+    expected, actual = load_file(one), load_file(two)
+    assert expected.keys() == actual.keys()
+    largest = max(value.abs().max().item() for name, value in expected.items() if name.startswith("gradient."))
+    for name, value in expected.items():
+        floor = 1e-7 * largest if name.startswith("gradient.") else 1e-7
+        torch.testing.assert_close(actual[name], value, rtol=1e-5, atol=floor)
+
+
+def test_a_collapse_stops_with_a_sentence(motion, tmp_path):
+    with pytest.raises(PretrainingCollapseError, match="step 1: the loss is .* above 1: .*there is no checkpoint yet"):
+        trainer_of(motion, tmp_path, loss_limit=1.0).train()
+    trainer = trainer_of(motion, tmp_path)
+    with torch.no_grad():
+        trainer.model.usdrl.spatial.position.values.fill_(float("nan"))
+    with pytest.raises(PretrainingCollapseError, match="is not a number"):
+        trainer.train()
+    trainer = trainer_of(motion, tmp_path)
+    with torch.no_grad():
+        for stream in (trainer.model.usdrl.temporal, trainer.model.usdrl.spatial):
+            for layer in stream.layers:
+                for parameter in layer.parameters():
+                    parameter.zero_()
+            stream.embedding.fc2.weight.zero_()
+    with pytest.raises(PretrainingCollapseError, match="100 % of the features are the same for all clips"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"arguments": {"gradient_accumulation_steps": 2}}, "give micro_batch_size"),
+        ({"arguments": {"per_device_train_batch_size": 4096}}, "larger than the"),
+        ({"arguments": {"per_device_train_batch_size": 1}}, "at least 2"),
+        ({"micro_batch_size": 0}, "micro_batch_size must be at least 1"),
+    ],
+)
+def test_impossible_training_is_refused(motion, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        trainer_of(motion, tmp_path, **options)
+
+
+def test_several_devices_in_one_process_are_refused(motion, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node 2"):
+        trainer_of(motion, tmp_path)
+
+
+def test_the_learning_rate_drops_after_the_epochs(motion, tmp_path):
+    trainer = trainer_of(motion, tmp_path, drop_epochs=[2, 3], adam=True, arguments={"num_train_epochs": 4})
+    assert type(trainer.create_optimizer()) is torch.optim.Adam
+    schedule = trainer.create_scheduler(40)
+    rates = []
+    for _ in range(40):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, [0.05] * 20 + [0.005] * 10 + [0.0005] * 10)
+
+
+def test_pieces_cover_every_frame_once(motion):
+    store = SkeletonDataset.open(motion)
+    extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, max_frames=None)
+    dataset = PretrainingDataset([store, store[:5]], extractor, window=30)
+    lengths = np.diff(dataset.ends, prepend=0)
+    assert lengths.max() <= 30 and lengths.sum() == store.lengths.sum() + store.lengths[:5].sum()
+    for source, number in ((0, 0), (0, 17), (1, 4)):
+        rows = dataset.pieces[(dataset.pieces[:, 0] == source) & (dataset.pieces[:, 1] == number)]
+        assert rows[0, 2] == 0 and rows[-1, 3] == store.lengths[number]
+        assert (rows[1:, 2] == rows[:-1, 3]).all() and np.ptp(rows[:, 3] - rows[:, 2]) <= 1
+    batch = dataset.collate(dataset.__getitems__([3, 0]))
+    assert batch["clips"].tolist() == [3, 0] and batch["lengths"].sum() == len(batch["frames"])
+
+
+def test_empty_stretches_are_left_out():
+    keypoints = np.random.default_rng(0).normal(size=(90, 1, 25, 3))
+    keypoints[30:60] = 0
+    arrays = {"data": keypoints, "offsets": np.array([0, 90]), "layout": np.array("ntu25")}
+    dataset = SkeletonDataset.from_arrays(arrays, "x")
+    extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1)
+    assert len(PretrainingDataset([dataset], extractor, window=30)) == 2
+    disk = PretrainingDataset([dataset], extractor, window=30, in_memory=False)
+    assert len(disk) == 3 and torch.equal(disk[1]["frames"], disk[2]["frames"])
+    with pytest.raises(SkeletonFormatError, match="no motion to pretrain on"):
+        PretrainingDataset([dataset.select([False])], extractor)
+
+
+# -- several modalities
+
+
+@pytest.mark.parametrize("modality", ["joint+motion+bone", "bone+joint"])
+def test_models_of_several_modalities_fuse_and_separate(tmp_path, modality):
+    config = tiny_config(modality=modality)
+    model = USDRLModel(config).eval()
+    keypoints = torch.randn(3, 12, 1, 5, 3)
+    fused = model(keypoints).pooler_output
+    single = {name: model(keypoints, modality=name).pooler_output for name in modality.split("+")}
+    assert all(not torch.allclose(fused, features) for features in single.values())
+    # The fused input is the mean of the embeddings through one linear map.
+    temporal, _ = model.tokens(keypoints, None)
+    embedded = torch.stack([model.temporal.embeddings[name](temporal[name]) for name in temporal]).mean(0)
+    expected = embedded @ model.temporal.fusion.weight.T
+    torch.testing.assert_close(model.temporal.embed(temporal), expected)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(USDRLModel.from_pretrained(tmp_path).eval()(keypoints).pooler_output, fused)
+    assert USDRLForActionRecognition.from_pretrained(tmp_path)(keypoints).logits.shape == (3, 4)
+    with pytest.raises(ValueError, match="not 'pose'"):
+        model(keypoints, modality="pose")
+
+
+def test_pretraining_on_several_modalities_is_consistent(motion, tmp_path):
+    record = pretrain([motion], tmp_path / "run", recipe({"modality": "joint+motion+bone"}, epochs=1))
+    assert record["log"][0]["consistency"] > 0
+    model = USDRLForPreTraining.from_pretrained(tmp_path / "run")
+    assert model.config.modalities == ["joint", "motion", "bone"]
+    assert extract_embeddings(motion, tmp_path / "run").shape == (40, 32)
+
+
+# -- recipes and the command
+
+
+def test_every_recipe_makes_a_model_and_views():
+    assert {"laptop", "ntu60", "ntu120", "ntu-aaai", "ntu-2d", "pku2", "uav"} <= set(recipe_names())
+    for name in recipe_names():
+        loaded = load_recipe(name)
+        config, extractor = _model(loaded)
+        assert loaded.about and extractor.num_frames == config.num_frames == 64
+        views = ViewAugmentation(**loaded.views)
+        assert views.draw(torch.tensor([70]), config.num_joints, torch.tensor([0]), 0, 0)["start"].shape == (4, 1)
+    released = load_recipe("ntu60").training
+    assert (released.epochs, released.batch_size, released.learning_rate) == (451, 356, 1e-4)
+    assert (released.weight_decay, released.optimizer, released.drop_epochs) == (1e-5, "adam", (351,))
+    assert load_recipe("pku2").training.drop_epochs == (801,) and load_recipe("ntu-aaai").loss == "aaai"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("- a\n", "a recipe is a mapping"),
+        ("modell: {}\n", "there is no entry 'modell'"),
+        ("training: {epoch: 3}\n", "there is no entry 'training.epoch'"),
+        ("training: {epochs: -3}\n", "epochs must be a positive number"),
+        ("training: {schedule: linear}\n", "schedule must be one of constant, cosine"),
+        ("training: {schedule: cosine, drop_epochs: [3]}\n", "belong to a constant schedule"),
+        ("model: 3\n", "'model' must be a mapping"),
+        ("a: [\n", "cannot be read"),
+        ("!!python/object/apply:os.system ['true']\n", "cannot be read"),
+    ],
+)
+def test_recipes_that_are_none_are_refused(tmp_path, content, message):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+def test_unknown_recipes_get_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'laptop'"):
+        load_recipe("labtop")
+    with pytest.raises(ValueError, match="there are laptop, ntu-2d"):
+        load_recipe("x")
+
+
+def test_the_command_pretrains_and_lists(capsys, tmp_path):
+    options = ["--max-steps", 2, "--batch-size", 8, "--hidden-size", 16, "--split", "train"]
+    folder = tmp_path / "run"
+    code, out, err = run(capsys, "pretrain", sample_path(), "--output-dir", folder, *options)
+    assert code == 0 and "2 steps" in out and (folder / "model.safetensors").is_file(), err
+    code, _, err = run(capsys, "pretrain", sample_path(), "--output-dir", folder, *options, "--seed", 1)
+    assert code == 2 and "a run with another seed lies there" in err
+    code, _, err = run(capsys, "pretrain", sample_path(), "--output-dir", tmp_path / "b", "--batch-size", 100000)
+    assert code == 2 and "larger than the" in err
+    code, out, _ = run(capsys, "recipes")
+    assert code == 0 and "laptop" in out and "451" not in out
+
+
+def test_folders_of_something_else_are_left_alone(motion, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        pretrain([motion], tmp_path / "mine", recipe())
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_the_probe_needs_labels(tmp_path):
+    clip = SkeletonSequence(np.random.default_rng(0).normal(size=(9, 1, 25, 3)))
+    with pytest.raises(SkeletonFormatError, match="needs labelled clips"):
+        NeighbourProbe([clip], [clip], USDRLFeatureExtractor(num_persons=1))

@@ -1,0 +1,142 @@
+"""Recipes: how a model is pretrained, as files that ship with the package (``usdrl_hub/recipes/*.yaml``)."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast.
+
+    Attributes:
+        epochs: Passes over the motion.
+        batch_size: Clips of a step, over all processes.
+        learning_rate: Largest learning rate.
+        weight_decay: Weight decay.
+        optimizer: "adam" with plain weight decay, as the release, or "adamw".
+        schedule: "constant" or "cosine".
+        warmup: Share of the steps in which the learning rate rises from 0, in [0, 1).
+        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was.
+        precision: "float32"; "bf16" or "fp16"; or "mixed" for bf16 where a GPU has it, fp16 where it has not, float32
+            on a CPU.
+        save_epochs: Epochs between checkpoints.
+        max_grad_norm: Gradients are clipped at this norm; 0 leaves them, as the release does.
+    """
+
+    epochs: float = 30
+    batch_size: int = 96
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    drop_epochs: tuple[int, ...] = ()
+    precision: str = "mixed"
+    save_epochs: float = 10
+    max_grad_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        object.__setattr__(self, "drop_epochs", tuple(self.drop_epochs))
+        for name in ("epochs", "batch_size", "learning_rate", "save_epochs"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+        if not 0 <= self.warmup < 1 or self.weight_decay < 0 or self.max_grad_norm < 0:
+            raise ValueError("warmup must be a share in [0, 1), weight_decay and max_grad_norm at least 0")
+        choices = {
+            "optimizer": ("adam", "adamw"),
+            "schedule": ("constant", "cosine"),
+            "precision": ("mixed", "float32", "bf16", "fp16"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.drop_epochs and self.schedule != "constant":
+            raise ValueError("drop_epochs belong to a constant schedule")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is pretrained.
+
+    Attributes:
+        about: One sentence.
+        model: Fields of `USDRLConfig`.
+        extractor: Arguments of `USDRLFeatureExtractor` that the model does not say.
+        window: Longest piece of a recording in frames; None keeps recordings whole.
+        loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`.
+        views: Arguments of `ViewAugmentation`.
+        training: The schedule.
+    """
+
+    about: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    extractor: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None
+    loss: str = "tpami"
+    views: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
+
+    def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
+        """The recipe with other model fields and other values of the schedule; None leaves a value.
+
+        Raises:
+            ValueError: If a value means nothing.
+        """
+        given = {name: value for name, value in training.items() if value is not None}
+        values = {"training": Training(**{**asdict(self.training), **given})}
+        return Recipe(**{**vars(self), **values, "model": {**self.model, **(model or {})}})
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str | os.PathLike) -> Recipe:
+    """Load a recipe by its name, or from a YAML file of one's own.
+
+    Raises:
+        ValueError: If there is no such recipe, or it is not one; the message names the file and the entry.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = recipe_names()
+        if str(name) not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f": did you mean '{near[0]}'?" if near else f": there are {', '.join(known)}, or a .yaml file"
+            raise ValueError(f"there is no recipe '{name}'{hint}")
+        path = RECIPES / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: the recipe cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of entries such as model, loss and training")
+    _check_keys(path, "", content, Recipe)
+    for key in ("model", "extractor", "views", "training"):
+        if not isinstance(content.get(key, {}), dict):
+            raise ValueError(f"{path}: '{key}' must be a mapping")
+    _check_keys(path, "training.", content.get("training", {}), Training)
+    try:
+        return Recipe(**{**content, "training": Training(**content.get("training", {}))})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _check_keys(path: Path, where: str, content: Mapping[str, Any], kind: type) -> None:
+    known = [entry.name for entry in fields(kind)]
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{path}: there is no entry '{where}{key}': use {', '.join(known)}")

@@ -1,0 +1,210 @@
+"""One pretraining run: data sets and a recipe to a folder with checkpoints and the pretrained model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from ..configuration_usdrl import USDRLConfig
+from ..data.dataset import SkeletonDataset
+from ..data.protocols import default_split
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import new_file
+from ..layouts import get_layout
+from ..modeling_usdrl import USDRLForPreTraining
+from ..tasks.results import run_record, sha256, write_metrics
+from .data import PretrainingDataset
+from .losses import MultiGrainedFeatureDecorrelation
+from .probe import NeighbourProbe
+from .recipes import Recipe, load_recipe
+from .trainer import USDRLPreTrainer, find_checkpoint
+from .views import ViewAugmentation
+
+_RUN = "run.json"
+
+
+def pretrain(
+    data: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    recipe: Recipe | str | os.PathLike = "laptop",
+    seed: int = 0,
+    split: str = "all",
+    micro_batch_size: int | None = None,
+    activation_checkpointing: bool = False,
+    in_memory: bool = True,
+    workers: int = 0,
+    probe: str | os.PathLike | None = None,
+    probe_epochs: int = 1,
+    max_steps: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any] | None:
+    """Pretrain a model without labels, or go on with a run that was stopped.
+
+    Args:
+        data: Data sets (``.npz`` files or stores) of 3D motion, or of 2D for a 2D recipe.
+        output_dir: Folder of the run: checkpoints while it runs, the model, its feature extractor and ``metrics.json``
+            at the end. A run that was begun there with the same arguments goes on from its newest whole checkpoint.
+        recipe: A recipe, or the name of one.
+        seed: Seeds weights, order and views.
+        split: "all" motion, or the "train" part of each data set's own protocol.
+        micro_batch_size: See `USDRLPreTrainer`.
+        activation_checkpointing: Compute activations again in the backward pass: less memory, more time.
+        in_memory: See `PretrainingDataset`.
+        workers: Processes that read, where the motion is not in memory.
+        probe: A labelled data set; 1-NN accuracy on its test part is logged every `probe_epochs` epochs.
+        probe_epochs: See `probe`.
+        max_steps: Stop after this many steps; the recipe's epochs where None.
+        progress: Show bars.
+
+    Returns:
+        The record written to ``metrics.json``; None if a signal stopped the run, which then can go on.
+
+    Raises:
+        SkeletonFormatError: If there is nothing to train on.
+        PretrainingCollapseError: See `USDRLPreTrainer`.
+        OSError: If the folder cannot be written.
+        ValueError: If an argument is impossible, or another run lies in the folder.
+    """
+    started = time.monotonic()
+    if isinstance(recipe, str | os.PathLike):
+        recipe = load_recipe(recipe)
+    if split not in ("all", "train"):
+        raise ValueError(f"split must be 'all' or 'train', got {split!r}")
+    training = recipe.training
+    folder = Path(output_dir)
+    config, extractor = _model(recipe)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if training.batch_size % world:
+        raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")
+    settings = {"recipe": asdict(recipe), "data": [str(Path(path).resolve()) for path in data], "seed": seed}
+    settings |= {"split": split, "max_steps": max_steps}
+    settings = json.loads(json.dumps(settings))
+    resumed = _begin(folder, settings)
+    sources = [SkeletonDataset.open(path) for path in data]
+    if split == "train":
+        sources = [default_split(source)[0] for source in sources]
+    dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress)
+    prober = None
+    if probe is not None:
+        train, test, _ = default_split(SkeletonDataset.open(probe))
+        prober = NeighbourProbe(train.usable(), test.usable(), extractor)
+    set_seed(seed)
+    model = USDRLForPreTraining(config)
+    steps = max(len(dataset) // training.batch_size, 1)
+    half = _half_precision(training.precision)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        max_steps=max_steps or -1,
+        per_device_train_batch_size=training.batch_size // world,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=int(training.warmup * (max_steps or steps * training.epochs)),
+        bf16=half == "bf16",
+        fp16=half == "fp16",
+        activation_checkpointing=activation_checkpointing,
+        save_strategy="steps",
+        save_steps=max(int(steps * training.save_epochs), 1),
+        save_total_limit=2,
+        logging_steps=max(min(steps, 50), 1),
+        report_to="none",
+        disable_tqdm=not progress,
+        dataloader_num_workers=workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=seed,
+    )
+    trainer = USDRLPreTrainer(
+        model,
+        arguments,
+        dataset,
+        loss=MultiGrainedFeatureDecorrelation.preset(recipe.loss),
+        views=ViewAugmentation(**{"num_frames": config.num_frames, **recipe.views}),
+        micro_batch_size=micro_batch_size,
+        drop_epochs=training.drop_epochs or None,
+        adam=training.optimizer == "adam",
+        probe=prober,
+        probe_epochs=probe_epochs,
+    )
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if trainer.stopped_by is not None:
+        return None
+    record = {
+        "task": "pretraining",
+        "dataset": [Path(path).name for path in data],
+        "n": {"train": len(dataset)},
+        "steps": trainer.state.global_step,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "probe_1nn_accuracy" in entry],
+        **run_record(started),
+    }
+    if trainer.is_world_process_zero():
+        _finish(folder, model, extractor, record)
+    trainer.accelerator.wait_for_everyone()
+    return record
+
+
+def _model(recipe: Recipe) -> tuple[USDRLConfig, USDRLFeatureExtractor]:
+    fields = dict(recipe.model)
+    if fields.get("layout") is not None:
+        fields.setdefault("num_joints", get_layout(fields["layout"]).num_joints)
+    config = USDRLConfig(**fields)
+    return config, USDRLFeatureExtractor.from_model_config(config, **recipe.extractor)
+
+
+def _half_precision(precision: str) -> str | None:
+    """The half precision to train in, or None."""
+    if precision != "mixed":
+        return None if precision == "float32" else precision
+    if not torch.cuda.is_available():
+        return None
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
+    """Make the folder of a run, or find the checkpoint to go on from."""
+    stamp = folder / _RUN
+    if stamp.is_file():
+        before = json.loads(stamp.read_text())
+        other = next((key for key in settings if before.get(key) != settings[key]), None)
+        if other is not None:
+            raise ValueError(
+                f"{folder}: a run with another {other} lies there: name a new folder, or repeat that run's command"
+            )
+        if (folder / "model.safetensors").is_file():
+            raise ValueError(f"{folder}: the run there is finished: name a new folder")
+        return find_checkpoint(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: it exists already and is not an empty folder: name a new one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: the folder cannot be made: {error.strerror}") from None
+    with new_file(stamp) as partial:
+        partial.write_text(json.dumps(settings, indent=2))
+    return None
+
+
+def _finish(
+    folder: Path, model: USDRLForPreTraining, extractor: USDRLFeatureExtractor, record: dict[str, Any]
+) -> None:
+    """Put the model beside its checkpoints; the weights come last, because they say that the run is finished."""
+    staged = folder / ".model.partial"
+    shutil.rmtree(staged, ignore_errors=True)
+    model.save_pretrained(staged)
+    extractor.save_pretrained(staged)
+    write_metrics(staged, {**record, "checkpoint_sha256": sha256(staged / "model.safetensors")})
+    for file in sorted(staged.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+        os.replace(file, folder / file.name)
+    staged.rmdir()

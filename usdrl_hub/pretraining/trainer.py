@@ -1,0 +1,393 @@
+"""`USDRLPreTrainer`: self-supervised pretraining that can be stopped at any moment and that says when it collapses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.checkpoint import get_device_states, set_device_states
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
+from transformers.utils import logging
+
+from ..modeling_usdrl import USDRLForPreTraining
+from ..normalization import RaggedFrames
+from ..tasks.results import sha256
+from .data import PretrainingDataset
+from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
+from .views import ViewAugmentation
+
+logger = logging.get_logger(__name__)
+
+_MANIFEST = "files.json"
+_STAGING = ".saving"
+# A feature that varies less than this over views and clips carries nothing.
+_DEAD = 1e-4
+
+
+class PretrainingCollapseError(RuntimeError):
+    """The loss left its range, or the features stopped telling clips apart; the message says which and since when."""
+
+
+def find_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The newest checkpoint of a run whose files are all there and as they were written; None where there is none.
+
+    Those that are damaged are passed over with a warning.
+    """
+    if not Path(folder).is_dir():
+        return None
+    for path in reversed(sort_checkpoints(str(folder))):
+        try:
+            manifest = json.loads((Path(path) / _MANIFEST).read_text())
+            whole = all(sha256(Path(path) / name) == digest for name, digest in manifest.items())
+        except (OSError, ValueError, AttributeError):
+            whole = False
+        if whole:
+            return Path(path)
+        logger.warning(f"{path}: this checkpoint is damaged or cut, so an older one is used where there is one")
+    return None
+
+
+class _StopOnSignal(TrainerCallback):
+    """Save and stop after the step in which SIGTERM or SIGINT comes."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __call__(self, number: int, _: Any) -> None:
+        if self.received is not None:
+            # Asked twice: at once.
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.received is not None:
+            control.should_save = control.should_training_stop = True
+
+
+class USDRLPreTrainer(Trainer):
+    """`transformers.Trainer` for multi-grained feature decorrelation and multi-modal consistency.
+
+    The loss is a statistic of the whole batch. Over several processes (``torchrun``, ``accelerate launch``) the
+    embeddings are gathered, so that the loss is that of the global batch; batches larger than memory are encoded in
+    parts of `micro_batch_size` whose gradients are cached, which gives the gradient of the whole batch.
+
+    Checkpoints appear whole or not at all. Views are drawn from the seed, the step and each clip's number, so a run
+    that was stopped and goes on ends with the same weights.
+
+    Args:
+        model: The model.
+        args: Arguments; `remove_unused_columns` is set to False and `dataloader_drop_last` to True.
+        train_dataset: Motion.
+        loss: The loss; that of the TPAMI release where None.
+        views: How views are drawn; as the TPAMI release where None.
+        consistency: Weight of the consistency between the fused and each single modality, for models of several.
+        micro_batch_size: Clips encoded at once; all of a batch where None.
+        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was; the schedule of
+            `args` where None.
+        adam: Use Adam with plain weight decay, as the release does, in place of the optimizer of `args`.
+        probe: Called with the model every `probe_epochs` epochs; what it returns is logged, see `NeighbourProbe`.
+        probe_epochs: See `probe`.
+        collapse_loss: A loss above this is a collapse.
+        **kwargs: Further arguments of `transformers.Trainer`.
+
+    Raises:
+        ValueError: If gradients are to be accumulated, or several devices are visible to one process, or a batch is
+            larger than the data.
+    """
+
+    def __init__(
+        self,
+        model: USDRLForPreTraining,
+        args: TrainingArguments,
+        train_dataset: PretrainingDataset,
+        loss: MultiGrainedFeatureDecorrelation | None = None,
+        views: ViewAugmentation | None = None,
+        consistency: float = 1.0,
+        micro_batch_size: int | None = None,
+        drop_epochs: Sequence[int] | None = None,
+        adam: bool = False,
+        probe: Callable[[USDRLForPreTraining], dict[str, float]] | None = None,
+        probe_epochs: int = 1,
+        collapse_loss: float = 1e4,
+        **kwargs: Any,
+    ):
+        """Set the trainer up; see the class."""
+        if args.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "gradient_accumulation_steps changes this loss, which is a statistic of the whole batch: leave it at "
+                "1 and give micro_batch_size to encode a batch in parts"
+            )
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} devices are visible to one process, which would take the batch apart: start one "
+                f"process per device with 'torchrun --nproc-per-node {args.n_gpu} -m usdrl_hub.cli pretrain ...', or "
+                "hide all but one with CUDA_VISIBLE_DEVICES"
+            )
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size must be at least 1, got {micro_batch_size}")
+        total = args.per_device_train_batch_size * max(args.world_size, 1)
+        if total > len(train_dataset):
+            raise ValueError(
+                f"a batch of {total} clips is larger than the {len(train_dataset)} there are: lower the batch size"
+            )
+        if total < 2:
+            raise ValueError("the loss compares clips, so a batch needs at least 2")
+        args.remove_unused_columns = False
+        args.dataloader_drop_last = True
+        self.decorrelation = loss or MultiGrainedFeatureDecorrelation()
+        self.views = views or ViewAugmentation(num_frames=model.config.num_frames)
+        if self.views.num_frames != model.config.num_frames:
+            raise ValueError(f"views have {self.views.num_frames} frames, but the model {model.config.num_frames}")
+        self.consistency = consistency
+        self.micro_batch_size = micro_batch_size
+        self.drop_epochs = None if drop_epochs is None else sorted(drop_epochs)
+        self.adam = adam
+        self.probe, self.probe_epochs = probe, probe_epochs
+        self.collapse_loss = collapse_loss
+        self._parts: dict[str, list[float]] = {}
+        self._saving = False
+        self._signals = _StopOnSignal()
+        super().__init__(
+            model=model, args=args, train_dataset=train_dataset, data_collator=PretrainingDataset.collate, **kwargs
+        )
+        self.add_callback(self._signals)
+        if probe is not None:
+            self.add_callback(_Probing(self))
+
+    # -- the loss
+
+    def draw(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Views ``(n, B, T, M, V, C)`` of a ragged batch, on its device."""
+        batch = RaggedFrames(inputs["frames"], inputs["lengths"])
+        return self.views(batch, inputs["clips"], self.args.seed, self.state.global_step)
+
+    def losses(self, fused: Any, single: Sequence[Any] = ()) -> dict[str, torch.Tensor]:
+        """The loss and its parts.
+
+        Args:
+            fused: Projections of the views, see `USDRLForPreTrainingOutput`.
+            single: The same of each modality by itself.
+        """
+        names = ("temporal_projection", "spatial_projection", "instance_projection")
+        parts = self.decorrelation(*(fused[name] for name in names))
+        if single:
+            weights = (self.decorrelation.stream, self.decorrelation.stream, 1.0)
+            consistency = sum(
+                weight * self._consistency(fused[name].float(), modality[name].float())
+                for modality in single
+                for name, weight in zip(names, weights, strict=True)
+            ) / len(single)
+            parts["consistency"] = consistency  # type: ignore[assignment]
+            parts["loss"] = parts["loss"] + self.consistency * consistency
+        return parts
+
+    def _consistency(self, fused: torch.Tensor, single: torch.Tensor) -> torch.Tensor:
+        """Similarity of each view's fused features to those of one modality, which are decorrelated like the fused."""
+        weights = self.decorrelation
+        alike = sum(similarity(torch.stack(pair)) for pair in zip(fused, single, strict=True))
+        return (
+            weights.similarity * alike  # type: ignore[operator]
+            + weights.variance * variance(single)
+            + weights.autocovariance * autocovariance(single)
+        )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a batch, from views drawn of it."""
+        views = self.draw(inputs)
+        fused = model(views)
+        modalities = self._single_modalities()
+        parts = self.losses(fused, [model(views, modality=name) for name in modalities])
+        self._note(parts, fused)
+        return (parts["loss"], fused) if return_outputs else parts["loss"]
+
+    def _single_modalities(self) -> list[str]:
+        names: list[str] = self.model.config.modalities  # type: ignore
+        return names if len(names) > 1 else []
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One step's gradients; in parts, with cached gradients, where the batch is larger than `micro_batch_size`."""
+        size = self.micro_batch_size
+        if size is None or size >= len(inputs["lengths"]):
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        views = self.draw(self._prepare_inputs(inputs))
+        bare = self.accelerator.unwrap_model(model)
+        parts = views.split(size, dim=1)
+        inputs_of = [None, *self._single_modalities()]
+        states: list[tuple] = []
+        pooled: list[torch.Tensor] = []
+        # First without gradients, remembering the random states that stochastic depth draws from.
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for modality in inputs_of:
+                encoded = []
+                for part in parts:
+                    states.append((torch.get_rng_state(), *get_device_states(part)))
+                    encoded.append(bare.encode_views(part, modality=modality))
+                pooled.append(torch.cat(encoded, dim=1))
+        leaves = [features.detach().requires_grad_() for features in pooled]
+        # Gradients are averaged over processes by hand below, once all of them are there.
+        with model.no_sync() if hasattr(model, "no_sync") else nullcontext():
+            with self.compute_loss_context_manager():
+                projections = [bare.project(bare.gather(features)) for features in leaves]
+                losses = self.losses(projections[0], projections[1:])
+            self._note(losses, projections[0])
+            self.accelerator.backward(losses["loss"])
+            for modality, features in zip(inputs_of, leaves, strict=True):
+                for part, gradient in zip(parts, features.grad.split(size, dim=1), strict=True):  # type: ignore[union-attr]
+                    random, devices, device_states = states.pop(0)
+                    with torch.random.fork_rng(devices=devices), self.compute_loss_context_manager():
+                        torch.set_rng_state(random)
+                        set_device_states(devices, device_states)
+                        encoded = bare.encode_views(part, modality=modality)
+                    encoded.backward(gradient)
+        if self.args.world_size > 1:
+            for parameter in bare.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= self.args.world_size
+        return losses["loss"].detach()
+
+    def _note(self, parts: dict[str, torch.Tensor], output: Any) -> None:
+        """Remember the parts for the log, and stop if the model has collapsed."""
+        features = output["pooler_output"].detach().flatten(0, 1).float()
+        dead = (features.std(dim=0) < _DEAD).float().mean()
+        names = [*parts, "dead_features"]
+        # One transfer from the device for all.
+        values = torch.stack([*(part.detach().float() for part in parts.values()), dead]).tolist()
+        for name, value in zip(names, values, strict=True):
+            if name != "loss":
+                self._parts.setdefault(name, []).append(value)
+        loss = values[names.index("loss")]
+        where = f"step {self.state.global_step + 1}"
+        if not loss < self.collapse_loss:
+            what = "is not a number" if loss != loss else f"is {loss:.4g}, above {self.collapse_loss:g}"
+            raise PretrainingCollapseError(f"{where}: the loss {what}: the model has collapsed; {self._last_good()}")
+        if values[-1] > 0.9:
+            raise PretrainingCollapseError(
+                f"{where}: {100 * values[-1]:.0f} % of the features are the same for all clips: the model has "
+                f"collapsed; {self._last_good()}"
+            )
+
+    def _last_good(self) -> str:
+        last = find_checkpoint(self.args.output_dir)  # type: ignore[arg-type]
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return f"{kept}; try a lower learning rate or a longer warm-up"
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the mean of each part of the loss since the last log."""
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
+            self._parts = {}
+        super().log(logs, *args, **kwargs)
+
+    # -- the schedule
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Adam over all parameters where `adam` was asked for, else what the arguments say."""
+        if self.adam and self.optimizer is None:
+            arguments = self.args
+            self.optimizer = torch.optim.Adam(
+                [parameter for parameter in (model or self.model).parameters() if parameter.requires_grad],  # type: ignore
+                lr=arguments.learning_rate,
+                betas=(arguments.adam_beta1, arguments.adam_beta2),
+                eps=arguments.adam_epsilon,
+                weight_decay=arguments.weight_decay,
+            )
+            return self.optimizer
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The drops of `drop_epochs`, else what the arguments say."""
+        if self.drop_epochs is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        epoch = num_training_steps / self.args.num_train_epochs
+        drops = [round(epoch * number) for number in self.drop_epochs]
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer,  # type: ignore[arg-type]
+            lambda step: 0.1 ** sum(step >= drop for drop in drops),
+        )
+        return self.lr_scheduler
+
+    # -- stopping and going on
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `transformers.Trainer`; SIGTERM and Ctrl-C save a checkpoint and stop, a second one at once."""
+        shutil.rmtree(Path(self.args.output_dir) / _STAGING, ignore_errors=True)  # type: ignore[arg-type]
+        if threading.current_thread() is not threading.main_thread():
+            return super().train(*args, **kwargs)
+        before = {number: signal.signal(number, self._signals) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def stopped_by(self) -> int | None:
+        """The signal that stopped the last training, or None."""
+        return self._signals.received
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run = super()._get_output_dir(trial)
+        return os.path.join(run, _STAGING) if self._saving else run
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint beside the others and rename it, with a list of its files, when it is whole."""
+        run = Path(super()._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._publish(run, name)
+            self.accelerator.wait_for_everyone()
+        except Exception as error:
+            # torch and safetensors have exceptions of their own for a disk that is full.
+            last = find_checkpoint(run)
+            kept = f"{last} is the last whole one" if last else "there is none yet"
+            reason = " ".join(str(error).split())[:200]
+            raise OSError(
+                f"{run}: the checkpoint of step {self.state.global_step} cannot be written: {reason}; {kept}"
+            ) from None
+        finally:
+            self._saving = False
+            if self.args.should_save:
+                shutil.rmtree(run / _STAGING, ignore_errors=True)
+
+    def _publish(self, run: Path, name: str) -> None:
+        staged = run / _STAGING / name
+        manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
+        (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+        if (run / name).exists():
+            shutil.rmtree(run / name)
+        os.replace(staged, run / name)
+        rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
+
+
+class _Probing(TrainerCallback):
+    """Ask the probe every few epochs."""
+
+    def __init__(self, trainer: USDRLPreTrainer):
+        self.trainer = trainer
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if round(state.epoch) % trainer.probe_epochs or not state.is_world_process_zero:
+            return
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.eval()
+        trainer.log(trainer.probe(model))  # type: ignore[misc]
+        model.train()
