@@ -2,8 +2,8 @@
 
     python benchmarks/pretraining.py [--reference .reference/FoundSkelModel] [--output benchmarks/pretraining.json]
 
-Measures the loss, the views on one core, a whole step of a small batch on the CPU, and, where there is a CUDA device, a
-whole step of the largest batch up to 384 under mixed precision, its share of the device's measured bf16 matrix rate,
+Measures the loss, the views on one core, a whole step of a small batch on the CPU, and, where there is a CUDA device,
+a whole step of the largest batch up to 384 under mixed precision, its share of the device's measured bf16 matrix rate,
 the memory it takes, and what the schedule of NTU-60 would take. Sizes are those of the paper: hidden size 1024, 25
 joints, 2 people, 64 frames, 4 views. The released model as shipped is made for 17 joints, and its views do not run on
 NumPy 2; the constant that says so, and the call, are changed on loading. Without the released code or a GPU, the rows

@@ -1,3 +1,4 @@
+import json
 import tracemalloc
 
 import numpy as np
@@ -8,6 +9,8 @@ from usdrl_hub import (
     SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
+    USDRLConfig,
+    USDRLEnsemble,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
     USDRLModel,
@@ -211,3 +214,37 @@ def test_everybody_is_predicted_by_themselves():
     assert [prediction.sequence.name for prediction in found] == ["two#0", "two#1"]
     for prediction, expected in zip(found, iter_predictions(alone), strict=True):
         np.testing.assert_allclose(prediction.probabilities, expected.probabilities, rtol=1e-5, atol=1e-7)
+
+
+def test_an_ensemble_averages_scores(tmp_path):
+    names = []
+    for modality in ("joint", "motion", "bone"):
+        torch.manual_seed(len(names))
+        config = USDRLConfig(hidden_size=16, num_persons=1, modality=modality, num_labels=3)
+        USDRLForActionRecognition(config).save_pretrained(tmp_path / modality)
+        USDRLFeatureExtractor.from_model_config(config).save_pretrained(tmp_path / modality)
+        names.append(tmp_path / modality)
+    clips = load_samples()[:6]
+    single = [[prediction.probabilities for prediction in iter_predictions(clips, name)] for name in names]
+    ensemble = USDRLEnsemble.from_pretrained(names, weights=[2, 1, 1])
+    fused = [prediction.probabilities for prediction in iter_predictions(clips, ensemble)]
+    np.testing.assert_allclose(fused, np.einsum("mnk,m->nk", single, [0.5, 0.25, 0.25]), rtol=1e-5)
+    with pytest.raises(ValueError, match="3 models need as many positive weights"):
+        USDRLEnsemble.from_pretrained(names, weights=[1, 0, 1])
+    with pytest.raises(CheckpointLoadError, match="prepares its clips in another way"):
+        USDRLEnsemble.from_pretrained([*names, "usdrl/tiny-uiprmd"])
+    other = USDRLForActionRecognition(USDRLConfig(hidden_size=16, num_persons=1, num_labels=4))
+    with pytest.raises(ValueError, match="the same classes"):
+        USDRLEnsemble([ensemble.models[0], other], ensemble.feature_extractor)
+
+
+def test_the_command_fuses_models(capsys, tmp_path):
+    from .test_cli import run
+
+    names = ",".join(["usdrl/tiny-uiprmd"] * 2)
+    single = run(capsys, "predict", sample_path(), "--json")
+    fused = run(capsys, "predict", sample_path(), "--model", names, "--json")
+    assert single[0] == fused[0] == 0
+    first = [json.loads(result[1])["predictions"][0]["top"][0] for result in (single, fused)]
+    assert first[0]["label"] == first[1]["label"]
+    assert first[0]["probability"] == pytest.approx(first[1]["probability"], rel=1e-5)

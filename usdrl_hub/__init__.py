@@ -13,7 +13,7 @@ from .configuration_usdrl import USDRLConfig
 from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, read_skeleton
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
-from .inference import extract_embeddings, iter_predictions
+from .inference import USDRLEnsemble, extract_embeddings, iter_predictions
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
     USDRLForActionDetection,
@@ -22,6 +22,7 @@ from .modeling_usdrl import (
     USDRLModel,
     USDRLPreTrainedModel,
 )
+from .pretraining import PretrainingDataset, USDRLPreTrainer
 from .sequence import SkeletonFormatError, SkeletonSequence
 from .training import USDRLTrainer
 
@@ -29,16 +30,19 @@ __all__ = [
     "LAYOUTS",
     "ClipDataset",
     "Layout",
+    "PretrainingDataset",
     "SkeletonDataset",
     "SkeletonFormatError",
     "SkeletonSequence",
     "SkeletonStore",
     "USDRLConfig",
+    "USDRLEnsemble",
     "USDRLFeatureExtractor",
     "USDRLForActionDetection",
     "USDRLForActionRecognition",
     "USDRLForPreTraining",
     "USDRLModel",
+    "USDRLPreTrainer",
     "USDRLPreTrainedModel",
     "USDRLTrainer",
     "checkpoint_path",

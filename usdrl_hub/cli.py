@@ -26,6 +26,7 @@ from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_feature_ext
 from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
+from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
@@ -112,7 +113,10 @@ def _sentence(error: BaseException) -> str:
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders.")],
-    model: Model = DEFAULT_CHECKPOINT,
+    model: Annotated[
+        str,
+        typer.Option(help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused."),
+    ] = DEFAULT_CHECKPOINT,
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     layout: SourceLayout = None,
@@ -129,7 +133,13 @@ def predict(
     """Name the action in skeleton recordings."""
     errors = _Errors()
     # The model first: a table's heading names its classes.
-    classifier, extractor = _ready(model, True, device, dtype, missing, choose_by, relink)
+    if "," in model:
+        ensemble = USDRLEnsemble.from_pretrained(model.split(","))
+        # The device and the type are checked as for one model.
+        one, extractor = _ready(model.split(",")[0], True, device, dtype, missing, choose_by, relink)
+        classifier: Any = ensemble.to(one.device, one.dtype)
+    else:
+        classifier, extractor = _ready(model, True, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
     predictions = iter_predictions(
         files,

@@ -1,6 +1,14 @@
 """Embeddings and predictions from files or sequences, and pictures of them."""
 
 from .embedding import extract_embeddings, iter_embeddings, write_embeddings
+from .ensemble import USDRLEnsemble
 from .prediction import Prediction, iter_predictions
 
-__all__ = ["Prediction", "extract_embeddings", "iter_embeddings", "iter_predictions", "write_embeddings"]
+__all__ = [
+    "Prediction",
+    "USDRLEnsemble",
+    "extract_embeddings",
+    "iter_embeddings",
+    "iter_predictions",
+    "write_embeddings",
+]

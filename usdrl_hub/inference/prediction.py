@@ -15,6 +15,7 @@ from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
+from .ensemble import USDRLEnsemble
 from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
 
 
@@ -40,7 +41,7 @@ class Prediction:
 
 def iter_predictions(
     files_or_sequences: Any,
-    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble = "usdrl/tiny-uiprmd",
     batch_size: int = 64,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -55,7 +56,8 @@ def iter_predictions(
 
     Args:
         files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
-        model: A recognition checkpoint's name or folder, or a loaded model (which is left as it is).
+        model: A recognition checkpoint's name or folder, or a loaded model (which is left as it is); or a
+            `USDRLEnsemble`, which computes where and as it is.
         batch_size: Clips scored at once.
         device: Where to compute; CUDA if there is one where None and `model` is a name.
         dtype: Type to compute in, such as "bfloat16".
@@ -71,8 +73,12 @@ def iter_predictions(
         CheckpointLoadError: If the model cannot be loaded or does not classify clips.
         ValueError: If another argument is impossible.
     """
-    classifier, extractor = ready_model(model, feature_extractor, True, device, dtype)
-    if not isinstance(classifier, USDRLForActionRecognition):
+    classifier: torch.nn.Module
+    if isinstance(model, USDRLEnsemble):
+        classifier, extractor = model.eval(), feature_extractor or model.feature_extractor
+    else:
+        classifier, extractor = ready_model(model, feature_extractor, True, device, dtype)
+    if not isinstance(classifier, USDRLForActionRecognition | USDRLEnsemble):
         name = model if isinstance(model, str | os.PathLike) else "the model given"
         raise CheckpointLoadError(
             f"{name} is {type(classifier).__name__}, which does not name a class per clip: take a recognition "

@@ -6,38 +6,9 @@ import torch
 
 from ..data.dataset import LabelledData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..modeling_usdrl import USDRLForPreTraining, USDRLModel, USDRLPreTrainedModel
+from ..modeling_usdrl import USDRLForPreTraining
 from ..sequence import SkeletonFormatError
-
-_BATCH = 256
-
-
-@torch.inference_mode()
-def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tensor:
-    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``, in eval mode."""
-    encoder: USDRLModel = model.base_model  # type: ignore[assignment]
-    training = encoder.training
-    encoder.eval()
-    parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_BATCH)]
-    encoder.train(training)
-    return torch.cat(parts)
-
-
-def nearest_neighbour_accuracy(
-    train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, test_labels: torch.Tensor
-) -> float:
-    """Share of test features whose most similar training feature, by cosine, has their label.
-
-    Args:
-        train: ``(N, D)``.
-        train_labels: ``(N,)``.
-        test: ``(K, D)``.
-        test_labels: ``(K,)``.
-    """
-    train = torch.nn.functional.normalize(train, dim=1)
-    test = torch.nn.functional.normalize(test, dim=1)
-    nearest = torch.cat([(part @ train.T).argmax(dim=1) for part in test.split(1024)])
-    return float((train_labels[nearest] == test_labels).float().mean())
+from ..tasks.retrieval import embed_clips, retrieval_metrics
 
 
 class NeighbourProbe:
@@ -68,5 +39,5 @@ class NeighbourProbe:
     def __call__(self, model: USDRLForPreTraining) -> dict[str, float]:
         """`probe_1nn_accuracy` in [0, 1]."""
         features = [embed_clips(model, clips) for clips in self.clips]
-        accuracy = nearest_neighbour_accuracy(features[0], self.labels[0], features[1], self.labels[1])
-        return {"probe_1nn_accuracy": accuracy}
+        metrics = retrieval_metrics(features[0], self.labels[0], features[1], self.labels[1], ranks=())
+        return {"probe_1nn_accuracy": metrics["accuracy_1nn"]}

@@ -1,0 +1,106 @@
+"""`USDRLEnsemble`: late fusion of recognisers of different modalities, the "3s" of the papers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.registry import CheckpointLoadError, load_feature_extractor, load_model
+from ..modeling_usdrl import USDRLForActionRecognition
+
+
+class USDRLEnsemble(nn.Module):
+    """Recognisers of the same classes and clips, whose probabilities are averaged.
+
+    Example:
+        >>> import torch
+        >>> from usdrl_hub import USDRLEnsemble
+        >>> ensemble = USDRLEnsemble.from_pretrained(["usdrl/tiny-uiprmd"] * 3)
+        >>> ensemble(torch.randn(4, 64, 1, 25, 3)).logits.shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        models: Sequence[USDRLForActionRecognition],
+        feature_extractor: USDRLFeatureExtractor,
+        weights: Sequence[float] | None = None,
+    ):
+        """Join models.
+
+        Args:
+            models: Recognisers, usually of joint, motion and bone.
+            feature_extractor: Theirs.
+            weights: How much each counts, all 1 where None.
+
+        Raises:
+            ValueError: If there is none, their classes or clips differ, or the weights are not one positive number
+                each.
+        """
+        super().__init__()
+        if not models:
+            raise ValueError("an ensemble needs at least one model")
+        first = models[0].config
+        sizes = ("num_frames", "num_persons", "num_joints", "num_channels")
+        for model in models[1:]:
+            if model.config.class_names != first.class_names:
+                raise ValueError("the models of an ensemble must have the same classes in the same order")
+            for name in sizes:
+                if getattr(model.config, name) != getattr(first, name):
+                    raise ValueError(f"the models of an ensemble must read the same clips, but {name} differs")
+        weights = [1.0] * len(models) if weights is None else list(weights)
+        if len(weights) != len(models) or not all(weight > 0 for weight in weights):
+            raise ValueError(f"{len(models)} models need as many positive weights, got {weights}")
+        self.models = nn.ModuleList(models)
+        self.feature_extractor = feature_extractor
+        self.weights = [weight / sum(weights) for weight in weights]
+        self.config = first
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        names: Sequence[str | os.PathLike],
+        weights: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> USDRLEnsemble:
+        """Load recognisers by their names or folders, in eval mode.
+
+        Args:
+            names: Checkpoints.
+            weights: See the class.
+            dtype: Type to compute in.
+
+        Raises:
+            CheckpointLoadError: If one cannot be loaded, is no recogniser, or prepares its clips in another way than
+                the first.
+            ValueError: See the class.
+        """
+        models, extractors = [], []
+        for name in names:
+            model = load_model(name, dtype=dtype)
+            if not isinstance(model, USDRLForActionRecognition):
+                raise CheckpointLoadError(f"{name} is {type(model).__name__}, which does not name a class per clip")
+            models.append(model)
+            extractors.append(load_feature_extractor(name))
+            if extractors[-1].to_dict() != extractors[0].to_dict():
+                raise CheckpointLoadError(f"{name} prepares its clips in another way than {names[0]}")
+        return cls(models, extractors[0] if extractors else USDRLFeatureExtractor(), weights)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models compute."""
+        return next(self.parameters()).device
+
+    def forward(self, keypoints: torch.Tensor) -> ImageClassifierOutput:
+        """Score clips ``(B, T, M, V, C)``: `logits` ``(B, K)`` are the logarithms of the averaged probabilities."""
+        scores = [
+            weight * model(keypoints).logits.float().softmax(dim=-1)
+            for weight, model in zip(self.weights, self.models, strict=True)
+        ]
+        # No probability is so small that its logarithm may be minus infinity.
+        return ImageClassifierOutput(logits=torch.stack(scores).sum(dim=0).clamp(min=1e-38).log())  # type: ignore[arg-type]

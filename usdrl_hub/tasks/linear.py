@@ -1,0 +1,98 @@
+"""Linear recognition on frozen features that are computed once: logistic regression, or the release's schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def fit_logistic_regression(
+    features: torch.Tensor, labels: np.ndarray | torch.Tensor, num_classes: int, strength: float = 1.0
+) -> nn.Linear:
+    """The linear layer with the smallest regularised cross-entropy, found by L-BFGS.
+
+    Features are standardised, and the layer returned takes them as they came.
+
+    Args:
+        features: ``(N, D)``.
+        labels: Classes ``(N,)``.
+        num_classes: Number of classes K.
+        strength: The inverse of the penalty, scikit-learn's C: half the squared norm of the weights over `strength` is
+            added to the summed cross-entropy.
+
+    Returns:
+        A layer from D features to K logits, on the features' device.
+    """
+    labels = torch.as_tensor(labels, device=features.device)
+    values = features.double()
+    mean, deviation = values.mean(dim=0), values.std(dim=0, unbiased=False)
+    # A feature that never changes says nothing, but must not divide by zero.
+    deviation = torch.where(deviation < 1e-9, 1.0, deviation)
+    standard = (values - mean) / deviation
+    weight = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    bias = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
+    parameters = [weight.requires_grad_(), bias.requires_grad_()]
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=1000, tolerance_grad=1e-7, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        entropy = nn.functional.cross_entropy(standard @ weight.T + bias, labels, reduction="sum")
+        loss = (entropy + weight.square().sum() / (2 * strength)) / len(labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    layer = nn.Linear(features.shape[1], num_classes, device=features.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight / deviation)
+        layer.bias.copy_(bias - (weight / deviation) @ mean)
+    return layer
+
+
+def train_linear(
+    features: torch.Tensor,
+    labels: np.ndarray | torch.Tensor,
+    num_classes: int,
+    learning_rate: float = 0.006,
+    epochs: int = 160,
+    drop_epochs: tuple[int, ...] = (120, 140),
+    batch_size: int = 512,
+    seed: int = 0,
+) -> nn.Linear:
+    """Train a linear layer as the release's linear evaluation does: SGD with momentum 0.9, no weight decay.
+
+    Args:
+        features: ``(N, D)``.
+        labels: Classes ``(N,)``.
+        num_classes: Number of classes K.
+        learning_rate: The first learning rate.
+        epochs: Passes over the features.
+        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was.
+        batch_size: Features per step; the last, smaller batch of an epoch counts, too.
+        seed: Seeds weights (normal, deviation 0.01) and order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.as_tensor(labels, device=features.device)
+    layer = nn.Linear(features.shape[1], num_classes, device=features.device)
+    with torch.no_grad():
+        layer.weight.copy_(0.01 * torch.randn(layer.weight.shape, generator=generator))
+        layer.bias.zero_()
+    optimizer = torch.optim.SGD(layer.parameters(), learning_rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(drop_epochs), 0.1)
+    for _ in range(epochs):
+        order = torch.randperm(len(features), generator=generator).to(features.device)
+        for rows in order.split(batch_size):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(layer(features[rows]), labels[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    return layer
+
+
+@torch.no_grad()
+def accuracy_of(layer: nn.Linear, features: torch.Tensor, labels: np.ndarray | torch.Tensor) -> float:
+    """Share of features whose highest logit is that of their class."""
+    return float((layer(features).argmax(dim=1) == torch.as_tensor(labels, device=features.device)).double().mean())
