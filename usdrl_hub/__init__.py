@@ -18,6 +18,8 @@ from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
     USDRLPreTrainedModel,
@@ -40,6 +42,8 @@ __all__ = [
     "USDRLFeatureExtractor",
     "USDRLForActionDetection",
     "USDRLForActionRecognition",
+    "USDRLForActionSegmentation",
+    "USDRLForEarlyActionPrediction",
     "USDRLForPreTraining",
     "USDRLModel",
     "USDRLPreTrainer",
@@ -59,5 +63,8 @@ AutoConfig.register("usdrl", USDRLConfig)
 AutoModel.register(USDRLConfig, USDRLModel)
 AutoModelForPreTraining.register(USDRLConfig, USDRLForPreTraining)
 AutoModelForVideoClassification.register(USDRLConfig, USDRLForActionRecognition)
-AutoModelForTokenClassification.register(USDRLConfig, USDRLForActionDetection)
+# Three heads give a class per frame: `architectures` in a checkpoint's configuration says which one it is.
+AutoModelForTokenClassification.register(
+    USDRLConfig, (USDRLForActionDetection, USDRLForActionSegmentation, USDRLForEarlyActionPrediction)
+)
 AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)

@@ -73,6 +73,15 @@ class USDRLConfig(PreTrainedConfig):
             Widths of the three layers of the temporal and the spatial projector; `[2d, 2d, 2d]` where None.
         instance_projector_sizes (`list[int]`, *optional*):
             Widths of the three layers of the instance projector; `[2d, 2d, 4d]` where None.
+        is_causal (`bool`, defaults to `False`):
+            Whether no frame sees a later one: masked attention and token mixing, motion as the difference to the
+            frame before, and the temporal stream only, because each spatial token holds every frame.
+        segmentation_stages (`int`, defaults to 4):
+            Stages of the temporal convolution of `USDRLForActionSegmentation`.
+        segmentation_layers (`int`, defaults to 10):
+            Layers of a stage; the dilation doubles from each to the next.
+        segmentation_channels (`int`, defaults to 64):
+            Width of the stages.
         layer_norm_eps (`float`, defaults to 1e-5):
             Epsilon of every layer norm.
         initializer_range (`float`, defaults to 0.02):
@@ -108,6 +117,10 @@ class USDRLConfig(PreTrainedConfig):
     layout: str | dict[str, Any] | list | tuple | None = None
     stream_projector_sizes: list[int] | None = None
     instance_projector_sizes: list[int] | None = None
+    is_causal: bool = False
+    segmentation_stages: int = 4
+    segmentation_layers: int = 10
+    segmentation_channels: int = 64
     layer_norm_eps: float = 1e-5
     initializer_range: float | int = 0.02
     classifier_initializer_range: float | int = 0.01
@@ -134,7 +147,8 @@ class USDRLConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         """Refuse sizes that are not positive."""
         sizes = ("num_frames", "num_persons", "num_joints", "num_channels", "hidden_size", "num_hidden_layers")
-        for name in (*sizes, "num_attention_heads", "shift_gap", "intermediate_size"):
+        head = ("segmentation_stages", "segmentation_layers", "segmentation_channels")
+        for name in (*sizes, *head, "num_attention_heads", "shift_gap", "intermediate_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -178,6 +192,11 @@ class USDRLConfig(PreTrainedConfig):
     def modalities(self) -> list[str]:
         """The modalities that the model reads."""
         return self.modality.split("+")
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of clip and frame embeddings: both streams', or the temporal stream's in a causal model."""
+        return self.hidden_size if self.is_causal else 2 * self.hidden_size
 
     @property
     def num_spatial_tokens(self) -> int:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint
 from .layouts import Layout, LayoutLike, get_layout
-from .normalization import RaggedFrames, clip_batch, normalize_sequences, select_persons, truncate
+from .normalization import RaggedFrames, clip_batch, normalize_sequences, resize, select_persons, truncate
 from .sequence import (
     SkeletonFormatError,
     SkeletonSequence,
@@ -44,6 +44,25 @@ def default_normalization(layout: Layout) -> str:
     if layout.name == "uav17":
         return "uav"
     return "none" if layout.center is None else "ntu"
+
+
+def action_proposals(probabilities: torch.Tensor, threshold: float = 0.02) -> torch.Tensor:
+    """Segments of a video in which a class is likely, as the release proposes actions.
+
+    Args:
+        probabilities: ``(T, K)``, class 0 the background.
+        threshold: A segment is a longest run of frames in which its class has more than this.
+
+    Returns:
+        Float64 ``(N, 4)`` of class (1 to K - 1), first frame, the frame after the last, and score: the mean
+        probability of the class in the segment. In order of class and frame.
+    """
+    likely = (probabilities[:, 1:] > threshold).T.to(torch.int8)
+    change = torch.nn.functional.pad(likely, (1, 1)).diff(dim=1)
+    (kind, start), (_, end) = (change == 1).nonzero(as_tuple=True), (change == -1).nonzero(as_tuple=True)
+    total = torch.nn.functional.pad(probabilities[:, 1:].double().cumsum(dim=0), (0, 0, 1, 0))
+    score = (total[end, kind] - total[start, kind]) / (end - start)
+    return torch.stack([kind + 1, start, end, score.to(torch.float64)], dim=1)
 
 
 def keep_persons(sequence: SkeletonSequence, num_persons: int, choose_by: str = "energy") -> SkeletonSequence:
@@ -260,6 +279,41 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         if return_tensors is None or str(return_tensors) == "np":
             return BatchFeature({"keypoints": clips.cpu().numpy()})
         return BatchFeature({"keypoints": clips}, tensor_type=return_tensors)
+
+    def post_process_action_detection(
+        self,
+        outputs: Any,
+        threshold: float = 0.02,
+        target_lengths: Sequence[int] | None = None,
+    ) -> list[dict[str, torch.Tensor]]:
+        """Actions in clips, from the output of `USDRLForActionDetection`.
+
+        Args:
+            outputs: Output with `logits` ``(B, T, K)``, class 0 the background.
+            threshold: See `action_proposals`.
+            target_lengths: Frames of the recordings that the clips were resized from; the segments are in these. T
+                each where None.
+
+        Returns:
+            For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` of first frame
+            and the frame after the last; most likely first.
+
+        Raises:
+            ValueError: If there are not as many lengths as clips.
+        """
+        probabilities = outputs.logits.float().softmax(dim=-1)
+        batch, frames = probabilities.shape[:2]
+        lengths = [frames] * batch if target_lengths is None else [int(length) for length in target_lengths]
+        if len(lengths) != batch:
+            raise ValueError(f"there are {batch} clips, but {len(lengths)} target_lengths")
+        results = []
+        for clip, length in zip(probabilities, lengths, strict=True):
+            found = action_proposals(clip if length == frames else resize(clip, length), threshold)
+            found = found[found[:, 3].argsort(descending=True, stable=True)]
+            results.append(
+                {"scores": found[:, 3].float(), "labels": found[:, 0].long(), "segments": found[:, 1:3].long()}
+            )
+        return results
 
     def prepare(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """Bring one sequence to the model's layout, as a call does first.

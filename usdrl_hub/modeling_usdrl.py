@@ -84,6 +84,9 @@ def eager_attention_forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention whose weights can be returned; tensors ``(B, heads, S, d / heads)``, as transformers' interface."""
     scores = query @ key.transpose(2, 3) * scaling
+    if kwargs.get("is_causal"):
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = scores.softmax(dim=-1)
@@ -124,7 +127,7 @@ class USDRLAttention(nn.Module):
         self.config = config
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_size**-0.5
-        self.is_causal = False
+        self.is_causal = config.is_causal
         self.in_proj = USDRLLinear(config.hidden_size, 3 * config.hidden_size, role="attention_input")
         self.out_proj = USDRLLinear(config.hidden_size, config.hidden_size, role="attention_output")
 
@@ -138,7 +141,7 @@ class USDRLAttention(nn.Module):
         # Only eager attention has weights to return.
         if not output_attentions:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        context, weights = attend(self, query, key, value, None, scaling=self.scaling, is_causal=False)
+        context, weights = attend(self, query, key, value, None, scaling=self.scaling, is_causal=self.is_causal)
         return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
 
 
@@ -182,6 +185,7 @@ class USDRLDenseShiftAttention(nn.Module):
     def __init__(self, config: USDRLConfig, num_tokens: int):
         super().__init__()
         self.shift_gap = config.shift_gap
+        self.is_causal = config.is_causal
         self.mix1 = nn.Linear(num_tokens, num_tokens)
         self.mix2 = nn.Linear(num_tokens, num_tokens)
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -191,9 +195,15 @@ class USDRLDenseShiftAttention(nn.Module):
 
     def shift(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Mix every token but each `shift_gap`-th with all others: ``(B, S, d)`` -> ``(B, S, d)``."""
-        mixed = self.mix2(self.mix1(hidden_states.transpose(1, 2)).relu()).transpose(1, 2) + hidden_states
+        mixed = self.mix(self.mix2, self.mix(self.mix1, hidden_states.transpose(1, 2)).relu())
+        mixed = mixed.transpose(1, 2) + hidden_states
         token = torch.arange(hidden_states.shape[1], device=hidden_states.device)
         return torch.where((token % self.shift_gap == 0)[:, None], hidden_states, mixed)
+
+    def mix(self, linear: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
+        """Mix tokens ``(B, d, S)``; in a causal model each with the ones before it only."""
+        weight = linear.weight.tril() if self.is_causal else linear.weight
+        return nn.functional.linear(tokens, weight, linear.bias)
 
     def branch(
         self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
@@ -339,6 +349,7 @@ class USDRLModalityTokens(nn.Module):
     def __init__(self, config: USDRLConfig):
         super().__init__()
         self.modalities = config.modalities
+        self.is_causal = config.is_causal
         if "bone" in self.modalities:
             self.parent_joints = get_layout(config.layout).parents
             self.register_buffer("parents", torch.zeros(config.num_joints, dtype=torch.long), persistent=False)
@@ -347,6 +358,8 @@ class USDRLModalityTokens(nn.Module):
         """One modality of clips, both ``(B, T, M, V, C)``."""
         if modality == "bone":
             return keypoints - keypoints.index_select(3, self.parents)
+        if modality == "motion" and self.is_causal:
+            return keypoints - torch.cat([keypoints[:, :1], keypoints[:, :-1]], dim=1)
         if modality == "motion":
             # The last frame has no next one: its motion is zero.
             return torch.cat([keypoints[:, 1:], keypoints[:, -1:]], dim=1) - keypoints
@@ -432,7 +445,8 @@ class USDRLModel(USDRLPreTrainedModel):
         frames, joints, channels = config.num_frames, config.num_spatial_tokens, config.num_channels
         self.tokens = USDRLModalityTokens(config)
         self.temporal = USDRLStream(config, frames, joints * channels, USDRLSinusoidPosition(config))
-        self.spatial = USDRLStream(config, joints, frames * channels, USDRLLearnedPosition(config))
+        if not config.is_causal:
+            self.spatial = USDRLStream(config, joints, frames * channels, USDRLLearnedPosition(config))
         self.post_init()
 
     @can_return_tuple
@@ -478,6 +492,8 @@ class USDRLModel(USDRLPreTrainedModel):
             for tokens in self.tokens(keypoints, modality)
         )
         temporal, temporal_attentions = self.temporal(temporal_tokens, output_attentions)
+        if config.is_causal:
+            return self.causal_output(temporal, temporal_attentions, output_hidden_states, output_attentions)
         spatial, spatial_attentions = self.spatial(spatial_tokens, output_attentions)
         output = USDRLModelOutput(
             last_hidden_state=self.dense(temporal[-1], spatial[-1]),
@@ -492,6 +508,20 @@ class USDRLModel(USDRLPreTrainedModel):
         if output_attentions:
             output.attentions = (*temporal_attentions, *spatial_attentions)
         return output
+
+    @staticmethod
+    def causal_output(
+        temporal: list[torch.Tensor], attentions: list[torch.Tensor], with_states: bool, with_attentions: bool
+    ) -> USDRLModelOutput:
+        """Output of the temporal stream alone: frames ``(B, T, d)``, and their maximum ``(B, d)`` for the clip."""
+        return USDRLModelOutput(
+            last_hidden_state=temporal[-1],
+            pooler_output=temporal[-1].amax(dim=1),
+            temporal_hidden_state=temporal[-1],
+            hidden_states=tuple(temporal) if with_states else None,
+            temporal_hidden_states=tuple(temporal) if with_states else None,
+            attentions=tuple(attentions) if with_attentions else None,
+        )
 
     @staticmethod
     def dense(temporal: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
@@ -543,6 +573,8 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
+        if config.is_causal:
+            raise ValueError("a causal model has no spatial stream to pretrain: pretrain it without is_causal")
         self.usdrl = USDRLModel(config)
         self.temporal_projector = _projector(config.hidden_size, config.stream_projector_sizes)
         self.spatial_projector = _projector(config.hidden_size, config.stream_projector_sizes)
@@ -594,7 +626,7 @@ class USDRLClassificationModel(USDRLPreTrainedModel):
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
         self.usdrl = USDRLModel(config)
-        self.classifier = USDRLLinear(2 * config.hidden_size, config.num_labels, role="classifier")
+        self.classifier = USDRLLinear(config.embedding_size, config.num_labels, role="classifier")
         self._encoder_frozen = False
         self.post_init()
 
@@ -694,9 +726,167 @@ class USDRLForActionDetection(USDRLClassificationModel):
         )
 
 
+class USDRLForEarlyActionPrediction(USDRLClassificationModel):
+    """One class after every frame of a clip that goes on: a linear layer on the running maximum of the frames.
+
+    The encoder is causal: what comes later changes nothing. Frames are left-aligned, not resized: frame t of the
+    recording is frame t of the clip, and what follows a recording's end is of no account.
+    """
+
+    def __init__(self, config: USDRLConfig):
+        if not config.is_causal:
+            raise ValueError("early prediction needs a causal encoder: give is_causal=True")
+        super().__init__(config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        maximum: torch.Tensor | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """Score clips after every frame.
+
+        Args:
+            keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
+            labels: Class after each frame ``(B, T)``; -100, as after a recording's end, is left out of the loss.
+            num_items_in_batch: Frames in the whole accumulated batch, by which the summed loss is divided.
+            maximum: Running maximum ``(B, d)`` of the frames before this clip, where a recording is longer than one.
+            **kwargs: Passed to `USDRLModel.forward`.
+
+        Returns:
+            `logits` ``(B, T, K)``, `loss` where labels are given, hidden states and attentions where asked for.
+        """
+        encoded = self.usdrl(keypoints, **kwargs)
+        logits = self.classifier(self.running_maximum(encoded.temporal_hidden_state, maximum))
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+    @staticmethod
+    def running_maximum(frames: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
+        """Maximum ``(B, T, d)`` of the frames up to each one, and of those before."""
+        highest = frames.cummax(dim=1).values
+        return highest if before is None else torch.maximum(highest, before[:, None])
+
+
+class USDRLDilatedLayer(nn.Module):
+    """A residual layer of dilated temporal convolution."""
+
+    def __init__(self, channels: int, dilation: int):
+        super().__init__()
+        self.dilated = nn.Conv1d(channels, channels, kernel_size=3, padding=dilation, dilation=dilation)
+        self.pointwise = nn.Conv1d(channels, channels, kernel_size=1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (frames + self.dropout(self.pointwise(self.dilated(frames).relu()))) * mask
+
+
+class USDRLSegmentationStage(nn.Module):
+    """A stage of MS-TCN: dilated layers between two pointwise convolutions."""
+
+    def __init__(self, config: USDRLConfig, input_size: int):
+        super().__init__()
+        channels = config.segmentation_channels
+        self.input = nn.Conv1d(input_size, channels, kernel_size=1)
+        self.layers = nn.ModuleList(USDRLDilatedLayer(channels, 2**n) for n in range(config.segmentation_layers))
+        self.output = nn.Conv1d(channels, config.num_labels, kernel_size=1)
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.input(frames) * mask
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return self.output(hidden) * mask
+
+
+class USDRLForActionSegmentation(USDRLPreTrainedModel):
+    """One class per frame of whole videos: windows through the encoder, blended, refined by temporal convolutions.
+
+    The head is that of MS-TCN (Abu Farha and Gall, 2019): stages that each refine the classes of the one before.
+    """
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__(config)
+        self.usdrl = USDRLModel(config)
+        sizes = [config.embedding_size] + [config.num_labels] * (config.segmentation_stages - 1)
+        self.stages = nn.ModuleList(USDRLSegmentationStage(config, size) for size in sizes)
+        self.post_init()
+
+    def blend(self, features: torch.Tensor, window_starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of windows ``(B, W, T, D)`` to videos' ``(B, L, D)``, and which frames are there ``(B, L)``.
+
+        Args:
+            features: Frame embeddings of windows.
+            window_starts: First frame of each window ``(B, W)``; -1 for windows that only fill up the batch.
+        """
+        batch, _, frames, width = features.shape
+        there = (window_starts >= 0)[..., None].expand(-1, -1, frames)
+        place = (window_starts[..., None] + torch.arange(frames, device=features.device)).clamp(min=0)
+        place, weight = place.flatten(1), there.flatten(1).to(features.dtype)
+        length = int(place.max()) + 1
+        total = features.new_zeros(batch, length, width)
+        weighted = features.flatten(1, 2) * weight[..., None]
+        total.scatter_add_(1, place[..., None].expand(-1, -1, width), weighted)
+        count = features.new_zeros(batch, length).scatter_add_(1, place, weight)
+        return total / count.clamp(min=1)[..., None], count > 0
+
+    @can_return_tuple
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        window_starts: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """Score every frame of videos.
+
+        Args:
+            keypoints: Windows ``(B, W, T, M, V, C)`` of each video.
+            window_starts: First frame of each window ``(B, W)``, -1 for windows that only fill up the batch.
+            labels: Class of each frame ``(B, L)``, 0 the background; -100 is left out of the loss.
+            num_items_in_batch: Ignored: the loss is a mean over the frames of a batch.
+            **kwargs: Passed to `USDRLModel.forward`.
+
+        Returns:
+            `logits` ``(B, L, K)`` of the last stage, L the end of the last window; `loss`, summed over stages, where
+            labels are given: cross-entropy and 0.15 times the truncated squared change of the logarithms of the
+            probabilities from frame to frame.
+        """
+        windows = self.usdrl(keypoints.flatten(0, 1), **kwargs).last_hidden_state
+        frames, there = self.blend(windows.unflatten(0, keypoints.shape[:2]), window_starts)
+        mask = there[:, None].to(frames.dtype)
+        hidden, stages = frames.transpose(1, 2), []
+        for stage in self.stages:
+            logits = stage(hidden, mask)
+            stages.append(logits)
+            hidden = logits.softmax(dim=1) * mask
+        loss = None
+        if labels is not None:
+            loss = sum(self.stage_loss(logits.float(), labels.to(logits.device), mask) for logits in stages)
+        return TokenClassifierOutput(loss=loss, logits=stages[-1].transpose(1, 2))
+
+    @staticmethod
+    def stage_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Loss of one stage: logits ``(B, K, L)``, labels ``(B, L)``, mask ``(B, 1, L)``."""
+        entropy = nn.functional.cross_entropy(logits, labels.long())
+        change = logits[..., 1:].log_softmax(dim=1) - logits[..., :-1].detach().log_softmax(dim=1)
+        # A change of more than 4 is a boundary, which may be sharp.
+        smooth = (change.square().clamp(max=16) * mask[..., 1:]).mean()
+        return entropy + 0.15 * smooth
+
+
 __all__ = [
     "USDRLForActionDetection",
     "USDRLForActionRecognition",
+    "USDRLForActionSegmentation",
+    "USDRLForEarlyActionPrediction",
     "USDRLForPreTraining",
     "USDRLModel",
     "USDRLPreTrainedModel",

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
+from .facts import NTU120_CLASSES, PKU_CLASSES
 from .protocols import protocol_side
 from .readers import SUFFIXES, iter_skeletons
 from .store import SkeletonStore, StoreWriter
@@ -198,13 +199,13 @@ def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
         ]
         expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
     elif kind in ("pku1", "pku2"):
-        classes = []
+        classes = list(PKU_CLASSES)
         found = _find_pku(raw)
         expected = "0002-L.txt with skeletons"
     else:
         form, suffix = (UAV, ".txt") if kind == "uav" else (NTU, ".skeleton")
         most = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
-        classes = []
+        classes = list(NTU120_CLASSES[: {"ntu60": 60, "ntu120": 120}.get(kind, 0)])
         found = []
         for file in sorted(raw.rglob(f"*{suffix}")):
             match = form.name.search(file.stem)

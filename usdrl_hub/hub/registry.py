@@ -16,6 +16,8 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
     USDRLPreTrainedModel,
@@ -26,6 +28,8 @@ _CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 _TASKS = {
     USDRLForActionDetection: "detection",
     USDRLForActionRecognition: "recognition",
+    USDRLForActionSegmentation: "segmentation",
+    USDRLForEarlyActionPrediction: "early prediction",
     USDRLForPreTraining: "pretraining",
     USDRLModel: "embedding",
 }

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -152,17 +152,43 @@ def _embed_clips(
 def _embed_frames(
     sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    def compute(batch: list[SkeletonSequence]) -> torch.Tensor:
+        return _encode(encoder, extractor, batch).last_hidden_state.float()
+
+    return frame_outputs(sequences, compute, extractor, batch_size)
+
+
+def frame_outputs(
+    sequences: Iterable[SkeletonSequence],
+    compute: Callable[[list[SkeletonSequence]], torch.Tensor],
+    extractor: USDRLFeatureExtractor,
+    batch_size: int,
+    stride: int | None = None,
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    """Yield each sequence with an output for every frame of it, averaged where windows overlap.
+
+    Args:
+        sequences: Prepared sequences of any length.
+        compute: Makes of windows of the model's length ``(B, T, D)``.
+        extractor: The model's.
+        batch_size: Windows computed at once.
+        stride: Frames between windows; half of their length where None. The last one ends at the last frame.
+
+    Yields:
+        The sequence, and ``(T_i, D)`` float32, zero where nobody is seen.
+    """
     size = extractor.num_frames
+    stride = stride or max(size // 2, 1)
 
     def windows() -> Iterator[tuple[SkeletonSequence, int, SkeletonSequence, bool]]:
         for sequence in sequences:
-            pieces = list(extractor.choose_persons(sequence).windows(size, max(size // 2, 1)))
+            pieces = list(extractor.choose_persons(sequence).windows(size, stride))
             for number, (start, window) in enumerate(pieces):
                 yield sequence, start, window, number == len(pieces) - 1
 
     total = count = None
     for batch in batched(windows(), batch_size):
-        dense = _encode(encoder, extractor, [window for _, _, window, _ in batch]).last_hidden_state.float()
+        dense = compute([window for _, _, window, _ in batch])
         for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):
             if total is None or count is None:
                 total = np.zeros((sequence.num_frames, features.shape[-1]), dtype=np.float32)

@@ -1,0 +1,226 @@
+"""Facts about data sets: classes, sizes, terms, and where their owners give them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set without having it.
+
+    Attributes:
+        name: Short name, as in benchmarks and `usdrl prepare`.
+        title: Its name in papers.
+        url: Where its owners give it.
+        terms: What they ask.
+        size: Recordings, people and classes, in words.
+        prepare: The command that makes a store of it.
+        class_names: Its classes, in the order of the labels; empty where the data bring them.
+    """
+
+    name: str
+    title: str
+    url: str
+    terms: str
+    size: str
+    prepare: str
+    class_names: tuple[str, ...] = ()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(";"))
+
+
+NTU120_CLASSES = _names(
+    "drink water; eat meal/snack; brushing teeth; brushing hair; drop; pickup; throw; sitting down; "
+    "standing up (from sitting position); clapping; reading; writing; tear up paper; wear jacket; take off jacket; "
+    "wear a shoe; take off a shoe; wear on glasses; take off glasses; put on a hat/cap; take off a hat/cap; cheer up; "
+    "hand waving; kicking something; reach into pocket; hopping (one foot jumping); jump up; "
+    "make a phone call/answer phone; playing with phone/tablet; typing on a keyboard; "
+    "pointing to something with finger; taking a selfie; check time (from watch); rub two hands together; "
+    "nod head/bow; shake head; wipe face; salute; put the palms together; cross hands in front (say stop); "
+    "sneeze/cough; staggering; falling; touch head (headache); touch chest (stomachache/heart pain); "
+    "touch back (backache); touch neck (neckache); nausea or vomiting condition; "
+    "use a fan (with hand or paper)/feeling warm; punching/slapping other person; kicking other person; "
+    "pushing other person; pat on back of other person; point finger at the other person; hugging other person; "
+    "giving something to other person; touch other person's pocket; handshaking; walking towards each other; "
+    "walking apart from each other; put on headphone; take off headphone; shoot at the basket; bounce ball; "
+    "tennis bat swing; juggling table tennis balls; hush (quiet); flick hair; thumb up; thumb down; make ok sign; "
+    "make victory sign; staple book; counting money; cutting nails; cutting paper (using scissors); "
+    "snapping fingers; open bottle; sniff (smell); squat down; toss a coin; fold paper; ball up paper; "
+    "play magic cube; apply cream on face; apply cream on hand back; put on bag; take off bag; "
+    "put something into a bag; take something out of a bag; open a box; move heavy objects; shake fist; "
+    "throw up cap/hat; hands up (both hands); cross arms; arm circles; arm swings; running on the spot; "
+    "butt kicks (kick backward); cross toe touch; side kick; yawn; stretch oneself; blow nose; "
+    "hit other person with something; wield knife towards other person; knock over other person (hit with body); "
+    "grab other person's stuff; shoot at other person with a gun; step on foot; high-five; cheers and drink; "
+    "carry something with other person; take a photo of other person; follow other person; "
+    "whisper in other person's ear; exchange things with other person; support somebody with hand; "
+    "finger-guessing game (playing rock-paper-scissors)"
+)
+PKU_CLASSES = _names(
+    "bow; brushing hair; brushing teeth; check time (from watch); cheer up; clapping; "
+    "cross hands in front (say stop); "
+    "drink water; drop; eat meal/snack; falling; giving something to other person; hand waving; handshaking; "
+    "hopping (one foot jumping); hugging other person; jump up; kicking other person; kicking something; "
+    "make a phone call/answer phone; pat on back of other person; pickup; playing with phone/tablet; "
+    "point finger at the other person; pointing to something with finger; punching/slapping other person; "
+    "pushing other person; put on a hat/cap; put something inside pocket; reading; rub two hands together; salute; "
+    "sitting down; standing up; take off a hat/cap; take off glasses; take off jacket; "
+    "take out something from pocket; taking a selfie; tear up paper; throw; touch back (backache); "
+    "touch chest (stomachache/heart pain); touch head (headache); touch neck (neckache); typing on a keyboard; "
+    "use a fan (with hand or paper)/feeling warm; wear jacket; wear on glasses; wipe face; writing"
+)
+_NTU_URL = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
+_NTU_TERMS = "academic research only, on request, no redistribution"
+_PKU_URL = "https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html"
+_PKU_TERMS = "academic research only, on request"
+_PYSKL = "https://github.com/kennymckormick/pyskl/blob/main/tools/data/README.md"
+
+DATASETS: dict[str, DatasetFacts] = {
+    facts.name: facts
+    for facts in (
+        DatasetFacts(
+            "ntu60",
+            "NTU RGB+D",
+            _NTU_URL,
+            _NTU_TERMS,
+            "56 880 recordings, 40 people, 60 classes",
+            "usdrl prepare ntu60 FOLDER --ignore LIST --output-dir ntu60",
+            NTU120_CLASSES[:60],
+        ),
+        DatasetFacts(
+            "ntu120",
+            "NTU RGB+D 120",
+            _NTU_URL,
+            _NTU_TERMS,
+            "114 480 recordings, 106 people, 120 classes",
+            "usdrl prepare ntu120 FOLDER --ignore LIST --output-dir ntu120",
+            NTU120_CLASSES,
+        ),
+        DatasetFacts(
+            "ntu60-2d",
+            "NTU RGB+D, 2D keypoints (HRNet)",
+            _PYSKL,
+            _NTU_TERMS,
+            "56 880 recordings, 40 people, 60 classes",
+            "usdrl prepare file ntu60_hrnet.pkl --output-dir ntu60-2d",
+            NTU120_CLASSES[:60],
+        ),
+        DatasetFacts(
+            "ntu120-2d",
+            "NTU RGB+D 120, 2D keypoints (HRNet)",
+            _PYSKL,
+            _NTU_TERMS,
+            "114 480 recordings, 106 people, 120 classes",
+            "usdrl prepare file ntu120_hrnet.pkl --output-dir ntu120-2d",
+            NTU120_CLASSES,
+        ),
+        DatasetFacts(
+            "pkummd1",
+            "PKU-MMD, phase 1",
+            _PKU_URL,
+            _PKU_TERMS,
+            "1076 untrimmed videos, 66 people, 51 classes",
+            "usdrl prepare pku1 FOLDER --protocol xsub --split-file FILE --output-dir pkummd1",
+            PKU_CLASSES,
+        ),
+        DatasetFacts(
+            "pkummd2",
+            "PKU-MMD, phase 2",
+            _PKU_URL,
+            _PKU_TERMS,
+            "1009 untrimmed videos, 13 people, 51 classes",
+            "usdrl prepare pku2 FOLDER --protocol xsub --split-file FILE --output-dir pkummd2",
+            PKU_CLASSES,
+        ),
+        DatasetFacts(
+            "uav",
+            "UAV-Human",
+            "https://github.com/sutdcv/UAV-Human",
+            "academic research only, on request",
+            "22 476 recordings, 119 people, 155 classes",
+            "usdrl prepare uav FOLDER --protocol folders --output-dir uav",
+        ),
+        DatasetFacts(
+            "utd_mhad",
+            "UTD-MHAD",
+            "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html",
+            "see its owners' page",
+            "861 recordings, 8 people, 27 classes",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "nw_ucla",
+            "Northwestern-UCLA",
+            "https://wangjiangb.github.io/my_data.html",
+            "see its owners' page",
+            "1484 recordings, 10 people, 10 classes, 3 cameras",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "sbu",
+            "SBU Kinect Interaction",
+            "https://www3.cs.stonybrook.edu/~kyun/research/kinect_interaction/",
+            "see its owners' page",
+            "282 recordings of two people, 8 classes",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "utkinect",
+            "UTKinect-Action3D",
+            "https://cvrc.ece.utexas.edu/KinectDatasets/HOJ3D.html",
+            "see its owners' page",
+            "199 recordings, 10 people, 10 classes",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "utkinect_untrimmed",
+            "UTKinect-Action3D, whole recordings",
+            "https://cvrc.ece.utexas.edu/KinectDatasets/HOJ3D.html",
+            "see its owners' page",
+            "20 recordings, 10 people, 10 classes",
+            "an .npz file with frame_labels, as in the README",
+        ),
+        DatasetFacts(
+            "hdm05_11",
+            "HDM05, 11 classes",
+            "https://resources.mpi-inf.mpg.de/HDM05/",
+            "CC BY-SA 3.0",
+            "288 recordings, 5 people, 11 classes",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "jhmdb",
+            "JHMDB, 2D joints",
+            "http://jhmdb.is.tue.mpg.de/",
+            "see its owners' page",
+            "609 recordings, 14 classes",
+            "an .npz file as in the README",
+        ),
+        DatasetFacts(
+            "msrc12",
+            "MSRC-12 Kinect gestures",
+            "https://www.microsoft.com/en-us/download/details.aspx?id=52283",
+            "see its owners' page",
+            "593 recordings, 30 people, 12 gestures",
+            "an .npz file with events, as in the README",
+        ),
+        DatasetFacts(
+            "ui_prmd_vicon",
+            "UI-PRMD, Vicon",
+            "https://www.webpages.uidaho.edu/ui-prmd/",
+            "public domain (PDDL 1.0)",
+            "1980 recordings, 10 people, 10 movements",
+            "an .npz file as in the README",
+        ),
+    )
+}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What to say of a name that is not known: the nearest ones, or all."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

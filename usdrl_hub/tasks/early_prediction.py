@@ -1,0 +1,199 @@
+"""Early action prediction: which action is this, when only its beginning has been seen.
+
+Two ways. The release cuts a clip after a share of its frames and resizes what is left to the model's length: any
+recogniser does that. A causal model (`USDRLForEarlyActionPrediction`) reads frames as they come, left-aligned, and
+names the action after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..inference.inputs import batched
+from ..modeling_usdrl import USDRLForActionRecognition, USDRLForEarlyActionPrediction
+from ..normalization import RaggedFrames
+from ..sequence import SkeletonSequence
+
+RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 11))
+# Frames that a stream longer than the model's clip sees again when it restarts.
+_OVERLAP = 16
+
+
+def observed(num_frames: int, ratio: float) -> int:
+    """Frames seen of a clip at an observation ratio, as the release counts them: at least 3, at most all."""
+    return min(max(3, int(num_frames * ratio)), num_frames)
+
+
+def cut(sequence: SkeletonSequence, ratio: float) -> SkeletonSequence | None:
+    """The beginning of a sequence, see `observed`; None where nobody is seen in it yet."""
+    keypoints = sequence.keypoints[: observed(sequence.num_frames, ratio)]
+    return replace(sequence, keypoints=keypoints, events=None) if keypoints.any() else None
+
+
+@torch.inference_mode()
+def cut_and_resize_accuracy(
+    model: USDRLForActionRecognition,
+    extractor: USDRLFeatureExtractor,
+    sequences: Sequence[SkeletonSequence],
+    ratios: Sequence[float] = RATIOS,
+    batch_size: int = 128,
+) -> dict[str, float]:
+    """Top-1 accuracy of a recogniser on the beginnings of clips, by the release's way.
+
+    Args:
+        model: A recogniser, in eval mode.
+        extractor: Its feature extractor.
+        sequences: Labelled clips.
+        ratios: Observation ratios.
+        batch_size: Clips scored at once.
+
+    Returns:
+        `accuracy@r` for each ratio in percent, and `mean_accuracy` over them; a clip in which nobody is seen yet
+        counts as wrong.
+    """
+    accuracy = {}
+    for ratio in ratios:
+        right = 0
+        for batch in batched(sequences, batch_size):
+            pieces = [(cut(sequence, ratio), sequence.label) for sequence in batch]
+            seen = [(piece, label) for piece, label in pieces if piece is not None]
+            if seen:
+                clips = extractor([piece for piece, _ in seen], return_tensors="pt", device=model.device)["keypoints"]
+                predicted = model(clips).logits.argmax(dim=-1).tolist()
+                right += sum(int(a == label) for a, (_, label) in zip(predicted, seen, strict=True))
+        accuracy[f"accuracy@{round(100 * ratio)}"] = right / len(sequences)
+    return {**accuracy, "mean_accuracy": float(np.mean(list(accuracy.values())))}
+
+
+def left_aligned(
+    batch: RaggedFrames, num_frames: int, overlap: int = _OVERLAP
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Cut sequences into clips that follow each other; those of one place in all sequences come together.
+
+    Args:
+        batch: Normalised sequences.
+        num_frames: Frames T of a clip.
+        overlap: Frames that a clip after the first sees again.
+
+    Yields:
+        Clips ``(B, T, M, V, C)``, which repeat the last frame where a sequence has ended; the frame of the sequence in
+        each place ``(B, T)``; and whether it is seen for the first time there ``(B, T)``.
+    """
+    place = torch.arange(num_frames, device=batch.lengths.device)
+    start, step = 0, num_frames - min(overlap, num_frames - 1)
+    seen = 0
+    while start == 0 or seen < int(batch.lengths.max()):
+        frame = start + place
+        index = batch.starts[:, None] + torch.minimum(frame, batch.lengths[:, None] - 1)
+        new = (frame >= seen) & (frame < batch.lengths[:, None])
+        yield batch.frames[index], frame.expand(len(batch.lengths), -1), new
+        seen, start = start + num_frames, start + step
+
+
+class LeftAlignedDataset(torch.utils.data.Dataset):
+    """First clips of labelled sequences, not resized, with their class after every frame.
+
+    Items are ``{"keypoints": (T, M, V, C), "labels": (T,)}``; labels are -100 after a sequence's end.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[SkeletonSequence],
+        extractor: USDRLFeatureExtractor,
+        augment: object | None = None,
+        random_start: bool = False,
+    ):
+        """Normalise the sequences.
+
+        Args:
+            sequences: Labelled clips.
+            extractor: The model's.
+            augment: Changes each batch of clips, such as `ClipAugmentation` without crops.
+            random_start: Begin clips of longer sequences anywhere, so that their ends are trained on, too.
+        """
+        self.sequences = sequences
+        self.extractor = extractor
+        self.augment = augment
+        self.random_start = random_start
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """One clip."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Several clips at once."""
+        size = self.extractor.num_frames
+        sequences = [self.sequences[index] for index in indices]
+        batch = self.extractor.normalized(sequences)
+        start = torch.zeros_like(batch.lengths)
+        if self.random_start:
+            start = (torch.rand(len(start)) * (batch.lengths - size + 1).clamp(min=1)).long()
+        frame = start[:, None] + torch.arange(size)
+        inside = frame < batch.lengths[:, None]
+        clips = batch.frames[batch.starts[:, None] + torch.minimum(frame, batch.lengths[:, None] - 1)]
+        if self.augment is not None:
+            clips = self.augment(clips)  # type: ignore[operator]
+        labels = torch.tensor([sequence.label for sequence in sequences])[:, None].expand(-1, size)
+        labels = torch.where(inside, labels, -100)
+        return [{"keypoints": clip, "labels": label} for clip, label in zip(clips, labels, strict=True)]
+
+
+@torch.inference_mode()
+def causal_predictions(
+    model: USDRLForEarlyActionPrediction,
+    extractor: USDRLFeatureExtractor,
+    sequences: Iterable[SkeletonSequence],
+    batch_size: int = 64,
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    """Yield each sequence with the logits ``(T_i, K)`` after every frame of it.
+
+    A sequence longer than the model's clip goes on in further clips, which see the last frames of the one before
+    again; the running maximum is carried on.
+
+    Args:
+        model: A causal model, in eval mode.
+        extractor: Its feature extractor.
+        sequences: Clips or streams.
+        batch_size: Sequences scored at once.
+    """
+    for group in batched(sequences, batch_size):
+        batch = extractor.normalized(group, device=model.device)
+        longest = int(batch.lengths.max())
+        logits = torch.zeros(len(group), longest, len(model.config.class_names))
+        maximum = None
+        for clips, frame, new in left_aligned(batch, extractor.num_frames):
+            encoded = model.usdrl(clips).temporal_hidden_state
+            # What stands after a sequence's end must not enter its maximum; nor may it be what is read out.
+            inside = frame < batch.lengths[:, None]
+            encoded = encoded.masked_fill(~inside[..., None], -torch.inf)
+            running = model.running_maximum(encoded, maximum)
+            maximum = running[:, -1]
+            row, place = new.nonzero(as_tuple=True)
+            logits[row.cpu(), frame[row, place].cpu()] = model.classifier(running[row, place]).float().cpu()
+        for sequence, values, length in zip(group, logits, batch.lengths.tolist(), strict=True):
+            yield sequence, values[:length].numpy()
+
+
+def causal_accuracy(
+    model: USDRLForEarlyActionPrediction,
+    extractor: USDRLFeatureExtractor,
+    sequences: Sequence[SkeletonSequence],
+    ratios: Sequence[float] = RATIOS,
+) -> dict[str, float]:
+    """Top-1 accuracy after the frames of each observation ratio; names as in `cut_and_resize_accuracy`."""
+    right = dict.fromkeys(ratios, 0)
+    for sequence, logits in causal_predictions(model, extractor, sequences):
+        best = logits.argmax(axis=-1)
+        for ratio in ratios:
+            right[ratio] += int(best[observed(len(best), ratio) - 1] == sequence.label)
+    accuracy = {f"accuracy@{round(100 * ratio)}": count / len(sequences) for ratio, count in right.items()}
+    return {**accuracy, "mean_accuracy": float(np.mean(list(accuracy.values())))}
