@@ -17,6 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from .data.facts import DATASETS
 from .data.prepare import prepare as prepare_store
 from .data.samples import load_samples, sample_path
 from .feature_extraction_usdrl import USDRLFeatureExtractor
@@ -35,6 +36,9 @@ from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
 from .pretraining.trainer import PretrainingCollapseError
 from .sequence import SkeletonFormatError
+from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
+from .tasks.evaluate import evaluate as run_evaluation
+from .tasks.evaluate import repeat as repeat_evaluation
 from .tasks.recognition import finetune as finetune_recognition
 
 app = typer.Typer(
@@ -352,6 +356,73 @@ def pretrain(
         raise typer.Exit(130)
     print(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
     print(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint whose encoder is scored.")] = None,
+    benchmark: Annotated[str, typer.Option(help="Benchmark, see 'usdrl benchmarks'.")] = "linear/utd_mhad",
+    data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds heads, orders and draws.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, help="Which of several splits of the data tests.")] = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Try the whole path on clips that ship.")] = False,
+    with_leak: Annotated[
+        bool, typer.Option("--with-leak", help="Also test on copies of training clips, as papers do.")
+    ] = False,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value of the recipe: epochs=20; may be repeated.")
+    ] = None,
+    repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
+) -> None:
+    """Train what a benchmark's task needs on a pretrained encoder, and score it."""
+    if repeat is not None:
+        record = repeat_evaluation(repeat, output_dir)
+    elif model is None:
+        raise ValueError("name the model to evaluate, or a metrics.json with --repeat")
+    else:
+        changes = dict(_change(text) for text in change or [])
+        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes)
+    # What papers report is not to be compared with a trial on other data.
+    published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
+    print(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
+    rows = [["metric", "measured", "published"]]
+    for name, value in record["metrics"].items():
+        rows.append([name, f"{100 * value:.2f} %", f"{100 * published[name]:.1f} %" if name in published else ""])
+    _print_table(rows)
+    if output_dir is not None:
+        print(f"written: {output_dir}/metrics.json")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``; the value as JSON reads it, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set is '{text}': give an entry of the recipe and its value, such as epochs=20")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@app.command()
+def benchmarks(
+    task: Annotated[str | None, typer.Option(help="Only those of a task, such as linear.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the benchmarks: data set, protocol, task, metric, and what the paper reports."""
+    if task is not None and task not in TASKS:
+        raise ValueError(f"there is no task '{task}': use one of {', '.join(TASKS)}")
+    chosen = [entry for entry in BENCHMARKS.values() if task in (None, entry.task)]
+    if as_json:
+        print(json.dumps([{**vars(entry), "data": vars(DATASETS[entry.dataset])} for entry in chosen], indent=2))
+        return
+    rows = [["id", "data set", "metric", "published", "terms of the data"]]
+    for entry in chosen:
+        facts = DATASETS[entry.dataset]
+        value = entry.published.get(entry.metric)
+        rows.append([entry.id, facts.title, entry.metric, f"{100 * value:.1f} %" if value else "", facts.terms])
+    _print_table(rows)
 
 
 @app.command()

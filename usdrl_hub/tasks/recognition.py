@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
@@ -23,7 +22,7 @@ from ..hub.registry import load_config, load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
-from ..training import USDRLTrainer
+from .fit import FitRecipe, fit
 from .results import run_record, sha256, write_metrics
 
 
@@ -78,7 +77,7 @@ def finetune(
     started = time.monotonic()
     if not (0 < epochs < 1e6 and 0 < learning_rate < 1e6 and batch_size >= 1):
         raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
-    with new_folder(output_dir) as folder, tempfile.TemporaryDirectory() as scratch:
+    with new_folder(output_dir) as folder:
         dataset = SkeletonDataset.open(data)
         labels = dataset.column("labels")
         if labels is None or not (labels >= 0).any():
@@ -90,35 +89,19 @@ def finetune(
         # What cannot be read is told before the training, not after it.
         for sequence in (*train, *test):
             extractor.prepare(sequence)
-        augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if mirror else None)
-        steps = -(-len(train) // batch_size) * epochs
-        trainer = USDRLTrainer(
-            classifier,
-            TrainingArguments(
-                output_dir=scratch,
-                num_train_epochs=epochs,
-                per_device_train_batch_size=batch_size,
-                per_device_eval_batch_size=max(batch_size, 128),
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                label_smoothing_factor=label_smoothing,
-                lr_scheduler_type="cosine",
-                warmup_steps=int(0.1 * steps),
-                save_strategy="no",
-                report_to="none",
-                logging_steps=max(int(steps) // 10, 1),
-                dataloader_pin_memory=torch.cuda.is_available(),
-                seed=seed,
-            ),
-            train_dataset=ClipDataset(train, extractor, augment),
-            eval_dataset=ClipDataset(test, extractor),
-            linear_probe=linear_probe,
+        recipe = FitRecipe(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            mirror=mirror,
+            freeze_encoder=linear_probe,
         )
-        trainer.train()
-        scores = trainer.evaluate(metric_key_prefix="test")
+        scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True)
         classifier.save_pretrained(folder)
         extractor.save_pretrained(folder)
-        metrics = {name: scores[f"test_{name}"] for name in ("accuracy", "top5_accuracy") if f"test_{name}" in scores}
+        metrics: dict[str, float] = {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}
         if baseline:
             metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
         record = {
@@ -133,6 +116,23 @@ def finetune(
         }
         write_metrics(folder, record)
     return record
+
+
+def train_recogniser(
+    classifier: USDRLForActionRecognition,
+    extractor: USDRLFeatureExtractor,
+    train: LabelledData,
+    test: LabelledData | None,
+    recipe: FitRecipe,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train a recogniser in place, and score it on a test part where there is one; see `fit`."""
+    augment = None
+    if recipe.augment:
+        augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None)
+    tested = None if test is None else ClipDataset(test, extractor)
+    return fit(classifier, ClipDataset(train, extractor, augment), recipe, seed, test=tested, progress=progress)
 
 
 def _model(

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub import (
+    SkeletonDataset,
+    USDRLFeatureExtractor,
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+    checkpoint_path,
+)
+from usdrl_hub.data.facts import DATASETS, NTU120_CLASSES, PKU_CLASSES
+from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.hub.registry import load_feature_extractor, load_model
+from usdrl_hub.tasks.benchmarks import BENCHMARKS, TASKS
+from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, features_of, repeat, run_linear, tiny_recordings
+from usdrl_hub.tasks.fit import FitRecipe
+from usdrl_hub.tasks.recognition import train_recogniser
+
+from .test_cli import run
+
+MODEL = "usdrl/tiny-uiprmd"
+FEW = {"epochs": 1}
+
+
+def test_every_benchmark_is_complete():
+    assert set(RUNS) == set(TASKS) == {benchmark.task for benchmark in BENCHMARKS.values()}
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.id == name and benchmark.dataset in DATASETS
+        json.dumps(dict(benchmark.recipe))
+        if benchmark.published:
+            assert benchmark.source and all(0 < value < 1 for value in benchmark.published.values())
+        if "epochs" in benchmark.recipe and benchmark.recipe.get("solver") is None:
+            FitRecipe.of(benchmark.recipe)
+    assert len(NTU120_CLASSES) == len(set(NTU120_CLASSES)) == 120 and len(PKU_CLASSES) == len(set(PKU_CLASSES)) == 51
+    listed = {"linear/ntu60-xsub", "retrieval/ntu120-xset", "semi-1/ntu60-xsub", "detection/pkummd1-xview"}
+    listed |= {"segmentation/pkummd2-xview", "early/ntu120-xsub", "one-shot/ntu120-one-shot", "linear/uav-v2"}
+    listed |= {"transfer/pkummd1-xsub-to-pkummd2-xsub", "finetuned/ntu120-xset", "linear/ntu120-2d-xset"}
+    assert listed <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    "benchmark, changes, kind, metric",
+    [
+        ("linear/ntu60-xsub", {}, USDRLForActionRecognition, "accuracy"),
+        ("linear/utd_mhad", {}, USDRLForActionRecognition, "top5_accuracy"),
+        ("finetuned/ntu60-xsub", FEW, USDRLForActionRecognition, "accuracy"),
+        ("semi-10/utd_mhad", {**FEW, "draws": 2}, None, "accuracy_std"),
+        ("retrieval/nw_ucla", {}, None, "map"),
+        ("one-shot/ntu120-one-shot", {"shots": 2, "draws": 3}, None, "accuracy_mean"),
+        ("detection/pkummd1-xsub", FEW, USDRLForActionDetection, "mAP_action@0.5"),
+        ("segmentation/pkummd2-xsub", {**FEW, "stride": 32}, USDRLForActionSegmentation, "edit"),
+        ("early/utkinect", FEW, USDRLForActionRecognition, "accuracy@50"),
+        ("early-causal/utkinect", FEW, USDRLForEarlyActionPrediction, "mean_accuracy"),
+        ("transfer/sbu", FEW, USDRLForActionRecognition, "accuracy"),
+    ],
+)
+def test_every_task_runs_from_end_to_end(tmp_path, benchmark, changes, kind, metric):
+    record = evaluate(MODEL, benchmark, output_dir=tmp_path / "out", tiny=True, changes=changes)
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written == json.loads(json.dumps(record)) and 0 <= record["metrics"][metric] <= 1
+    assert all(key in record for key in ("n", "seed", "recipe", "command", "versions", "hardware", "wall_seconds"))
+    if kind is None:
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["metrics.json"]
+    else:
+        assert isinstance(load_model(tmp_path / "out"), kind) and record["checkpoint_sha256"]
+        assert isinstance(load_feature_extractor(tmp_path / "out"), USDRLFeatureExtractor)
+
+
+@pytest.mark.parametrize("benchmark", ["linear/ntu60-xsub", "finetuned/sbu"])
+def test_metrics_alone_are_enough_to_repeat_a_run(tmp_path, benchmark):
+    first = evaluate(MODEL, benchmark, output_dir=tmp_path / "a", tiny=True, seed=3, changes=FEW)
+    second = repeat(tmp_path / "a" / "metrics.json", tmp_path / "b")
+    assert second["metrics"] == first["metrics"] and second["checkpoint_sha256"] == first["checkpoint_sha256"]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="no metrics.json"):
+        repeat(tmp_path / "other.json")
+
+
+def test_cached_features_score_as_the_whole_loop_does():
+    """The linear layer on features computed once, beside the layer trained on the frozen encoder in a loop."""
+    samples = load_samples()
+    test = np.isin(samples.column("subjects"), [8, 10])
+    recipe = {"solver": "sgd", "learning_rate": 0.05, "epochs": 30, "drop_epochs": [25], "batch_size": 60}
+    encoder, extractor = load_model(MODEL), load_feature_extractor(MODEL)
+    context = Context(encoder, extractor, samples.select(~test), samples.select(test), samples.class_names, recipe, 0)
+    cached, classifier = run_linear(context)
+    looped = context.head(USDRLForActionRecognition)
+    loop = FitRecipe.of({**recipe, "optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0})
+    loop = FitRecipe.of({**loop.to_dict(), "augment": False, "freeze_encoder": True, "max_grad_norm": 0.0})
+    scores = train_recogniser(looped, extractor, context.train, context.test, loop, 0)
+    assert abs(scores["accuracy"] - cached["accuracy"]) <= 0.001
+    for ours, theirs in zip(classifier.usdrl.parameters(), looped.usdrl.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    features, _ = features_of(context, context.test)
+    assert features.shape == (40, 160)
+
+
+def test_tiny_recordings_are_whole_and_their_truth_fits():
+    data = tiny_recordings()
+    assert len(data) == 20 and set(data.column("subjects").tolist()) == {2, 4, 6, 8, 10}
+    assert all(len(recording.events) == 5 for recording in data)
+    first = data[0]
+    assert first.num_frames == len(first.frame_labels()) and (first.frame_labels()[:16] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"benchmark": "linear/ntu60-xsup", "tiny": True}, "did you mean linear/ntu60-xsub"),
+        ({"benchmark": "linear/ntu60-xsub"}, "get it from https://.*terms: .*usdrl prepare ntu60"),
+        ({"benchmark": "linear/ntu60-xsub", "tiny": True, "changes": {"epoch": 3}}, "has no entry 'epoch'"),
+        ({"benchmark": "finetuned/sbu", "tiny": True, "changes": {"optimizer": "lion"}}, "optimizer must be"),
+        ({"benchmark": "linear/ntu60-xsub", "data": "absent.npz"}, "there is no such file"),
+    ],
+)
+def test_impossible_evaluations_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(MODEL, output_dir=tmp_path / "out", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_leak_is_left_out_unless_asked_for(tmp_path):
+    with np.load(sample_path()) as file:
+        arrays = dict(file)
+    arrays["split_test"] = np.isin(arrays["subjects"], [8, 10])
+    arrays["split_test_leaked"] = arrays["split_test"] & (arrays["labels"] == 0)
+    np.savez(tmp_path / "data.npz", **arrays)
+    counts = [
+        evaluate(MODEL, "retrieval/nw_ucla", tmp_path / "data.npz", with_leak=leak)["n"]["test"]
+        for leak in (False, True)
+    ]
+    assert counts == [36, 40]
+
+
+def test_the_commands_evaluate_repeat_and_list(capsys, tmp_path):
+    folder = tmp_path / "out"
+    options = ["--benchmark", "linear/ntu60-xsub", "--tiny", "--set", "epochs=2", "--output-dir", folder]
+    code, out, _ = run(capsys, "evaluate", MODEL, *options)
+    assert code == 0 and "accuracy" in out and "85.2" not in out
+    code, again, _ = run(capsys, "evaluate", "--repeat", folder / "metrics.json")
+    assert code == 0 and again.splitlines()[:5] == out.splitlines()[:5]
+    code, _, err = run(capsys, "evaluate", MODEL, "--benchmark", "linear/ntu60-xsub")
+    assert code == 2 and "usdrl prepare ntu60" in err
+    code, _, err = run(capsys, "evaluate", MODEL, "--tiny", "--set", "epochs")
+    assert code == 2 and "such as epochs=20" in err
+    code, out, _ = run(capsys, "benchmarks")
+    assert code == 0 and "linear/ntu60-xsub" in out and "85.2 %" in out
+    code, out, _ = run(capsys, "benchmarks", "--task", "detection", "--json")
+    assert code == 0 and {entry["task"] for entry in json.loads(out)} == {"detection"}
+    code, _, err = run(capsys, "benchmarks", "--task", "guess")
+    assert code == 2 and "there is no task 'guess'" in err
+
+
+def test_the_head_starts_from_the_encoder_given():
+    samples = load_samples()
+    context = Context(load_model(MODEL), load_feature_extractor(MODEL), samples, samples, ["a", "b"], {}, 0)
+    head = context.head(USDRLForActionDetection, ["nothing", "a", "b"])
+    assert head.config.class_names == ["nothing", "a", "b"] and head.classifier.out_features == 3
+    original = load_model(checkpoint_path(MODEL)).base_model.state_dict()
+    assert all(torch.equal(value, original[name]) for name, value in head.usdrl.state_dict().items())
+    assert isinstance(SkeletonDataset.open(sample_path()), SkeletonDataset)

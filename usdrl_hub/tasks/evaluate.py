@@ -1,0 +1,414 @@
+"""One call for every benchmark: train what the task needs, score it, and write what is needed to repeat it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from ..configuration_usdrl import USDRLConfig
+from ..data.dataset import LabelledData, SkeletonDataset
+from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view
+from ..data.samples import load_samples
+from ..data.store import SkeletonStore
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import new_folder
+from ..hub.registry import load_config, load_feature_extractor, load_model
+from ..modeling_usdrl import (
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+    USDRLPreTrainedModel,
+)
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .benchmarks import Benchmark, get_benchmark, missing_data
+from .detection import FrameLabelDataset, detect, detection_metrics, frame_probabilities, true_actions
+from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
+from .fit import FitRecipe, fit
+from .linear import fit_logistic_regression, train_linear
+from .recognition import train_recogniser
+from .results import run_record, sha256, write_metrics
+from .retrieval import embed_clips, retrieval_metrics, top_k
+from .segmentation import WholeVideoDataset, segment, segmentation_metrics
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task's run has at hand.
+
+    Attributes:
+        encoder: A pretrained model, of which the encoder is taken.
+        extractor: Its feature extractor.
+        train: Training part.
+        test: Test part.
+        class_names: Names of the classes.
+        recipe: The benchmark's recipe with the changes asked for.
+        seed: Seeds everything drawn.
+    """
+
+    encoder: USDRLPreTrainedModel
+    extractor: USDRLFeatureExtractor
+    train: LabelledData
+    test: LabelledData
+    class_names: list[str]
+    recipe: Mapping[str, Any]
+    seed: int
+
+    def head(self, kind: type, names: list[str] | None = None, **fields: Any) -> Any:
+        """A new head of a class on a copy of the encoder."""
+        set_seed(self.seed)
+        names = names or self.class_names
+        config = USDRLConfig(
+            **{**self.encoder.config.to_dict(), "id2label": dict(enumerate(names)), "label2id": None, **fields}
+        )
+        model = kind(config)
+        state = self.encoder.base_model.state_dict()
+        wanted = model.usdrl.state_dict()
+        model.usdrl.load_state_dict({name: state[name] for name in wanted})
+        return model.to(self.encoder.device)
+
+
+# What a task's run gives: its metrics, and the model it has trained, if any.
+Outcome = tuple[dict[str, float], USDRLPreTrainedModel | None]
+
+
+def evaluate(
+    model: str | os.PathLike,
+    benchmark: str | Benchmark,
+    data: str | os.PathLike | None = None,
+    output_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    fold: int = 0,
+    tiny: bool = False,
+    with_leak: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and score a pretrained model on a benchmark.
+
+    Args:
+        model: Checkpoint whose encoder is taken.
+        benchmark: A benchmark, or its id.
+        data: Its data: a store or an ``.npz`` file.
+        output_dir: Folder to make for ``metrics.json`` and the trained model, if the task trains one; nothing is
+            written where None.
+        seed: Seeds heads, orders and draws.
+        fold: Which of several splits of the data tests.
+        tiny: Use clips that ship with the package, and few steps, to try the whole path.
+        with_leak: Test also on the clips that the data call copies of training clips, as papers do.
+        changes: Other values for entries of the recipe.
+
+    Returns:
+        The record that ``metrics.json`` holds; it is enough to repeat the run with `repeat`.
+
+    Raises:
+        SkeletonFormatError: If the data cannot be read or split.
+        CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If the benchmark is unknown, its data are not given, or a change is no entry of its recipe.
+    """
+    started = time.monotonic()
+    chosen = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+    changes = dict(changes or {})
+    if data is None and not tiny:
+        raise ValueError(missing_data(chosen))
+    recipe = {**chosen.recipe, **(_TINY.get(chosen.task, {}) if tiny else {}), **changes}
+    unknown = sorted(set(changes) - set(chosen.recipe) - set(FitRecipe().to_dict()) - _OPTIONS)
+    if unknown:
+        raise ValueError(f"the recipe of {chosen.id} has no entry '{unknown[0]}'")
+    with new_folder(output_dir) if output_dir is not None else nullcontext() as folder:
+        train, test, rule, names = _parts(chosen, data, fold, tiny, with_leak)
+        extractor = load_feature_extractor(model)
+        load_config(model)
+        encoder = load_model(model, dtype=torch.float32)
+        if torch.cuda.is_available():
+            encoder = encoder.to("cuda")  # type: ignore[arg-type]
+        context = Context(encoder, extractor, train, test, names, recipe, seed)
+        for sequence in (train[0], test[0]):
+            extractor.prepare(sequence)
+        metrics, trained = RUNS[chosen.task](context)
+        record = {
+            "benchmark": chosen.id,
+            "task": chosen.task,
+            "dataset": "tiny" if tiny else Path(cast(str, data)).name,
+            "split": rule,
+            "n": {"train": len(train), "test": len(test)},
+            "metric": chosen.metric,
+            "metrics": metrics,
+            "seed": seed,
+            "recipe": recipe,
+            "repeat": {
+                "model": str(model),
+                "benchmark": chosen.id,
+                "data": None if data is None else str(data),
+                "seed": seed,
+                "fold": fold,
+                "tiny": tiny,
+                "with_leak": with_leak,
+                "changes": changes,
+            },
+            **run_record(started),
+        }
+        if folder is not None:
+            if trained is not None:
+                trained.save_pretrained(folder)
+                extractor.save_pretrained(folder)
+                record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
+            write_metrics(folder, record)
+    return record
+
+
+def repeat(metrics_file: str | os.PathLike, output_dir: str | os.PathLike | None = None) -> dict[str, Any]:
+    """Run again what a ``metrics.json`` says.
+
+    Args:
+        metrics_file: The file.
+        output_dir: See `evaluate`.
+
+    Raises:
+        ValueError: If the file is not one that `evaluate` wrote; else as `evaluate`.
+    """
+    try:
+        arguments = json.loads(Path(metrics_file).read_text("utf-8"))["repeat"]
+        return evaluate(**arguments, output_dir=output_dir)
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"{metrics_file}: it is no metrics.json of 'usdrl evaluate'") from None
+
+
+def _parts(
+    benchmark: Benchmark, data: str | os.PathLike | None, fold: int, tiny: bool, with_leak: bool
+) -> tuple[LabelledData, LabelledData, str, list[str]]:
+    """Training and test part, the rule that parts them, and the classes."""
+    if tiny:
+        dataset: LabelledData = (
+            tiny_recordings() if benchmark.task in ("detection", "segmentation") else load_samples()
+        )
+        test = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
+        return dataset.select(~test), dataset.select(test), "the last two of five people test", dataset.class_names
+    dataset = SkeletonDataset.open(cast(str, data)).usable()
+    names = dataset.class_names
+    if dataset.column("split_test") is None and isinstance(dataset, SkeletonStore):
+        trains = _by_name(benchmark, dataset)
+        if trains is not None:
+            parts = dataset.select(trains), dataset.select(~trains)
+            return _with_sequences(*parts, f"{benchmark.dataset} {benchmark.protocol}", names)
+    if with_leak and isinstance(dataset, SkeletonDataset) and "split_test_leaked" in dataset.fields:
+        fields = {key: value for key, value in dataset.fields.items() if key != "split_test_leaked"}
+        dataset = replace(dataset, fields=fields)
+    return _with_sequences(*default_split(dataset, fold), names)
+
+
+def _with_sequences(
+    train: LabelledData, test: LabelledData, rule: str, names: list[str]
+) -> tuple[LabelledData, LabelledData, str, list[str]]:
+    if not len(train) or not len(test):
+        raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if len(train) else 'train'}")
+    return train, test, rule, names
+
+
+def _by_name(benchmark: Benchmark, store: SkeletonStore) -> np.ndarray | None:
+    """Who trains in a protocol that names tell, or None."""
+    base = benchmark.dataset.removesuffix("-2d")
+    if base in ("ntu60", "ntu120"):
+        return ntu_split(store.names, base, benchmark.protocol)
+    if base.startswith("pkummd") and benchmark.protocol == "xview":
+        return pku_cross_view([name[:6] if "_" in name else name for name in store.names])
+    return None
+
+
+def tiny_recordings() -> SkeletonDataset:
+    """Untrimmed recordings of the clips that ship: a person's movements one after another, with rest between.
+
+    Every clip is half a second of standing still at its first frame, then the movement.
+    """
+    samples = load_samples()
+    frames, truth, offsets, people = [], [], [0], []
+    for subject in sorted(set(np.asarray(samples.column("subjects")).tolist())):
+        for half in range(4):
+            clips = [clip for clip in samples if clip.subject == subject][half::4]
+            for clip in clips:
+                rest = np.repeat(clip.keypoints[:1], 16, axis=0)
+                frames += [rest, clip.keypoints[::3]]
+                truth += [np.full(16, -1), np.full(len(clip.keypoints[::3]), clip.label)]
+            offsets.append(sum(map(len, frames)))
+            people.append(subject)
+    arrays = {
+        "data": np.concatenate(frames),
+        "offsets": np.array(offsets),
+        "subjects": np.array(people),
+        "labels": np.zeros(len(people), dtype=np.int64),
+        "frame_labels": np.concatenate(truth),
+        "class_names": np.array(samples.class_names),
+        "joint_names": samples.fields["joint_names"],
+        "edges": samples.fields["edges"],
+        "up": np.array("z"),
+    }
+    return SkeletonDataset.from_arrays(arrays, "clips that ship with the package")
+
+
+def features_of(context: Context, part: LabelledData) -> tuple[torch.Tensor, np.ndarray]:
+    """Embeddings ``(N, 2d)`` of a part, computed once, and its labels; memory holds one batch of clips."""
+    features = []
+    for start in range(0, len(part), _BATCH):
+        sequences = list(part[start : start + _BATCH])
+        clips = context.extractor(sequences, return_tensors="pt")["keypoints"]
+        features.append(embed_clips(context.encoder, clips))
+    return torch.cat(features), np.asarray(part.column("labels"))
+
+
+def _top(logits: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
+    truth = torch.as_tensor(labels)
+    rank = (logits >= logits.gather(1, truth[:, None])).sum(dim=1)
+    scores = {"accuracy": float((rank <= 1).double().mean())}
+    if logits.shape[1] > 5:
+        scores["top5_accuracy"] = float((rank <= 5).double().mean())
+    return scores
+
+
+def run_linear(context: Context) -> Outcome:
+    """A linear layer on the frozen encoder's features."""
+    features, labels = features_of(context, context.train)
+    recipe = context.recipe
+    if recipe.get("solver") == "logistic":
+        layer = fit_logistic_regression(features, labels, len(context.class_names), recipe["strength"])
+    else:
+        layer = train_linear(
+            features,
+            labels,
+            len(context.class_names),
+            recipe["learning_rate"],
+            int(recipe["epochs"]),
+            tuple(recipe["drop_epochs"]),
+            recipe["batch_size"],
+            context.seed,
+        )
+    classifier = context.head(USDRLForActionRecognition)
+    classifier.classifier.load_state_dict(layer.state_dict())
+    test, truth = features_of(context, context.test)
+    with torch.no_grad():
+        return _top(layer(test), truth), classifier.eval()
+
+
+def run_finetuned(context: Context) -> Outcome:
+    """All weights, or those of the head where the recipe freezes the encoder."""
+    classifier = context.head(USDRLForActionRecognition)
+    recipe = FitRecipe.of(context.recipe)
+    scores = train_recogniser(classifier, context.extractor, context.train, context.test, recipe, context.seed)
+    return {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}, classifier
+
+
+def run_semi(context: Context) -> Outcome:
+    """Fine-tuning with a share of the labels, several draws."""
+    labels, accuracies = np.asarray(context.train.column("labels")), []
+    for draw in range(context.recipe["draws"]):
+        chosen = draw_labelled(labels, context.recipe["share"], context.seed + draw)
+        part = replace(context, train=context.train.select(chosen), seed=context.seed + draw)
+        accuracies.append(run_finetuned(part)[0]["accuracy"])
+    spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+    return {"accuracy_mean": float(np.mean(accuracies)), "accuracy_std": spread}, None
+
+
+def run_retrieval(context: Context) -> Outcome:
+    """Nearest training clips by the cosine of the frozen encoder's embeddings."""
+    gallery, labels = features_of(context, context.train)
+    queries, truth = features_of(context, context.test)
+    return retrieval_metrics(gallery, labels, queries, truth), None
+
+
+def run_one_shot(context: Context) -> Outcome:
+    """Nearest of a few exemplars of each class, drawn from the test part's classes; several draws."""
+    features, labels = features_of(context, context.test)
+    recipe, accuracies = context.recipe, []
+    for draw in range(recipe["draws"]):
+        exemplar = draw_exemplars(labels, recipe["shots"], context.seed + draw)
+        _, nearest = top_k(features[~exemplar], features[exemplar], 1)
+        accuracies.append(float((labels[exemplar][nearest[:, 0].numpy()] == labels[~exemplar]).mean()))
+    spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+    return {"accuracy_mean": float(np.mean(accuracies)), "accuracy_std": spread}, None
+
+
+def _videos(part: LabelledData) -> list[SkeletonSequence]:
+    return list(part)
+
+
+def run_detection(context: Context) -> Outcome:
+    """A class per frame of windows, segments of it, and PKU-MMD's metrics."""
+    recipe = context.recipe
+    detector = context.head(USDRLForActionDetection, ["nothing", *context.class_names])
+    data = FrameLabelDataset(_videos(context.train), context.extractor, recipe["stride"])
+    fit(detector, data, FitRecipe.of(recipe), context.seed)
+    found = [values for _, values in frame_probabilities(detector, context.extractor, context.test)]
+    proposals = detect(found, recipe["threshold"])
+    truth = true_actions(context.test)
+    metrics = detection_metrics(proposals, truth, len(context.class_names), len(context.test))
+    frames = [sequence.frame_labels() + 1 for sequence in context.test]
+    right = sum(int((values.argmax(-1) == labels).sum()) for values, labels in zip(found, frames, strict=True))
+    return {**metrics, "frame_accuracy": right / sum(map(len, frames))}, detector
+
+
+def run_segmentation(context: Context) -> Outcome:
+    """A class per frame of whole videos."""
+    segmenter = context.head(USDRLForActionSegmentation, ["nothing", *context.class_names])
+    data = WholeVideoDataset(_videos(context.train), context.extractor, context.recipe["stride"])
+    fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
+    found = segment(segmenter, context.extractor, context.test, context.recipe["stride"])
+    truth = [sequence.frame_labels() + 1 for sequence in context.test]
+    return segmentation_metrics(found, truth), segmenter
+
+
+def run_early(context: Context) -> Outcome:
+    """A recogniser of whole clips, tested on their beginnings."""
+    _, classifier = run_finetuned(context)
+    recogniser = cast(USDRLForActionRecognition, classifier)
+    return cut_and_resize_accuracy(recogniser, context.extractor, list(context.test)), classifier
+
+
+def run_early_causal(context: Context) -> Outcome:
+    """A causal model that names the action after every frame."""
+    from ..data.augmentation import ClipAugmentation
+
+    model = context.head(USDRLForEarlyActionPrediction, is_causal=True)
+    recipe = FitRecipe.of(context.recipe)
+    augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None
+    data = LeftAlignedDataset(list(context.train), context.extractor, augment)
+    fit(model, data, recipe, context.seed)
+    return causal_accuracy(model, context.extractor, list(context.test)), model
+
+
+RUNS: dict[str, Callable[[Context], Outcome]] = {
+    "linear": run_linear,
+    "finetuned": run_finetuned,
+    "semi": run_semi,
+    "retrieval": run_retrieval,
+    "one-shot": run_one_shot,
+    "detection": run_detection,
+    "segmentation": run_segmentation,
+    "early": run_early,
+    "early-causal": run_early_causal,
+    # The encoder has been pretrained elsewhere; the training is that of fine-tuning.
+    "transfer": run_finetuned,
+}
+# Entries that tasks read besides those of `FitRecipe`.
+_OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold"}
+_SHORT = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adamw", "schedule": "cosine"}
+_SHORT |= {"drop_epochs": [], "weight_decay": 0.05}
+_TINY: dict[str, dict[str, Any]] = {
+    "linear": {"epochs": 20, "drop_epochs": [15], "batch_size": 64},
+    "finetuned": _SHORT,
+    "semi": {**_SHORT, "share": 0.5, "draws": 2},
+    "detection": {**_SHORT, "stride": 16},
+    "segmentation": {**_SHORT, "epochs": 6, "batch_size": 2},
+    "early": _SHORT,
+    "early-causal": _SHORT,
+    "transfer": _SHORT,
+}

@@ -1,0 +1,154 @@
+"""How every task's head is trained: one recipe as data, one call of the Trainer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from ..training import USDRLTrainer
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """How a head is trained, alone or with the encoder.
+
+    Attributes:
+        epochs: Passes over the training part.
+        batch_size: Items of a step.
+        learning_rate: Largest learning rate.
+        optimizer: "adamw", or "sgd" with momentum 0.9, as the release.
+        weight_decay: Weight decay.
+        schedule: "cosine" after a warm-up, or "constant" with drops to a tenth.
+        warmup: Share of the steps in which a cosine schedule rises, in [0, 1).
+        drop_epochs: Finished epochs after which a constant schedule drops.
+        label_smoothing: Share of the target that all classes get alike, in [0, 1).
+        max_grad_norm: Gradients are clipped at this norm; 0 leaves them.
+        augment: Change clips at random, see `ClipAugmentation`.
+        mirror: Also train on mirror images.
+        freeze_encoder: Train the head only.
+    """
+
+    epochs: float = 40
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.05
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    drop_epochs: tuple[int, ...] = ()
+    label_smoothing: float = 0.0
+    max_grad_norm: float = 1.0
+    augment: bool = True
+    mirror: bool = False
+    freeze_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        object.__setattr__(self, "drop_epochs", tuple(self.drop_epochs))
+        if not (0 < self.epochs < 1e6 and 0 < self.learning_rate < 1e6 and self.batch_size >= 1):
+            raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
+        if self.optimizer not in ("adamw", "sgd") or self.schedule not in ("cosine", "constant"):
+            raise ValueError("optimizer must be adamw or sgd, and schedule cosine or constant")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> FitRecipe:
+        """A recipe of those values that are its own; others belong to the task."""
+        names = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values, as JSON holds them."""
+        return {**asdict(self), "drop_epochs": list(self.drop_epochs)}
+
+
+class _FitTrainer(USDRLTrainer):
+    """The release's optimizer and schedule where a recipe asks for them."""
+
+    def __init__(self, *args: Any, recipe: FitRecipe, **kwargs: Any):
+        self.recipe = recipe
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """SGD with momentum, where the recipe says so."""
+        if self.recipe.optimizer == "sgd" and self.optimizer is None:
+            every = (model or self.model).parameters()  # type: ignore[union-attr]
+            trained = [parameter for parameter in every if parameter.requires_grad]
+            self.optimizer = torch.optim.SGD(
+                trained, self.recipe.learning_rate, momentum=0.9, weight_decay=self.recipe.weight_decay
+            )
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Drops to a tenth, where the recipe says so."""
+        if self.recipe.schedule == "constant" and self.lr_scheduler is None:
+            epoch = num_training_steps / self.recipe.epochs
+            drops = [round(epoch * number) for number in self.recipe.drop_epochs]
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,  # type: ignore[arg-type]
+                lambda step: 0.1 ** sum(step >= drop for drop in drops),
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
+
+
+def fit(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    recipe: FitRecipe,
+    seed: int = 0,
+    collate: Callable | None = None,
+    test: Dataset | None = None,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train a model on a data set, and score it.
+
+    Args:
+        model: A head with its encoder; trained in place, in eval mode afterwards.
+        dataset: What to train on.
+        recipe: How.
+        seed: Seeds order and augmentation; the weights are the model's.
+        collate: Makes batches of items; transformers' where None.
+        test: What to score it on by the trainer's own accuracy.
+        progress: Show a bar.
+
+    Returns:
+        The test scores, without one where `test` is None.
+    """
+    steps = -(-len(dataset) // recipe.batch_size) * recipe.epochs  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _FitTrainer(
+            model,
+            TrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=recipe.epochs,
+                per_device_train_batch_size=recipe.batch_size,
+                per_device_eval_batch_size=max(recipe.batch_size, 128),
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                label_smoothing_factor=recipe.label_smoothing,
+                max_grad_norm=recipe.max_grad_norm,
+                lr_scheduler_type="cosine",
+                warmup_steps=int(recipe.warmup * steps),
+                save_strategy="no",
+                report_to="none",
+                logging_steps=max(int(steps) // 10, 1),
+                disable_tqdm=not progress,
+                remove_unused_columns=False,
+                dataloader_pin_memory=torch.cuda.is_available(),
+                seed=seed,
+            ),
+            train_dataset=dataset,
+            eval_dataset=test,
+            data_collator=collate,
+            linear_probe=recipe.freeze_encoder,
+            recipe=recipe,
+        )
+        trainer.train()
+        scores = trainer.evaluate(metric_key_prefix="test") if test is not None else {}
+    model.eval()
+    return {name.removeprefix("test_"): value for name, value in scores.items()}
