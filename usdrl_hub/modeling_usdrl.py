@@ -6,7 +6,7 @@ tokens of a stream.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,7 @@ class USDRLForPreTrainingOutput(ModelOutput):
         pooler_output: Clip embedding ``(B, 2d)``.
         hidden_states: See `USDRLModelOutput`.
         attentions: See `USDRLModelOutput`.
+        modalities: The same of each modality by itself, by name, where asked for.
     """
 
     temporal_projection: torch.FloatTensor | None = None
@@ -71,6 +72,7 @@ class USDRLForPreTrainingOutput(ModelOutput):
     pooler_output: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    modalities: dict | None = None
 
 
 def eager_attention_forward(
@@ -582,15 +584,22 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, keypoints: torch.Tensor, **kwargs) -> USDRLForPreTrainingOutput:
+    def forward(self, keypoints: torch.Tensor, modalities: Sequence[str] = (), **kwargs) -> USDRLForPreTrainingOutput:
         """Project one view or several views of each clip.
 
         Args:
             keypoints: ``(B, T, M, V, C)``, or n views ``(n, B, T, M, V, C)``; see `USDRLModel.forward`.
+            modalities: Modalities that views are also encoded in by themselves.
             **kwargs: Passed to `USDRLModel.forward`.
         """
         if keypoints.ndim == 6:
-            return self.project(self.gather(self.encode_views(keypoints, **kwargs)))
+            output = self.project(self.gather(self.encode_views(keypoints, **kwargs)))
+            if modalities:
+                output.modalities = {
+                    name: self.project(self.gather(self.encode_views(keypoints, modality=name, **kwargs)))
+                    for name in modalities
+                }
+            return output
         encoded = self.usdrl(keypoints, **kwargs)
         output = self.project(encoded.pooler_output)
         output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions

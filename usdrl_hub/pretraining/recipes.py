@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
+
+from ..configuration_usdrl import USDRLConfig
+from ..data.facts import nearest
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..layouts import get_layout
+from .losses import MultiGrainedFeatureDecorrelation
+from .views import ViewAugmentation
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -48,6 +55,8 @@ class Training:
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         object.__setattr__(self, "drop_epochs", tuple(self.drop_epochs))
+        if not isinstance(self.batch_size, int):
+            raise ValueError(f"batch_size must be a whole number, got {self.batch_size!r}")
         for name in ("epochs", "batch_size", "learning_rate", "save_epochs"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
@@ -88,6 +97,22 @@ class Recipe:
     views: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
 
+    def build(
+        self,
+    ) -> tuple[USDRLConfig, USDRLFeatureExtractor, MultiGrainedFeatureDecorrelation, ViewAugmentation]:
+        """The model's configuration, its feature extractor, the loss and the views.
+
+        Raises:
+            ValueError: If a value means nothing, or they do not fit together.
+        """
+        given = dict(self.model)
+        if given.get("layout") is not None:
+            given.setdefault("num_joints", get_layout(given["layout"]).num_joints)
+        config = USDRLConfig(**given)
+        extractor = USDRLFeatureExtractor.from_model_config(config, **self.extractor)
+        views = ViewAugmentation(**{"num_frames": config.num_frames, **self.views})
+        return config, extractor, MultiGrainedFeatureDecorrelation.preset(self.loss), views
+
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
         """The recipe with other model fields and other values of the schedule; None leaves a value.
 
@@ -114,9 +139,7 @@ def load_recipe(name: str | os.PathLike) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         known = recipe_names()
         if str(name) not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f": did you mean '{near[0]}'?" if near else f": there are {', '.join(known)}, or a .yaml file"
-            raise ValueError(f"there is no recipe '{name}'{hint}")
+            raise ValueError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
         path = RECIPES / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -124,19 +147,25 @@ def load_recipe(name: str | os.PathLike) -> Recipe:
         raise ValueError(f"{path}: the recipe cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a recipe is a mapping of entries such as model, loss and training")
-    _check_keys(path, "", content, Recipe)
+    _check_keys(path, "", content, [entry.name for entry in fields(Recipe)])
     for key in ("model", "extractor", "views", "training"):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{path}: '{key}' must be a mapping")
-    _check_keys(path, "training.", content.get("training", {}), Training)
+    _check_keys(path, "training.", content.get("training", {}), [entry.name for entry in fields(Training)])
+    _check_keys(path, "views.", content.get("views", {}), [entry.name for entry in fields(ViewAugmentation)])
+    _check_keys(path, "model.", content.get("model", {}), [entry.name for entry in fields(USDRLConfig)])
+    window = content.get("window")
+    if window is not None and (not isinstance(window, int) or window < 1):
+        raise ValueError(f"{path}: 'window' must be a whole number of frames, got {window!r}")
     try:
-        return Recipe(**{**content, "training": Training(**content.get("training", {}))})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        recipe = Recipe(**{**content, "training": Training(**content.get("training", {}))})
+        recipe.build()
+        return recipe
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def _check_keys(path: Path, where: str, content: Mapping[str, Any], kind: type) -> None:
-    known = [entry.name for entry in fields(kind)]
+def _check_keys(path: Path, where: str, content: Mapping[str, Any], known: list[str]) -> None:
     for key in content:
         if key not in known:
-            raise ValueError(f"{path}: there is no entry '{where}{key}': use {', '.join(known)}")
+            raise ValueError(f"{path}: there is no entry '{where}{key}': {nearest(str(key), known)}")

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments, set_seed
+from safetensors.torch import load_file
+from transformers import TrainerState, TrainingArguments, set_seed
 
-from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonDataset
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
-from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
 from ..tasks.results import run_record, sha256, write_metrics
 from .data import PretrainingDataset
-from .losses import MultiGrainedFeatureDecorrelation
 from .probe import NeighbourProbe
 from .recipes import Recipe, load_recipe
 from .trainer import USDRLPreTrainer, find_checkpoint
-from .views import ViewAugmentation
 
 _RUN = "run.json"
 
@@ -81,12 +78,12 @@ def pretrain(
         raise ValueError(f"split must be 'all' or 'train', got {split!r}")
     training = recipe.training
     folder = Path(output_dir)
-    config, extractor = _model(recipe)
+    config, extractor, loss, views = recipe.build()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if training.batch_size % world:
         raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")
     settings = {"recipe": asdict(recipe), "data": [str(Path(path).resolve()) for path in data], "seed": seed}
-    settings |= {"split": split, "max_steps": max_steps}
+    settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory}
     settings = json.loads(json.dumps(settings))
     resumed = _begin(folder, settings)
     sources = [SkeletonDataset.open(path) for path in data]
@@ -101,6 +98,9 @@ def pretrain(
     model = USDRLForPreTraining(config)
     steps = max(len(dataset) // training.batch_size, 1)
     half = _half_precision(training.precision)
+    schedule = training.schedule
+    if schedule == "constant" and training.warmup:
+        schedule = "constant_with_warmup"
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -109,11 +109,14 @@ def pretrain(
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        lr_scheduler_type=training.schedule,
+        lr_scheduler_type=schedule,
         warmup_steps=int(training.warmup * (max_steps or steps * training.epochs)),
         bf16=half == "bf16",
         fp16=half == "fp16",
         activation_checkpointing=activation_checkpointing,
+        # Without it several processes without accelerators would not know of each other.
+        use_cpu=not torch.accelerator.is_available(),
+        ddp_find_unused_parameters=False if world > 1 else None,
         save_strategy="steps",
         save_steps=max(int(steps * training.save_epochs), 1),
         save_total_limit=2,
@@ -124,19 +127,34 @@ def pretrain(
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,
     )
+    if world != arguments.world_size:
+        raise ValueError(
+            f"{world} processes were started, but training sees {arguments.world_size}: start them with torchrun or "
+            "accelerate launch"
+        )
     trainer = USDRLPreTrainer(
         model,
         arguments,
         dataset,
-        loss=MultiGrainedFeatureDecorrelation.preset(recipe.loss),
-        views=ViewAugmentation(**{"num_frames": config.num_frames, **recipe.views}),
+        loss=loss,
+        views=views,
         micro_batch_size=micro_batch_size,
         drop_epochs=training.drop_epochs or None,
         adam=training.optimizer == "adam",
         probe=prober,
         probe_epochs=probe_epochs,
     )
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if trainer.is_world_process_zero():
+        with new_file(folder / _RUN) as partial:
+            partial.write_text(json.dumps(settings, indent=2))
+    trainer.accelerator.wait_for_everyone()
+    state = TrainerState.load_from_json(str(resumed / "trainer_state.json")) if resumed else None
+    if resumed and state and state.global_step >= state.max_steps:
+        # Killed after its last step: there is nothing left to train.
+        model.load_state_dict(load_file(resumed / "model.safetensors"))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if trainer.stopped_by is not None:
         return None
     record = {
@@ -155,16 +173,10 @@ def pretrain(
     return record
 
 
-def _model(recipe: Recipe) -> tuple[USDRLConfig, USDRLFeatureExtractor]:
-    fields = dict(recipe.model)
-    if fields.get("layout") is not None:
-        fields.setdefault("num_joints", get_layout(fields["layout"]).num_joints)
-    config = USDRLConfig(**fields)
-    return config, USDRLFeatureExtractor.from_model_config(config, **recipe.extractor)
-
-
 def _half_precision(precision: str) -> str | None:
     """The half precision to train in, or None."""
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("fp16 needs a GPU: use bf16 or float32")
     if precision != "mixed":
         return None if precision == "float32" else precision
     if not torch.cuda.is_available():
@@ -177,8 +189,9 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
     stamp = folder / _RUN
     if stamp.is_file():
         before = json.loads(stamp.read_text())
+        begun = (folder / "model.safetensors").is_file() or any(folder.glob("checkpoint-*"))
         other = next((key for key in settings if before.get(key) != settings[key]), None)
-        if other is not None:
+        if other is not None and begun:
             raise ValueError(
                 f"{folder}: a run with another {other} lies there: name a new folder, or repeat that run's command"
             )
@@ -191,8 +204,6 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder}: the folder cannot be made: {error.strerror}") from None
-    with new_file(stamp) as partial:
-        partial.write_text(json.dumps(settings, indent=2))
     return None
 
 

@@ -41,7 +41,7 @@ class PretrainingCollapseError(RuntimeError):
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     """The newest checkpoint of a run whose files are all there and as they were written; None where there is none.
 
-    Those that are damaged are passed over with a warning.
+    Those that are damaged are passed over with a warning; the next checkpoint that is written takes their place.
     """
     if not Path(folder).is_dir():
         return None
@@ -70,6 +70,11 @@ class _StopOnSignal(TrainerCallback):
         self.received = number
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            # All processes stop after the same step, whichever was told to.
+            told = torch.tensor(self.received or 0, device=args.device)
+            dist.all_reduce(told, op=dist.ReduceOp.MAX)
+            self.received = int(told) or None
         if self.received is not None:
             control.should_save = control.should_training_stop = True
 
@@ -155,6 +160,8 @@ class USDRLPreTrainer(Trainer):
         self.probe, self.probe_epochs = probe, probe_epochs
         self.collapse_loss = collapse_loss
         self._parts: dict[str, list[float]] = {}
+        # A few views of the last step, on which its result is tried before it is saved.
+        self._views: torch.Tensor | None = None
         self._saving = False
         self._signals = _StopOnSignal()
         super().__init__(
@@ -169,7 +176,9 @@ class USDRLPreTrainer(Trainer):
     def draw(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Views ``(n, B, T, M, V, C)`` of a ragged batch, on its device."""
         batch = RaggedFrames(inputs["frames"], inputs["lengths"])
-        return self.views(batch, inputs["clips"], self.args.seed, self.state.global_step)
+        views = self.views(batch, inputs["clips"], self.args.seed, self.state.global_step)
+        self._views = views[:, :2]
+        return views
 
     def losses(self, fused: Any, single: Sequence[Any] = ()) -> dict[str, torch.Tensor]:
         """The loss and its parts.
@@ -205,10 +214,9 @@ class USDRLPreTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of a batch, from views drawn of it."""
-        views = self.draw(inputs)
-        fused = model(views)
-        modalities = self._single_modalities()
-        parts = self.losses(fused, [model(views, modality=name) for name in modalities])
+        # One call for all modalities: distributed training counts each parameter once per call.
+        fused = model(self.draw(inputs), modalities=self._single_modalities())
+        parts = self.losses(fused, list((fused.get("modalities") or {}).values()))
         self._note(parts, fused)
         return (parts["loss"], fused) if return_outputs else parts["loss"]
 
@@ -312,11 +320,12 @@ class USDRLPreTrainer(Trainer):
         """The drops of `drop_epochs`, else what the arguments say."""
         if self.drop_epochs is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        epoch = num_training_steps / self.args.num_train_epochs
-        drops = [round(epoch * number) for number in self.drop_epochs]
+        clips = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
+        drops = [len(self.train_dataset) // clips * number for number in self.drop_epochs]  # type: ignore[arg-type]
+        warmup = self.args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,  # type: ignore[arg-type]
-            lambda step: 0.1 ** sum(step >= drop for drop in drops),
+            lambda step: min(1.0, (step + 1) / (warmup + 1)) * 0.1 ** sum(step >= drop for drop in drops),
         )
         return self.lr_scheduler
 
@@ -324,7 +333,9 @@ class USDRLPreTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `transformers.Trainer`; SIGTERM and Ctrl-C save a checkpoint and stop, a second one at once."""
-        shutil.rmtree(Path(self.args.output_dir) / _STAGING, ignore_errors=True)  # type: ignore[arg-type]
+        self._signals.received = None
+        if self.args.should_save:
+            shutil.rmtree(Path(self.args.output_dir) / _STAGING, ignore_errors=True)  # type: ignore[arg-type]
         if threading.current_thread() is not threading.main_thread():
             return super().train(*args, **kwargs)
         before = {number: signal.signal(number, self._signals) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -347,6 +358,7 @@ class USDRLPreTrainer(Trainer):
         """Write a checkpoint beside the others and rename it, with a list of its files, when it is whole."""
         run = Path(super()._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
+        self._refuse_collapsed()
         self._saving = True
         try:
             super()._save_checkpoint(model, trial)
@@ -367,6 +379,24 @@ class USDRLPreTrainer(Trainer):
             if self.args.should_save:
                 shutil.rmtree(run / _STAGING, ignore_errors=True)
 
+    def _refuse_collapsed(self) -> None:
+        """Stop before weights are saved that the last step has broken: its loss was that of the weights before it."""
+        if self._views is None:
+            return
+        bare = self.accelerator.unwrap_model(self.model)
+        buffers = {name: buffer.clone() for name, buffer in bare.named_buffers()}
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        # The trial must leave no trace, neither in running statistics nor in random numbers.
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.losses(bare.train()(self._views))["loss"]
+        for name, buffer in bare.named_buffers():
+            buffer.copy_(buffers[name])
+        if not torch.isfinite(loss):
+            raise PretrainingCollapseError(
+                f"step {self.state.global_step}: the loss would not be a number any more: the model has collapsed; "
+                f"{self._last_good()}"
+            )
+
     def _publish(self, run: Path, name: str) -> None:
         staged = run / _STAGING / name
         manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
@@ -374,6 +404,11 @@ class USDRLPreTrainer(Trainer):
         if (run / name).exists():
             shutil.rmtree(run / name)
         os.replace(staged, run / name)
+        # Damaged ones, and those of steps that are to come again, would count as the newest.
+        for path in run.glob("checkpoint-*"):
+            step = path.name.partition("-")[2]
+            if step.isdecimal() and int(step) > self.state.global_step:
+                shutil.rmtree(path, ignore_errors=True)
         rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
 
 

@@ -102,6 +102,11 @@ class ViewAugmentation:
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
+        whole = ("num_views", "num_frames", "min_length", "corrupted_joints")
+        if not all(isinstance(getattr(self, name), int) for name in whole):
+            raise ValueError(f"{', '.join(whole)} must be whole numbers")
+        if not isinstance(self.crop_ratio, list | tuple):
+            raise ValueError(f"crop_ratio must be two shares in (0, 1], rising, got {self.crop_ratio}")
         if self.num_views < 2 or self.num_frames < 1 or self.min_length < 1:
             raise ValueError("num_views must be at least 2, num_frames and min_length at least 1")
         if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] <= 1:
