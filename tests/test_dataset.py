@@ -101,13 +101,15 @@ def test_the_files_own_split_comes_first_and_leaked_clips_are_left_out():
     assert (len(train), len(test)) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"subjects": None, "labels": None}, {"subjects": np.array([1, 3, 5])}, {"subjects": np.array([2, 4, 6])}],
-)
-def test_data_that_cannot_be_split_are_refused(changes):
+def test_data_that_cannot_be_split_are_refused():
     with pytest.raises(SkeletonFormatError, match="split"):
-        default_split(SkeletonDataset.from_arrays(arrays(**changes), "x"))
+        default_split(SkeletonDataset.from_arrays(arrays(subjects=None, labels=None), "x"))
+
+
+@pytest.mark.parametrize("people", [[1, 3, 5], [2, 4, 6], [2.0, 4.0, 6.0]])
+def test_people_with_all_odd_or_all_even_numbers_are_split_in_order(people):
+    train, test, rule = default_split(SkeletonDataset.from_arrays(arrays(subjects=np.array(people)), "x"))
+    assert {s.subject for s in test} == {people[1]} and len(train) == 2 and "every second" in rule
 
 
 def test_data_without_numbered_people_are_split_too():

@@ -248,3 +248,13 @@ def test_the_command_fuses_models(capsys, tmp_path):
     first = [json.loads(result[1])["predictions"][0]["top"][0] for result in (single, fused)]
     assert first[0]["label"] == first[1]["label"]
     assert first[0]["probability"] == pytest.approx(first[1]["probability"], rel=1e-5)
+
+
+def test_embeddings_are_named_by_their_path_below_the_folder(capsys, tmp_path):
+    from .test_cli import run
+
+    for name in ("a/r0", "b/r0"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        np.save(tmp_path / "in" / f"{name}.npy", np.random.default_rng(0).normal(size=(30, 25, 3)))
+    assert run(capsys, "embed", tmp_path / "in", "--output", tmp_path / "e.npz")[0] == 0
+    assert np.load(tmp_path / "e.npz")["names"].tolist() == ["a/r0", "b/r0"]

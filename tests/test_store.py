@@ -341,3 +341,124 @@ def test_hugging_face_data_sets_hold_the_same(tmp_path, streaming):
         next(from_huggingface([{"keypoints": np.zeros((3, 25, 3))}]))
     (plain,) = from_huggingface([{"keypoints": np.ones((3, 25, 3)), "label": -1}], layout="ntu25")
     assert plain.label is None and plain.num_persons == 1
+
+
+def test_how_a_data_set_takes_itself_apart_is_kept(tmp_path):
+    with np.load(sample_path()) as file:
+        arrays = dict(file)
+    count = len(arrays["labels"])
+    rng = np.random.default_rng(0)
+    arrays["split_test"] = rng.integers(0, 2, count).astype(bool)
+    arrays["split_test_leaked"] = arrays["split_test"] & (rng.random(count) < 0.3)
+    # Two clips in which nobody is seen are left out, with their entries.
+    for number in (3, 50):
+        arrays["data"][arrays["offsets"][number] : arrays["offsets"][number + 1]] = 0
+    np.savez(tmp_path / "data.npz", **arrays)
+    store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store")
+    assert report["skipped"] == {"nobody is seen": 2} and len(store) == count - 2
+    dataset = SkeletonDataset.open(tmp_path / "data.npz").usable()
+    for ours, theirs in zip(default_split(store)[:2], default_split(dataset)[:2], strict=True):
+        assert ours.names == [sequence.name for sequence in theirs]
+    folds = {**arrays, "folds": np.arange(count) % 5}
+    del folds["split_test"], folds["split_test_leaked"]
+    np.savez(tmp_path / "folds.npz", **folds)
+    store, _ = prepare("file", tmp_path / "folds.npz", tmp_path / "folded")
+    assert "fold 2 of the file's 5 tests" in default_split(store, 2)[2]
+
+
+@pytest.mark.parametrize("kind", [np.float64, "S9"])
+def test_people_of_any_type_stay_known(tmp_path, kind):
+    with np.load(sample_path()) as file:
+        arrays = dict(file)
+    arrays["subjects"] = arrays["subjects"].astype(kind)
+    np.savez(tmp_path / "data.npz", **arrays)
+    store, _ = prepare("file", tmp_path / "data.npz", tmp_path / "store")
+    train, test, _ = default_split(store)
+    assert not {s.subject for s in train} & {s.subject for s in test} and len({s.subject for s in store}) == 5
+
+
+def test_mirrored_bodies_stay_mirrored_and_by_themselves(tmp_path):
+    store = SkeletonStore.write([sequence(mirrored=True)], tmp_path / "store")
+    assert store[0].mirrored
+    with pytest.raises(SkeletonFormatError, match="but the store holds"):
+        SkeletonStore.write([sequence(mirrored=True), sequence()], tmp_path / "other")
+
+
+def test_large_numbers_fit_or_are_refused(tmp_path):
+    assert SkeletonStore.write([sequence(subject=2**40)], tmp_path / "store")[0].subject == 2**40
+    with pytest.raises(SkeletonFormatError, match="fits in 64 bits"):
+        SkeletonStore.write([sequence(label=2**70)], tmp_path / "other")
+    odd = sequence()
+    object.__setattr__(odd, "name", "caf\udce9")
+    assert SkeletonStore.write([odd], tmp_path / "odd").names == ["caf\\udce9"]
+
+
+def test_pieces_are_read_by_themselves(tmp_path):
+    store = SkeletonStore.write([sequence(20, 2, n, events=[[0, 2, 9]]) for n in range(3)], tmp_path / "store")
+    for number in range(3):
+        np.testing.assert_array_equal(store.piece(number, 4, 11).keypoints, store[number].keypoints[4:11])
+    assert store.piece(1, 4, 11).events is None and store.piece(1, 0, 20).events is not None
+
+
+FINISH = """
+import sys, os
+from pathlib import Path
+from usdrl_hub.data import prepare, store
+prepare._PART = 3
+calls = 0
+unlink, replace = Path.unlink, os.replace
+def counted(function):
+    def wrapped(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[3]):
+            os._exit(9)
+        return function(*args, **kwargs)
+    return wrapped
+finish = store.StoreWriter.finish
+def watched(self, *args):
+    Path.unlink, os.replace = counted(unlink), counted(replace)
+    return finish(self, *args)
+store.StoreWriter.finish = watched
+prepare.prepare("ntu60", sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5, 6, 9, 12])
+def test_a_kill_at_the_end_leaves_a_store_or_what_makes_one(ntu_folder, tmp_path, moment):
+    command = [sys.executable, "-c", FINISH, str(ntu_folder), str(tmp_path / "out")]
+    killed = subprocess.run([*command, str(moment)], stderr=subprocess.DEVNULL).returncode == 9
+    assert killed or moment > 9
+    if not (tmp_path / "out").exists():
+        prepare("ntu60", ntu_folder, tmp_path / "out")
+    assert len(SkeletonStore.open(tmp_path / "out")) == 12
+
+
+def test_pku_files_of_every_kind_are_taken_for_what_they_are(tmp_path):
+    pku_folder(tmp_path / "pku")
+    labels = tmp_path / "pku" / "Train_Label_PKU_final"
+    (labels / "0002-M.txt").write_text("")
+    (labels / "0003-R.txt").write_text("6,10,10,1\n6,900,950,1\n9,20,30,1\n")
+    store, report = prepare("pku1", tmp_path / "pku", tmp_path / "store")
+    assert [len(s.events) for s in store] == [2, 0, 1]
+    assert report["skipped"] == {"events outside their video": 1} and "2 events" in str(report["problems"])
+    split_file = tmp_path / "pku" / "cross-subject.txt"
+    with pytest.raises(ValueError, match="has no protocol 'banana'"):
+        prepare("pku1", tmp_path / "pku", tmp_path / "a", protocol="banana", split_file=split_file)
+    with pytest.raises(ValueError, match="belongs to a protocol of PKU-MMD"):
+        prepare("folder", tmp_path / "pku", tmp_path / "a", protocol="folders", split_file=split_file)
+
+
+def test_a_half_filled_column_of_sides_is_refused(tmp_path):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(9, 25, 3)))
+    (tmp_path / "list.csv").write_text("file,split\na.npy,train\nb.npy,\n")
+    with pytest.raises(SkeletonFormatError, match="fill in the column"):
+        prepare("csv", tmp_path / "list.csv", tmp_path / "store")
+
+
+def test_class_numbers_do_not_depend_on_chance(tmp_path):
+    for name in "abc":
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(9, 25, 3)))
+    (tmp_path / "list.csv").write_text("file,label\na.npy,01\nb.npy,1\nc.npy,2\n")
+    assert prepare("csv", tmp_path / "list.csv", tmp_path / "store")[0].class_names == ["01", "1", "2"]

@@ -9,11 +9,13 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
@@ -28,7 +30,7 @@ from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
-from .inference.inputs import list_files, ready_model
+from .inference.inputs import list_files, read_file, ready_model
 from .inference.prediction import Prediction, iter_predictions
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
@@ -225,14 +227,18 @@ def embed(
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     progress = tqdm(files, unit="file", disable=None, file=sys.stderr)
     encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
+    source_layout = layout or extractor.source_layout or extractor.layout
+    sequences = (
+        sequence
+        for file in progress
+        for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+    )
     stream = iter_embeddings(
-        progress,
+        sequences,
         encoder,
         batch_size,
         level=level,
         feature_extractor=extractor,
-        source_layout=layout,
-        axes=axes,
         per_person=per_person,
         image_shape=_image_shape(image_size),
         on_error=errors,
@@ -600,7 +606,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
     try:
         app(args=None if arguments is None else list(arguments))
-    except (ValueError, OSError, StrictDataclassError, PretrainingCollapseError) as error:
+    except SafetensorError as error:
+        print(f"usdrl: a file cannot be written or read: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError, StrictDataclassError, PretrainingCollapseError, BrokenProcessPool) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

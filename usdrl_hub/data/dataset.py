@@ -128,12 +128,22 @@ class SkeletonDataset(Sequence):
         """
         if isinstance(index, slice):
             return replace(self, selection=self.selection[index])
+        return self.piece(index)
+
+    def piece(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+        """Frames `start` to `end` of one sequence, without its events unless it is all of them.
+
+        Raises:
+            SkeletonFormatError: As for a whole sequence.
+        """
         number = int(self.selection[index])
-        keypoints = self.frames[self.offsets[number] : self.offsets[number + 1], ..., :3]
+        first, last = int(self.offsets[number]), int(self.offsets[number + 1])
+        whole = start == 0 and (end is None or first + end == last)
+        keypoints = self.frames[first + start : last if end is None else first + end, ..., :3]
         if self.joint_order != list(range(len(self.joint_order))):
             keypoints = keypoints[:, :, self.joint_order]
         label = self._field("labels", number)
-        subject = self._field("subjects", number)
+        subject = _person(self._field("subjects", number))
         try:
             return SkeletonSequence(
                 keypoints,
@@ -141,9 +151,9 @@ class SkeletonDataset(Sequence):
                 fps=float(self.fields["fps"]) if "fps" in self.fields else None,
                 name=str(self._field("names", number) or number),
                 label=None if label is None or label < 0 else int(label),
-                subject=subject.item() if isinstance(subject, np.generic) else subject,
+                subject=subject,
                 up=str(self.fields["up"]) if "up" in self.fields else None,
-                events=self._events(number),
+                events=self._events(number) if whole else None,
             )
         except SkeletonFormatError as error:
             raise SkeletonFormatError(f"{self.source}: {error}") from None
@@ -212,6 +222,15 @@ class SkeletonDataset(Sequence):
         """The sequences that have frames in which somebody is seen."""
         seen = np.fromiter((self.frames[self.offsets[n] : self.offsets[n + 1]].any() for n in self.selection), bool)
         return self.select(seen)
+
+
+def _person(value) -> int | str | None:
+    """Who moves, as a sequence holds it; numbers that a file has as floats are numbers, and NaN is nobody known."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, np.floating):
+        return None if np.isnan(value) else int(value) if float(value).is_integer() else str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:

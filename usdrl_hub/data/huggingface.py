@@ -13,7 +13,7 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .dataset import LabelledData
 
 # Columns that are fields of a sequence as they are.
-_PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates")
+_PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
 
 
 def _datasets() -> Any:
@@ -54,6 +54,7 @@ def to_huggingface(data: LabelledData, streaming: bool = False) -> Any:
             "subject": datasets.Value("string" if named else "int64"),
             **{key: datasets.Value("int64") for key in ("camera", "setup")},
             "fps": datasets.Value("float64"),
+            "mirrored": datasets.Value("bool"),
             "image_shape": datasets.List(datasets.Value("float64")),
             "events": datasets.List(datasets.List(datasets.Value("int64"))),
         }

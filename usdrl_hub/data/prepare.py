@@ -17,10 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
+from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
 from .protocols import protocol_side
 from .readers import SUFFIXES, iter_skeletons
@@ -133,9 +135,9 @@ def prepare(
     if missing not in MISSING or choose_by not in CHOOSE_BY:
         raise ValueError(f"missing must be one of {', '.join(MISSING)}, choose_by one of {', '.join(CHOOSE_BY)}")
     raw = Path(raw)
+    if split_file is not None and (protocol is None or not kind.startswith("pku")):
+        raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
     side = protocol_side(kind, protocol, split_file) if protocol else None
-    if split_file is not None and protocol is None:
-        raise ValueError("a split file belongs to a protocol: name it, too, such as xsub")
     sources, class_names = _find_sources(kind, raw)
     if side is not None:
         sources = [replace(source, split=side(source.name)) for source in sources]
@@ -143,7 +145,7 @@ def prepare(
     reading = _Reading(layout, fps, persons, frozenset(ignored), missing, image_shape, choose_by, relink, clips)
     settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
     settings |= {"ignored": sorted(ignored), "sources": [str(source) for source in sources], "classes": class_names}
-    settings["sources"] = hashlib.sha256("\n".join(settings["sources"]).encode()).hexdigest()
+    settings["sources"] = hashlib.sha256(repr(settings["sources"]).encode("utf-8", "backslashreplace")).hexdigest()
     writer = StoreWriter(output_dir, settings, "int16" if int16 else "float32")
     done = writer.finished_sources
     left = [source for source in sources if source.name not in done]
@@ -152,7 +154,7 @@ def prepare(
     with bar, _mapper(workers) as mapped:
         results = zip(left, mapped(read, left), strict=True)
         while batch := list(islice(results, _PART)):
-            _write_batch(writer, batch)
+            _write_batch(writer, batch, kind == "file")
             bar.update(len(batch))
     report = _join_reports([part["report"] for part in writer.parts])
     if not report["read"]:
@@ -225,7 +227,10 @@ def _find_pku(raw: Path) -> list[Source]:
         if not re.search(r"^[A-Za-z0-9]+-[LMR]$", file.stem):
             continue
         with open(file, "rb") as content:
-            kept = labels if b"," in content.read(200) else skeletons
+            beginning = content.read(200)
+            # An empty file says by its folder that nothing happens in the video.
+            is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
+            kept = labels if is_label else skeletons
         if file.stem in kept:
             raise SkeletonFormatError(f"{file}: {kept[file.stem]} is the same video: keep one of them")
         kept[file.stem] = file
@@ -247,7 +252,8 @@ def _read_list(path: Path) -> tuple[list[Source], list[str]]:
         )
         raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
     names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
-    classes = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    numbered = all(name.isdecimal() for name in names)
+    classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
     people = [(row.get("subject") or "").strip() for row in rows]
     numbered = all(name.isdecimal() for name in people if name)
     sources = []
@@ -260,6 +266,10 @@ def _read_list(path: Path) -> tuple[list[Source], list[str]]:
         subject = (int(person) if numbered else person) if person else None
         name = row["file"].strip()
         sources.append(Source(name, path.parent / name, classes.index(label) if label else None, subject, split))
+    if 0 < sum(source.split is None for source in sources) < len(sources):
+        raise SkeletonFormatError(
+            f"{path}: some files are on a side of the split and some are not: fill in the column"
+        )
     repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
     if repeated:
         raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
@@ -291,7 +301,7 @@ def _read_source(
 
     try:
         for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):
-            sequence = _completed(sequence, source, reading)
+            sequence = _completed(sequence, source, reading, problems)
             if reading.relink:
                 sequence = link_persons(sequence)
             present = (sequence.keypoints != 0).any(-1)
@@ -307,8 +317,10 @@ def _read_source(
     return sequences, problems, joints
 
 
-def _completed(sequence: SkeletonSequence, source: Source, reading: _Reading) -> SkeletonSequence:
-    """The sequence with what is known of it from elsewhere."""
+def _completed(
+    sequence: SkeletonSequence, source: Source, reading: _Reading, problems: list[tuple[str, str]]
+) -> SkeletonSequence:
+    """The sequence with what is known of it from elsewhere; events that are not in it are problems."""
     fields: dict[str, Any] = {}
     if source.label is not None:
         fields |= {"label": source.label, "name": Path(source.name).with_suffix("").as_posix()}
@@ -318,7 +330,14 @@ def _completed(sequence: SkeletonSequence, source: Source, reading: _Reading) ->
         fields["split"] = source.split
     if source.labels is not None:
         # Classes are counted from 0 here, as everywhere.
-        fields["events"] = read_pku_labels(source.labels) - (1, 0, 0)
+        some = source.labels.stat().st_size > 0
+        events = read_pku_labels(source.labels) - (1, 0, 0) if some else np.zeros((0, 3), dtype=np.int64)
+        inside = (events[:, 1] < events[:, 2]) & (events[:, 1] < sequence.num_frames)
+        if not inside.all():
+            problems.append(
+                ("events outside their video", f"{source.labels}: {(~inside).sum()} events are not in the video")
+            )
+        fields["events"] = events[inside]
     if sequence.fps is None and reading.fps is not None:
         fields["fps"] = reading.fps
     if reading.image_shape is not None and sequence.coordinates != "3d" and sequence.image_shape is None:
@@ -326,7 +345,9 @@ def _completed(sequence: SkeletonSequence, source: Source, reading: _Reading) ->
     return replace(sequence, **fields) if fields else sequence
 
 
-def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list, Counter]]]) -> None:
+def _write_batch(
+    writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list, Counter]]], is_data_set: bool
+) -> None:
     sequences: list[SkeletonSequence] = []
     skipped: Counter[str] = Counter()
     problems: dict[str, str] = {}
@@ -345,7 +366,31 @@ def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, 
                 problems[source.name] = message
     report = {"read": len(sequences), "frames": sum(s.num_frames for s in sequences)}
     report |= {key: joints[key] for key in _JOINTS}
-    writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, [s.name for s, _ in batch])
+    done = [source.name for source, _ in batch]
+    columns = _columns_of(batch[0][0].path, sequences) if is_data_set else None
+    writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, done, columns)
+
+
+def _columns_of(path: Path, sequences: Sequence[SkeletonSequence]) -> dict[str, list] | None:
+    """How a data set in one file takes its sequences apart, for those of them that were kept."""
+    if path.suffix != ".npz" or not sequences:
+        return None
+    arrays = load_npz(path)
+    if "offsets" not in arrays:
+        return None
+    dataset = SkeletonDataset.from_arrays(arrays, str(path))
+    names = [
+        str(dataset.fields["names"][number]) if "names" in dataset.fields else str(number)
+        for number in range(len(dataset))
+    ]
+    kept, place = [], 0
+    for sequence in sequences:
+        # Sequences come in the data set's order; some are left out.
+        place = names.index(sequence.name, place) if sequence.name in names[place:] else place
+        kept.append(place)
+        place += 1
+    keys = [key for key in ("split_test", "split_test_leaked", "folds") if key in arrays]
+    return {key: arrays[key][kept].tolist() for key in keys} or None
 
 
 def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -361,7 +406,5 @@ def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _class_names_of(path: Path) -> list[str]:
     if path.suffix != ".npz":
         return []
-    from .dataset import SkeletonDataset
-
     dataset = SkeletonDataset.open(path)
     return dataset.class_names if dataset.column("labels") is not None else []

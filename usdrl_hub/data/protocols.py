@@ -101,7 +101,7 @@ def protocol_side(
     if (dataset, protocol) in NTU_PROTOCOLS:
         trains = NTU_PROTOCOLS[dataset, protocol]
         return lambda name: "train" if trains(NTUSample.parse(name)) else "test"
-    if dataset in ("pku1", "pku2") and (split_file is not None or protocol == "xview"):
+    if dataset in ("pku1", "pku2") and (protocol == "xview" or (protocol == "xsub" and split_file is not None)):
         if split_file is None:
             return lambda name: "train" if pku_cross_view([PurePosixPath(name).stem])[0] else "test"
         sides = {
@@ -208,6 +208,8 @@ def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, L
         train = ~test
     elif subjects is not None and len(np.unique(subjects)) > 1:
         _check_fold(fold, 1)
+        if subjects.dtype.kind == "f" and (subjects == np.round(subjects)).all():
+            subjects = subjects.astype(np.int64)
         people, rule = subjects, "people with odd numbers train, people with even numbers test"
         if subjects.dtype.kind not in "iu" or len(np.unique(subjects % 2)) == 1:
             people, rule = np.unique(subjects, return_inverse=True)[1] + 1, "every second person, in order, tests"

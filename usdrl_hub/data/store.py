@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -84,14 +84,26 @@ class SkeletonStore:
         """Read one sequence; for a slice, the store of those sequences."""
         if isinstance(place, slice):
             return replace(self, selection=self.selection[place])
+        return self.piece(place)
+
+    def piece(self, place: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+        """Read frames `start` to `end` of one sequence, without its events unless it is all of them.
+
+        Raises:
+            SkeletonFormatError: If nobody is seen in them.
+        """
         number = int(self.selection[place])
         entry = {key: int(self.index[key][number]) for key in _COLUMNS}
-        shape = (entry["frames"], entry["persons"], self.header["joints"], self.header["channels"])
+        end = entry["frames"] if end is None else end
+        shape = (end - start, entry["persons"], self.header["joints"], self.header["channels"])
         dtype = np.dtype(self.header["dtype"])
         shard = self.header["shards"][entry["shard"]]
         count = int(np.prod(shape))
         values = np.fromfile(
-            self.path / shard["file"], dtype, count, offset=shard["offset"] + entry["start"] * dtype.itemsize
+            self.path / shard["file"],
+            dtype,
+            count,
+            offset=shard["offset"] + (entry["start"] + start * int(np.prod(shape[1:]))) * dtype.itemsize,
         )
         if dtype == np.int16:
             values = values * self.index["scale"][number]
@@ -109,12 +121,13 @@ class SkeletonStore:
             up=self.header["up"],
             units=self.header["units"],
             coordinates=self.header["coordinates"],
+            mirrored=self.header["mirrored"],
             image_shape=None if np.isnan(image).any() else (float(image[0]), float(image[1])),
             label=label,
             subject=people[subject] if people and subject is not None else subject,
             camera=camera,
             setup=setup,
-            events=self.events(number),
+            events=self.events(number) if (start, end) == (0, entry["frames"]) else None,
             split=_SPLITS[entry["split"] + 1],
         )
 
@@ -149,8 +162,11 @@ class SkeletonStore:
         """Entries of the selected sequences; None if unknown.
 
         Args:
-            key: ``labels``, ``subjects``, ``cameras``, ``setups``, or ``split_test`` (boolean).
+            key: ``labels``, ``subjects``, ``cameras``, ``setups``, ``split_test``, or another that the data set
+                brought, such as ``folds``.
         """
+        if f"column.{key}" in self.index:
+            return self.index[f"column.{key}"][self.selection]
         name = "split" if key == "split_test" else key.removesuffix("s")
         if name not in ("label", "subject", "camera", "setup", "split"):
             return None
@@ -271,7 +287,11 @@ class StoreWriter:
         return {source for part in self.parts for source in part["sources"]}
 
     def write_part(
-        self, sequences: Sequence[SkeletonSequence], report: dict[str, Any], sources: Iterable[str]
+        self,
+        sequences: Sequence[SkeletonSequence],
+        report: dict[str, Any],
+        sources: Iterable[str],
+        columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Write one part.
 
@@ -279,6 +299,7 @@ class StoreWriter:
             sequences: All of one layout and kind of coordinates; may be empty.
             report: Anything JSON can hold, kept in the part.
             sources: Names of the inputs that are done with this part.
+            columns: Further entries of each sequence, such as `folds`, as JSON can hold them; all parts the same.
 
         Raises:
             SkeletonFormatError: If a sequence differs in kind from the others, or is too large for int16.
@@ -288,6 +309,7 @@ class StoreWriter:
         for sequence in sequences:
             self.check(sequence, sequences[0])
         part: dict[str, Any] = {"kind": kind, "report": report, "sources": sorted(sources), "count": len(sequences)}
+        part["columns"] = {key: list(values) for key, values in (columns or {}).items()}
         if sequences:
             scales = np.array([self._scale(sequence) for sequence in sequences], dtype=np.float32)
             flat = [self._encode(sequence, scale) for sequence, scale in zip(sequences, scales, strict=True)]
@@ -350,6 +372,10 @@ class StoreWriter:
                 ]
             )
         index["shard"] = np.repeat(np.arange(len(filled)), [len(piece["shard"]) for piece in pieces])
+        for key in self.parts[filled[0]]["columns"]:
+            index[f"column.{key}"] = np.array(
+                [value for number in filled for value in self.parts[number]["columns"][key]]
+            )
         digest = hashlib.sha256(self.parts[filled[0]]["kind"].encode())
         for number in filled:
             digest.update(self.parts[number]["sha256"].encode())
@@ -363,10 +389,11 @@ class StoreWriter:
             save_file(index, file)
         with new_file(self.partial / "store.json") as file:
             file.write_text(json.dumps(header))
-        for pattern in ("index-*.safetensors", "part-*.json", "settings.json"):
-            for leftover in self.partial.glob(pattern):
-                leftover.unlink()
         os.replace(self.partial, self.path)
+        # Only now: a run that is killed before has all it needs to come here again.
+        for pattern in ("index-*.safetensors", "part-*.json", "settings.json"):
+            for leftover in self.path.glob(pattern):
+                leftover.unlink()
         return SkeletonStore.open(self.path)
 
     def _describe_shard(self, number: int) -> dict[str, Any]:
@@ -393,6 +420,7 @@ def _kind(sequence: SkeletonSequence) -> str:
             "coordinates": sequence.coordinates,
             "units": sequence.units,
             "up": sequence.up or layout.up,
+            "mirrored": sequence.mirrored,
         },
         sort_keys=True,
     )
@@ -419,7 +447,10 @@ def _index(
 ) -> dict[str, np.ndarray]:
     def numbers(key: str) -> np.ndarray:
         values = (getattr(sequence, key) for sequence in sequences)
-        return np.array([value if isinstance(value, int | np.integer) else _NONE for value in values], dtype=np.int32)
+        try:
+            return np.array([_NONE if value is None else value for value in values], dtype=np.int64)
+        except (OverflowError, TypeError, ValueError):
+            raise SkeletonFormatError(f"a {key} is no whole number that fits in 64 bits") from None
 
     people = {name: number for number, name in enumerate(_subject_names(sequences))}
     if people and any(isinstance(sequence.subject, int | np.integer) for sequence in sequences):
@@ -428,7 +459,8 @@ def _index(
     unknown = np.full((1, 3), _NONE, dtype=np.int64)
     events = [unknown if sequence.events is None else sequence.events for sequence in sequences]
     splits = [_SPLITS.index(sequence.split) - 1 for sequence in sequences]
-    names = [sequence.name.encode("utf-8") for sequence in sequences]
+    # File names need not be text.
+    names = [sequence.name.encode("utf-8", "backslashreplace") for sequence in sequences]
     shapes = [sequence.image_shape or (np.nan, np.nan) for sequence in sequences]
     return {
         "shard": np.full(len(sequences), shard, dtype=np.int64),
@@ -436,7 +468,7 @@ def _index(
         "frames": np.array([sequence.num_frames for sequence in sequences], dtype=np.int32),
         "persons": np.array([sequence.num_persons for sequence in sequences], dtype=np.int32),
         **{key: numbers(key) for key in ("label", "camera", "setup")},
-        "subject": np.array(subjects, dtype=np.int32) if people else numbers("subject"),
+        "subject": np.array(subjects, dtype=np.int64) if people else numbers("subject"),
         "split": np.array(splits, dtype=np.int32),
         "events": np.concatenate(events),
         "event_ends": np.cumsum([len(rows) for rows in events], dtype=np.int64),

@@ -75,7 +75,7 @@ def iter_sequences(
                 yield from SkeletonStore.open(item)
             elif isinstance(item, str | os.PathLike):
                 for file in list_files(item):
-                    yield from _read(file, Path(item), layout, axes, on_error, missing)
+                    yield from read_file(file, Path(item), layout, axes, on_error, missing)
             else:
                 array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
                 yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}", missing=missing)
@@ -85,9 +85,22 @@ def iter_sequences(
             on_error(error)
 
 
-def _read(
+def read_file(
     file: Path, given: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None, missing: str
 ) -> Iterator[SkeletonSequence]:
+    """Yield the sequences of a file or store, named by their path below the folder that was given.
+
+    Args:
+        file: The file, or the folder of a store.
+        given: What was asked for: the file itself, or a folder around it.
+        layout: See `iter_sequences`, as all others.
+        axes: As above.
+        on_error: As above.
+        missing: As above.
+    """
+    if is_store(file):
+        yield from SkeletonStore.open(file)
+        return
     try:
         for sequence in iter_skeletons(file, layout, axes, on_error, missing):
             if file != given and sequence.name == file.stem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,9 @@ class PretrainingDataset(torch.utils.data.Dataset):
             feature_extractor: The model's.
             window: Longest piece in frames; longer sequences are cut into pieces of equal length. None keeps them
                 whole (of which the extractor then reads its `max_frames`).
-            in_memory: Normalise everything once and keep it, as float32; otherwise sequences are read and normalised
-                whenever they are asked for, by the data loader's workers.
+            in_memory: Normalise everything once and keep it, as float32, and leave out pieces in which nobody is seen;
+                otherwise pieces are read and normalised whenever they are asked for, by the data loader's workers, and
+                others stand in for those in which nobody is seen.
             progress: Show a bar while normalising.
 
         Raises:
@@ -83,13 +83,12 @@ class PretrainingDataset(torch.utils.data.Dataset):
     def _read(self, row: int) -> SkeletonSequence | None:
         """A piece as it is in its data set, or None where nobody is seen in it."""
         source, number, start, end = (int(value) for value in self.pieces[row])
-        sequence = self.sources[source][number]
-        if (start, end) != (0, sequence.num_frames):
-            keypoints = sequence.keypoints[start:end]
-            if not keypoints.any():
+        try:
+            return self.sources[source].piece(number, start, end)
+        except SkeletonFormatError as error:
+            if "every person is empty" in str(error):
                 return None
-            sequence = replace(sequence, keypoints=keypoints, events=None)
-        return sequence
+            raise
 
     def __len__(self) -> int:
         """Number of pieces."""

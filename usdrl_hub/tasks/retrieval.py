@@ -9,8 +9,8 @@ import torch
 
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 
-# Similarities in memory at once: 256 MiB of float32.
-_MOST = 1 << 26
+# Similarities in memory at once: 32 MiB of float32, and twice that for the numbers beside them.
+_MOST = 1 << 23
 _BATCH = 256
 
 
@@ -57,12 +57,23 @@ def top_k(
             similar = block @ gallery[start : start + columns].T
             number = torch.arange(start, start + similar.shape[1], device=place).expand_as(similar)
             similar, number = torch.cat([best, similar], dim=1), torch.cat([items, number], dim=1)
-            # A stable sort keeps the lower number first where cosines are equal.
-            best, order = similar.sort(dim=1, descending=True, stable=True)
-            best, items = best[:, :k], number.gather(1, order[:, :k])
+            best, order = _highest(similar, min(k, similar.shape[1]))
+            items = number.gather(1, order)
         scores.append(best.cpu())
         numbers.append(items.cpu())
     return torch.cat(scores), torch.cat(numbers)
+
+
+def _highest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `k` highest of each row with their places, of equal ones the first."""
+    kth = values.topk(k, dim=1).values[:, -1:]
+    if bool(((values >= kth).sum(dim=1) > k).any()):
+        # Equal values at the end of the list: a stable sort keeps the first ones.
+        highest, order = values.sort(dim=1, descending=True, stable=True)
+        return highest[:, :k], order[:, :k]
+    places = values.topk(k, dim=1).indices.sort(dim=1).values
+    highest, order = values.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return highest, places.gather(1, order)
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
@@ -92,6 +103,8 @@ def retrieval_metrics(
         the mean over queries of the average precision of the whole ranking, 0 for a query whose class is not in the
         gallery. All in [0, 1].
     """
+    if not len(gallery) or not len(queries):
+        raise ValueError("retrieval needs at least one query and one item to find")
     gallery_labels, query_labels = torch.as_tensor(gallery_labels), torch.as_tensor(query_labels)
     place = gallery.device if device is None else torch.device(device)
     unit = _unit(gallery).to(place)
@@ -101,8 +114,8 @@ def retrieval_metrics(
     precision = 0.0
     step = torch.arange(1, len(gallery) + 1, device=place, dtype=torch.float64)
     for block, wanted in zip(
-        _unit(queries).split(max(_MOST // (8 * len(gallery)), 1)),
-        query_labels.split(max(_MOST // (8 * len(gallery)), 1)),
+        _unit(queries).split(max(_MOST // len(gallery), 1)),
+        query_labels.split(max(_MOST // len(gallery), 1)),
         strict=True,
     ):
         order = (block.to(place) @ unit.T).argsort(dim=1, descending=True, stable=True)
