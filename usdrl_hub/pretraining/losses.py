@@ -52,9 +52,10 @@ def autocovariance(views: torch.Tensor, gram: bool | None = None) -> torch.Tenso
     """
     _, batch, features = views.shape
     centered = views - views.mean(dim=1, keepdim=True)
-    products = _products(centered, gram) / (batch - 1)
     variances = centered.square().sum(dim=1) / (batch - 1)
-    return (products.square().sum() - variances.square().sum()) / features
+    rows = gram if gram is not None else batch < features
+    squares = _SquaredProducts.apply(centered if rows else centered.transpose(1, 2)) / (batch - 1) ** 2
+    return (squares - variances.square().sum()) / features
 
 
 def cross_correlation(views: torch.Tensor, off_diagonal: float = 0.005, gram: bool | None = None) -> torch.Tensor:
@@ -75,7 +76,7 @@ def cross_correlation(views: torch.Tensor, off_diagonal: float = 0.005, gram: bo
     diagonal = (standard[first] * standard[second]).sum(dim=1) / batch
     if gram if gram is not None else batch < features:
         # <Ga, Gb> over all pairs at once: the square of the sum less the sum of the squares.
-        products = _products(standard, True) / batch
+        products = (standard @ standard.transpose(1, 2)) / batch
         squares = (products.sum(dim=0).square().sum() - products.square().sum()) / 2
     else:
         squares = ((standard[first].transpose(1, 2) @ standard[second]) / batch).square().sum()
@@ -83,11 +84,23 @@ def cross_correlation(views: torch.Tensor, off_diagonal: float = 0.005, gram: bo
     return (diagonal - 1).square().sum() + off_diagonal * (squares - on)
 
 
-def _products(views: torch.Tensor, gram: bool | None) -> torch.Tensor:
-    """``Z Z^T`` of each view where that is the smaller matrix or `gram` says so, else ``Z^T Z``."""
-    _, batch, features = views.shape
-    rows = gram if gram is not None else batch < features
-    return views @ views.transpose(1, 2) if rows else views.transpose(1, 2) @ views
+class _SquaredProducts(torch.autograd.Function):
+    """Sum of the squares of ``A A^T`` of matrices ``(n, R, S)``.
+
+    ``A A^T`` is symmetric, so the gradient is one product, 4 (A A^T) A, where autograd would form two.
+    """
+
+    @staticmethod
+    def forward(ctx, matrices: torch.Tensor) -> torch.Tensor:
+        products = matrices @ matrices.transpose(1, 2)
+        ctx.save_for_backward(matrices, products)
+        return products.square().sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        matrices, products = ctx.saved_tensors
+        return (4 * gradient) * (products @ matrices)
 
 
 @dataclass(frozen=True)
