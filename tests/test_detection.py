@@ -23,8 +23,11 @@ from usdrl_hub.tasks.detection import (
     detection_metrics,
     draw_timeline,
     frame_probabilities,
+    moments_of,
+    point_metrics,
     suppress,
     true_actions,
+    widened,
 )
 from usdrl_hub.tasks.early_prediction import (
     LeftAlignedDataset,
@@ -427,3 +430,27 @@ def test_left_aligned_clips_end_where_the_recording_ends():
 def test_the_architecture_selects_the_head(tmp_path, kind):
     kind(tiny_config(is_causal=kind is USDRLForEarlyActionPrediction)).save_pretrained(tmp_path)
     assert type(AutoModelForTokenClassification.from_pretrained(tmp_path)) is kind
+
+
+# -- moments
+
+
+def test_moments_are_matched_once_and_near_enough():
+    truth = [(0, 1, 100), (0, 1, 130), (0, 2, 100), (1, 1, 100)]
+    found = [(0, 1, 105, 0.9), (0, 1, 97, 0.8), (0, 2, 111, 0.9), (1, 2, 100, 0.9), (1, 1, 110, 0.2)]
+    metrics = point_metrics(np.array(found), np.array(truth), 2)
+    # Of the two moments near frame 100 one counts; 11 frames off is too far.
+    assert metrics["point_F1"] == pytest.approx(2 * 2 / (5 + 4))
+    assert metrics["point_F1_mean"] == pytest.approx((2 * 2 / (3 + 3) + 0 / 3) / 2)
+    assert point_metrics(np.zeros((0, 4)), np.array(truth), 2) == {"point_F1": 0, "point_F1_mean": 0}
+    assert point_metrics(np.array(found), np.zeros((0, 3)), 2) == {"point_F1": 0, "point_F1_mean": 0}
+
+
+def test_moments_come_from_likely_segments_that_lie_apart():
+    proposals = np.array(
+        [[0, 1, 10, 21, 0.9], [0, 1, 24, 27, 0.5], [0, 1, 60, 71, 0.4], [0, 2, 10, 13, 0.1], [1, 1, 10, 21, 0.8]]
+    )
+    assert moments_of(proposals)[:, :3].tolist() == [[0, 1, 15], [1, 1, 15], [0, 1, 65]]
+    assert moments_of(proposals[:0]).shape == (0, 4)
+    wide = widened(recording(40, [[0, 3, 4], [1, 38, 39]]), 10)
+    assert wide.events.tolist() == [[0, 0, 14], [1, 28, 40]]

@@ -164,3 +164,16 @@ def test_the_head_starts_from_the_encoder_given():
     original = load_model(checkpoint_path(MODEL)).base_model.state_dict()
     assert all(torch.equal(value, original[name]) for name, value in head.usdrl.state_dict().items())
     assert isinstance(SkeletonDataset.open(sample_path()), SkeletonDataset)
+
+
+def test_right_and_wrong_movements_are_classes_of_their_own(tmp_path):
+    record = evaluate(MODEL, "linear/ui_prmd_vicon-correct", sample_path(), tmp_path / "out")
+    assert load_model(tmp_path / "out").config.class_names == ["done wrong", "done right"]
+    assert record["n"] == {"train": 60, "test": 40} and "top5_accuracy" not in record["metrics"]
+
+
+def test_moments_are_found_and_a_timeline_is_drawn(tmp_path):
+    changes = {**FEW, "widen": 6, "tolerance": 5, "stride": 32}
+    record = evaluate(MODEL, "detection/utkinect_untrimmed", output_dir=tmp_path / "out", tiny=True, changes=changes)
+    assert set(record["metrics"]) == {"point_F1", "point_F1_mean"}
+    assert (tmp_path / "out" / "timeline.png").read_bytes().startswith(b"\x89PNG")

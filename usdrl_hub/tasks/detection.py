@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.dataset import LabelledData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
 from ..files import new_file
 from ..inference.embedding import frame_outputs
@@ -239,7 +239,66 @@ def _average_precision(matched: np.ndarray, true_actions: int) -> float:
     return float((best * goes).sum() / true_actions)
 
 
-def true_actions(sequences: LabelledData) -> np.ndarray:
+def point_metrics(points: np.ndarray, truth: np.ndarray, num_classes: int, tolerance: int = 10) -> dict[str, float]:
+    """How well moments are found, as MSRC-12 is scored: each true one counts once, if it is near enough.
+
+    Args:
+        points: ``(N, 4)`` of video, class (1 to `num_classes`), frame and score; likelier ones are matched first.
+        truth: ``(G, 3)`` of video, class and frame.
+        num_classes: Classes but the background.
+        tolerance: Frames that a found moment may be off.
+
+    Returns:
+        `point_F1` over everything, and `point_F1_mean`, the mean over classes that have true moments.
+    """
+    points, truth = np.asarray(points, dtype=np.float64).reshape(-1, 4), np.asarray(truth).reshape(-1, 3)
+    free = np.ones(len(truth), dtype=bool)
+    right = np.zeros(len(points), dtype=bool)
+    for number in np.argsort(-points[:, 3], kind="stable"):
+        video, kind, frame, _ = points[number]
+        away = np.abs(truth[:, 2] - frame)
+        near = np.flatnonzero(free & (truth[:, 0] == video) & (truth[:, 1] == kind) & (away <= tolerance))
+        if len(near):
+            free[near[away[near].argmin()]] = False
+            right[number] = True
+
+    def score(found: np.ndarray, actions: np.ndarray) -> float:
+        total = len(found) + len(actions)
+        return 2 * int(right[found].sum()) / total if total else 0.0
+
+    everything = score(np.arange(len(points)), np.arange(len(truth)))
+    classes = [kind for kind in range(1, num_classes + 1) if (truth[:, 1] == kind).any()]
+    each = [score(np.flatnonzero(points[:, 1] == kind), np.flatnonzero(truth[:, 1] == kind)) for kind in classes]
+    return {"point_F1": everything, "point_F1_mean": float(np.mean(each)) if each else 0.0}
+
+
+def widened(sequence: SkeletonSequence, frames: int) -> SkeletonSequence:
+    """The recording with events that begin and end that many frames earlier and later, so that moments last."""
+    events = np.zeros((0, 3), np.int64) if sequence.events is None else sequence.events.copy()
+    events[:, 1] = np.maximum(events[:, 1] - frames, 0)
+    events[:, 2] = np.minimum(events[:, 2] + frames, sequence.num_frames)
+    return replace(sequence, events=events)
+
+
+def moments_of(proposals: np.ndarray, least: float = 0.3, apart: int = 20) -> np.ndarray:
+    """Middles of segments ``(N, 4)`` of video, class, frame and score, from proposals ``(M, 5)``.
+
+    Args:
+        proposals: As `detect` gives them.
+        least: Score from which on a segment counts.
+        apart: Of moments of a class in a video that are nearer than this, the likeliest stays.
+    """
+    likely = proposals[proposals[:, 4] >= least]
+    points = np.c_[likely[:, :2], (likely[:, 2] + likely[:, 3] - 1) / 2, likely[:, 4]]
+    kept: list[np.ndarray] = []
+    for point in points[np.argsort(-points[:, 3], kind="stable")]:
+        alike = (other for other in kept if (other[:2] == point[:2]).all())
+        if all(abs(other[2] - point[2]) >= apart for other in alike):
+            kept.append(point)
+    return np.array(kept).reshape(-1, 4)
+
+
+def true_actions(sequences: Iterable[SkeletonSequence]) -> np.ndarray:
     """What happens in recordings ``(G, 4)``: number of the recording, class from 1, first frame, end."""
     rows = [np.zeros((0, 4), dtype=np.int64)]
     for number, sequence in enumerate(sequences):

@@ -30,9 +30,19 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError
 from .benchmarks import Benchmark, get_benchmark, missing_data
-from .detection import FrameLabelDataset, detect, detection_metrics, frame_probabilities, true_actions
+from .detection import (
+    FrameLabelDataset,
+    detect,
+    detection_metrics,
+    draw_timeline,
+    frame_probabilities,
+    moments_of,
+    point_metrics,
+    true_actions,
+    widened,
+)
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
@@ -56,6 +66,7 @@ class Context:
         class_names: Names of the classes.
         recipe: The benchmark's recipe with the changes asked for.
         seed: Seeds everything drawn.
+        folder: Where pictures go; None for nowhere.
     """
 
     encoder: USDRLPreTrainedModel
@@ -65,6 +76,7 @@ class Context:
     class_names: list[str]
     recipe: Mapping[str, Any]
     seed: int
+    folder: Path | None = None
 
     def head(self, kind: type, names: list[str] | None = None, **fields: Any) -> Any:
         """A new head of a class on a copy of the encoder."""
@@ -133,7 +145,7 @@ def evaluate(
         encoder = load_model(model, dtype=torch.float32)
         if torch.cuda.is_available():
             encoder = encoder.to("cuda")  # type: ignore[arg-type]
-        context = Context(encoder, extractor, train, test, names, recipe, seed)
+        context = Context(encoder, extractor, train, test, names, recipe, seed, folder)
         for sequence in (train[0], test[0]):
             extractor.prepare(sequence)
         metrics, trained = RUNS[chosen.task](context)
@@ -196,6 +208,8 @@ def _parts(
         test = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
         return dataset.select(~test), dataset.select(test), "the last two of five people test", dataset.class_names
     dataset = SkeletonDataset.open(cast(str, data)).usable()
+    if benchmark.labels != "labels":
+        dataset = _relabelled(dataset, benchmark)
     names = dataset.class_names
     if dataset.column("split_test") is None and isinstance(dataset, SkeletonStore):
         trains = _by_name(benchmark, dataset)
@@ -206,6 +220,15 @@ def _parts(
         fields = {key: value for key, value in dataset.fields.items() if key != "split_test_leaked"}
         dataset = replace(dataset, fields=fields)
     return _with_sequences(*default_split(dataset, fold), names)
+
+
+def _relabelled(dataset: LabelledData, benchmark: Benchmark) -> LabelledData:
+    """The data with the classes of another of its arrays."""
+    if not isinstance(dataset, SkeletonDataset) or benchmark.labels not in dataset.fields:
+        raise SkeletonFormatError(f"{benchmark.id} needs an .npz file with the array '{benchmark.labels}'")
+    labels = dataset.fields[benchmark.labels].astype(np.int64)
+    fields = {**dataset.fields, "labels": labels, "class_names": np.array(benchmark.class_names)}
+    return replace(dataset, fields=fields)
 
 
 def _with_sequences(
@@ -337,19 +360,30 @@ def run_one_shot(context: Context) -> Outcome:
     return {"accuracy_mean": float(np.mean(accuracies)), "accuracy_std": spread}, None
 
 
-def _videos(part: LabelledData) -> list[SkeletonSequence]:
-    return list(part)
-
-
 def run_detection(context: Context) -> Outcome:
     """A class per frame of windows, segments of it, and PKU-MMD's metrics."""
     recipe = context.recipe
     detector = context.head(USDRLForActionDetection, ["nothing", *context.class_names])
-    data = FrameLabelDataset(_videos(context.train), context.extractor, recipe["stride"])
+    widen = recipe.get("widen", 0)
+    videos = (widened(sequence, widen) if widen else sequence for sequence in context.train)
+    data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
     fit(detector, data, FitRecipe.of(recipe), context.seed)
     found = [values for _, values in frame_probabilities(detector, context.extractor, context.test)]
     proposals = detect(found, recipe["threshold"])
     truth = true_actions(context.test)
+    if context.folder is not None:
+        first = context.test[0]
+        draw_timeline(
+            truth[truth[:, 0] == 0, 1:],
+            proposals[proposals[:, 0] == 0, 1:],
+            first.num_frames,
+            context.class_names,
+            f"{first.name}: truth and proposals",
+            context.folder / "timeline.png",
+        )
+    if widen:
+        moments = np.c_[truth[:, :2], truth[:, 2]]
+        return point_metrics(moments_of(proposals), moments, len(context.class_names), recipe["tolerance"]), detector
     metrics = detection_metrics(proposals, truth, len(context.class_names), len(context.test))
     frames = [sequence.frame_labels() + 1 for sequence in context.test]
     right = sum(int((values.argmax(-1) == labels).sum()) for values, labels in zip(found, frames, strict=True))
@@ -359,7 +393,7 @@ def run_detection(context: Context) -> Outcome:
 def run_segmentation(context: Context) -> Outcome:
     """A class per frame of whole videos."""
     segmenter = context.head(USDRLForActionSegmentation, ["nothing", *context.class_names])
-    data = WholeVideoDataset(_videos(context.train), context.extractor, context.recipe["stride"])
+    data = WholeVideoDataset(context.train, context.extractor, context.recipe["stride"])
     fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
     found = segment(segmenter, context.extractor, context.test, context.recipe["stride"])
     truth = [sequence.frame_labels() + 1 for sequence in context.test]
@@ -399,7 +433,7 @@ RUNS: dict[str, Callable[[Context], Outcome]] = {
     "transfer": run_finetuned,
 }
 # Entries that tasks read besides those of `FitRecipe`.
-_OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold"}
+_OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold", "widen", "tolerance"}
 _SHORT = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adamw", "schedule": "cosine"}
 _SHORT |= {"drop_epochs": [], "weight_decay": 0.05}
 _TINY: dict[str, dict[str, Any]] = {
