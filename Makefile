@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format bench cards wheel clean
+.PHONY: demo test test-slow test-gpu lint format bench cards wheel clean
 
 # torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml
@@ -21,6 +21,9 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
+test-gpu: $(VENV)/installed
+	$(BIN)/python -m pytest -m gpu
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +36,7 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/pretraining.py
 
 cards: $(VENV)/installed
 	$(BIN)/python -m usdrl_hub.hub.cards model_cards

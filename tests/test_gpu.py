@@ -1,0 +1,83 @@
+"""What a CUDA device must compute as the CPU does; run with `make test-gpu`."""
+
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings
+from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.normalization import RaggedFrames, normalize_sequences
+from usdrl_hub.pretraining import MultiGrainedFeatureDecorrelation, ViewAugmentation
+from usdrl_hub.pretraining.run import pretrain
+from usdrl_hub.pretraining.views import hashed_uniform
+from usdrl_hub.tasks.retrieval import retrieval_metrics, top_k
+
+from .conftest import relative_error
+from .test_pretraining import recipe
+from .test_views import ragged
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def on_gpu(batch: RaggedFrames) -> RaggedFrames:
+    return RaggedFrames(batch.frames.cuda(), batch.lengths.cuda())
+
+
+@pytest.mark.parametrize("geometry", [{"center_joint": 1, "x_axis": (4, 8)}, {"center_joint": 1, "torso": (0, 2)}])
+def test_normalisation_is_that_of_the_cpu(geometry):
+    batch = ragged([3, 70, 1, 300])
+    expected = normalize_sequences(batch, **geometry).frames
+    assert relative_error(normalize_sequences(on_gpu(batch), **geometry).frames.cpu(), expected) < 1e-5
+
+
+def test_clips_are_those_of_the_cpu():
+    sequences = [SkeletonSequence(np.random.default_rng(n).normal(size=(20 + 40 * n, 2, 25, 3))) for n in range(5)]
+    extractor = USDRLFeatureExtractor()
+    expected = extractor(sequences, return_tensors="pt")["keypoints"]
+    assert relative_error(extractor(sequences, return_tensors="pt", device="cuda")["keypoints"].cpu(), expected) < 1e-5
+
+
+def test_views_are_those_of_the_cpu():
+    batch, clips = ragged([70, 5, 200]), torch.tensor([4, 0, 9])
+    assert torch.equal(hashed_uniform(3, 5, clips.cuda(), 40).cpu(), hashed_uniform(3, 5, clips, 40))
+    augmentation = ViewAugmentation()
+    expected = augmentation(batch, clips, 1, 2)
+    assert relative_error(augmentation(on_gpu(batch), clips.cuda(), 1, 2).cpu(), expected) < 1e-5
+
+
+def test_losses_are_those_of_the_cpu():
+    views = [torch.randn(4, 12, size) for size in (32, 32, 64)]
+    loss = MultiGrainedFeatureDecorrelation.preset("aaai")
+    expected, actual = loss(*views), loss(*(view.cuda() for view in views))
+    for name, value in expected.items():
+        assert relative_error(actual[name].cpu(), value) < 1e-4
+
+
+def test_embeddings_are_those_of_the_cpu():
+    clips = load_samples()[:20]
+    expected = extract_embeddings(clips, device="cpu")
+    assert relative_error(extract_embeddings(clips, device="cuda"), expected) < 1e-3
+    for dtype in ("bfloat16", "float16"):
+        rough = extract_embeddings(clips, device="cuda", dtype=dtype)
+        cosine = (rough * expected).sum(1) / np.linalg.norm(rough, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosine.min() > 0.99
+
+
+def test_neighbours_are_those_of_the_cpu():
+    gallery, queries = torch.randn(500, 32), torch.randn(90, 32)
+    assert torch.equal(top_k(queries, gallery, 7)[1], top_k(queries, gallery, 7, device="cuda")[1])
+    labels = [torch.arange(500) % 5, torch.arange(90) % 5]
+    expected = retrieval_metrics(gallery, labels[0], queries, labels[1])
+    assert retrieval_metrics(gallery, labels[0], queries, labels[1], device="cuda") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16", "mixed"])
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 5}, {"activation_checkpointing": True}])
+def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
+    record = pretrain([sample_path()], tmp_path / "run", recipe(precision=precision), **options)
+    assert record["log"][-1]["loss"] > 0 and record["steps"] > 0
+    assert extract_embeddings(sample_path(), tmp_path / "run", device="cuda").shape == (100, 32)
+    assert next(USDRLModel.from_pretrained(tmp_path / "run").parameters()).dtype == torch.float32
