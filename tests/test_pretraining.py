@@ -493,7 +493,14 @@ def test_the_rate_rises_in_every_schedule(motion, tmp_path):
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 / 11)
 
 
-@pytest.mark.parametrize("options", [[], ["--modality", "joint+motion+bone"], ["--micro-batch-size", "3"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--modality", "joint+motion+bone"],
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["--micro-batch-size", "3"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_runs_on_several_processes(motion, tmp_path, options):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     common = ["pretrain", str(motion), "--hidden-size", "16", "--batch-size", "16", "--max-steps", "3", *options]
