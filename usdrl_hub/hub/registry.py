@@ -141,7 +141,7 @@ def _describe(folder: Path) -> CheckpointInfo:
         name=name,
         task=task,
         layout=config.layout if isinstance(config.layout, str) else (config.layout or {}).get("name", "none"),
-        num_labels=config.num_labels if task in ("recognition", "detection") else None,
+        num_labels=None if task in ("pretraining", "embedding") else config.num_labels,
         num_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         license=facts.license if facts else "not stated",
         metrics=record.get("metrics", {}),
