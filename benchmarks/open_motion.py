@@ -29,7 +29,7 @@ from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics
 
 SOURCES = ("ui_prmd_vicon", "bandai_namco1", "bandai_namco2", "msrc12", "cmu_asfamc_s01_s02")
 TESTS = ("nw_ucla", "utd_mhad", "utkinect", "hdm05_11", "sbu")
-EPOCHS = 9
+EPOCHS = 6
 
 
 def clips_of(path: Path, extractor: USDRLFeatureExtractor):
@@ -98,7 +98,7 @@ def main() -> None:
             ]
             print(f"| {name} | {key} | {means[0]} | {means[1]} | {100 * row['raw'][key]:.1f} |", flush=True)
     logs = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    runs = [{key: log[key] for key in ("seed", "steps", "wall_seconds", "git_revision", "command")} for log in logs]
+    runs = [{key: log[key] for key in ("seed", "steps", "wall_seconds", "git_revision")} for log in logs]
     record = {"table": table, "recipe": logs[0]["recipe"], "runs": runs, **run_record(started)}
     with new_file(arguments.output) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")
