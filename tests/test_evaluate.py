@@ -146,8 +146,10 @@ def test_the_commands_evaluate_repeat_and_list(capsys, tmp_path):
     assert code == 0 and again.splitlines()[:5] == out.splitlines()[:5]
     code, _, err = run(capsys, "evaluate", MODEL, "--benchmark", "linear/ntu60-xsub")
     assert code == 2 and "usdrl prepare ntu60" in err
-    code, _, err = run(capsys, "evaluate", MODEL, "--tiny", "--set", "epochs")
+    code, _, err = run(capsys, "evaluate", MODEL, "--benchmark", "linear/sbu", "--tiny", "--set", "epochs")
     assert code == 2 and "such as epochs=20" in err
+    code, _, err = run(capsys, "evaluate", MODEL, "--tiny")
+    assert code == 2 and "name a model and a --benchmark" in err
     code, out, _ = run(capsys, "benchmarks")
     assert code == 0 and "linear/ntu60-xsub" in out and "85.2 %" in out
     code, out, _ = run(capsys, "benchmarks", "--task", "detection", "--json")

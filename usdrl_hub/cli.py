@@ -367,7 +367,7 @@ def pretrain(
 @app.command()
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="Checkpoint whose encoder is scored.")] = None,
-    benchmark: Annotated[str, typer.Option(help="Benchmark, see 'usdrl benchmarks'.")] = "linear/utd_mhad",
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark, see 'usdrl benchmarks'.")] = None,
     data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds heads, orders and draws.")] = 0,
@@ -384,8 +384,8 @@ def evaluate(
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
     if repeat is not None:
         record = repeat_evaluation(repeat, output_dir)
-    elif model is None:
-        raise ValueError("name the model to evaluate, or a metrics.json with --repeat")
+    elif model is None or benchmark is None:
+        raise ValueError("name a model and a --benchmark, or a metrics.json with --repeat")
     else:
         changes = dict(_change(text) for text in change or [])
         record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes)

@@ -16,13 +16,14 @@ import torch
 from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
+from ..data.augmentation import ClipAugmentation
 from ..data.dataset import LabelledData, SkeletonDataset
 from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view
 from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.registry import load_config, load_feature_extractor, load_model
+from ..hub.registry import load_feature_extractor, load_model
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -141,7 +142,6 @@ def evaluate(
     with new_folder(output_dir) if output_dir is not None else nullcontext() as folder:
         train, test, rule, names = _parts(chosen, data, fold, tiny, with_leak)
         extractor = load_feature_extractor(model)
-        load_config(model)
         encoder = load_model(model, dtype=torch.float32)
         if torch.cuda.is_available():
             encoder = encoder.to("cuda")  # type: ignore[arg-type]
@@ -409,8 +409,6 @@ def run_early(context: Context) -> Outcome:
 
 def run_early_causal(context: Context) -> Outcome:
     """A causal model that names the action after every frame."""
-    from ..data.augmentation import ClipAugmentation
-
     model = context.head(USDRLForEarlyActionPrediction, is_causal=True)
     recipe = FitRecipe.of(context.recipe)
     augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None

@@ -89,9 +89,10 @@ class _FitTrainer(USDRLTrainer):
         if self.recipe.schedule == "constant" and self.lr_scheduler is None:
             epoch = num_training_steps / self.recipe.epochs
             drops = [round(epoch * number) for number in self.recipe.drop_epochs]
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(  # type: ignore[assignment]
                 optimizer or self.optimizer,  # type: ignore[arg-type]
-                lambda step: 0.1 ** sum(step >= drop for drop in drops),
+                drops,
+                gamma=0.1,
             )
         return super().create_scheduler(num_training_steps, optimizer)
 

@@ -75,8 +75,15 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
-    if not (0 < epochs < 1e6 and 0 < learning_rate < 1e6 and batch_size >= 1):
-        raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
+    recipe = FitRecipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        mirror=mirror,
+        freeze_encoder=linear_probe,
+    )
     with new_folder(output_dir) as folder:
         dataset = SkeletonDataset.open(data)
         labels = dataset.column("labels")
@@ -89,15 +96,6 @@ def finetune(
         # What cannot be read is told before the training, not after it.
         for sequence in (*train, *test):
             extractor.prepare(sequence)
-        recipe = FitRecipe(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            mirror=mirror,
-            freeze_encoder=linear_probe,
-        )
         scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True)
         classifier.save_pretrained(folder)
         extractor.save_pretrained(folder)
