@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,12 +33,14 @@ from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, read_file, ready_model
 from .inference.prediction import Prediction, iter_predictions
+from .inference.rendering import Recording, check_output, find_recording
+from .inference.rendering import render as render_recording
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
 from .pretraining.trainer import PretrainingCollapseError
-from .sequence import SkeletonFormatError
+from .sequence import SkeletonFormatError, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
 from .tasks.evaluate import repeat as repeat_evaluation
@@ -112,6 +115,18 @@ def _ready(
     return loaded, extractor
 
 
+def _ready_classifier(model: str, device: str | None, dtype: str, *choices: Any) -> tuple[Any, USDRLFeatureExtractor]:
+    """A model, or the ensemble of several whose names are joined by commas; see `_ready`."""
+    first, *others = model.split(",")
+    one, extractor = _ready(first, True, device, dtype, *choices)
+    # The device and the type are checked as for one model.
+    return (
+        (USDRLEnsemble.from_pretrained([first, *others]).to(one.device, one.dtype), extractor)
+        if others
+        else (one, extractor)
+    )
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -139,13 +154,7 @@ def predict(
     """Name the action in skeleton recordings."""
     errors = _Errors()
     # The model first: a table's heading names its classes.
-    if "," in model:
-        ensemble = USDRLEnsemble.from_pretrained(model.split(","))
-        # The device and the type are checked as for one model.
-        one, extractor = _ready(model.split(",")[0], True, device, dtype, missing, choose_by, relink)
-        classifier: Any = ensemble.to(one.device, one.dtype)
-    else:
-        classifier, extractor = _ready(model, True, device, dtype, missing, choose_by, relink)
+    classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
     predictions = iter_predictions(
         files,
@@ -245,6 +254,64 @@ def embed(
     )
     count = write_embeddings(stream, output, level)
     print(f"{output}: embeddings of {count} recordings by {model}")
+    errors.finish()
+
+
+@app.command()
+def render(
+    file: Annotated[Path, typer.Argument(help="A skeleton file, or a data set or store with --name.")],
+    output: Annotated[Path, typer.Option(help="What to write: a page .html, a moving .gif, or a .png.")],
+    name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint that says what happens: a name, a folder, or several, joined by commas."),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="How many nearest clips.")] = 5,
+    threshold: Annotated[float, typer.Option(help="Probability above which a detector's class is a segment.")] = 0.3,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw a recording that moves, with what a model says about every moment."""
+    check_output(output)
+    errors = _Errors()
+    classifier, extractor = None, None
+    if model is not None:
+        classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+        layout = layout or extractor.source_layout or extractor.layout
+        missing = extractor.missing
+    found = find_recording(file, name, layout or "ntu25", axes, missing or "refuse")
+    sequence = found.sequence
+    changes = {"up": up, "fps": fps, "image_shape": sequence.image_shape or _image_shape(image_size)}
+    sequence = replace(sequence, **{key: value for key, value in changes.items() if value is not None})
+    sequence = link_persons(sequence) if relink else sequence
+    sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
+    drawn = render_recording(
+        Recording(sequence, found.class_names),
+        output,
+        classifier,
+        extractor,
+        gallery,
+        nearest,
+        threshold,
+        batch_size,
+        model,
+        errors,
+    )
+    rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
+    top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
+    print(f"{output}: {drawn.frames} of {sequence.num_frames} frames of {sequence.name}{rate}{top}")
     errors.finish()
 
 

@@ -1,0 +1,114 @@
+"""A real browser without a window, driven by the WebDriver protocol (W3C), which needs no package."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+
+
+def find_browser() -> tuple[str, str] | None:
+    """A Chromium and the driver of it, or None where one of them is not installed."""
+    browser = next(filter(None, map(shutil.which, _NAMES)), None)
+    driver = shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+class Browser:
+    """One window of a browser."""
+
+    def __init__(self, width: int, height: int, folder: Path, *options: str):
+        browser, driver = find_browser()
+        log = folder / "chromedriver.log"
+        command = [driver, "--port=0", f"--log-path={log}"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        port = next(line for line in self.process.stdout if "successfully on port" in line).rstrip(".\n").split()[-1]
+        self.root = f"http://127.0.0.1:{port}/session"
+        options = [*_OPTIONS, *options, f"--window-size={width},{height}", f"--user-data-dir={folder / 'profile'}"]
+        wanted = {
+            "goog:chromeOptions": {"binary": browser, "args": options},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        self.session = ""
+        self.session = "/" + self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        # The window's frame takes something of the size asked for.
+        inner = self.run("return [innerWidth, innerHeight]")
+        size = {"width": 2 * width - inner[0], "height": 2 * height - inner[1]}
+        self.ask("POST", "/window/rect", size)
+
+    def ask(self, method: str, path: str, body: dict | None = None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.root + self.session + path, data, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None
+
+    def open(self, page: Path) -> None:
+        self.ask("POST", "/url", {"url": page.resolve().as_uri()})
+
+    def run(self, script: str, *arguments):
+        """What a piece of JavaScript returns."""
+        return self.ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+
+    def text(self, selector: str) -> str:
+        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def wait(self, script: str, seconds: float = 10) -> None:
+        """Wait until JavaScript is true."""
+        end = time.monotonic() + seconds
+        while not self.run(f"return Boolean({script})"):
+            assert time.monotonic() < end, f"still not so after {seconds} s: {script}"
+            time.sleep(0.02)
+
+    def settle(self) -> None:
+        """Wait until the page has drawn what was asked of it."""
+        script = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        self.ask("POST", "/execute/async", {"script": script, "args": []})
+
+    def press(self, *keys: str) -> None:
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+        self.settle()
+
+    def pointer(self, *steps: tuple) -> None:
+        """Move and press a mouse: ("move", x, y), ("down",) and ("up",) in order."""
+        kinds = {"move": "pointerMove", "down": "pointerDown", "up": "pointerUp"}
+        actions = []
+        for kind, *place in steps:
+            more = {"x": round(place[0]), "y": round(place[1]), "duration": 20} if place else {"button": 0}
+            actions.append({"type": kinds[kind], **more})
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+        self.ask("POST", "/actions", {"actions": [mouse]})
+        self.settle()
+
+    def click(self, selector: str) -> None:
+        [element] = self.ask("POST", "/element", {"using": "css selector", "value": selector}).values()
+        self.ask("POST", f"/element/{element}/click", {})
+        self.settle()
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.ask("GET", "/screenshot")))
+
+    def complaints(self) -> list[str]:
+        """Errors and warnings on the page's console since the last call."""
+        entries = self.ask("POST", "/se/log", {"type": "browser"})
+        return [f"{entry['level']}: {entry['message']}" for entry in entries if entry["level"] != "INFO"]
+
+    def close(self) -> None:
+        try:
+            self.ask("DELETE", "")
+        finally:
+            self.process.terminate()
+            self.process.wait(10)
+            self.process.stdout.close()
+
+
