@@ -37,10 +37,14 @@ class Browser:
         }
         self.session = ""
         self.session = "/" + self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
-        # The window's frame takes something of the size asked for.
-        inner = self.run("return [innerWidth, innerHeight]")
-        size = {"width": 2 * width - inner[0], "height": 2 * height - inner[1]}
-        self.ask("POST", "/window/rect", size)
+        # A window has a least width, a screen has not.
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+
+    def command(self, name: str, **parameters) -> None:
+        """A command of the DevTools protocol."""
+        self.ask("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
     def ask(self, method: str, path: str, body: dict | None = None):
         data = None if body is None else json.dumps(body).encode()
@@ -110,5 +114,3 @@ class Browser:
             self.process.terminate()
             self.process.wait(10)
             self.process.stdout.close()
-
-

@@ -10,7 +10,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -286,16 +285,14 @@ def render(
     """Draw a recording that moves, with what a model says about every moment."""
     check_output(output)
     errors = _Errors()
-    classifier, extractor = None, None
+    classifier = extractor = None
+    source_layout: Any = layout or "ntu25"
     if model is not None:
         classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
-        layout = layout or extractor.source_layout or extractor.layout
+        source_layout = layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
-    found = find_recording(file, name, layout or "ntu25", axes, missing or "refuse")
-    sequence = found.sequence
-    changes = {"up": up, "fps": fps, "image_shape": sequence.image_shape or _image_shape(image_size)}
-    sequence = replace(sequence, **{key: value for key, value in changes.items() if value is not None})
-    sequence = link_persons(sequence) if relink else sequence
+    found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
+    sequence = link_persons(found.sequence) if relink else found.sequence
     sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
     drawn = render_recording(
         Recording(sequence, found.class_names),

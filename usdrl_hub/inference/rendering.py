@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,11 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from ..tasks.retrieval import top_k
-from .drawing import (
-    CLASS_COLORS,
-    NOTHING_COLOR,
-    PERSON_COLORS,
-    Chart,
-    Picture,
-    Scene,
-    draw_animation,
-    draw_stills,
-    thinning,
-)
+from .drawing import Chart, Picture, draw_animation, draw_stills
 from .embedding import iter_embeddings
 from .ensemble import USDRLEnsemble
 from .inputs import ErrorHandler, batched, ready_model
+from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, thinning
 from .timeline import CLASSIFIERS, Timeline, make_timeline
 
 SUFFIXES = (".html", ".gif", ".png")
@@ -100,6 +91,9 @@ def find_recording(
     layout: LayoutLike = "ntu25",
     axes: str | None = None,
     missing: str = "refuse",
+    up: str | None = None,
+    fps: float | None = None,
+    image_shape: tuple[float, float] | None = None,
 ) -> Recording:
     """Read one recording of a file or a store.
 
@@ -109,6 +103,9 @@ def find_recording(
         layout: Joint layout of array files.
         axes: Axis order of arrays, see `SkeletonSequence.from_array`.
         missing: What NaN in arrays means, see `SkeletonSequence.from_array`.
+        up: Axis that points up, whatever the file says; see `SkeletonSequence`.
+        fps: Frames per second, whatever the file says.
+        image_shape: Height and width in pixels of the picture of 2D keypoints, where the file does not say.
 
     Raises:
         SkeletonFormatError: If it cannot be read, there are several and none is named, or none has the name.
@@ -116,20 +113,30 @@ def find_recording(
     path = Path(path)
     if path.is_dir() and not is_store(path):
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
-    data: LabelledData | None = None
+    if fps is not None and not 0 < fps <= 10_000:
+        raise SkeletonFormatError(f"{path}: frames per second must be above 0 and at most 10000, got {fps}")
+    data: LabelledData | list[SkeletonSequence]
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
         data = SkeletonDataset.open(path)
-    if data is not None:
-        return Recording(data[_chosen(path, _names(data), name)], data.class_names)
-    recordings = list(iter_skeletons(path, layout, axes, missing=missing))
-    return Recording(recordings[_chosen(path, [recording.name for recording in recordings], name)])
+    else:
+        data = list(iter_skeletons(path, layout, axes, missing=missing))
+    sequence = data[_chosen(path, _names(data), name)]
+    changed = replace(
+        sequence,
+        up=up or sequence.up,
+        fps=fps or sequence.fps,
+        image_shape=sequence.image_shape or image_shape,
+    )
+    return Recording(changed, [] if isinstance(data, list) else data.class_names)
 
 
-def _names(data: LabelledData) -> list[str]:
+def _names(data: LabelledData | list[SkeletonSequence]) -> list[str]:
+    if isinstance(data, list):
+        return [sequence.name for sequence in data]
     if isinstance(data, SkeletonStore):
         return data.names
     names = data.column("names")
-    return [str(number) for number in data.selection] if names is None else [str(name) for name in names]
+    return [str(name) for name in (data.selection if names is None else names)]
 
 
 def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:
@@ -292,14 +299,14 @@ class _Story:
         """The recording in a few words."""
         sequence, people = self.sequence, len(self.scene.people)
         rate = (
-            f"{sequence.fps:g} frames per second"
+            f"{sequence.fps:.3g} frames per second"
             if sequence.fps
             else f"played at {self.scene.fps:g} frames per second"
         )
         label = sequence.label
         known = label is not None and label < len(self.truth_names)
         return [
-            *([f"labelled {self.truth_names[label]}"] if known else []),
+            *([f"labelled {self.truth_names[label or 0]}"] if known else []),
             f"{sequence.num_frames} frame{'s' if sequence.num_frames > 1 else ''}",
             *([rate] if sequence.num_frames > 1 else []),
             f"{people} person" if people == 1 else f"{people} persons",
@@ -339,7 +346,10 @@ class _Story:
             best = int(timeline.whole.argmax())
             title += f": {timeline.class_names[best]} ({100 * timeline.whole[best]:.0f} %)"
         beside = [
-            (Scene.of(other.sequence), f"{other.label or other.sequence.name}\nsimilarity {other.similarity:.3f}")
+            (
+                replace(Scene.of(other.sequence), floor=None),
+                f"{other.label or other.sequence.name}\nsimilarity {other.similarity:.3f}",
+            )
             for other in self.neighbours
         ]
         return Picture(self.scene, title, Chart(lines, bands, "" if timeline is None else timeline.about), beside)
@@ -442,19 +452,22 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
     likely = np.argsort(-values.max(0), kind="stable")
     kinds = list(dict.fromkeys([*story.lines, *likely.tolist()]))[:_MOST_CLASSES]
     said = values.any(1, keepdims=True)
-    whole = [] if timeline.whole is None else np.argsort(-timeline.whole, kind="stable")[:3]
+    whole = np.zeros(0) if timeline.whole is None else timeline.whole
     return {
         "about": timeline.about,
         "model": story.model_name,
         "classes": [{"label": names[kind], "color": story.colors.get(names[kind], NOTHING_COLOR)} for kind in kinds],
         "lines": list(range(len(story.lines))),
         "data": _base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
-        "whole": [{"label": names[kind], "probability": float(timeline.whole[kind])} for kind in whole],
+        "whole": [
+            {"label": names[kind], "probability": float(whole[kind])}
+            for kind in np.argsort(-whole, kind="stable")[:3].tolist()
+        ],
     }
 
 
 def _packed_neighbour(neighbour: Neighbour) -> dict[str, Any]:
-    scene = Scene.of(neighbour.sequence)
+    scene = replace(Scene.of(neighbour.sequence), floor=None)
     frames, fps = thinning(scene.num_frames, scene.fps, _CLIP_FRAMES, 15.0)
     played = scene.thinned(frames, fps)
     return {
