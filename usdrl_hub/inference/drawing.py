@@ -86,7 +86,7 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
         Frames drawn.
     """
     scene, chart = picture.scene, picture.chart
-    num_pictures = num_pictures if scene.aspect > 0.8 else max(num_pictures // 2, 1)
+    num_pictures = num_pictures if scene.aspect > 1 else max(num_pictures // 2, 1)
     frames = np.unique(np.linspace(0, scene.num_frames - 1, num_pictures).round().astype(int))
     width = max(1.7 * num_pictures, 8.5)
     share = 1 / len(frames)
@@ -164,9 +164,11 @@ def _save_gif(images: Sequence[np.ndarray], path: Path, fps: float) -> None:
 
     # One palette of the colours that are used, in eight steps to white: colours that are found anew in every frame
     # would flicker.
-    used = [_mixed(color, share / 7) for color in _colors_used() for share in range(7)] + [(1.0, 1.0, 1.0)]
+    used = np.array([_mixed(color, share / 7) for color in _colors_used() for share in range(7)])
+    # What is nearly white would be taken for white.
+    used = np.concatenate([used[used.min(1) < 0.95], np.ones((1, 3))])
     palette = Image.new("P", (1, 1))
-    palette.putpalette((np.array(used) * 255).round().astype(np.uint8).tobytes())
+    palette.putpalette((used * 255).round().astype(np.uint8).tobytes())
     first, *rest = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = max(round(100 / fps), 1) * 10
     first.save(path, format="GIF", save_all=True, append_images=rest, duration=duration, loop=0)
@@ -181,6 +183,7 @@ class _Panel:
 
     def __init__(self, axes: Any, scene: Scene, moving: bool = False):
         from matplotlib.collections import LineCollection
+        from matplotlib.patches import Rectangle
 
         self.shadow: Any
         self.bones: Any
@@ -198,6 +201,9 @@ class _Panel:
         half = np.array([size.width, size.height]) / scale
         axes.set_xlim(middle[0] - half[0], middle[0] + half[0])
         axes.set_ylim(middle[1] - half[1], middle[1] + half[1])
+        if scene.flat:
+            edge: dict[str, Any] = {"fill": False, "edgecolor": _GRID, "linewidth": 0.6}
+            axes.add_patch(Rectangle((0.015, 0.015), 0.97, 0.97, transform=axes.transAxes, **edge))
         if scene.floor is not None:
             lines, colors = _floor_lines(scene)
             axes.add_collection(LineCollection(list(lines), colors=colors, linewidths=0.6, zorder=0))
@@ -293,13 +299,13 @@ def _draw_chart(figure: Any, place: tuple[float, float, float, float], chart: Ch
         top -= (legend + _COURSE + 0.02) / total
     for title, segments in chart.bands:
         rows.append(figure.add_axes((left, top - (_BAND - 0.04) / total, width, 0.17 / total)))
-        _draw_band(rows[-1], segments)
+        _draw_band(rows[-1], segments, max(scene.num_frames - 1, 1))
         _write(figure, left, top - (_BAND - 0.25) / total, title, 6.5, color=_MUTED)
         top -= _BAND / total
     cursors = [_time_axis(axes, scene) for axes in rows]
     for axes in rows[:-1]:
         axes.set_xticks([])
-    _write(figure, left + width / 2, low + 0.07 / total, chart.about, 6.5, color=_MUTED, ha="center")
+    _write(figure, left + width / 2, low + 0.14 / total, chart.about, 6.5, color=_MUTED, ha="center")
     return cursors
 
 
@@ -316,15 +322,17 @@ def _draw_lines(axes: Any, chart: Chart, columns: int) -> None:
         text.set_parse_math(False)
 
 
-def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]]) -> None:
+def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: int) -> None:
     axes.set_facecolor("#f4f4f1")
     axes.set_yticks([])
+    wide = axes.get_window_extent().width
     for name, color, start, end in segments:
-        axes.axvspan(start, max(end - 1, start + 0.5), color=_mixed(color, 0.5), linewidth=0)
-        text = axes.text(start, 0.45, f" {_plain(name)}", va="center", fontsize=6.5, color=_INK)
-        text.set_parse_math(False)
-        # A name ends where its segment does.
-        text.set_clip_path(axes.patches[-1])
+        patch = axes.axvspan(start, max(end - 1, start + 0.5), color=_mixed(color, 0.5), linewidth=0)
+        # A name that does not fit is cut at the segment's end, and left out where nothing of it could be read.
+        if wide * (end - start) / last > 25:
+            text = axes.text(start, 0.45, f" {_plain(name)}", va="center", fontsize=6.5, color=_INK, clip_on=True)
+            text.set_parse_math(False)
+            text.set_clip_path(patch)
 
 
 def _time_axis(axes: Any, scene: Scene) -> Any:

@@ -29,14 +29,14 @@ from .drawing import Chart, Picture, draw_animation, draw_stills
 from .embedding import iter_embeddings
 from .ensemble import USDRLEnsemble
 from .inputs import ErrorHandler, batched, ready_model
-from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, thinning
+from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, is_rate, thinning
 from .timeline import CLASSIFIERS, Timeline, make_timeline
 
 SUFFIXES = (".html", ".gif", ".png")
 # Coordinates that a page holds at most: 16 MB of text.
 _MOST_NUMBERS = 6_000_000
 # Classes whose probabilities a page holds and draws, and frames of a nearest clip that it plays.
-_MOST_CLASSES, _MOST_LINES, _CLIP_FRAMES = 24, 6, 90
+_MOST_CLASSES, _MOST_LINES, _CLIP_FRAMES = 24, 5, 90
 _GIF_FRAMES, _GIF_FPS = 300, 20.0
 # Stands for a joint that was not seen, or a frame about which nothing is said.
 _NONE = 65535
@@ -113,8 +113,8 @@ def find_recording(
     path = Path(path)
     if path.is_dir() and not is_store(path):
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
-    if fps is not None and not 0 < fps <= 10_000:
-        raise SkeletonFormatError(f"{path}: frames per second must be above 0 and at most 10000, got {fps}")
+    if fps is not None and not is_rate(fps):
+        raise SkeletonFormatError(f"{path}: frames per second must be between 0.01 and 10000, got {fps}")
     data: LabelledData | list[SkeletonSequence]
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
         data = SkeletonDataset.open(path)
@@ -298,11 +298,8 @@ class _Story:
     def facts(self) -> list[str]:
         """The recording in a few words."""
         sequence, people = self.sequence, len(self.scene.people)
-        rate = (
-            f"{sequence.fps:.3g} frames per second"
-            if sequence.fps
-            else f"played at {self.scene.fps:g} frames per second"
-        )
+        unknown = f"frame rate unknown, played at {self.scene.fps:g} per second"
+        rate = f"{sequence.fps:.3g} frames per second" if is_rate(sequence.fps) else unknown
         label = sequence.label
         known = label is not None and label < len(self.truth_names)
         return [
@@ -345,13 +342,11 @@ class _Story:
         if timeline is not None and timeline.whole is not None:
             best = int(timeline.whole.argmax())
             title += f": {timeline.class_names[best]} ({100 * timeline.whole[best]:.0f} %)"
-        beside = [
-            (
-                replace(Scene.of(other.sequence), floor=None),
-                f"{other.label or other.sequence.name}\nsimilarity {other.similarity:.3f}",
-            )
-            for other in self.neighbours
-        ]
+        beside = []
+        for other in self.neighbours:
+            about = f"{other.sequence.name}, similarity {other.similarity:.3f}"
+            scene = replace(Scene.of(other.sequence), floor=None)
+            beside.append((scene, about if other.label is None else f"{other.label}\n{about}"))
         return Picture(self.scene, title, Chart(lines, bands, "" if timeline is None else timeline.about), beside)
 
 
@@ -396,7 +391,7 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
         "timeline": None if story.timeline is None else _packed_timeline(story, story.timeline, frames),
         "bands": bands,
         "neighbours": [_packed_neighbour(neighbour) for neighbour in story.neighbours],
-        "origin": f"By the cosine of embeddings of whole recordings. Model: {story.model_name}",
+        "origin": f"By the cosine of embeddings of whole recordings by {story.model_name}",
     }
     # What could end the script element is written as an escape, so that no name can.
     text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
@@ -461,7 +456,8 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
         "data": _base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
         "whole": [
             {"label": names[kind], "probability": float(whole[kind])}
-            for kind in np.argsort(-whole, kind="stable")[:3].tolist()
+            for place, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
+            if place == 0 or whole[kind] >= 0.05
         ],
     }
 

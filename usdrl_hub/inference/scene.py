@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeGuard
 
 import numpy as np
 
@@ -61,7 +62,8 @@ class Scene:
         people = np.flatnonzero(seen.any((0, 2)))
         points = _upright(sequence, layout)[:, people]
         seen = seen[:, people]
-        scene = cls(points, seen, layout, sequence.coordinates != "3d", sequence.fps or DEFAULT_FPS)
+        fps = sequence.fps if is_rate(sequence.fps) else DEFAULT_FPS
+        scene = cls(points, seen, layout, sequence.coordinates != "3d", fps)
         scene = replace(scene, people=[int(person) + 1 for person in people], image_shape=sequence.image_shape)
         if scene.flat:
             return scene
@@ -167,6 +169,11 @@ def _azimuth(points: np.ndarray, seen: np.ndarray, layout: Layout) -> float:
     return side if np.cos(side - front) >= 0 else side + np.pi
 
 
+def is_rate(fps: float | None) -> TypeGuard[float]:
+    """Whether something can be played at so many frames per second."""
+    return fps is not None and 0.01 <= fps <= 10_000
+
+
 def thinning(num_frames: int, fps: float, most: int, fastest: float) -> tuple[np.ndarray, float]:
     """Frames to draw of a recording, so that it plays at its own speed where that is possible.
 
@@ -177,17 +184,16 @@ def thinning(num_frames: int, fps: float, most: int, fastest: float) -> tuple[np
         fastest: Most frames per second to draw.
 
     Returns:
-        The frames' numbers, evenly spread, and frames per second to play them at: lower than `fastest` by a whole
-        divisor, down to a fifth, where there would be too many; beyond that the recording is played faster than it
-        was.
+        The frames' numbers, evenly spread, and frames per second to play them at: a whole number of hundredths of a
+        second each, and lower than `fastest` by a whole divisor, down to a fifth, where there would be too many;
+        beyond that the recording is played faster than it was.
     """
-    length = num_frames / fps
     for divisor in (1, 2, 3, 4, 5):
-        rate = min(fastest / divisor, fps)
-        count = max(int(length * rate), 1)
+        rate = 100 / np.ceil(100 / min(fastest / divisor, fps) - 1e-9)
+        count = max(round(num_frames / fps * rate), 1)
         if count <= most:
-            return np.minimum((np.arange(count) * fps / rate).round().astype(int), num_frames - 1), rate
-    return np.linspace(0, num_frames - 1, most).round().astype(int), rate
+            return np.minimum((np.arange(count) * fps / rate).round().astype(int), num_frames - 1), float(rate)
+    return np.linspace(0, num_frames - 1, most).round().astype(int), float(rate)
 
 
 def nice_step(length: float) -> float:
