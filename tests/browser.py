@@ -37,10 +37,17 @@ class Browser:
         }
         self.session = ""
         self.session = "/" + self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        self.resize(width, height)
+
+    def resize(self, width: int, height: int) -> None:
         # A window has a least width, a screen has not.
-        self.command(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        size = {"width": width, "height": height}
+        self.command("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
+
+    def prefer(self, dark: bool) -> None:
+        """What the page is told about the user's taste."""
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.command("Emulation.setEmulatedMedia", features=features)
 
     def command(self, name: str, **parameters) -> None:
         """A command of the DevTools protocol."""
@@ -65,6 +72,11 @@ class Browser:
 
     def text(self, selector: str) -> str:
         return self.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def box(self, selector: str) -> list[float]:
+        """Left, top, width and height of an element in the window."""
+        script = "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        return self.run(script + "return [box.x, box.y, box.width, box.height]", selector)
 
     def wait(self, script: str, seconds: float = 10) -> None:
         """Wait until JavaScript is true."""
