@@ -132,9 +132,14 @@ def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
     seen = (keypoints != 0).any(-1)
     if sequence.coordinates == "2d+score":
         seen &= keypoints[..., 2] > 0
+    anybody = seen.any(-1)
     if layout.center is not None and not seen[..., layout.center].any():
-        # A body that was centred on this joint has it at exactly zero, which is no missing joint.
-        seen[..., layout.center] = seen.any(-1)
+        # A body that was centred on this joint has it at exactly zero, in or near itself, which is no missing joint.
+        low = np.where(seen[..., None], keypoints, np.inf).min(2)[anybody]
+        high = np.where(seen[..., None], keypoints, -np.inf).max(2)[anybody]
+        near = 0.25 * (high - low).max(-1, keepdims=True)
+        if ((low - near <= 0) & (high + near >= 0)).all(-1).mean() > 0.5:
+            seen[..., layout.center] = anybody
     return seen
 
 
