@@ -25,19 +25,24 @@ class Browser:
 
     def __init__(self, width: int, height: int, folder: Path, *options: str):
         browser, driver = find_browser()
-        log = folder / "chromedriver.log"
-        command = [driver, "--port=0", f"--log-path={log}"]
+        command = [driver, "--port=0", f"--log-path={folder / 'chromedriver.log'}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        port = next(line for line in self.process.stdout if "successfully on port" in line).rstrip(".\n").split()[-1]
-        self.root = f"http://127.0.0.1:{port}/session"
-        options = [*_OPTIONS, *options, f"--window-size={width},{height}", f"--user-data-dir={folder / 'profile'}"]
+        options = [*_OPTIONS, *options, f"--user-data-dir={folder / 'profile'}"]
         wanted = {
             "goog:chromeOptions": {"binary": browser, "args": options},
             "goog:loggingPrefs": {"browser": "ALL"},
         }
         self.session = ""
-        self.session = "/" + self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
-        self.resize(width, height)
+        try:
+            port = (
+                next(line for line in self.process.stdout if "successfully on port" in line).rstrip(".\n").split()[-1]
+            )
+            self.root = f"http://127.0.0.1:{port}/session"
+            self.session = "/" + self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+            self.resize(width, height)
+        except BaseException:
+            self.close()
+            raise
 
     def resize(self, width: int, height: int) -> None:
         # A window has a least width, a screen has not.
@@ -121,7 +126,8 @@ class Browser:
 
     def close(self) -> None:
         try:
-            self.ask("DELETE", "")
+            if self.session:
+                self.ask("DELETE", "")
         finally:
             self.process.terminate()
             self.process.wait(10)

@@ -619,10 +619,11 @@ def test_names_that_look_like_markup_do_nothing(tmp_path, open_page):
 @pytest.mark.parametrize("width, height", [(1280, 800), (800, 560), (360, 740)])
 def test_a_page_fits_its_window_in_light_and_dark(tmp_path, open_page, samples, width, height, dark):
     name = "a recording with a rather long name that must not push anything out of the window"
-    sequence = SkeletonSequence(samples[0].keypoints, samples[0].layout, name=name)
+    sequence = SkeletonSequence(samples[0].keypoints, samples[0].layout, name=name, fps=0.02)
     render(sequence, tmp_path / "out.html", TINY, gallery=samples[:4])
     browser = open_page(tmp_path / "out.html", width, height, dark)
-    browser.press(" ")
+    browser.press(" ", "\ue010")
+    assert browser.text("#clock").startswith("4250.00 s")
     assert browser.run("return document.documentElement.scrollWidth") <= width
     # No two parts overlap, and all of them lie in the window's width.
     parts = ["header h1", "#corner", "#stage", "footer", "aside"]

@@ -99,7 +99,8 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
     for place, frame in enumerate(frames):
         box = (place * share, (low + 0.22) / height, share, (tall - 0.22) / height)
         _Panel(figure.add_axes(box), scene).show(frame)
-        caption = f"{frame / scene.fps:.2f} s, frame {frame + 1}"
+        time = "" if scene.fps is None else f"{frame / scene.fps:.2f} s, "
+        caption = f"{time}frame {frame + 1}"
         _write(figure, (place + 0.5) * share, (low + 0.1) / height, caption, 7.5, color=_MUTED, ha="center")
     if below:
         _draw_chart(figure, (0.5 / width, beside / height, 1 - 0.7 / width, below / height), chart, scene)
@@ -136,7 +137,7 @@ def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray
     for place, (other, caption) in enumerate(picture.beside[:3]):
         low, part = below + tall * (1 - (place + 1) / 3), tall / 3
         axes = figure.add_axes((left, (low + 0.42) / height, beside / width, (part - 0.46) / height))
-        panels.append((_Panel(axes, other, moving=True), other.fps / scene.fps))
+        panels.append((_Panel(axes, other, moving=True), other.rate / scene.rate))
         _write(figure, (left + 1) / 2, (low + 0.38) / height, caption, 6.5, ha="center", va="top")
     cursors = []
     if below:
@@ -338,9 +339,9 @@ def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: i
 def _time_axis(axes: Any, scene: Scene) -> Any:
     last = max(scene.num_frames - 1, 1)
     axes.set_xlim(0, last)
-    step = nice_step(last / scene.fps / 6)
-    ticks = np.arange(0, last / scene.fps + 1e-9, step)
-    axes.set_xticks(ticks * scene.fps, [f"{tick:g} s" for tick in ticks], **_SMALL)
+    step = nice_step(last / scene.rate / 6)
+    ticks = np.arange(0, last / scene.rate + 1e-9, step)
+    axes.set_xticks(ticks * scene.rate, [f"{tick:g} s" for tick in ticks], **_SMALL)
     axes.tick_params(length=2, color=_GRID, pad=2)
     for spine in axes.spines.values():
         spine.set_color(_GRID)

@@ -298,8 +298,8 @@ class _Story:
     def facts(self) -> list[str]:
         """The recording in a few words."""
         sequence, people = self.sequence, len(self.scene.people)
-        unknown = f"frame rate unknown, played at {self.scene.fps:g} per second"
-        rate = f"{sequence.fps:.3g} frames per second" if is_rate(sequence.fps) else unknown
+        unknown = f"frame rate unknown, played at {self.scene.rate:g} per second"
+        rate = f"{self.scene.fps:.3g} frames per second" if self.scene.fps else unknown
         label = sequence.label
         known = label is not None and label < len(self.truth_names)
         return [
@@ -364,7 +364,7 @@ def _write_png(story: _Story, path: Path) -> tuple[int, float | None]:
 
 
 def _write_gif(story: _Story, path: Path) -> tuple[int, float | None]:
-    frames, fps = thinning(story.scene.num_frames, story.scene.fps, _GIF_FRAMES, _GIF_FPS)
+    frames, fps = thinning(story.scene.num_frames, story.scene.rate, _GIF_FRAMES, _GIF_FPS)
     draw_animation(story.picture(), path, frames, fps)
     return len(frames), fps
 
@@ -400,7 +400,7 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
     page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, template)
     with new_file(path) as partial:
         partial.write_text(page, "utf-8")
-    return len(frames), scene.fps / every
+    return len(frames), scene.rate / every
 
 
 def _base64(values: np.ndarray) -> str:
@@ -431,7 +431,7 @@ def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
         "low": low.tolist(),
         "step": step,
         "data": _base64(steps),
-        "fps": scene.fps / every,
+        "fps": scene.rate / every,
         "azimuth": scene.azimuth,
         "elevation": scene.elevation,
         "floor": scene.floor,
@@ -464,7 +464,7 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
 
 def _packed_neighbour(neighbour: Neighbour) -> dict[str, Any]:
     scene = replace(Scene.of(neighbour.sequence), floor=None)
-    frames, fps = thinning(scene.num_frames, scene.fps, _CLIP_FRAMES, 15.0)
+    frames, fps = thinning(scene.num_frames, scene.rate, _CLIP_FRAMES, 15.0)
     played = scene.thinned(frames, fps)
     return {
         "name": neighbour.sequence.name,

@@ -31,7 +31,7 @@ class Scene:
         seen: Which joints were seen ``(T, M, V)``.
         layout: Joint layout.
         flat: Whether the keypoints are 2D.
-        fps: Frames per second.
+        fps: Frames per second, or None if unknown.
         people: Number of each person in the recording ``(M,)``, from 1; those never seen are left out.
         azimuth: Direction it is looked at from, about the vertical, in radians from +z to +x.
         elevation: The same above the floor.
@@ -43,7 +43,7 @@ class Scene:
     seen: np.ndarray
     layout: Layout
     flat: bool = False
-    fps: float = DEFAULT_FPS
+    fps: float | None = None
     people: Sequence[int] = ()
     azimuth: float = 0.0
     elevation: float = 0.0
@@ -62,7 +62,7 @@ class Scene:
         people = np.flatnonzero(seen.any((0, 2)))
         points = _upright(sequence, layout)[:, people]
         seen = seen[:, people]
-        fps = sequence.fps if is_rate(sequence.fps) else DEFAULT_FPS
+        fps = sequence.fps if is_rate(sequence.fps) else None
         scene = cls(points, seen, layout, sequence.coordinates != "3d", fps)
         scene = replace(scene, people=[int(person) + 1 for person in people], image_shape=sequence.image_shape)
         if scene.flat:
@@ -75,6 +75,11 @@ class Scene:
     def num_frames(self) -> int:
         """Number of frames T."""
         return len(self.points)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that it is played at."""
+        return self.fps or DEFAULT_FPS
 
     @cached_property
     def sides(self) -> np.ndarray:
