@@ -409,6 +409,17 @@ def test_render_says_what_it_drew(capsys, tmp_path):
     assert [neighbour["label"] for neighbour in neighbours] == ["deep squat"] * 2
 
 
+def test_a_page_does_not_tell_the_folders_of_the_machine_that_made_it(capsys, tmp_path):
+    model, extractor = tiny(USDRLForActionRecognition)
+    model.save_pretrained(tmp_path / "my-model")
+    extractor.save_pretrained(tmp_path / "my-model")
+    np.save(tmp_path / "walk.npy", np.random.rand(20, 5, 3))
+    options = ["--model", tmp_path / "my-model", "--output", tmp_path / "out.html"]
+    assert run(capsys, "render", tmp_path / "walk.npy", *options)[0] == 0
+    assert content(tmp_path / "out.html")["timeline"]["model"] == "my-model"
+    assert str(tmp_path) not in (tmp_path / "out.html").read_text()
+
+
 def test_nan_is_refused_or_filled(capsys, tmp_path):
     keypoints = walking().keypoints[:, 0].copy()
     keypoints[3, 4], keypoints[5] = np.nan, np.nan

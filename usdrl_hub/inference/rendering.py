@@ -243,6 +243,9 @@ def render(
         raise ValueError(f"threshold must be between 0 and 1 and count at least 1, got {threshold} and {count}")
     if model_name is None:
         model_name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    if model_name and Path(model_name).is_dir():
+        # A page is for others, whom the folders of this machine do not concern.
+        model_name = Path(model_name).resolve().name
     timeline, neighbours = None, []
     if isinstance(model, USDRLEnsemble):
         extractor = feature_extractor or model.feature_extractor
