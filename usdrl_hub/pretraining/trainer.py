@@ -168,6 +168,7 @@ class USDRLPreTrainer(Trainer):
             model=model, args=args, train_dataset=train_dataset, data_collator=PretrainingDataset.collate, **kwargs
         )
         self.add_callback(self._signals)
+        self.add_callback(_Epochs(train_dataset))
         if probe is not None:
             self.add_callback(_Probing(self))
 
@@ -410,6 +411,16 @@ class USDRLPreTrainer(Trainer):
             if step.isdecimal() and int(step) > self.state.global_step:
                 shutil.rmtree(path, ignore_errors=True)
         rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
+
+
+class _Epochs(TrainerCallback):
+    """Tell the data set which epoch begins, in a run that goes on, too."""
+
+    def __init__(self, dataset: PretrainingDataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.dataset.set_epoch(int(state.epoch or 0))
 
 
 class _Probing(TrainerCallback):
