@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.utils.checkpoint import get_device_states, set_device_states
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 from transformers.utils import logging
 
 from ..modeling_usdrl import USDRLForPreTraining
 from ..normalization import RaggedFrames
 from ..tasks.results import sha256
+from ..training import PublishingTrainer
 from .data import PretrainingDataset
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
 from .views import ViewAugmentation
@@ -79,7 +80,7 @@ class _StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-class USDRLPreTrainer(Trainer):
+class USDRLPreTrainer(PublishingTrainer):
     """`transformers.Trainer` for multi-grained feature decorrelation and multi-modal consistency.
 
     The loss is a statistic of the whole batch. Over several processes (``torchrun``, ``accelerate launch``) the
