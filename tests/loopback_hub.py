@@ -47,7 +47,9 @@ class File:
     def git_oid(self) -> str:
         content = self.content
         if self.lfs:
-            content = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
+            content = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
+            )
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
@@ -404,7 +406,9 @@ class LoopbackHub:
     @_route("GET", _REPO + "(?:/revision/(?P<revision>[^/]+))?")
     def _info(self, call: Request, repo_id: str, revision: str) -> Any:
         repo = self._readable(call, repo_id)
-        return self._about(repo, repo.resolve(revision or "main"), blobs="blobs" in parse_qs(urlsplit(call.path).query))
+        return self._about(
+            repo, repo.resolve(revision or "main"), blobs="blobs" in parse_qs(urlsplit(call.path).query)
+        )
 
     def _about(self, repo: Repo, commit: Commit, blobs: bool) -> dict[str, Any]:
         siblings: list[dict[str, Any]] = [{"rfilename": path} for path in commit.files]
@@ -578,7 +582,11 @@ class LoopbackHub:
         if "create_pr=1" in urlsplit(call.path).query:
             pull = self._open(repo, title, user, revision)
         commit = repo.add(f"refs/pr/{pull.num}" if pull else revision, title, user, files, head)
-        answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{self.endpoint}/{repo_id}/commit/{commit.oid}"}
+        answer = {
+            "success": True,
+            "commitOid": commit.oid,
+            "commitUrl": f"{self.endpoint}/{repo_id}/commit/{commit.oid}",
+        }
         return answer | ({"pullRequestUrl": f"{self.endpoint}/{repo_id}/discussions/{pull.num}"} if pull else {})
 
     def _open(self, repo: Repo, title: str, user: str, target: str) -> Pull:
@@ -700,7 +708,11 @@ def _apply(key: str, value: dict[str, Any], files: dict[str, File], repo: Repo) 
             raise Refusal(400, f"{path}: its content was not uploaded")
         files[path] = File(repo.large[value["oid"]], lfs=True)
     elif key in ("deletedFile", "deletedFolder"):
-        gone = [name for name in files if name == path or key == "deletedFolder" and name.startswith(f"{path.rstrip('/')}/")]
+        gone = [
+            name
+            for name in files
+            if name == path or key == "deletedFolder" and name.startswith(f"{path.rstrip('/')}/")
+        ]
         if not gone:
             raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
         for name in gone:
@@ -766,19 +778,22 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault:
                 time.sleep(fault.delay)
-            call = replace(call, body=self._body(fault.received if fault else None))
+            try:
+                call = replace(call, body=self._body(fault.received if fault else None))
+            except _Cut:
+                self.hub.requests.append(call)
+                raise
             if fault and fault.status is not None:
                 answer = _json({"error": "a fault"}, fault.status)
                 answer = replace(answer, headers=answer.headers | fault.headers)
             else:
                 answer = self.hub._answer(call)
-            call = replace(call, status=answer.status)
+            cut = fault is not None and fault.sent is not None
+            # Noted before the client knows, so that a test sees it.
+            self.hub.requests.append(replace(call, status=0 if cut else answer.status))
             self._send(answer, fault.sent if fault else None)
         except _Cut:
-            call = replace(call, status=0)
             self._cut(reset=fault is not None and fault.reset)
-        finally:
-            self.hub.requests.append(call)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
 
