@@ -37,10 +37,13 @@ class Request:
 
     method: str
     path: str
-    host: str
-    token: str | None
+    headers: dict[str, str]
     body: bytes = b""
     status: int = 0
+
+    @property
+    def token(self) -> str | None:
+        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
 
     @property
     def query(self) -> dict[str, str]:
@@ -187,6 +190,7 @@ class LoopbackHub:
     Attributes:
         endpoint: Address for ``HF_ENDPOINT``.
         requests: Every request so far.
+        faults: Those that have not happened yet.
         token: Token of the user "ada", who may write to ``ada/...``.
     """
 
@@ -198,7 +202,7 @@ class LoopbackHub:
         self._port = port
         self._users: dict[str, tuple[str, bool]] = {}
         self._signature = secrets.token_hex(16)
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = []
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
         self.token = self.add_user("ada")
@@ -234,7 +238,7 @@ class LoopbackHub:
 
     def fail(self, pattern: str, **how: Any) -> None:
         """Break the next requests; see `Fault`."""
-        self._faults.append(Fault(pattern, **how))
+        self.faults.append(Fault(pattern, **how))
 
     def commits(self, repo_id: str, revision: str = "main") -> list[Commit]:
         """Commits, the newest first; the last is the one that made the repository."""
@@ -255,9 +259,10 @@ class LoopbackHub:
 
     def take_fault(self, line: str) -> Fault | None:
         with self._lock:
-            for fault in self._faults:
-                if fault.times > 0 and re.search(fault.pattern, line):
+            for fault in self.faults:
+                if re.search(fault.pattern, line):
                     fault.times -= 1
+                    self.faults = [fault for fault in self.faults if fault.times > 0]
                     return fault
         return None
 
@@ -591,8 +596,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing."""
 
     def _handle(self) -> None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        call = Request(self.command, self.path, self.headers.get("Host", ""), token)
+        call = Request(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         fault = self.hub.take_fault(f"{self.command} {self.path}") or Fault("")
         time.sleep(fault.delay)
         try:
@@ -649,6 +653,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cut(self, fault: Fault) -> None:
         self.close_connection = True
+        self.hub.connections.discard(self.connection)
         if fault.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
