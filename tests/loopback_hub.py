@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -510,9 +511,15 @@ class LoopbackHub:
 def reserve_port() -> tuple[int, socket.socket]:
     """A free port of 127.0.0.1 that nobody else gets while the socket returned lives, and that refuses connections."""
     reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _share(reserved)
     reserved.bind(("127.0.0.1", 0))
     return reserved.getsockname()[1], reserved
+
+
+def _share(port: socket.socket) -> None:
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _entries(commit: Commit) -> list[dict[str, Any]]:
@@ -572,6 +579,11 @@ class _Cut(Exception):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def server_bind(self) -> None:
+        """Share the port with who reserved it; HTTPServer's own would ask a name server for the host's name."""
+        _share(self.socket)
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that goes away is part of the tests."""

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -201,6 +203,8 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
 def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     """Load a model by name or folder, with its head or projectors.
 
+    What the hub fails to send is asked for once more.
+
     Args:
         name: A name that ships in the package, a folder, or a repository on the hub.
         **kwargs: Passed to the model's `from_pretrained`.
@@ -213,7 +217,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     """
     where = {key: kwargs[key] for key in _HUB_ARGUMENTS & kwargs.keys()}
     loader = model_class(load_config(name, **where))
-    _refuse_outside_shards(Path(name) / kwargs.get("subfolder", ""))
+    _refuse_outside_shards(Path(name) / (kwargs.get("subfolder") or ""))
     if not _is_here(name, **kwargs):
         # The weights of the configuration's commit. Besides, where a branch has no safetensors, transformers has it
         # converted by a service to which it sends the token; a commit is spared that.
@@ -265,12 +269,14 @@ def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatu
 
 def _has_none(name: str | os.PathLike, file: str, **kwargs: Any) -> bool:
     """Whether a folder or repository is known to be without a file."""
-    path = Path(kwargs.get("subfolder", "")) / file
-    if Path(name).is_dir():
-        return not (Path(name) / path).exists()
+    path = Path(kwargs.get("subfolder") or "") / file
+    if _is_here(name, **kwargs):
+        return not (Path(bundled_checkpoint(name, **kwargs)) / path).exists()
     # The client notes which files the hub lacks; one that could not be asked for is not among them.
     where = {key: kwargs[key] for key in ("cache_dir", "revision") if key in kwargs}
-    return try_to_load_from_cache(str(name), path.as_posix(), **where) is _CACHED_NO_EXIST
+    with suppress(HFValidationError):
+        return try_to_load_from_cache(str(name), path.as_posix(), **where) is _CACHED_NO_EXIST
+    return False
 
 
 def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
