@@ -423,10 +423,8 @@ def test_a_hub_that_is_gone_is_told_quickly_in_one_sentence(hub, pushed):
     "fault",
     [
         {"pattern": "POST .*/preupload/", "status": 429, "headers": {"Retry-After": "0"}},
-        {"pattern": "POST .*/batch", "status": 503},
         {"pattern": "PUT /storage", "status": 500},
         {"pattern": "PUT /storage", "received": 10_000},
-        {"pattern": "PUT /storage", "sent": 0, "reset": True},
     ],
     ids=str,
 )
