@@ -284,8 +284,9 @@ def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):
 
 
 def test_a_file_is_no_model(folder):
-    with pytest.raises(CheckpointLoadError, match="usdrl convert"):
-        load_model(folder / "model.safetensors")
+    for load in (load_model, load_feature_extractor):
+        with pytest.raises(CheckpointLoadError, match="usdrl convert"):
+            load(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("modality", ["joint", "bone"])
