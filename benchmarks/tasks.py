@@ -54,8 +54,8 @@ GROUPS = {
         Run("detection/utkinect_untrimmed"),
         Run("segmentation/utkinect_untrimmed"),
         *(Run(f"early-causal/{name}") for name in SETS[:3]),
-        *(Run(f"semi-10/{name}") for name in SETS),
         *(Run(f"early/{name}") for name in SETS[:3]),
+        *(Run(f"semi-10/{name}") for name in SETS),
     ],
     "two": [Run(f"{task}/sbu", fold=fold) for task in ("linear", "finetuned") for fold in range(5)],
     "correct": [Run(f"{task}/ui_prmd_vicon-correct") for task in ("linear", "finetuned")],
@@ -87,8 +87,14 @@ def main() -> None:
             continue
         data = arguments.data / f"{BENCHMARKS[run.benchmark].dataset}.npz"
         folder = arguments.keep / key.replace("/", "-").replace(" ", "-") if arguments.keep else None
+        # What is trained in the same way is not trained twice.
+        same = arguments.keep / f"finetuned-{name}" if arguments.keep and (run.leak or task == "early") else None
+        reuse = same is not None and task in ("finetuned", "early") and same.is_dir()
+        model_folder, folder = (same, None) if reuse else (arguments.model, folder)
         record = without_places(
-            evaluate(arguments.model, run.benchmark, data, folder, with_leak=run.leak, fold=run.fold)
+            evaluate(
+                model_folder, run.benchmark, data, folder, with_leak=run.leak, fold=run.fold, train_head=not reuse
+            )
         )
         kept = ("split", "n", "metrics", "seed", "recipe", "wall_seconds", "git_revision", "versions", "hardware")
         shown = ", ".join(f"{metric} {100 * value:.1f}" for metric, value in list(record["metrics"].items())[:6])

@@ -384,6 +384,9 @@ def evaluate(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of the recipe: epochs=20; may be repeated.")
     ] = None,
+    train: Annotated[
+        bool, typer.Option(help="Train the task's head; --no-train scores the one that the model has.")
+    ] = True,
     repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
 ) -> None:
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
@@ -393,7 +396,7 @@ def evaluate(
         raise ValueError("name a model and a --benchmark, or a metrics.json with --repeat")
     else:
         changes = dict(_change(text) for text in change or [])
-        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes)
+        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes, train)
     # What papers report is not to be compared with a trial on other data.
     published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
     print(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
