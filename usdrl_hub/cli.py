@@ -502,7 +502,8 @@ def prepare(
     int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     protocol: Annotated[
-        str | None, typer.Option(help="Writes who trains and who tests: xsub, xview, xset, one-shot or folders.")
+        str | None,
+        typer.Option(help="Writes who trains and who tests: xsub, xview, xset, one-shot, v1, v2 or folders."),
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,

@@ -18,7 +18,7 @@ from transformers import set_seed
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
 from ..data.dataset import LabelledData, SkeletonDataset
-from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view
+from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view, uav_split
 from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -266,6 +266,8 @@ def _by_name(benchmark: Benchmark, store: SkeletonStore) -> np.ndarray | None:
     base = benchmark.dataset.removesuffix("-2d")
     if base in ("ntu60", "ntu120"):
         return ntu_split(store.names, base, benchmark.protocol)
+    if base == "uav":
+        return uav_split(store.names, benchmark.protocol)
     if base.startswith("pkummd") and benchmark.protocol == "xview":
         return pku_cross_view([name[:6] if "_" in name else name for name in store.names])
     return None
