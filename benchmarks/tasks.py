@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--group", choices=GROUPS, default="open")
     parser.add_argument("--only", nargs="+", help="Tasks to run.")
+    parser.add_argument("--sets", nargs="+", help="Data sets to run on.")
     parser.add_argument("--source", default="", help="With the group transfer: the set that MODEL was fine-tuned on.")
     parser.add_argument("--keep", type=Path, help="Folder for the trained models.")
     parser.add_argument("--again", action="store_true")
@@ -83,7 +84,8 @@ def main() -> None:
         # Read each time: another group may be running.
         table = json.loads(arguments.output.read_text())["table"] if arguments.output.is_file() else {}
         done = not arguments.again and table.get(key, {}).get("encoder_sha256") == model
-        if done or (arguments.only is not None and task not in arguments.only) or name == arguments.source:
+        asked = task in (arguments.only or (task,)) and name in (arguments.sets or (name,))
+        if done or not asked or name == arguments.source:
             continue
         data = arguments.data / f"{BENCHMARKS[run.benchmark].dataset}.npz"
         folder = arguments.keep / key.replace("/", "-").replace(" ", "-") if arguments.keep else None
