@@ -1,5 +1,7 @@
+import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification
 
@@ -16,16 +19,22 @@ from usdrl_hub import (
     USDRLFeatureExtractor,
     USDRLForActionDetection,
     USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
     checkpoint_path,
     list_checkpoints,
 )
-from usdrl_hub.hub.cards import render_card, write_cards
-from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, load_feature_extractor, load_model
+from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
+from usdrl_hub.hub.convert import convert_checkpoint
+from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
 
+from .conftest import GOLDENS
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -83,11 +92,68 @@ def test_the_shipped_checkpoint_is_small_and_better_than_its_baselines():
 
 
 def test_checkpoints_are_listed_with_their_facts():
-    info = {info.name: info for info in list_checkpoints()}[TINY]
+    infos = {info.name: info for info in list_checkpoints()}
+    info = infos[TINY]
     assert (info.task, info.layout, info.num_labels, info.license) == ("recognition", "ntu25", 10, "apache-2.0")
-    assert set(CHECKPOINTS) == {info.name for info in list_checkpoints()}
+    assert info.shipped and info.measured["accuracy"] == 0.969 and next(iter(infos)) == TINY
+    linear = infos["usdrl/ntu60-xsub-linear"]
+    assert (linear.num_labels, linear.published) == (60, {"linear/ntu60-xsub accuracy": 0.852})
+    assert not linear.shipped and linear.measured == {} and "2508.12586" in linear.source
+    assert [info.name for info in list_checkpoints(task="detection", owner="alice")] == [
+        "alice/pkummd1-xsub-detection",
+        "alice/pkummd1-xview-detection",
+    ]
+    assert [info.name for info in list_checkpoints("uiprmd", shipped=True)] == [TINY]
+    with pytest.raises(ValueError, match="no task 'detect'"):
+        list_checkpoints(task="detect")
     with pytest.raises(CheckpointLoadError, match="there are: usdrl/tiny-uiprmd"):
         checkpoint_path("usdrl/nothing")
+
+
+def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_says():
+    named = {name for entry in CHECKPOINTS.values() for name in entry.benchmarks}
+    assert {name for name, row in BENCHMARKS.items() if row.protocol != "own"} == named
+    pattern = re.compile(r"usdrl/[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?")
+    for entry in CHECKPOINTS.values():
+        assert pattern.fullmatch(entry.name), entry.name
+        assert entry.config.architectures == [entry.kind.__name__] and entry.config.modality == entry.modality
+        assert not entry.base or CHECKPOINTS[entry.base].task == "embedding"
+        assert entry.extractor.layout == entry.config.layout
+    golden = convert_checkpoint(GOLDENS / "pretrain_sttr_ntu25.pth.tar")
+    entry = CHECKPOINTS["usdrl/ntu60-xsub-sttr"]
+    for field in ("encoder", "num_joints", "num_persons", "num_channels", "num_frames", "num_hidden_layers"):
+        assert getattr(entry.config, field) == getattr(golden.config, field)
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("usdrl/ntu60-xsub-bone", ["FoundSkelModel", "usdrl convert", "--modality bone", "--layout ntu25"]),
+        ("usdrl/ntu120-xset-sttr", ["wengwanjiang/USDRL", "usdrl convert"]),
+        ("usdrl/ntu60-xsub-linear", ["usdrl evaluate usdrl/ntu60-xsub --benchmark linear/ntu60-xsub"]),
+        ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--task detection"]),
+        ("usdrl/ntu60-xsub-joint-motion-bone", ["usdrl pretrain ntu60", "--modality joint+motion+bone"]),
+        ("usdrl/ntu60-xsup", ["did you mean ntu60-xsub"]),
+    ],
+)
+def test_a_known_name_without_weights_says_how_to_make_them(name, parts):
+    for loader in (USDRLModel, USDRLConfig, USDRLFeatureExtractor, USDRLForActionRecognition):
+        with pytest.raises(OSError) as caught:
+            loader.from_pretrained(name)
+        assert all(part in str(caught.value) for part in parts), str(caught.value)
+        assert str(caught.value).count("How to make it") == 1
+    with pytest.raises(CheckpointLoadError) as caught:
+        load_model(name)
+    assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value)
+
+
+def test_the_namespace_of_the_environment_is_known_and_a_wrong_one_refused(monkeypatch):
+    monkeypatch.setenv("USDRL_NAMESPACE", "alice")
+    assert find_checkpoint("alice/ntu60-xsub") is CHECKPOINTS["usdrl/ntu60-xsub"]
+    assert find_checkpoint("bob/ntu60-xsub") is None
+    assert list_checkpoints("ntu60-xsub")[0].name == "alice/ntu60-xsub"
+    with pytest.raises(ValueError, match="the namespace is 'a b'"):
+        namespace("a b")
 
 
 def test_the_shipped_folder_is_found_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
@@ -96,14 +162,54 @@ def test_the_shipped_folder_is_found_whatever_lies_in_the_working_directory(tmp_
     assert (checkpoint_path(TINY) / "config.json").is_file()
 
 
-def test_cards_are_up_to_date_and_say_only_what_was_measured(tmp_path):
-    card = render_card(checkpoint_path(TINY), CHECKPOINTS[TINY])
-    assert (REPOSITORY / "model_cards" / "tiny-uiprmd.md").read_text() == card
-    assert (checkpoint_path(TINY) / "README.md").read_text() == card
-    record = json.loads((checkpoint_path(TINY) / "metrics.json").read_text())
-    assert f"| top-1 accuracy | {100 * record['metrics']['accuracy']:.1f} |" in card
-    assert record["command"] in card and "$" not in card.replace("`$", "")
-    assert write_cards(tmp_path)[0].read_text() == card
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """Every card, as `make cards` writes them."""
+    folder = tmp_path_factory.mktemp("cards")
+    return {path.stem: path.read_text() for path in write_cards(folder) if path.parent == folder}
+
+
+def test_cards_are_up_to_date(cards):
+    kept = {path.stem: path.read_text() for path in (REPOSITORY / "model_cards").glob("*.md")}
+    assert kept == cards, "run make cards"
+    assert (checkpoint_path(TINY) / "README.md").read_text() == cards["tiny-uiprmd"]
+    pictures = {path.name for path in (REPOSITORY / "model_cards").glob("*.png")}
+    assert {re.search(r"\(([^)]*png)\)", card)[1] for card in cards.values()} == pictures
+
+
+def test_cards_hold_no_figure_without_a_source(cards):
+    for entry in CHECKPOINTS.values():
+        source = CardSource.of_entry(entry)
+        shown = figures(cards[entry.name.partition("/")[2]])
+        assert shown == supported_figures(source), entry.name
+        assert entry.published or entry.metrics or not shown
+        assert ("Nothing has been measured" in render_card(source)) == (not entry.metrics)
+
+
+def test_cards_are_what_the_hub_reads(cards):
+    for name, text in cards.items():
+        card = ModelCard(text)
+        assert card.data.library_name == "transformers" and "usdrl" in card.data.tags
+        assert card.data.license in ("apache-2.0", "other") and "$" not in text
+        for heading in ("Input", "Use", "Classes", "Training", "Results", "Limits and bias", "Licence", "Citation"):
+            assert f"\n## {heading}\n" in text, name
+        assert "@article{wang2025foundation" in text and "@inproceedings{weng2025usdrl" in text
+    measured = ModelCard(cards["tiny-uiprmd"]).data.eval_results
+    assert {result.metric_type: result.metric_value for result in measured} == {
+        "accuracy": 96.9,
+        "top5_accuracy": 99.9,
+    }
+    assert ModelCard(cards["ntu60-xsub-linear"]).data.eval_results is None, "published figures are not ours"
+
+
+def test_a_card_follows_what_its_folder_measured(folder):
+    record = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(record | {"metrics": {"accuracy": 0.123, "count": 7}}))
+    card = render_card(CardSource.of_folder(folder, "alice/mine"))
+    assert figures(card) == {"12.3"} and "# alice/mine" in card and "Not stated by those who trained it" in card
+    (folder / "metrics.json").write_text("[1]")
+    with pytest.raises(ValueError, match="no metrics.json of this package"):
+        CardSource.of_folder(folder, "alice/mine")
 
 
 def damage(change):
@@ -152,7 +258,11 @@ def pickled_weights(folder):
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (pickled_weights, "cannot be loaded"),
         (edited("config.json", id2label=["a"]), "cannot be loaded"),
-        (edited("config.json", hidden_size=82), "the shapes of its weights"),
+        (edited("config.json", hidden_size=82), "temporal.embedding.fc1.weight' has the shape .80, 75"),
+        (edited("config.json", num_hidden_layers=10**9), "says 1000000000 layers, but its weights hold 2"),
+        (edited("config.json", hidden_size=10**9), "cannot be loaded"),
+        (edited("config.json", num_labels=10**9, id2label=None), "num_labels must be at most"),
+        (edited("config.json", segmentation_layers=10**9), "must be at most 32"),
         (edited("preprocessor_config.json", x_axis=[1]), "must be two joints"),
         (edited("preprocessor_config.json", normalisation="none"), "no argument 'normalisation'"),
         (damage(lambda w: w.pop("usdrl.temporal.layers.0.attention.in_proj.bias")), "in_proj.bias' is missing"),
@@ -177,8 +287,20 @@ def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):
 
 
 def test_a_file_is_no_model(folder):
-    with pytest.raises(CheckpointLoadError, match="usdrl convert"):
-        load_model(folder / "model.safetensors")
+    for load in (load_model, load_feature_extractor):
+        with pytest.raises(CheckpointLoadError, match="usdrl convert"):
+            load(folder / "model.safetensors")
+
+
+# Every class that a repository may hold, by the Auto class that loads it.
+REMOTE = {
+    USDRLModel: "AutoModel",
+    USDRLForPreTraining: "AutoModelForPreTraining",
+    USDRLForActionRecognition: "AutoModelForVideoClassification",
+    USDRLForActionDetection: "AutoModelForTokenClassification",
+    USDRLForActionSegmentation: "AutoModelForTokenClassification",
+    USDRLForEarlyActionPrediction: "AutoModelForTokenClassification",
+}
 
 
 @pytest.mark.parametrize("modality", ["joint", "bone"])
@@ -188,31 +310,28 @@ def test_remote_code_gives_the_same_outputs_where_the_package_is_missing(tmp_pat
     np.save(tmp_path / "keypoints.npy", keypoints.numpy())
     raw = np.random.randn(30, 5, 3)
     np.save(tmp_path / "raw.npy", raw)
-    classes = {
-        "AutoModel": USDRLModel,
-        "AutoModelForPreTraining": USDRLForPreTraining,
-        "AutoModelForVideoClassification": USDRLForActionRecognition,
-        "AutoModelForTokenClassification": USDRLForActionDetection,
-    }
     expected = {}
-    for name, model_class in classes.items():
-        model = model_class(config).eval()
+    for model_class in REMOTE:
+        name = model_class.__name__
+        changes = {"is_causal": model_class is USDRLForEarlyActionPrediction, "segmentation_channels": 8}
+        model = model_class(USDRLConfig(**{**config.to_dict(), **changes})).eval()
         model.save_pretrained(tmp_path / name)
         extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
         extractor.save_pretrained(tmp_path / name)
         add_remote_code(tmp_path / name)
-        expected[name] = model(keypoints)[0].detach().numpy()
+        expected[name] = remote_output(model, keypoints).numpy()
     script = f"""
 import sys
 sys.modules["usdrl_hub"] = None  # an import of the package fails
 import numpy as np, torch, transformers
 folder = {str(tmp_path)!r}
 keypoints = torch.from_numpy(np.load(folder + "/keypoints.npy"))
-for name in {list(classes)}:
-    model = getattr(transformers, name).from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True).eval()
+{inspect.getsource(remote_output)}
+for name, auto in {[(kind.__name__, auto) for kind, auto in REMOTE.items()]}:
+    model = getattr(transformers, auto).from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules"), type(model)
-    np.save(f"{{folder}}/{{name}}.npy", model(keypoints)[0].detach().numpy())
+    assert type(model).__module__.startswith("transformers_modules") and type(model).__name__ == name, type(model)
+    np.save(f"{{folder}}/{{name}}.npy", remote_output(model, keypoints).numpy())
     np.save(f"{{folder}}/{{name}}.clip.npy", extractor(np.load(folder + "/raw.npy")).keypoints)
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
@@ -223,6 +342,85 @@ for name in {list(classes)}:
     for name, output in expected.items():
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), output)
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.clip.npy"), extractor(raw).keypoints)
+
+
+@torch.no_grad()
+def remote_output(model, keypoints):
+    if "Segmentation" in type(model).__name__:
+        return model(keypoints[:, None], torch.zeros(len(keypoints), 1, dtype=torch.long)).logits
+    return model(keypoints)[0]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"modality": "bone"}, "was trained with modality 'joint', but is to be loaded with 'bone'"),
+        ({"layout": "uav17", "num_joints": 17}, "was trained with layout 'ntu25'"),
+        ({"num_persons": 2}, "was trained with num_persons 1"),
+        ({"alpha": 0.25}, "was trained with alpha 0.5"),
+        ({"shift_gap": 2}, "was trained with shift_gap 4"),
+    ],
+)
+def test_weights_are_not_read_with_another_meaning(changes, message):
+    for model_class in (USDRLModel, USDRLForActionDetection):
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(TINY, **changes)
+        config = USDRLConfig(**{**USDRLConfig.from_pretrained(TINY).to_dict(), **changes})
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(TINY, config=config)
+
+
+def test_changes_that_keep_the_meaning_are_taken():
+    model = USDRLForActionRecognition.from_pretrained(TINY, drop_path_rate=0.3, dtype=torch.bfloat16)
+    assert model.config.drop_path_rate == 0.3 and model.dtype == torch.bfloat16
+    causal = USDRLForEarlyActionPrediction.from_pretrained(TINY, is_causal=True, ignore_mismatched_sizes=True)
+    base = USDRLModel.from_pretrained(TINY)
+    assert torch.equal(causal.usdrl.temporal.embedding.fc1.weight, base.temporal.embedding.fc1.weight)
+    with pytest.raises(ValueError, match="classifier.weight' has the shape .10, 160"):
+        USDRLForActionRecognition.from_pretrained(TINY, num_labels=3)
+    other = USDRLForActionRecognition.from_pretrained(TINY, num_labels=3, ignore_mismatched_sizes=True)
+    assert other.classifier.out_features == 3
+
+
+def test_base_and_head_report_what_transformers_reports(tmp_path):
+    USDRLModel(tiny_config()).save_pretrained(tmp_path / "base")
+    head, report = USDRLForActionRecognition.from_pretrained(tmp_path / "base", output_loading_info=True)
+    assert sorted(report["missing_keys"]) == ["classifier.bias", "classifier.weight"]
+    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    head.save_pretrained(tmp_path / "head")
+    _, report = USDRLModel.from_pretrained(tmp_path / "head", output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    assert set(report["unexpected_keys"]) == {"classifier.bias", "classifier.weight"}
+
+
+def raw_header(header, data=b""):
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+
+    def apply(folder):
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (raw_header(b"{"), "its header is damaged"),
+        (raw_header(b"[1]"), "its header is damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "it is cut, or no safetensors file"),
+        (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
+        (raw_header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
+        (raw_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}), "tensor 'a' has no possible"),
+        (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"), "tensor 'a' is cut off"),
+        (raw_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345"), "belong to no tensor"),
+    ],
+)
+def test_a_damaged_header_is_told_by_the_tensor(folder, change, message):
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        USDRLModel.from_pretrained(folder)
+    with pytest.raises(CheckpointLoadError, match=message):
+        load_model(folder)
 
 
 def test_code_of_a_folder_runs_only_if_trusted(tmp_path):

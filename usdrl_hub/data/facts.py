@@ -18,6 +18,7 @@ class DatasetFacts:
         size: Recordings, people and classes, in words.
         prepare: The command that makes a store of it.
         class_names: Its classes, in the order of the labels; empty where the data bring them.
+        hub: Its repository on the Hugging Face Hub; none is known of any of these.
     """
 
     name: str
@@ -27,6 +28,7 @@ class DatasetFacts:
     size: str
     prepare: str
     class_names: tuple[str, ...] = ()
+    hub: str = ""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://github.com/sutdcv/UAV-Human",
             "academic research only, on request",
             "22 476 recordings, 119 people, 155 classes",
-            "usdrl prepare uav FOLDER --protocol folders --output-dir uav",
+            "usdrl prepare uav FOLDER --protocol v1 --output-dir uav",
         ),
         DatasetFacts(
             "utd_mhad",
