@@ -36,6 +36,7 @@ from usdrl_hub.pretraining import ViewAugmentation
 from .conftest import GOLDENS
 from .test_cli import run
 from .test_hub_client import equal
+from .test_modeling import tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 COMPLETE = {"config.json", "preprocessor_config.json", "model.safetensors", "metrics.json", "README.md"}
@@ -152,6 +153,18 @@ def test_a_card_that_a_person_wrote_is_kept(hub, folder):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     publish(folder, "ada/tiny")
     assert hub.files("ada/tiny")["README.md"] == b"---\nlicense: mit\n---\n# Mine\n"
+
+
+def test_a_layout_of_ones_own_has_no_picture_and_no_broken_link(hub, tmp_path):
+    layout = {"joint_names": list("abcde"), "bones": [[1, 0], [2, 0], [3, 0], [4, 0]]}
+    config = tiny_config(layout=layout, num_joints=5)
+    USDRLForActionRecognition(config).save_pretrained(tmp_path / "own")
+    USDRLFeatureExtractor.from_model_config(config, normalization="none").save_pretrained(tmp_path / "own")
+    publish(tmp_path / "own", "ada/own")
+    files = hub.files("ada/own")
+    assert set(files) == COMPLETE - {"metrics.json", "layout-ntu25.png"}
+    assert b"png" not in files["README.md"] and b"a, b, c, d, e" in files["README.md"]
+    assert equal(load_model("ada/own"), USDRLForActionRecognition.from_pretrained(tmp_path / "own"))
 
 
 def test_places_of_this_machine_stay_at_home(hub, folder):

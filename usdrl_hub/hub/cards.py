@@ -145,8 +145,8 @@ def render_card(source: CardSource) -> str:
 
 
 def picture_name(config: USDRLConfig) -> str:
-    """Name of the picture of a model's layout, which lies beside its card."""
-    return f"layout-{get_layout(config.layout).name}.png" if config.layout else ""
+    """Name of the picture of a model's layout, which lies beside its card; empty where it has one of its own."""
+    return f"layout-{config.layout}.png" if isinstance(config.layout, str) else ""
 
 
 def _told(source: CardSource) -> str:
@@ -214,7 +214,7 @@ def _values(source: CardSource) -> dict[str, str]:
         "license": "for academic research only" if _license(source) == "other" else f"`{_license(source)}`",
         "origin": entry.origin if entry is not None else "trained with the package",
         "input": _input(config),
-        "picture": f"![Joints of {get_layout(config.layout).name}]({picture_name(config)})" if config.layout else "",
+        "picture": f"![Joints of {config.layout}]({picture_name(config)})" if picture_name(config) else "",
         "preprocessing": _preprocessing(source.extractor) if source.extractor is not None else "none is stated",
         "commands": _commands(source),
         "library": _library(source),
@@ -444,8 +444,8 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
                 partial.write_text(card, "utf-8")
             written.append(path)
             picture = path.parent / picture_name(entry.config)
-            if entry.config.layout and not picture.is_file():
-                draw_layout(entry.config.layout, picture)
+            if not picture.is_file():
+                draw_layout(entry.config.layout, picture)  # type: ignore[arg-type]
     for path in set(folder.glob("*.md")) - set(written):
         if GENERATED in path.read_text("utf-8"):
             path.unlink()

@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..data.facts import DATASETS
+from ..inference.drawing import draw_layout
 from .cards import GENERATED, CardSource, picture_name, render_card
 from .loading import load_config, load_model
 from .registry import namespace
@@ -172,9 +173,10 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
         record = without_places(source.record)
         card.write_text(render_card(CardSource(**{**vars(source), "record": record})), "utf-8")
         files["README.md"] = card
-        picture = scratch / (picture_name(source.config) or "none")
-        if source.config.layout and not picture.is_file():
-            files |= {picture.name: picture} if _draw(source.config.layout, picture) else {}
+        picture = picture_name(source.config)
+        if picture and picture not in files:
+            draw_layout(source.config.layout, scratch / picture)  # type: ignore[arg-type]
+            files[picture] = scratch / picture
     if code:
         add_remote_code(scratch)
         files |= {name: scratch / name for name in CODE_FILES}
@@ -200,17 +202,6 @@ def _chosen(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _draw(layout: Any, path: Path) -> bool:
-    """Draw a layout's joints, if it is one that a body of the clips that ship can be converted to."""
-    from ..inference.drawing import draw_layout
-
-    try:
-        draw_layout(layout, path)
-    except ValueError:
-        return False
-    return True
 
 
 def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
