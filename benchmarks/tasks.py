@@ -1,6 +1,7 @@
 """What a pretrained encoder is worth on the tasks, on the open sets.
 
     python benchmarks/tasks.py MODEL --data DATA [--group open] [--only linear ...] [--output benchmarks/tasks.json]
+    python benchmarks/tasks.py --table
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). Runs every benchmark of a group
 with `usdrl evaluate`; figures already in the output file are kept, unless --again is given. The groups, by what MODEL
@@ -13,11 +14,13 @@ gestures  as open, but without MSRC-12: its action points
 flat      an encoder of JHMDB's 2D joints (recipe benchmarks/jhmdb.yaml, --split train)
 transfer  a recogniser that was fine-tuned on the set that --source names; its encoder goes to the other sets
 
-`nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do.
+`nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do. --table
+prints the README's tables of what has been measured.
 """
 
 import argparse
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +68,48 @@ GROUPS = {
 }
 
 
+# Nearest neighbour on the raw resized joints, as the README of DATA states it.
+RAW = {"utd_mhad": 0.854, "nw_ucla": 0.697, "nw_ucla with leak": 0.759, "utkinect": 0.859, "hdm05_11": 0.990}
+COLUMNS = (
+    ("retrieval", "accuracy_1nn", "1-NN"),
+    ("linear", "accuracy", "linear"),
+    ("one-shot", "accuracy_mean", "one-shot"),
+    ("finetuned", "accuracy", "fine-tuned"),
+    ("semi-10", "accuracy_mean", "10 % of the labels"),
+    ("early", "mean_accuracy", "early"),
+    ("early-causal", "mean_accuracy", "early, causal"),
+)
+
+
+def print_tables(table: dict[str, dict]) -> None:
+    """Print Markdown: recognition set by set, then everything else line by line."""
+
+    def percent(key: str, metric: str) -> str:
+        return f"{100 * table[key]['metrics'][metric]:.1f}" if key in table else ""
+
+    print("| set | raw joints | " + " | ".join(title for _, _, title in COLUMNS) + " |")
+    print("|---" * (len(COLUMNS) + 2) + "|")
+    for name, raw in RAW.items():
+        cells = [percent(f"{task}/{name}", metric) for task, metric, _ in COLUMNS]
+        print(f"| {name} | {100 * raw:.1f} | " + " | ".join(cells) + " |")
+    print("\n| what | figures, % |\n|---|---|")
+    shown = {f"{task}/{name}" for task, _, _ in COLUMNS for name in RAW}
+    for key, record in table.items():
+        if key not in shown and " fold " not in key:
+            figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in list(record["metrics"].items())[:6])
+            print(f"| `{key}` | {figures} |")
+    for task in ("linear", "finetuned"):
+        folds = [record["metrics"]["accuracy"] for key, record in table.items() if key.startswith(f"{task}/sbu fold")]
+        if len(folds) == 5:
+            spread = 100 * statistics.stdev(folds)
+            print(f"| `{task}/sbu`, five folds | accuracy {100 * statistics.mean(folds):.1f} ± {spread:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--table", action="store_true", help="Print what has been measured, and do nothing else.")
     parser.add_argument("--group", choices=GROUPS, default="open")
     parser.add_argument("--only", nargs="+", help="Tasks to run.")
     parser.add_argument("--sets", nargs="+", help="Data sets to run on.")
@@ -77,6 +118,11 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
+    if arguments.table:
+        print_tables(json.loads(arguments.output.read_text())["table"])
+        return
+    if arguments.model is None or arguments.data is None:
+        parser.error("name a MODEL and --data")
     model = sha256(arguments.model / "model.safetensors")
     for run in GROUPS[arguments.group]:
         task, _, name = run.benchmark.partition("/")
