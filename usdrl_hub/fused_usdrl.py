@@ -1,8 +1,8 @@
-"""`model.fuse()`: the same outputs with a third fewer operations, for inference only.
+"""`model.fuse()`: what the encoder computes, in two thirds of the operations, for inference only.
 
 Every step is algebra, not an approximation, and what is merged is multiplied in float64. With one head a layer of DSTE
-takes 34 d^2 floating-point operations per token instead of 50 d^2, one of STTR 8 d^2 instead of 12 d^2 (attention scores
-and token mixing not counted). Axes: B clips, S tokens of a stream, d hidden size.
+takes 34 d^2 floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores
+and token mixing are not counted. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 import copy
@@ -14,30 +14,49 @@ from torch.nn import functional as F
 from .modeling_usdrl import (
     USDRLAttention,
     USDRLDenseLayer,
+    USDRLDenseShiftAttention,
     USDRLEmbedding,
     USDRLPreTrainedModel,
     USDRLStream,
     USDRLTransformerLayer,
 )
 
-# Values that a thread's share of one piece of a batch has in each intermediate tensor: they stay in the cache.
+# On a CPU a batch is encoded in pieces: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
+# still in the cache when the next one reads it.
 _PIECE = 2**18
 
 
 def _double(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    return [tensor.detach().double() for tensor in tensors]
+    # Apple's GPUs have no float64.
+    return [tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device).double() for tensor in tensors]
 
 
 def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
-    """A tensor of the module in the type of the model's own weights."""
-    return nn.Parameter(tensor.detach().to(like.dtype, copy=True), requires_grad=False)
+    return nn.Parameter(tensor.detach().to(like.device, like.dtype, copy=True), requires_grad=False)
+
+
+def _norms(*norms: nn.LayerNorm) -> nn.ModuleList:
+    return nn.ModuleList(copy.deepcopy(norm).requires_grad_(False) for norm in norms)
+
+
+def _has_kernel(weight: torch.Tensor) -> bool:
+    """Whether torch has oneDNN's kernels here that read weights of this type in their own order."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return False
+    kernels = torch.ops.mkldnn
+    return (
+        weight.dtype == torch.float32
+        or (weight.dtype == torch.bfloat16 and kernels._is_mkldnn_bf16_supported())
+        or (weight.dtype == torch.float16 and kernels._is_mkldnn_fp16_supported())
+    )
 
 
 class FusedLinear(nn.Module):
-    """A linear map, perhaps with an activation or a sum after it.
+    """A linear map with an activation or a sum after it, and its weights packed once they are to be.
 
-    On a CPU its weights are kept in the order in which oneDNN's kernels read them, so that no call sorts them anew, and
-    the kernel does what follows before its results leave the cache.
+    Packed weights lie in the order in which oneDNN reads them, which `F.linear` brings them into at every call.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor, activation: str = "none"):
@@ -46,222 +65,235 @@ class FusedLinear(nn.Module):
         self.weight: nn.Parameter | None = _constant(weight, like)
         self.bias = None if bias is None else _constant(bias, like)
         self.packed: torch.Tensor | None = None
-        self.pack()
+        self.to_be_packed = False
 
     def pack(self) -> None:
-        """Bring the weights into oneDNN's order where torch has its kernels for them."""
-        if self.weight is not None and _has_kernel(self.weight):
+        if self.to_be_packed and self.weight is not None and _has_kernel(self.weight):
             self.packed, self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), None
 
-    def _apply(self, fn, recurse=True):
-        # Another type or device needs the weights in their own order.
+    def unpack(self) -> None:
         if self.packed is not None:
             self.weight, self.packed = nn.Parameter(self.packed.to_dense(), requires_grad=False), None
+
+    def _apply(self, fn, recurse=True):
+        # Packed weights can be neither cast nor moved nor copied.
+        self.unpack()
         super()._apply(fn, recurse)
         self.pack()
         return self
 
+    def __getstate__(self):
+        self.unpack()
+        state = self.__dict__ | {"_parameters": dict(self._parameters)}
+        self.pack()
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.pack()
+
     def forward(self, inputs: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        if self.packed is not None:
-            linear = torch.ops.mkldnn._linear_pointwise
-            if added is not None:
-                return linear(inputs, added, self.packed, self.bias, "add")
+        if self.packed is None:
+            outputs = F.linear(inputs, self.weight, self.bias)
+            if self.activation != "none":
+                outputs = F.gelu(outputs) if self.activation == "gelu" else F.relu(outputs)
+            return outputs if added is None else outputs + added
+        if torch.compiler.is_compiling():
+            raise RuntimeError("packed weights cannot be compiled or exported: make the model by fuse(packed=False)")
+        linear = torch.ops.mkldnn._linear_pointwise
+        if added is None:
             return linear(inputs, self.packed, self.bias, self.activation, [], "none")
-        outputs = F.linear(inputs, self.weight, self.bias)
-        if added is not None:
-            return outputs + added
-        return {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}[self.activation](outputs)
-
-
-def _has_kernel(weight: torch.Tensor) -> bool:
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    kernels = torch.ops.mkldnn
-    return {
-        torch.float32: True,
-        torch.bfloat16: kernels._is_mkldnn_bf16_supported(),
-        torch.float16: kernels._is_mkldnn_fp16_supported(),
-    }.get(weight.dtype, False)
+        return linear(inputs, added, self.packed, self.bias, "add")
 
 
 class FusedAttention(nn.Module):
-    """Attention with merged weights where there is one head.
+    """Attention; with one head the products of its matrices are merged.
 
-    The score of query i and key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What does not depend on j drops out of the
-    softmax, so it may be (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of a query
-    sum to 1, so the output is the weighted mean of Wo Wv x_j + (Wo bv + bo). That makes two products with matrices of
-    d x d for each token instead of four; with h heads it would be 2 h.
+    The score of a query i and a key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What is the same for all j drops out
+    of the softmax, which leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of
+    a query sum to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). That is two products with d x d
+    matrices for a token instead of four; h heads would take 2 h.
     """
 
     def __init__(self, attention: USDRLAttention):
         super().__init__()
         self.head_size, self.is_causal = attention.head_size, attention.is_causal
-        like, width = attention.in_proj.weight, attention.in_proj.in_features
-        (query, key, value), (query_bias, _, value_bias) = (
-            part.chunk(3) for part in _double(attention.in_proj.weight, attention.in_proj.bias)
-        )
-        output, output_bias = _double(attention.out_proj.weight, attention.out_proj.bias)
-        self.merged = self.head_size == width
-        if self.merged:
-            scores, bias = key.T @ query * attention.scaling, key.T @ query_bias * attention.scaling
-            weight = torch.cat([scores, output @ value])
-            self.inputs = FusedLinear(weight, torch.cat([bias, output @ value_bias + output_bias]), like)
+        like, inputs, output = attention.in_proj.weight, attention.in_proj, attention.out_proj
+        self.is_merged = self.head_size == inputs.in_features
+        if self.is_merged:
+            weights, biases = (part.chunk(3) for part in _double(inputs.weight, inputs.bias))
+            out, out_bias = _double(output.weight, output.bias)
+            keys = weights[1].T * attention.scaling
+            weight = torch.cat([keys @ weights[0], out @ weights[2]])
+            self.inputs = FusedLinear(weight, torch.cat([keys @ biases[0], out @ biases[2] + out_bias]), like)
         else:
-            self.inputs = FusedLinear(attention.in_proj.weight, attention.in_proj.bias, like)
-            self.output = FusedLinear(output, output_bias, like)
+            self.inputs = FusedLinear(inputs.weight, inputs.bias, like)
+            self.output = FusedLinear(output.weight, output.bias, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Attend to tokens ``(N, S, d)``."""
         projected = self.inputs(tokens)
-        if self.merged:
+        if self.is_merged:
             query, value = projected[:, None].chunk(2, dim=-1)
-            return F.scaled_dot_product_attention(
-                query, tokens[:, None], value, scale=1.0, is_causal=self.is_causal
-            ).squeeze(1)
+            attend = F.scaled_dot_product_attention
+            return attend(query, tokens[:, None], value, is_causal=self.is_causal, scale=1.0).squeeze(1)
         heads = projected.unflatten(-1, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
-        context = F.scaled_dot_product_attention(*heads, is_causal=self.is_causal)
+        context = F.scaled_dot_product_attention(*heads.unbind(0), is_causal=self.is_causal)
         return self.output(context.transpose(1, 2).flatten(2))
 
 
-class FusedDenseLayer(nn.Module):
-    """A layer of DSTE: one call of the shared attention, and DSA's second linear layer on the mean of its branches."""
+class FusedTokenMixing(nn.Module):
+    """Dense shift: every token but each `shift_gap`-th is mixed with all others."""
 
-    def __init__(self, layer: USDRLDenseLayer, offset: torch.Tensor):
+    def __init__(self, shift: USDRLDenseShiftAttention):
         super().__init__()
-        convolutional, shift = layer.convolutional, layer.dense_shift
-        like = convolutional.conv.weight
-        self.convolution = FusedLinear(convolutional.conv.weight.squeeze(-1), convolutional.conv.bias, like, "relu")
-        self.norms = nn.ModuleList(
-            copy.deepcopy(norm).requires_grad_(False)
-            for norm in (convolutional.norm1, shift.norm1, convolutional.norm2, shift.norm2)
-        )
-        self.attention = FusedAttention(layer.attention)
-        self.hidden = nn.ModuleList(
-            FusedLinear(mlp.fc1.weight, mlp.fc1.bias, like, "gelu") for mlp in (convolutional.mlp, shift.mlp)
-        )
-        # The output is alpha fc2(g) + (1 - alpha) (a + fc2'(g_a) + b + fc2'(g_b)) / 2, and fc2' is linear.
-        self.share = (1 - layer.alpha) / 2
-        first, second, bias, shift_bias = _double(
-            *(linear.weight for linear in (convolutional.mlp.fc2, shift.mlp.fc2)),
-            *(linear.bias for linear in (convolutional.mlp.fc2, shift.mlp.fc2)),
-        )
-        self.output = nn.ModuleList(
-            [FusedLinear(layer.alpha * first, None, like), FusedLinear(self.share * second, None, like)]
-        )
-        # All that is added to each token: the biases, and the positions that the next layer begins with.
-        self.offset = _constant(layer.alpha * bias + 2 * self.share * shift_bias + offset, like)
-        self.mix1, self.mix1_bias = _constant(_mixing(shift, shift.mix1), like), _constant(shift.mix1.bias[:, None], like)
-        # Tokens that are not to be mixed get zero: then the residual is all they have.
-        mixed = torch.arange(len(shift.mix2.bias), device=like.device)[:, None] % shift.shift_gap != 0
-        self.mix2 = _constant(_mixing(shift, shift.mix2) * mixed, like)
-        self.mix2_bias = _constant(shift.mix2.bias[:, None] * mixed, like)
+        like, biases = shift.mix1.weight, [shift.mix1.bias[:, None], shift.mix2.bias[:, None]]
+        # Where all that is added to a token is zero, it stays as it is.
+        is_mixed = torch.arange(len(like), device=like.device)[:, None] % shift.shift_gap != 0
+        weights = [mix.weight.tril() if shift.is_causal else mix.weight for mix in (shift.mix1, shift.mix2)]
+        self.weight1, self.weight2 = _constant(weights[0], like), _constant(weights[1] * is_mixed, like)
+        self.bias1, self.bias2 = _constant(biases[0], like), _constant(biases[1] * is_mixed, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        batch = len(tokens)
-        mixed = torch.baddbmm(self.mix1_bias, self.mix1.expand(batch, -1, -1), tokens).relu_()
-        shifted = torch.baddbmm(tokens, self.mix2.expand(batch, -1, -1), mixed).add_(self.mix2_bias)
-        convolved = self.convolution(tokens).add_(tokens)
+        # Matrices on the left, so that nothing has to be transposed.
+        weight1, weight2 = (weight.expand(len(tokens), -1, -1) for weight in (self.weight1, self.weight2))
+        hidden = torch.baddbmm(self.bias1, weight1, tokens).relu_()
+        return torch.baddbmm(tokens, weight2, hidden).add_(self.bias2)
+
+
+class FusedDenseLayer(nn.Module):
+    """A layer of DSTE in one call of the attention that its parts share.
+
+    Its output is alpha fc2(g) + (1 - alpha) (a + fc2'(g_a) + b + fc2'(g_b)) / 2, where fc2' is linear: one product
+    with g_a + g_b is enough. Scales go into the weights, biases into what is added to each token at the end.
+    """
+
+    def __init__(self, layer: USDRLDenseLayer, position: torch.Tensor):
+        """Fuse a layer.
+
+        Args:
+            layer: The layer.
+            position: What is added to its output ``(S, d)``: the positions that the next layer begins with.
+        """
+        super().__init__()
+        convolutional, shift, like = layer.convolutional, layer.dense_shift, layer.convolutional.conv.weight
+        self.share = (1 - layer.alpha) / 2
+        self.convolution = FusedLinear(like.squeeze(-1), convolutional.conv.bias, like, "relu")
+        self.mixing = FusedTokenMixing(shift)
+        self.norms = _norms(convolutional.norm1, shift.norm1, convolutional.norm2, shift.norm2)
+        self.attention = FusedAttention(layer.attention)
+        mlps = (convolutional.mlp, shift.mlp)
+        self.hidden = nn.ModuleList(FusedLinear(mlp.fc1.weight, mlp.fc1.bias, like, "gelu") for mlp in mlps)
+        weights, biases = (_double(*(getattr(mlp.fc2, name) for mlp in mlps)) for name in ("weight", "bias"))
+        self.output = nn.ModuleList(
+            FusedLinear(scale * weight, None, like)
+            for scale, weight in zip((layer.alpha, self.share), weights, strict=True)
+        )
+        self.added = _constant(layer.alpha * biases[0] + 2 * self.share * biases[1] + position, like)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         norm1, shift_norm1, norm2, shift_norm2 = self.norms
+        convolved, shifted = self.convolution(tokens).add_(tokens), self.mixing(tokens)
         attended = self.attention(torch.cat([norm1(convolved), shift_norm1(shifted), shift_norm1(tokens)]))
-        attended = attended.unflatten(0, (3, batch)) + torch.stack([tokens, shifted, tokens])
-        output = torch.add(self.offset, attended[1] + attended[2], alpha=self.share)
+        attended = attended.unflatten(0, (3, -1)) + torch.stack([tokens, shifted, tokens])
+        output = torch.add(self.added, attended[1] + attended[2], alpha=self.share)
         output = self.output[0](self.hidden[0](norm2(attended[0])), output)
         hidden = self.hidden[1](shift_norm2(attended[1:]))
         return self.output[1](hidden[0] + hidden[1], output)
 
 
-def _mixing(shift: nn.Module, linear: nn.Linear) -> torch.Tensor:
-    return linear.weight.tril() if shift.is_causal else linear.weight
-
-
 class FusedTransformerLayer(nn.Module):
-    """A layer of STTR."""
+    """A layer of STTR: only its attention can be merged."""
 
     def __init__(self, layer: USDRLTransformerLayer):
         super().__init__()
         like = layer.fc1.weight
         self.attention = FusedAttention(layer.attention)
-        self.norms = nn.ModuleList(copy.deepcopy(norm).requires_grad_(False) for norm in (layer.norm1, layer.norm2))
+        self.norms = _norms(layer.norm1, layer.norm2)
         self.hidden = FusedLinear(layer.fc1.weight, layer.fc1.bias, like, "relu")
         self.output = FusedLinear(layer.fc2.weight, layer.fc2.bias, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        tokens = self.norms[0](self.attention(tokens).add_(tokens))
-        return self.norms[1](self.output(self.hidden(tokens), tokens))
+        norm1, norm2 = self.norms
+        tokens = norm1(self.attention(tokens).add_(tokens))
+        return norm2(self.output(self.hidden(tokens), tokens))
 
 
 class FusedEmbedding(nn.Module):
-    """The embedding of one modality's tokens up to what `FusedStream` adds to each."""
+    """The embedding of one modality, but for its last bias, added to those of others."""
 
     def __init__(self, embedding: USDRLEmbedding, weight: torch.Tensor):
         super().__init__()
         like = embedding.fc1.weight
         self.inputs = FusedLinear(embedding.fc1.weight, embedding.fc1.bias, like)
-        self.norm = copy.deepcopy(embedding.norm).requires_grad_(False)
+        self.norms = _norms(embedding.norm)
         self.output = FusedLinear(weight, None, like)
 
-    def forward(self, tokens: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-        return self.output(self.norm(self.inputs(tokens)).relu_(), added)
+    def forward(self, tokens: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
+        return self.output(self.norms[0](self.inputs(tokens)).relu_(), others)
 
 
 class FusedStream(nn.Module):
-    """What `USDRLStream` computes, but for the states between layers and the attention weights."""
+    """What `USDRLStream` computes, but for the states between its layers and the attention weights."""
 
     def __init__(self, stream: USDRLStream):
         super().__init__()
-        embeddings = {"": stream.embedding} if hasattr(stream, "embedding") else dict(stream.embeddings.items())
-        weights, biases = zip(*(_double(each.fc2.weight, each.fc2.bias) for each in embeddings.values()), strict=True)
+        embeddings = [stream.embedding] if hasattr(stream, "embedding") else list(stream.embeddings.values())
+        weights, biases = (_double(*(getattr(each.fc2, name) for each in embeddings)) for name in ("weight", "bias"))
         if len(embeddings) > 1:
-            # The map of the mean of the embeddings is linear, as is what is last in each of them.
-            (fusion,) = _double(stream.fusion.weight)
-            weights, biases = ([fusion @ part / len(embeddings) for part in parts] for parts in (weights, biases))
-        self.embeddings = nn.ModuleDict(
-            {f"fused_{name}": FusedEmbedding(each, weight) for (name, each), weight in zip(embeddings.items(), weights)}
-        )
+            # The mean of the embeddings and the map of it that follows are as linear as what comes last in each.
+            fusion = _double(stream.fusion.weight)[0] / len(embeddings)
+            weights, biases = ([fusion @ part for part in parts] for parts in (weights, biases))
+        self.inputs = nn.ModuleList(map(FusedEmbedding, embeddings, weights))
         (position,) = _double(stream.position()[0])
-        self.offset = _constant(sum(biases) + position, stream.position())
-        self.fused_layers = nn.ModuleList()
-        for number, layer in enumerate(stream.layers):
-            if isinstance(layer, USDRLDenseLayer):
-                last = number == len(stream.layers) - 1
-                self.fused_layers.append(FusedDenseLayer(layer, position * (not last)))
-            else:
-                self.fused_layers.append(FusedTransformerLayer(layer))
+        self.added = _constant(sum(biases) + position, stream.position())
+        last = len(stream.layers) - 1
+        self.fused_layers = nn.ModuleList(
+            FusedDenseLayer(layer, position * (number != last))
+            if isinstance(layer, USDRLDenseLayer)
+            else FusedTransformerLayer(layer)
+            for number, layer in enumerate(stream.layers)
+        )
 
     def train(self, mode: bool = True):
         """Refuse training."""
         if mode:
-            raise ValueError("a fused model only infers: train the model that it was made of")
+            raise ValueError("a fused model cannot be trained: train the model that it was made of")
         return super().train(mode)
 
     @torch.no_grad()
     def forward(self, tokens: dict[str, torch.Tensor], output_attentions: bool = False) -> tuple[list, list]:
-        """The hidden states ``(B, S, d)`` after the last layer, as `USDRLStream.forward` has them."""
-        if len(tokens) != len(self.embeddings):
+        """Return the hidden states after the last layer in the place where `USDRLStream` has them."""
+        if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
-        batch, size, _ = next(iter(tokens.values())).shape
-        step = batch
-        if self.offset.device.type == "cpu" and not torch.compiler.is_compiling():
-            step = max(1, _PIECE * torch.get_num_threads() // self.offset.numel())
-        pieces = [
-            self.encode([values[start : start + step] for values in tokens.values()])
-            for start in range(0, max(batch, 1), max(step, 1))
-        ]
-        return [torch.cat(pieces)], []
+        batch = step = len(next(iter(tokens.values())))
+        if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
+            step = max(1, _PIECE * torch.get_num_threads() // self.added.numel())
+        if batch <= step:
+            return [self.encode(list(tokens.values()))], []
+        pieces = zip(*(values.split(step) for values in tokens.values()), strict=True)
+        return [torch.cat([self.encode(list(piece)) for piece in pieces])], []
 
     def encode(self, tokens: list[torch.Tensor]) -> torch.Tensor:
-        hidden = None
-        for embedding, values in zip(self.embeddings.values(), tokens, strict=True):
+        hidden = self.inputs[0](tokens[0], None)
+        for embedding, values in zip(self.inputs[1:], tokens[1:], strict=True):
             hidden = embedding(values, hidden)
-        hidden = hidden.add_(self.offset)
+        hidden = hidden.add_(self.added)
         for layer in self.fused_layers:
             hidden = layer(hidden)
         return hidden
 
 
-def fuse_model(model: USDRLPreTrainedModel) -> USDRLPreTrainedModel:
-    """A copy of a model in eval mode whose streams are fused; see `USDRLPreTrainedModel.fuse`."""
-    streams = {id(module): FusedStream(module) for module in model.modules() if isinstance(module, USDRLStream)}
+def fuse_model(model: USDRLPreTrainedModel, packed: bool = True) -> USDRLPreTrainedModel:
+    """Copy a model with its streams fused; see `USDRLPreTrainedModel.fuse`."""
+    with torch.device("meta"):
+        expected = type(model)(model.config).state_dict().keys()
+    if model.state_dict().keys() != expected:
+        raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
     # What deepcopy finds in its second argument it takes for copied.
-    fused = copy.deepcopy(model, streams)
-    return fused.requires_grad_(False).eval()
+    streams = {id(stream): FusedStream(stream) for stream in model.modules() if isinstance(stream, USDRLStream)}
+    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
+    for module in fused.modules():
+        if isinstance(module, FusedLinear):
+            module.to_be_packed = packed
+            module.pack()
+    return fused
