@@ -1,66 +1,101 @@
-"""Convert a folder of the authors' checkpoints to one model folder each.
+"""Convert a folder of the authors' checkpoints to one model folder each, and publish them.
 
-    python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT
+    python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT [--push [--namespace NAME] [--private] [--dry-run]]
 
-MANIFEST is a JSON list of objects: `file` (below CHECKPOINTS), `name` (of the repository, such as
-"usdrl/ntu60-xsub"), and any of `modality`, `layout`, `num_attention_heads`, `alpha`, `shift_gap`, `num_persons` and
-`task`. What OUTPUT holds already is left as it is, so a run that was stopped can be repeated. It says of each entry
-whether it was converted, was there, or failed and why; the exit status is 2 if anything failed.
+MANIFEST is a JSON list of objects: `file` (below CHECKPOINTS) and `name` (of the repository, such as
+"usdrl/ntu60-xsub-bone"); what the name says of modality, layout and task is taken from the registry, and any of
+`modality`, `layout`, `num_attention_heads`, `alpha`, `shift_gap`, `num_persons` and `task` can be given. What OUTPUT
+holds already is left as it is, and publishing the same again makes no commit, so a run that was stopped can be
+repeated. It says of each entry what happened; the exit status is 2 if anything failed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from usdrl_hub import USDRLFeatureExtractor
 from usdrl_hub.files import new_folder
 from usdrl_hub.hub.convert import convert_checkpoint
+from usdrl_hub.hub.publish import publish
+from usdrl_hub.hub.registry import find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import add_remote_code
 
 
-def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> str:
-    """Convert one entry of the manifest and say what happened.
+def choices_of(entry: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """File, name and the choices of the conversion; those of the registry where the entry gives none.
 
     Raises:
-        ValueError: If the entry is incomplete, leaves the folder, or its file cannot be converted.
+        ValueError: If the entry is incomplete.
     """
     choices = dict(entry)
     try:
         file, name = choices.pop("file"), choices.pop("name")
     except KeyError as error:
         raise ValueError(f"an entry of the manifest has no {error}") from None
+    if (known := find_checkpoint(name)) is not None:
+        choices = {"modality": known.modality, "layout": known.config.layout} | choices
+        if known.task == "detection":
+            choices = {"task": "detection"} | choices
+    return file, name, choices
+
+
+def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> tuple[Path, str]:
+    """Convert one entry of the manifest: its folder, and what happened.
+
+    Raises:
+        ValueError: If the entry is incomplete, leaves the folder, or its file cannot be converted.
+    """
+    file, name, choices = choices_of(entry)
     folder = output / name.replace("/", "--")
     if output.resolve() not in folder.resolve().parents:
         raise ValueError(f"the name '{name}' leaves the output folder")
     if folder.exists():
-        return f"{name}: there already"
+        return folder, "there already"
     model = convert_checkpoint(checkpoints / file, **choices)
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
         USDRLFeatureExtractor.from_model_config(model.config).save_pretrained(partial)
         add_remote_code(partial)
-    return f"{name}: {type(model).__name__} from {file}"
+    return folder, f"{type(model).__name__} from {file}"
 
 
-def main(arguments: list[str]) -> int:
+def push_entry(folder: Path, name: str, arguments: argparse.Namespace) -> str:
+    """Publish a converted entry: what happened."""
+    repository = f"{namespace(arguments.namespace)}/{name.rpartition('/')[2]}"
+    done = publish(folder, repository, private=arguments.private or None, dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        return f"would be published as {repository} ({len(done.files)} files)"
+    return f"published as {done.url}" if done.changed else f"published as {repository} before"
+
+
+def main() -> int:
     """Convert every entry and return the exit status."""
-    checkpoints, manifest, output = (Path(argument) for argument in arguments)
-    lines, failed = [], 0
-    for entry in json.loads(manifest.read_text()):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", type=Path)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--push", action="store_true", help="Publish each, too.")
+    parser.add_argument("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
+    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="With --push: only say what would be published.")
+    arguments = parser.parse_args()
+    entries, failed = json.loads(arguments.manifest.read_text()), 0
+    for entry in entries:
+        name = entry.get("name", entry.get("file", "?"))
         try:
-            lines.append(convert_entry(checkpoints, entry, output))
+            folder, told = convert_entry(arguments.checkpoints, entry, arguments.output)
+            if arguments.push:
+                told = f"{told}; {push_entry(folder, name, arguments)}"
         except (TypeError, ValueError) as error:
             failed += 1
-            lines.append(f"{entry.get('name', entry.get('file', '?'))}: failed: {error}")
-        print(lines[-1], flush=True)
-    print(f"{len(lines) - failed} of {len(lines)} are there, {failed} failed")
+            told = f"failed: {error}"
+        print(f"{name}: {told}", flush=True)
+    print(f"{len(entries) - failed} of {len(entries)} are there, {failed} failed")
     return 2 if failed else 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main())

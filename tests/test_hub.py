@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification
 
@@ -21,11 +23,15 @@ from usdrl_hub import (
     checkpoint_path,
     list_checkpoints,
 )
-from usdrl_hub.hub.cards import render_card, write_cards
-from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, load_feature_extractor, load_model
+from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
+from usdrl_hub.hub.convert import convert_checkpoint
+from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
 
+from .conftest import GOLDENS
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -83,11 +89,68 @@ def test_the_shipped_checkpoint_is_small_and_better_than_its_baselines():
 
 
 def test_checkpoints_are_listed_with_their_facts():
-    info = {info.name: info for info in list_checkpoints()}[TINY]
+    infos = {info.name: info for info in list_checkpoints()}
+    info = infos[TINY]
     assert (info.task, info.layout, info.num_labels, info.license) == ("recognition", "ntu25", 10, "apache-2.0")
-    assert set(CHECKPOINTS) == {info.name for info in list_checkpoints()}
+    assert info.shipped and info.measured["accuracy"] == 0.969 and next(iter(infos)) == TINY
+    linear = infos["usdrl/ntu60-xsub-linear"]
+    assert (linear.num_labels, linear.published) == (60, {"linear/ntu60-xsub accuracy": 0.852})
+    assert not linear.shipped and linear.measured == {} and "2508.12586" in linear.source
+    assert [info.name for info in list_checkpoints(task="detection", owner="alice")] == [
+        "alice/pkummd1-xsub-detection",
+        "alice/pkummd1-xview-detection",
+    ]
+    assert [info.name for info in list_checkpoints("uiprmd", shipped=True)] == [TINY]
+    with pytest.raises(ValueError, match="no task 'detect'"):
+        list_checkpoints(task="detect")
     with pytest.raises(CheckpointLoadError, match="there are: usdrl/tiny-uiprmd"):
         checkpoint_path("usdrl/nothing")
+
+
+def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_says():
+    named = {name for entry in CHECKPOINTS.values() for name in entry.benchmarks}
+    assert {name for name, row in BENCHMARKS.items() if row.protocol != "own"} == named
+    pattern = re.compile(r"usdrl/[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?")
+    for entry in CHECKPOINTS.values():
+        assert pattern.fullmatch(entry.name), entry.name
+        assert entry.config.architectures == [entry.kind.__name__] and entry.config.modality == entry.modality
+        assert not entry.base or CHECKPOINTS[entry.base].task == "embedding"
+        assert entry.extractor.layout == entry.config.layout
+    golden = convert_checkpoint(GOLDENS / "pretrain_sttr_ntu25.pth.tar")
+    entry = CHECKPOINTS["usdrl/ntu60-xsub-sttr"]
+    for field in ("encoder", "num_joints", "num_persons", "num_channels", "num_frames", "num_hidden_layers"):
+        assert getattr(entry.config, field) == getattr(golden.config, field)
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("usdrl/ntu60-xsub-bone", ["FoundSkelModel", "usdrl convert", "--modality bone", "--layout ntu25"]),
+        ("usdrl/ntu120-xset-sttr", ["wengwanjiang/USDRL", "usdrl convert"]),
+        ("usdrl/ntu60-xsub-linear", ["usdrl evaluate usdrl/ntu60-xsub --benchmark linear/ntu60-xsub"]),
+        ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--task detection"]),
+        ("usdrl/ntu60-xsub-joint-motion-bone", ["usdrl pretrain ntu60", "--modality joint+motion+bone"]),
+        ("usdrl/ntu60-xsup", ["did you mean ntu60-xsub"]),
+    ],
+)
+def test_a_known_name_without_weights_says_how_to_make_them(name, parts):
+    for loader in (USDRLModel, USDRLConfig, USDRLFeatureExtractor, USDRLForActionRecognition):
+        with pytest.raises(OSError) as caught:
+            loader.from_pretrained(name)
+        assert all(part in str(caught.value) for part in parts), str(caught.value)
+        assert str(caught.value).count("How to make it") == 1
+    with pytest.raises(CheckpointLoadError) as caught:
+        load_model(name)
+    assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value)
+
+
+def test_the_namespace_of_the_environment_is_known_and_a_wrong_one_refused(monkeypatch):
+    monkeypatch.setenv("USDRL_NAMESPACE", "alice")
+    assert find_checkpoint("alice/ntu60-xsub") is CHECKPOINTS["usdrl/ntu60-xsub"]
+    assert find_checkpoint("bob/ntu60-xsub") is None
+    assert list_checkpoints("ntu60-xsub")[0].name == "alice/ntu60-xsub"
+    with pytest.raises(ValueError, match="the namespace is 'a b'"):
+        namespace("a b")
 
 
 def test_the_shipped_folder_is_found_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
@@ -96,14 +159,54 @@ def test_the_shipped_folder_is_found_whatever_lies_in_the_working_directory(tmp_
     assert (checkpoint_path(TINY) / "config.json").is_file()
 
 
-def test_cards_are_up_to_date_and_say_only_what_was_measured(tmp_path):
-    card = render_card(checkpoint_path(TINY), CHECKPOINTS[TINY])
-    assert (REPOSITORY / "model_cards" / "tiny-uiprmd.md").read_text() == card
-    assert (checkpoint_path(TINY) / "README.md").read_text() == card
-    record = json.loads((checkpoint_path(TINY) / "metrics.json").read_text())
-    assert f"| top-1 accuracy | {100 * record['metrics']['accuracy']:.1f} |" in card
-    assert record["command"] in card and "$" not in card.replace("`$", "")
-    assert write_cards(tmp_path)[0].read_text() == card
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """Every card, as `make cards` writes them."""
+    folder = tmp_path_factory.mktemp("cards")
+    return {path.stem: path.read_text() for path in write_cards(folder) if path.parent == folder}
+
+
+def test_cards_are_up_to_date(cards):
+    kept = {path.stem: path.read_text() for path in (REPOSITORY / "model_cards").glob("*.md")}
+    assert kept == cards, "run make cards"
+    assert (checkpoint_path(TINY) / "README.md").read_text() == cards["tiny-uiprmd"]
+    pictures = {path.name for path in (REPOSITORY / "model_cards").glob("*.png")}
+    assert {re.search(r"\(([^)]*png)\)", card)[1] for card in cards.values()} == pictures
+
+
+def test_cards_hold_no_figure_without_a_source(cards):
+    for entry in CHECKPOINTS.values():
+        source = CardSource.of_entry(entry)
+        shown = figures(cards[entry.name.partition("/")[2]])
+        assert shown == supported_figures(source), entry.name
+        assert entry.published or entry.metrics or not shown
+        assert ("Nothing has been measured" in render_card(source)) == (not entry.metrics)
+
+
+def test_cards_are_what_the_hub_reads(cards):
+    for name, text in cards.items():
+        card = ModelCard(text)
+        assert card.data.library_name == "transformers" and "usdrl" in card.data.tags
+        assert card.data.license in ("apache-2.0", "other") and "$" not in text
+        for heading in ("Input", "Use", "Classes", "Training", "Results", "Limits and bias", "Licence", "Citation"):
+            assert f"\n## {heading}\n" in text, name
+        assert "@article{wang2025foundation" in text and "@inproceedings{weng2025usdrl" in text
+    measured = ModelCard(cards["tiny-uiprmd"]).data.eval_results
+    assert {result.metric_type: result.metric_value for result in measured} == {
+        "accuracy": 96.9,
+        "top5_accuracy": 99.9,
+    }
+    assert ModelCard(cards["ntu60-xsub-linear"]).data.eval_results is None, "published figures are not ours"
+
+
+def test_a_card_follows_what_its_folder_measured(folder):
+    record = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(record | {"metrics": {"accuracy": 0.123, "count": 7}}))
+    card = render_card(CardSource.of_folder(folder, "alice/mine"))
+    assert figures(card) == {"12.3"} and "# alice/mine" in card and "Not stated by those who trained it" in card
+    (folder / "metrics.json").write_text("[1]")
+    with pytest.raises(ValueError, match="no metrics.json of this package"):
+        CardSource.of_folder(folder, "alice/mine")
 
 
 def damage(change):
@@ -152,7 +255,11 @@ def pickled_weights(folder):
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (pickled_weights, "cannot be loaded"),
         (edited("config.json", id2label=["a"]), "cannot be loaded"),
-        (edited("config.json", hidden_size=82), "the shapes of its weights"),
+        (edited("config.json", hidden_size=82), "temporal.embedding.fc1.weight' has the shape .80, 75"),
+        (edited("config.json", num_hidden_layers=10**9), "says 1000000000 layers, but its weights hold 2"),
+        (edited("config.json", hidden_size=10**9), "cannot be loaded"),
+        (edited("config.json", num_labels=10**9, id2label=None), "num_labels must be at most"),
+        (edited("config.json", segmentation_layers=10**9), "must be at most 32"),
         (edited("preprocessor_config.json", x_axis=[1]), "must be two joints"),
         (edited("preprocessor_config.json", normalisation="none"), "no argument 'normalisation'"),
         (damage(lambda w: w.pop("usdrl.temporal.layers.0.attention.in_proj.bias")), "in_proj.bias' is missing"),

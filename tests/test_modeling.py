@@ -154,15 +154,18 @@ def test_loading_leaves_no_memory_uninitialised(tmp_path, monkeypatch, model_cla
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_new_heads_and_positions_are_initialised_where_the_checkpoint_lacks_them(tmp_path, encoder):
+def test_new_heads_are_initialised_and_an_encoder_that_lacks_a_tensor_is_refused(tmp_path, encoder):
     base = USDRLModel(tiny_config(encoder=encoder, hidden_size=64))
-    state = {name: tensor for name, tensor in base.state_dict().items() if "position" not in name}
-    base.save_pretrained(tmp_path, state_dict=state)
+    state = base.state_dict()
+    base.save_pretrained(tmp_path)
     loaded = USDRLForActionRecognition.from_pretrained(tmp_path, num_labels=50)
     assert loaded.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1) and not loaded.classifier.bias.any()
-    assert loaded.usdrl.spatial.position.values.std().item() == pytest.approx(0.02, rel=0.2)
     for name, tensor in state.items():
         assert torch.equal(loaded.usdrl.state_dict()[name], tensor)
+    base.save_pretrained(tmp_path, state_dict={key: state[key] for key in state if "position" not in key})
+    for model_class in (USDRLModel, USDRLForActionRecognition):
+        with pytest.raises(ValueError, match="tensor 'spatial.position.values' is missing"):
+            model_class.from_pretrained(tmp_path)
 
 
 def test_initialisation_is_that_of_the_release():

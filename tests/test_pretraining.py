@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from usdrl_hub.pretraining import (
     USDRLPreTrainer,
     ViewAugmentation,
 )
+from usdrl_hub.pretraining.data import beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
 from usdrl_hub.pretraining.recipes import Recipe, Training, load_recipe, recipe_names
 from usdrl_hub.pretraining.run import pretrain
@@ -98,6 +101,70 @@ def test_reading_from_disk_gives_the_same_run(motion, tmp_path):
     pretrain([motion], tmp_path / "memory", recipe(epochs=1))
     pretrain([motion], tmp_path / "disk", recipe(epochs=1), in_memory=False, workers=2)
     assert_same(weights(tmp_path / "memory"), weights(tmp_path / "disk"))
+
+
+def paired(**training) -> Recipe:
+    return replace(recipe({"num_persons": 2}, **training), pairs=0.6)
+
+
+def test_people_of_other_recordings_are_put_beside_those_who_are_alone(motion):
+    _, extractor, _, _ = paired().build()
+    sources = [SkeletonDataset.open(motion)]
+    alone = PretrainingDataset(sources, extractor, 60)
+    pairs = PretrainingDataset(sources, extractor, 60, pairs=0.6, seed=1)
+    rows = list(range(len(alone)))
+    before, first = alone.__getitems__(rows), pairs.__getitems__(rows)
+    again = pairs.__getitems__(rows[::-1])[::-1]
+    pairs.set_epoch(1)
+    later = pairs.__getitems__(rows)
+    beside_somebody = []
+    for item, one, same, other in zip(before, first, again, later, strict=True):
+        torch.testing.assert_close(one["frames"][:, 0], item["frames"][:, 0])
+        assert torch.equal(one["frames"], same["frames"]), "a pair depends on its clip, not on its batch"
+        beside_somebody.append((bool(one["frames"][:, 1].any()), torch.equal(one["frames"], other["frames"])))
+    share = sum(there for there, _ in beside_somebody) / len(rows)
+    assert 0.4 < share < 0.8 and not all(same for _, same in beside_somebody)
+    distances = [item["frames"][:, 1, 0, ::2].norm(dim=-1).max() for item in first if item["frames"][:, 1].any()]
+    assert 0.3 < min(distances) and max(distances) < 2
+
+
+def test_a_second_person_keeps_shape_speed_and_missing_joints():
+    frames = torch.zeros(7, 2, 4, 3)
+    partner = torch.randn(3, 4, 3)
+    partner[:, 2] = 0
+    moved = beside(frames, partner, 0.3, 0.9, 0.5)[:, 1]
+    order = [0, 1, 2, 1, 0, 1, 2]
+    assert not moved[:, 2].any()
+    for joints in ((0, 1), (1, 3)):
+        actual = (moved[:, joints[0]] - moved[:, joints[1]]).norm(dim=-1)
+        expected = (partner[order, joints[0]] - partner[order, joints[1]]).norm(dim=-1)
+        torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(moved[:, 0, 1], partner[order, 0, 1])
+
+
+def test_a_paired_run_goes_on_to_the_same_weights(motion, tmp_path):
+    settings = paired(epochs=3, save_epochs=0.7)
+    for name in ("whole", "stopped"):
+        pretrain([motion], tmp_path / name, settings)
+    folder = tmp_path / "stopped"
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(checkpoints[-1])
+    (folder / "model.safetensors").unlink()
+    pretrain([motion], folder, settings)
+    assert_same(weights(folder), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pairs": 1.5}, "must be a probability"),
+        ({"pairs": 0.5, "model": MODEL}, "num_persons 2"),
+        ({"pairs": 0.5, "extractor": {"normalization": "ntu"}}, "upright bodies"),
+    ],
+)
+def test_pairs_that_cannot_be_made_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(paired(), **changes).build()
 
 
 COMMAND = """
@@ -447,7 +514,7 @@ def test_recipes_that_are_none_are_refused(tmp_path, content, message):
 def test_unknown_recipes_get_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean laptop"):
         load_recipe("labtop")
-    with pytest.raises(ValueError, match="there are laptop, ntu-2d.*or name a .yaml file"):
+    with pytest.raises(ValueError, match="there are laptop, laptop-pairs, .*or name a .yaml file"):
         load_recipe("x")
 
 

@@ -25,7 +25,9 @@ from .data.samples import load_samples, sample_path
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .files import new_folder
 from .hub.convert import convert_checkpoint, save_original
-from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, load_feature_extractor, load_model
+from .hub.loading import load_feature_extractor, load_model
+from .hub.publish import publish
+from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, namespace
 from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
@@ -66,6 +68,9 @@ ChooseBy = Annotated[
     str | None, typer.Option(help="Whom to keep of many: energy, confidence, size, frames or order (of tracks).")
 ]
 Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap places apart by where they were.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
+]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
 
 
@@ -542,16 +547,23 @@ def prepare(
 
 @app.command("list")
 def list_command(
+    text: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    task: Annotated[str | None, typer.Option(help="Only those of a task, such as detection.")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Only those that lie in the package.")] = False,
+    owner: Namespace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the checkpoints that ship with the package."""
-    infos = list_checkpoints()
+    """List the checkpoints of this project: what they are, and where their weights come from."""
+    infos = list_checkpoints(text, task, shipped, owner)
+    if not infos:
+        raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
     if as_json:
         print(json.dumps([vars(info) for info in infos], indent=2))
         return
-    rows = [["name", "task", "layout", "classes", "size", "licence", "top-1"]]
+    rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
     for info in infos:
-        accuracy = info.metrics.get("accuracy")
+        published = next(iter(info.published.values()), None)
+        measured = next(iter(info.measured.values()), None)
         rows.append(
             [
                 info.name,
@@ -559,11 +571,55 @@ def list_command(
                 info.layout,
                 str(info.num_labels or ""),
                 f"{info.num_bytes / 1e6:.1f} MB",
-                info.license,
-                "" if accuracy is None else f"{100 * accuracy:.1f} %",
+                "research only" if info.license == "other" else info.license,
+                info.origin,
+                "" if published is None else f"{100 * published:.1f} %",
+                "" if measured is None else f"{100 * measured:.1f} %",
             ]
         )
     _print_table(rows)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        Path, typer.Argument(help="A model folder, as finetune, pretrain, evaluate or convert make it.")
+    ],
+    repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in the namespace.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made where it is missing.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
+    include_code: Annotated[bool, typer.Option("--include-code", help="Add code for trust_remote_code=True.")] = False,
+    include_optimizer: Annotated[
+        bool, typer.Option("--include-optimizer", help="Add the newest checkpoint's optimizer, as safetensors.")
+    ] = False,
+    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    owner: Namespace = None,
+) -> None:
+    """Publish a model on the Hugging Face Hub: weights, configurations, metrics and card in one commit.
+
+    Log in with 'hf auth login', or set HF_TOKEN.
+    """
+    repo_id = repo_id if "/" in repo_id else f"{namespace(owner)}/{repo_id}"
+    done = publish(
+        folder,
+        repo_id,
+        private or None,
+        revision,
+        create_pr,
+        dry_run,
+        include_code,
+        include_optimizer,
+        message,
+    )
+    _print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
+    if dry_run:
+        print(f"nothing was sent; without --dry-run these go to {done.repo_id}")
+    elif done.changed:
+        print(f"published: {done.url}")
+    else:
+        print(f"{done.repo_id} holds the same already: no commit was made")
 
 
 @app.command()

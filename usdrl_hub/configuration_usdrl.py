@@ -1,6 +1,8 @@
 """`USDRLConfig`, and where the checkpoints that ship in the package lie."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,11 @@ from transformers import PreTrainedConfig
 from .layouts import get_layout
 
 MODALITIES = ("joint", "bone", "motion")
+# Where the checkpoints that ship in the package lie, in folders named owner--name.
+CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
+LARGEST_NUM_LABELS = 1_000_000
+# Stages and layers of a segmentation head: the dilation of a layer doubles from each to the next.
+LARGEST_DEPTH = 32
 # The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
 RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
 
@@ -28,8 +35,25 @@ def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathL
         return name
     if name.count("/") != 1 or ".." in name:
         return name
-    folder = Path(__file__).parent / "checkpoints" / name.replace("/", "--")
+    folder = CHECKPOINTS_FOLDER / name.replace("/", "--")
     return str(folder) if folder.is_dir() else name
+
+
+@contextmanager
+def explaining(name: str | os.PathLike) -> Iterator[None]:
+    """Add to the error of a checkpoint that cannot be found how it can be made, where the project knows its name."""
+    try:
+        yield
+    except OSError as error:
+        try:
+            # Absolute, and not at the top: as remote code this file stands alone.
+            from usdrl_hub.hub.registry import explain_missing
+        except ImportError:
+            raise error from None
+        hint = "" if os.path.exists(name) or "How to make it" in str(error) else explain_missing(str(name))
+        if not hint:
+            raise
+        raise OSError(f"{str(error).rstrip()} How to make it: {hint}.") from error
 
 
 @strict
@@ -139,6 +163,9 @@ class USDRLConfig(PreTrainedConfig):
             self.layout = RELEASE_LAYOUTS.get(self.num_joints)
         else:
             self.layout = get_layout(self.layout).to_config()
+        if (labels := kwargs.get("num_labels") or 0) > LARGEST_NUM_LABELS:
+            # transformers would make a name for each.
+            raise ValueError(f"num_labels must be at most {LARGEST_NUM_LABELS}, got {labels}")
         super().__post_init__(**kwargs)
         # transformers derives label2id only where it makes up the labels itself.
         self.label2id = {label: number for number, label in enumerate(self.class_names)}
@@ -152,6 +179,9 @@ class USDRLConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+        if max(self.segmentation_stages, self.segmentation_layers) > LARGEST_DEPTH:
+            raise ValueError(f"segmentation_stages and segmentation_layers must be at most {LARGEST_DEPTH}")
 
     def validate_choices(self) -> None:
         """Refuse combinations that no model has."""
@@ -212,7 +242,9 @@ class USDRLConfig(PreTrainedConfig):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load a configuration as transformers does; names of checkpoints in the package need no network."""
-        return super().from_pretrained(bundled_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
+        name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
+        with explaining(pretrained_model_name_or_path):
+            return super().from_pretrained(name, *args, **kwargs)
 
 
 __all__ = ["USDRLConfig"]

@@ -11,7 +11,7 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.utils import logging
 
-from .configuration_usdrl import USDRLConfig, bundled_checkpoint
+from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .layouts import Layout, LayoutLike, get_layout
 from .normalization import RaggedFrames, clip_batch, normalize_sequences, resize, select_persons, truncate
 from .sequence import (
@@ -242,7 +242,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load as transformers does; names of checkpoints in the package need no network."""
-        return super().from_pretrained(bundled_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
+        name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
+        with explaining(pretrained_model_name_or_path):
+            return super().from_pretrained(name, *args, **kwargs)
 
     def __call__(
         self,

@@ -20,8 +20,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_usdrl import USDRLConfig, bundled_checkpoint
+from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .layouts import get_layout
+from .weights import HUB_ARGUMENTS, MEANING, check_meaning, check_shapes, find_shapes
 
 
 @dataclass
@@ -426,9 +427,38 @@ class USDRLPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """Load a model as transformers does; names of checkpoints in the package need no network."""
+        """Load a model as transformers does; names of checkpoints in the package need no network.
+
+        Weights are read from safetensors only, and compared with the configuration before anything is allocated.
+
+        Raises:
+            ValueError: If a tensor of the encoder is missing, a tensor has another shape than the configuration
+                describes, a file is cut, or `config` or a keyword argument gives the weights another meaning, such as
+                another layout or modality.
+            OSError: If there is no such checkpoint, or it cannot be fetched.
+        """
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(name, *model_args, **kwargs)
+        kwargs.setdefault("use_safetensors", True)
+        with explaining(pretrained_model_name_or_path):
+            cls._check_files(name, kwargs)
+            return super().from_pretrained(name, *model_args, **kwargs)
+
+    @classmethod
+    def _check_files(cls, name, kwargs: dict) -> None:
+        """Compare configuration and weights of a checkpoint by their headers."""
+        if name is None or kwargs.get("state_dict") is not None:
+            return
+        where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        own = USDRLConfig.from_pretrained(name, **where)
+        given = kwargs.get("config")
+        fields = {key: getattr(given, key) for key in MEANING} if isinstance(given, USDRLConfig) else {}
+        fields |= {key: kwargs[key] for key in MEANING if key in kwargs}
+        check_meaning(name, own, fields)
+        shapes = find_shapes(name, **kwargs)
+        if shapes is not None:
+            changes = {key: kwargs[key] for key in ("is_causal", "num_labels", "id2label") if key in kwargs}
+            config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
+            check_shapes(name, shapes, config, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
 
     def fuse(self, packed: bool = True):
         """Make a faster model of the same class and outputs, for inference only; this one is left as it is.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi
 from transformers import EvalPrediction, Trainer
 
 from .modeling_usdrl import USDRLClassificationModel
@@ -29,7 +31,68 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return scores
 
 
-class USDRLTrainer(Trainer):
+class PublishingTrainer(Trainer):
+    """A trainer whose `push_to_hub` publishes as `usdrl push` does: one complete commit, and no pickle.
+
+    transformers' own uploads ``training_args.bin``, which is one, and a card without results.
+    """
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Save the model and publish its folder; give the feature extractor to the trainer as `processing_class`.
+
+        Args:
+            commit_message: The commit's message.
+            blocking: Wait until it is done; otherwise a future is returned.
+            token: Access token; the trainer's, else that of ``hf auth login``, where None.
+            revision: Branch; the trainer's where None.
+            private: Whether a new repository is private; the trainer's choice where None.
+            **kwargs: Other arguments of `hub.publish.publish`, such as `create_pr`.
+
+        Returns:
+            See `hub.publish.publish`; None on other processes than the first.
+
+        Raises:
+            PublishError: See `hub.publish.publish`.
+        """
+        # The hub's room comes after this one and is entered only here.
+        from .hub.publish import publish
+
+        args = self.args
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(args.output_dir or ".").absolute()
+        name = args.hub_model_id or folder.name
+        if "/" not in name:
+            name = f"{HfApi(token=token or args.hub_token).whoami()['name']}/{name}"
+        given = {
+            "private": args.hub_private_repo if private is None else private,
+            "revision": revision or args.hub_revision,
+            "message": commit_message,
+            "token": token or args.hub_token,
+            **kwargs,
+        }
+        if blocking:
+            return publish(folder, name, **given)
+        return HfApi().run_as_future(publish, folder, name, **given)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Nothing: the repository is made when there is something to publish."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: a checkpoint in the middle of a run holds pickles, and is no finished model."""
+
+
+class USDRLTrainer(PublishingTrainer):
     """`transformers.Trainer` for USDRL heads.
 
     Takes any data set that yields `keypoints` ``(T, M, V, C)`` and `labels`; accuracy is the default metric.

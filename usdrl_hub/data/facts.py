@@ -18,6 +18,7 @@ class DatasetFacts:
         size: Recordings, people and classes, in words.
         prepare: The command that makes a store of it.
         class_names: Its classes, in the order of the labels; empty where the data bring them.
+        hub: Its repository on the Hugging Face Hub; none is known of any of these.
     """
 
     name: str
@@ -27,6 +28,7 @@ class DatasetFacts:
     size: str
     prepare: str
     class_names: tuple[str, ...] = ()
+    hub: str = ""
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,18 +1,21 @@
-"""Checkpoints that ship in the package: where they lie, what they are, and how any checkpoint is loaded."""
+"""The checkpoints of this project by name: what each is, where its weights come from, and what is known of it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session, is_offline_mode
+import torch
 
-from ..configuration_usdrl import USDRLConfig, bundled_checkpoint
+from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, USDRLConfig
+from ..data.facts import DATASETS, DatasetFacts, nearest
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..layouts import get_layout
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -22,10 +25,18 @@ from ..modeling_usdrl import (
     USDRLModel,
     USDRLPreTrainedModel,
 )
+from ..pretraining.recipes import load_recipe
+from ..tasks.benchmarks import BENCHMARKS, Benchmark
 
-DEFAULT_CHECKPOINT = "usdrl/tiny-uiprmd"
-_CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
-_TASKS = {
+NAMESPACE = "usdrl"
+DEFAULT_CHECKPOINT = f"{NAMESPACE}/tiny-uiprmd"
+# Where the authors publish their weights: of DSTE with the TPAMI release, of STTR with the AAAI release.
+ORIGINALS = {
+    "dste": "https://github.com/wengwanjiang/FoundSkelModel (Model Zoo)",
+    "sttr": "https://github.com/wengwanjiang/USDRL (Pretrained Models)",
+}
+# How a task is called in listings and cards, by the class that does it.
+TASK_NAMES: dict[type[USDRLPreTrainedModel], str] = {
     USDRLForActionDetection: "detection",
     USDRLForActionRecognition: "recognition",
     USDRLForActionSegmentation: "segmentation",
@@ -33,7 +44,9 @@ _TASKS = {
     USDRLForPreTraining: "pretraining",
     USDRLModel: "embedding",
 }
-_CLASSES = {model_class.__name__: model_class for model_class in _TASKS}
+_SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
+_RESEARCH = "other"
+_MULTIMODAL = "+".join(("joint", "motion", "bone"))
 
 
 class CheckpointLoadError(ValueError):
@@ -42,69 +55,408 @@ class CheckpointLoadError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Facts about a published checkpoint that its files do not hold.
+    """A checkpoint that this project has a name for.
 
     Attributes:
-        name: Repository name.
+        name: Repository name, ``usdrl/<dataset>-<protocol>[-sttr][-<modality>][-<task>]`` for the paper's benchmarks.
+        kind: The model's class.
+        dataset: Name of the training data in `data.facts.DATASETS`.
         summary: What it is, in one sentence.
-        license: SPDX name of the weights' licence.
-        dataset: Name of the training data.
-        dataset_url: Where the data come from.
-        dataset_terms: Terms of the data.
+        origin: Where its weights come from.
         limits: What it cannot do.
+        license: Licence of the weights, as the hub writes licences.
+        protocol: Which part of the data trains; empty where the data have one only.
+        encoder: "dste" or "sttr".
+        modality: Modality of the encoder.
+        recipe: Name of the recipe of its pretraining; empty where it has none.
+        base: Name of the encoder that a head is trained on; empty for encoders.
+        benchmarks: Ids of the benchmarks that score it.
+        published: What papers report for it: benchmark and metric -> value in [0, 1].
+        source: Where `published` stands.
     """
 
     name: str
-    summary: str
-    license: str
+    kind: type[USDRLPreTrainedModel]
     dataset: str
-    dataset_url: str
-    dataset_terms: str
+    summary: str
+    origin: str
     limits: str
+    license: str = _RESEARCH
+    protocol: str = ""
+    encoder: str = "dste"
+    modality: str = "joint"
+    recipe: str = ""
+    base: str = ""
+    benchmarks: tuple[str, ...] = ()
+    published: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def task(self) -> str:
+        """What it does: "embedding", "recognition", "detection", ..."""
+        return TASK_NAMES[self.kind]
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """Its training data."""
+        return DATASETS[self.dataset]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies in the package, if it ships."""
+        path = CHECKPOINTS_FOLDER / self.name.replace("/", "--")
+        return path if (path / "config.json").is_file() else None
+
+    @cached_property
+    def config(self) -> USDRLConfig:
+        """Its configuration: that of its files where it ships, else that of its recipe."""
+        if self.folder is not None:
+            return USDRLConfig.from_pretrained(self.folder)
+        config = load_recipe(self.recipe).build()[0]
+        names = self.facts.class_names
+        if self.kind in (USDRLForActionDetection, USDRLForActionSegmentation):
+            names = ("nothing", *names)
+        causal = self.kind is USDRLForEarlyActionPrediction
+        changes = {"encoder": self.encoder, "modality": self.modality, "is_causal": causal, "intermediate_size": None}
+        if names and self.task != "embedding":
+            changes |= {"id2label": dict(enumerate(names)), "label2id": None}
+        return USDRLConfig(**{**config.to_dict(), **changes, "architectures": [self.kind.__name__]})
+
+    @cached_property
+    def extractor(self) -> USDRLFeatureExtractor:
+        """Its feature extractor."""
+        if self.folder is not None:
+            return USDRLFeatureExtractor.from_pretrained(self.folder)
+        return load_recipe(self.recipe).build()[1]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Its ``metrics.json``, empty where there is none."""
+        path = None if self.folder is None else self.folder / "metrics.json"
+        return json.loads(path.read_text()) if path is not None and path.is_file() else {}
+
+    @property
+    def num_labels(self) -> int | None:
+        """Classes that it tells apart; None without a head, or where the data bring the names."""
+        known = self.folder is not None or self.facts.class_names
+        return None if self.task in ("embedding", "pretraining") or not known else self.config.num_labels
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its weights: of its files where it ships, else of as many float32 numbers."""
+        if self.folder is not None:
+            return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+        config = self.config
+        sizes = (config.encoder, config.modality, config.num_joints, config.num_channels, config.is_causal)
+        return _weights_size(self.kind.__name__, *sizes, config.num_labels, config.hidden_size)
+
+    def how_to_make(self, name: str = "") -> str:
+        """What to do where the weights are not published yet: the original, where it is, and the command.
+
+        Args:
+            name: The name asked for, of another namespace perhaps.
+        """
+        short = self.name.partition("/")[2]
+        data = f"{self.dataset} (usdrl prepare: see 'usdrl benchmarks')"
+        if self.origin == _AUTHORS:
+            modality = "" if self.modality == "joint" else f" --modality {self.modality}"
+            task = " --task detection" if self.task == "detection" else ""
+            made = (
+                f"its authors publish the original at {ORIGINALS[self.encoder]}: download it and run 'usdrl convert "
+                f"FILE.pth.tar --layout {self.config.layout}{modality}{task} --output-dir {short}'"
+            )
+        elif self.base:
+            made = (
+                f"train it on {data}: 'usdrl evaluate {self.base} --benchmark {self.benchmarks[0]} --data "
+                f"{self.dataset} --output-dir {short}'"
+            )
+        else:
+            made = (
+                f"no original of it is known: pretrain it on {data}: 'usdrl pretrain {self.dataset} --split train "
+                f"--recipe {self.recipe} --modality {self.modality} --output-dir {short}'"
+            )
+        return f"{made}; then give the folder {short} in place of {name or self.name}"
 
 
-CHECKPOINTS: dict[str, Checkpoint] = {
-    checkpoint.name: checkpoint
-    for checkpoint in (
-        Checkpoint(
-            name="usdrl/tiny-uiprmd",
-            summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and tests.",
-            license="apache-2.0",
-            dataset="UI-PRMD (Vicon)",
-            dataset_url="https://www.webpages.uidaho.edu/ui-prmd/",
-            dataset_terms="Open Data Commons Public Domain Dedication and License (PDDL) 1.0",
-            limits=(
-                "It was trained on five healthy people in a laboratory, one person per clip, from optical motion "
-                "capture. It names one of its ten movements for any input, also for movements that it does not know, "
-                "and does not judge whether an exercise is done well. Its training recipe was chosen with the "
-                "accuracy on the test people in view, so that figure is a little optimistic. It is no medical device."
-            ),
+@lru_cache
+def _weights_size(
+    kind_name: str,
+    encoder: str,
+    modality: str,
+    joints: int,
+    channels: int,
+    causal: bool,
+    labels: int,
+    width: int,
+) -> int:
+    """Bytes of a model's weights in float32."""
+    config = USDRLConfig(
+        encoder=encoder,  # type: ignore[arg-type]
+        modality=modality,
+        num_joints=joints,
+        num_channels=channels,
+        is_causal=causal,
+        id2label={number: str(number) for number in range(labels)},
+        hidden_size=width,
+    )
+    kind = next(kind for kind in TASK_NAMES if kind.__name__ == kind_name)
+    with torch.device("meta"):
+        return sum(4 * tensor.numel() for tensor in kind(config).state_dict().values())
+
+
+_NTU = (("ntu60", "xsub"), ("ntu60", "xview"), ("ntu120", "xsub"), ("ntu120", "xset"))
+# What is pretrained on what, with which recipe.
+_ENCODERS = (
+    *((data, protocol, data) for data, protocol in _NTU),
+    ("ntu120", "one-shot", "ntu120"),
+    ("pkummd1", "xsub", "pku2"),
+    ("pkummd1", "xview", "pku2"),
+    ("pkummd2", "xsub", "pku2"),
+    ("pkummd2", "xview", "pku2"),
+    *((f"{data}-2d", protocol, "ntu-2d") for data, protocol in _NTU),
+    ("uav", "v1", "uav"),
+    ("uav", "v2", "uav"),
+)
+# Data sets of which the release names every modality, and STTR.
+_EVERY_VARIANT = (*_NTU, ("pkummd2", "xsub"))
+_KINDS: dict[str, type[USDRLPreTrainedModel]] = {
+    "linear": USDRLForActionRecognition,
+    "finetuned": USDRLForActionRecognition,
+    "semi": USDRLForActionRecognition,
+    "transfer": USDRLForActionRecognition,
+    "early": USDRLForActionRecognition,
+    "early-causal": USDRLForEarlyActionPrediction,
+    "detection": USDRLForActionDetection,
+    "segmentation": USDRLForActionSegmentation,
+}
+# Linear evaluation of the variants, in the order of `_EVERY_VARIANT`; that of DSTE's joints stands in `BENCHMARKS`.
+_VARIANT_FIGURES = {
+    ("sttr", "joint"): (0.842, 0.908, 0.760, 0.769, 0.518),
+    ("sttr", _MULTIMODAL): (0.858, 0.918, 0.775, 0.788, 0.547),
+}
+_LIMITS = (
+    "Its training data are recordings of indoor activities by people of one region, from one kind of sensor; other "
+    "movements, people who move differently (children, patients) and other sensors are untested. With a head, it "
+    "names one of its classes for any input, also for movements that it does not know."
+)
+
+
+def _variant_name(dataset: str, protocol: str, encoder: str, modality: str) -> str:
+    parts = [dataset, protocol, "sttr" if encoder == "sttr" else "", "" if modality == "joint" else modality]
+    return f"{NAMESPACE}/" + "-".join(part.replace("+", "-") for part in parts if part)
+
+
+def _variants(dataset: str, protocol: str) -> Iterator[tuple[str, str]]:
+    """Encoder and modality of what there is for a data set."""
+    yield "dste", "joint"
+    if (dataset, protocol) in _EVERY_VARIANT:
+        yield from (("dste", modality) for modality in (*MODALITIES[1:], _MULTIMODAL))
+        yield from (("sttr", modality) for modality in (*MODALITIES, _MULTIMODAL))
+
+
+def _encoders() -> Iterator[Checkpoint]:
+    for dataset, protocol, recipe in _ENCODERS:
+        for encoder, modality in _variants(dataset, protocol):
+            scored = [f"{task}/{dataset}-{protocol}" for task in ("retrieval", "one-shot")]
+            if protocol == "one-shot":
+                scored = ["one-shot/ntu120-one-shot"]
+            yield Checkpoint(
+                name=_variant_name(dataset, protocol, encoder, modality),
+                kind=USDRLModel,
+                dataset=dataset,
+                protocol=protocol,
+                summary=f"The {encoder.upper()} encoder of USDRL, pretrained without labels on the training part of "
+                f"{DATASETS[dataset].title} ({protocol}), modality {modality}.",
+                origin=_TO_TRAIN if modality == _MULTIMODAL or protocol == "one-shot" else _AUTHORS,
+                limits=_LIMITS,
+                encoder=encoder,
+                modality=modality,
+                recipe=recipe,
+                benchmarks=tuple(name for name in scored if name in BENCHMARKS),
+            )
+
+
+def _heads(encoders: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
+    for benchmark in BENCHMARKS.values():
+        pretrained = benchmark.pretrained_on if benchmark.task == "transfer" else ""
+        place = pretrained or f"{benchmark.dataset}-{benchmark.protocol}"
+        base = encoders.get(f"{NAMESPACE}/{place}")
+        if benchmark.task not in _KINDS or base is None or benchmark.protocol == "own":
+            continue
+        task = benchmark.id.partition("/")[0] + (f"-{pretrained}" if pretrained else "")
+        head = Checkpoint(
+            name=f"{NAMESPACE}/{benchmark.dataset}-{benchmark.protocol}-{task}",
+            kind=_KINDS[benchmark.task],
+            dataset=benchmark.dataset,
+            protocol=benchmark.protocol,
+            summary=f"{base.name.partition('/')[2]} with a head for the benchmark {benchmark.id}.",
+            origin=_AUTHORS if benchmark.id == "detection/pkummd1-xsub" else _TO_TRAIN,
+            limits=_LIMITS,
+            recipe=base.recipe,
+            base=base.name,
+            benchmarks=(benchmark.id,),
+            published={(benchmark.id, metric): value for metric, value in benchmark.published.items()},
+            source=benchmark.source,
+        )
+        yield head
+        if benchmark.task == "linear":
+            yield from _linear_variants(head, benchmark)
+
+
+def _linear_variants(head: Checkpoint, benchmark: Benchmark) -> Iterator[Checkpoint]:
+    """The same head on the other encoders of its data set."""
+    place = (head.dataset, head.protocol)
+    for encoder, modality in list(_variants(*place))[1:]:
+        base = _variant_name(*place, encoder, modality)
+        figures = _VARIANT_FIGURES.get((encoder, modality))
+        published = {(benchmark.id, "accuracy"): figures[_EVERY_VARIANT.index(place)]} if figures else {}
+        yield replace(
+            head,
+            name=f"{base}-linear",
+            base=base,
+            encoder=encoder,
+            modality=modality,
+            summary=f"{base.partition('/')[2]} with a head for the benchmark {benchmark.id}.",
+            published=published,
+            source=f"arXiv 2508.12586, {encoder.upper()}, {modality}" if published else "",
+        )
+
+
+def _shipped() -> Iterator[Checkpoint]:
+    yield Checkpoint(
+        name=DEFAULT_CHECKPOINT,
+        kind=USDRLForActionRecognition,
+        dataset="ui_prmd_vicon",
+        summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and tests.",
+        origin=_SHIPPED,
+        license="apache-2.0",
+        limits=(
+            "It was trained on five healthy people in a laboratory, one person per clip, from optical motion "
+            "capture. It names one of its ten movements for any input, also for movements that it does not know, "
+            "and does not judge whether an exercise is done well. Its training recipe was chosen with the "
+            "accuracy on the test people in view, so that figure is a little optimistic. It is no medical device."
         ),
     )
-}
+
+
+def _checkpoints() -> dict[str, Checkpoint]:
+    encoders = {checkpoint.name: checkpoint for checkpoint in _encoders()}
+    every = (*_shipped(), *encoders.values(), *_heads(encoders))
+    return {checkpoint.name: checkpoint for checkpoint in every}
+
+
+CHECKPOINTS: dict[str, Checkpoint] = _checkpoints()
+
+
+def namespace(given: str | None = None) -> str:
+    """The hub's user or organisation that repositories of this project lie under.
+
+    Args:
+        given: The choice of a command line; the environment's USDRL_NAMESPACE, else "usdrl", where None.
+
+    Raises:
+        ValueError: If it cannot be part of a repository's name.
+    """
+    chosen = given or os.environ.get("USDRL_NAMESPACE") or NAMESPACE
+    if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"the namespace is '{chosen}': give the name of a user or an organisation of the hub")
+    return chosen
+
+
+def find_checkpoint(name: str) -> Checkpoint | None:
+    """The registry's entry of a name, under "usdrl" or USDRL_NAMESPACE; None where it has none."""
+    owner, _, short = str(name).partition("/")
+    return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in (NAMESPACE, namespace()) else None
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint that ships in the package is.
+    """What `list_checkpoints` says of a checkpoint.
 
     Attributes:
         name: Repository name.
-        task: "recognition", "detection", "pretraining" or "embedding".
+        task: "embedding", "recognition", "detection", "segmentation" or "early prediction".
+        dataset: Name of the training data.
+        protocol: Which part of it trains.
+        encoder: "dste" or "sttr".
+        modality: Modality of its encoder.
         layout: Joint layout of its input.
         num_labels: Classes it tells apart, or None.
         num_bytes: Size of its weights.
         license: Licence of the weights.
-        metrics: Measured figures, by name, from its ``metrics.json``.
+        terms: Terms of the training data.
+        origin: Where the weights come from.
+        shipped: Whether it lies in the package.
+        benchmarks: Ids of the benchmarks that score it.
+        published: What papers report, ``"benchmark metric"`` -> value in [0, 1].
+        source: Where that stands.
+        measured: What this project measured, by metric.
     """
 
     name: str
     task: str
+    dataset: str
+    protocol: str
+    encoder: str
+    modality: str
     layout: str
     num_labels: int | None
     num_bytes: int
     license: str
-    metrics: dict[str, float]
+    terms: str
+    origin: str
+    shipped: bool
+    benchmarks: tuple[str, ...]
+    published: dict[str, float]
+    source: str
+    measured: dict[str, float]
+
+
+def list_checkpoints(
+    text: str = "", task: str | None = None, shipped: bool = False, owner: str | None = None
+) -> list[CheckpointInfo]:
+    """The checkpoints of this project, those that ship first.
+
+    Args:
+        text: Only names that contain it.
+        task: Only those of a task, such as "detection".
+        shipped: Only those that ship in the package.
+        owner: Namespace of the names of those that do not; see `namespace`.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    if task is not None and task not in (tasks := sorted({entry.task for entry in CHECKPOINTS.values()})):
+        raise ValueError(f"there is no task '{task}': use one of {', '.join(tasks)}")
+    chosen = [
+        entry
+        for entry in CHECKPOINTS.values()
+        if text in entry.name and task in (None, entry.task) and (entry.folder is not None or not shipped)
+    ]
+    return [_describe(entry, namespace(owner)) for entry in sorted(chosen, key=lambda entry: entry.folder is None)]
+
+
+def _describe(entry: Checkpoint, owner: str) -> CheckpointInfo:
+    short = entry.name.partition("/")[2]
+    return CheckpointInfo(
+        name=entry.name if entry.folder is not None else f"{owner}/{short}",
+        task=entry.task,
+        dataset=entry.dataset,
+        protocol=entry.protocol,
+        encoder=entry.encoder,
+        modality=entry.modality,
+        layout=get_layout(entry.config.layout).name if entry.config.layout else "none",
+        num_labels=entry.num_labels,
+        num_bytes=entry.num_bytes,
+        license=entry.license,
+        terms=entry.facts.terms,
+        origin=entry.origin,
+        shipped=entry.folder is not None,
+        benchmarks=entry.benchmarks,
+        published={" ".join(key): value for key, value in entry.published.items()},
+        source=entry.source,
+        measured=entry.metrics.get("metrics", {}),
+    )
 
 
 def checkpoint_path(name: str) -> Path:
@@ -113,127 +465,21 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         CheckpointLoadError: If the package ships none of that name.
     """
-    folder = _CHECKPOINTS / name.replace("/", "--")
-    if name.count("/") != 1 or ".." in name or not folder.is_dir():
-        shipped = ", ".join(info.name for info in list_checkpoints())
-        raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package; there are: {shipped}")
-    return folder
+    entry = CHECKPOINTS.get(name)
+    if entry is None or entry.folder is None:
+        shipped = sorted(name for name, entry in CHECKPOINTS.items() if entry.folder is not None)
+        raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package; there are: {', '.join(shipped)}")
+    return entry.folder
 
 
-def list_checkpoints() -> list[CheckpointInfo]:
-    """The checkpoints that ship in the package, by name."""
-    return [_describe(folder) for folder in _folders()]
-
-
-def _folders() -> Iterator[Path]:
-    if _CHECKPOINTS.is_dir():
-        yield from sorted(folder for folder in _CHECKPOINTS.iterdir() if (folder / "config.json").is_file())
-
-
-def _describe(folder: Path) -> CheckpointInfo:
-    config = USDRLConfig.from_pretrained(folder)
-    metrics_file = folder / "metrics.json"
-    record = json.loads(metrics_file.read_text()) if metrics_file.is_file() else {}
-    task = _TASKS[model_class(config)]
-    name = folder.name.replace("--", "/")
-    facts = CHECKPOINTS.get(name)
-    return CheckpointInfo(
-        name=name,
-        task=task,
-        layout=config.layout if isinstance(config.layout, str) else (config.layout or {}).get("name", "none"),
-        num_labels=None if task in ("pretraining", "embedding") else config.num_labels,
-        num_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        license=facts.license if facts else "not stated",
-        metrics=record.get("metrics", {}),
-    )
-
-
-def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
-    """The class that a checkpoint was saved from, by its `architectures`; the bare encoder where it names none."""
-    for name in config.architectures or ():
-        if name in _CLASSES:
-            return _CLASSES[name]
-    return USDRLModel
-
-
-def load_config(name: str | os.PathLike) -> USDRLConfig:
-    """Load a checkpoint's configuration.
-
-    Raises:
-        CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
-    """
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the folder")
-    return _load(USDRLConfig, name)
-
-
-def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
-    """Load a model by name or folder, with its head or projectors.
-
-    Args:
-        name: A name that ships in the package, a folder, or a repository on the hub.
-        **kwargs: Passed to the model's `from_pretrained`.
-
-    Returns:
-        The model, of the class it was saved from, in eval mode.
-
-    Raises:
-        CheckpointLoadError: If there is no such checkpoint, a file of it is damaged, or weights are missing.
-    """
-    loader = model_class(load_config(name))
-    model, report = _load(loader, name, output_loading_info=True, use_safetensors=True, **kwargs)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointLoadError(f"model '{name}': tensor '{missing[0]}' is missing from its weights")
-    return model.eval()
-
-
-def load_feature_extractor(name: str | os.PathLike) -> USDRLFeatureExtractor:
-    """Load a checkpoint's feature extractor, or the one that follows from its configuration where it has none.
-
-    Raises:
-        CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
-    """
-    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
-        try:
-            return USDRLFeatureExtractor.from_model_config(load_config(name))
-        except ValueError as error:
-            raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
-    return _load(USDRLFeatureExtractor, name)
-
-
-def _load(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
-    local = Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
-    if not local and Path(name).exists():
-        raise CheckpointLoadError(
-            f"'{name}' is a file, not a model folder: convert the authors' checkpoints with 'usdrl convert'"
-        )
-    if not local and not _hub_is_reachable():
-        # The client would retry for half a minute; what is in its cache is still found.
-        kwargs["local_files_only"] = True
-    try:
-        return loader.from_pretrained(name, **kwargs)
-    except Exception as error:
-        # A damaged file fails in any way that JSON, safetensors and transformers have.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "ignore_mismatched_sizes" in reason:
-            reason = "the shapes of its weights are not those that its config.json describes"
-        if local:
-            raise CheckpointLoadError(f"model '{name}' cannot be loaded: {reason[:300]}") from error
-        where = "the hub is not reachable" if "local_files_only" in kwargs else f"the hub answered: {reason[:200]}"
-        raise CheckpointLoadError(
-            f"model '{name}' was not found: it does not ship with the package ('usdrl list' shows what does), it is "
-            f"no folder here, and {where}"
-        ) from error
-
-
-def _hub_is_reachable() -> bool:
-    """Whether anything answers at the hub's address."""
-    if is_offline_mode():
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        # The client's exceptions depend on the HTTP library beneath it; each means the same here.
-        return False
-    return True
+def explain_missing(name: str) -> str:
+    """What to say where a repository is not on the hub: how to make it, or which names are near; perhaps nothing."""
+    entry = find_checkpoint(name)
+    if entry is not None:
+        return entry.how_to_make(name)
+    owner, _, short = str(name).partition("/")
+    if owner not in (NAMESPACE, namespace()) or not short:
+        return ""
+    known = sorted(name.partition("/")[2] for name in CHECKPOINTS)
+    near = nearest(short, known)
+    return f"this project has no checkpoint of that name: {near if 'did you mean' in near else 'see usdrl list'}"

@@ -19,6 +19,7 @@ CODE_FILES = (
     "modeling_usdrl.py",
     "normalization.py",
     "sequence.py",
+    "weights.py",
 )
 _MODEL_MAP = {
     "AutoConfig": "configuration_usdrl.USDRLConfig",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import torch
 
+from ..data.samples import load_samples
 from ..files import new_file
-from ..layouts import Layout, LayoutLike, get_layout
+from ..layouts import Layout, LayoutLike, convert_layout, get_layout
+from ..normalization import upright_rotation
 
 _LEFT, _RIGHT, _MIDDLE = "#d1495b", "#00798c", "#4a4e69"
 
@@ -56,6 +59,46 @@ def draw_clip(
     figure.tight_layout()
     with new_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
+
+
+def draw_layout(layout: LayoutLike, path: str | os.PathLike) -> None:
+    """Draw the joints and bones of a layout with the joints' numbers and names, on a body of the clips that ship.
+
+    The body raises an arm and is seen from behind, its left in red.
+
+    Args:
+        layout: A layout that this package knows.
+        path: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    layout = get_layout(layout)
+    samples = load_samples()
+    sample = next(clip for clip in samples if samples.class_names[clip.label or 0] == "standing shoulder abduction")
+    trunk = torch.from_numpy(convert_layout(sample.keypoints, sample.layout, "ntu25"))
+    names = get_layout("ntu25").joint_names
+    hands = [names.index(f"{side}_hand") for side in ("left", "right")]
+    widest = int((trunk[:, 0, hands[0]] - trunk[:, 0, hands[1]])[:, [0, 2]].norm(dim=-1).argmax())
+    shoulders = [names.index(f"{side}_shoulder") for side in ("left", "right")]
+    turn = upright_rotation(trunk[None, widest, None, 0], shoulders)[0].numpy()
+    body = convert_layout(sample.keypoints[widest], sample.layout, layout, coordinates="3d")[0]
+    body = body @ turn.T
+    figure = Figure(figsize=(8, 5.4))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.02, 0.02, 0.5, 0.96))
+    _draw_person(axes, body, layout)
+    for number, joint in enumerate(body):
+        axes.annotate(str(number), joint[:2], xytext=(3, 3), textcoords="offset points", fontsize=7, color="#22223b")
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    rows = -(-layout.num_joints // 2)
+    for number, name in enumerate(layout.joint_names):
+        color = _LEFT if name.startswith("left_") else _RIGHT if name.startswith("right_") else _MIDDLE
+        place = (0.56 + 0.22 * (number // rows), 0.93 - 0.9 * (number % rows) / rows)
+        figure.text(*place, f"{number}  {name}", fontsize=8, color=color)
+    with new_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)
 
 
 def _draw_person(axes, person: np.ndarray, layout: Layout) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.registry import CheckpointLoadError, load_feature_extractor, load_model
+from ..hub.loading import load_feature_extractor, load_model
+from ..hub.registry import CheckpointLoadError
 from ..modeling_usdrl import USDRLForActionRecognition
 
 

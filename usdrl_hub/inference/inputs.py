@@ -17,7 +17,7 @@ from ..data.dataset import SkeletonDataset
 from ..data.readers import SUFFIXES, iter_skeletons
 from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.registry import load_feature_extractor, load_model
+from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence, link_persons

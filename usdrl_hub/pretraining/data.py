@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,13 @@ from tqdm import tqdm
 from ..data.dataset import LabelledData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .views import hashed_uniform
 
 # Sequences that are normalised at once.
 _BATCH = 256
+# How far a second person is put from the first, in units of bodies whose torso is half a metre: as people do who shake
+# hands or kick.
+_DISTANCE = (0.4, 1.5)
 
 
 class PretrainingDataset(torch.utils.data.Dataset):
@@ -30,6 +35,8 @@ class PretrainingDataset(torch.utils.data.Dataset):
         window: int | None = None,
         in_memory: bool = True,
         progress: bool = False,
+        pairs: float = 0.0,
+        seed: int = 0,
     ):
         """List the sequences, and normalise them if they are to stay in memory.
 
@@ -42,13 +49,20 @@ class PretrainingDataset(torch.utils.data.Dataset):
                 otherwise pieces are read and normalised whenever they are asked for, by the data loader's workers, and
                 others stand in for those in which nobody is seen.
             progress: Show a bar while normalising.
+            pairs: Probability that a piece with one person gets a second one: that of another piece, turned about the
+                vertical and put beside the first at random; others each epoch. What makes a model of two people of
+                recordings of one.
+            seed: Seeds the pairs.
 
         Raises:
             SkeletonFormatError: If no sequence can be read.
-            ValueError: If a layout cannot be converted, or `window` is not positive.
+            ValueError: If a layout cannot be converted, `window` is not positive, or `pairs` is no probability or the
+                extractor's bodies are not upright or have no place for a second person.
         """
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1 frame, got {window}")
+        check_pairs(pairs, feature_extractor)
+        self.pairs, self.seed, self.epoch = pairs, seed, 0
         self.sources = [source.usable() for source in sources]
         self.feature_extractor = feature_extractor
         places = [_pieces(source.lengths, window) for source in self.sources]
@@ -109,7 +123,30 @@ class PretrainingDataset(torch.utils.data.Dataset):
             pieces = [piece or self._first(index) for piece, index in zip(pieces, indices, strict=True)]
             batch = self.feature_extractor.normalized(pieces)  # type: ignore[arg-type]
             frames = list(batch.frames.float().split(batch.lengths.tolist()))
+        if self.pairs:
+            frames = self._paired(frames, indices)
         return [{"frames": piece, "clip": int(index)} for piece, index in zip(frames, indices, strict=True)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other pairs; the trainer says which epoch begins."""
+        self.epoch = epoch
+
+    def _paired(self, frames: list[torch.Tensor], indices: Sequence[int]) -> list[torch.Tensor]:
+        """Put somebody of another piece beside those who are alone."""
+        drawn = hashed_uniform(self.seed, self.epoch, torch.as_tensor(indices), 5)
+        chosen = [row for row, piece in enumerate(frames) if drawn[row, 0] < self.pairs and not piece[:, 1:].any()]
+        if not chosen:
+            return frames
+        others = [int(drawn[row, 1] * len(self)) for row in chosen]
+        pairs, self.pairs = self.pairs, 0.0
+        try:
+            partners = [item["frames"][:, 0] for item in self.__getitems__(others)]
+        finally:
+            self.pairs = pairs
+        frames = list(frames)
+        for row, partner in zip(chosen, partners, strict=True):
+            frames[row] = beside(frames[row], partner, *drawn[row, 2:].tolist())
+        return frames
 
     def _first(self, row: int) -> SkeletonSequence:
         """The next piece in which somebody is seen."""
@@ -125,6 +162,48 @@ class PretrainingDataset(torch.utils.data.Dataset):
             "lengths": torch.tensor([len(item["frames"]) for item in items]),
             "clips": torch.tensor([item["clip"] for item in items]),
         }
+
+
+def check_pairs(pairs: float, feature_extractor: USDRLFeatureExtractor) -> None:
+    """Refuse pairs that cannot be made.
+
+    Raises:
+        ValueError: If `pairs` is no probability, the extractor keeps one person, or its bodies are not upright.
+    """
+    if not isinstance(pairs, int | float) or not 0 <= pairs <= 1:
+        raise ValueError(f"pairs must be a probability, got {pairs!r}")
+    if pairs and feature_extractor.num_persons < 2:
+        raise ValueError("pairs need a model of two persons: give num_persons 2")
+    if pairs and not feature_extractor.upright:
+        raise ValueError("pairs need upright bodies of three coordinates: give the extractor normalization 'body'")
+
+
+def beside(frames: torch.Tensor, partner: torch.Tensor, turn: float, bearing: float, distance: float) -> torch.Tensor:
+    """Put a second person into a sequence, at the speed they move at: back and forth where theirs is shorter.
+
+    Args:
+        frames: Upright sequence ``(T, M, V, 3)``, y up, the first person about the origin; M at least 2.
+        partner: The second person ``(S, V, 3)``, also about the origin; joints that are all zero stay so.
+        turn: How far they are turned about the vertical, in [0, 1) of a full turn.
+        bearing: In which direction they stand, in [0, 1) of a full turn.
+        distance: How far, in [0, 1] from the nearest to the farthest place.
+
+    Returns:
+        The sequence with the second person, ``(T, M, V, 3)``.
+    """
+    length = len(partner)
+    step = torch.arange(len(frames)) % max(2 * length - 2, 1)
+    moved = partner[torch.where(step < length, step, 2 * length - 2 - step)]
+    seen = (moved != 0).any(dim=-1, keepdim=True)
+    angle = 2 * math.pi * turn
+    rotation = moved.new_tensor(
+        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
+    )
+    away = _DISTANCE[0] + (_DISTANCE[1] - _DISTANCE[0]) * distance
+    place = moved.new_tensor([away * math.sin(2 * math.pi * bearing), 0, away * math.cos(2 * math.pi * bearing)])
+    result = frames.clone()
+    result[:, 1] = (moved @ rotation.T + place) * seen
+    return result
 
 
 def _pieces(lengths: np.ndarray, window: int | None) -> np.ndarray:

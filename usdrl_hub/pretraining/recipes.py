@@ -15,6 +15,7 @@ from ..configuration_usdrl import USDRLConfig
 from ..data.facts import nearest
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
+from .data import check_pairs
 from .losses import MultiGrainedFeatureDecorrelation
 from .views import ViewAugmentation
 
@@ -86,6 +87,8 @@ class Recipe:
         window: Longest piece of a recording in frames; None keeps recordings whole.
         loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`.
         views: Arguments of `ViewAugmentation`.
+        pairs: Probability that somebody of another recording is put beside a person who is alone; see
+            `PretrainingDataset`.
         training: The schedule.
     """
 
@@ -95,6 +98,7 @@ class Recipe:
     window: int | None = None
     loss: str = "tpami"
     views: Mapping[str, Any] = field(default_factory=dict)
+    pairs: float = 0.0
     training: Training = field(default_factory=Training)
 
     def build(
@@ -110,6 +114,7 @@ class Recipe:
             given.setdefault("num_joints", get_layout(given["layout"]).num_joints)
         config = USDRLConfig(**given)
         extractor = USDRLFeatureExtractor.from_model_config(config, **self.extractor)
+        check_pairs(self.pairs, extractor)
         views = ViewAugmentation(**{"num_frames": config.num_frames, **self.views})
         return config, extractor, MultiGrainedFeatureDecorrelation.preset(self.loss), views
 

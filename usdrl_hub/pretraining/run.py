@@ -89,7 +89,7 @@ def pretrain(
     sources = [SkeletonDataset.open(path) for path in data]
     if split == "train":
         sources = [default_split(source)[0] for source in sources]
-    dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress)
+    dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress, recipe.pairs, seed)
     prober = None
     if probe is not None:
         train, test, _ = default_split(SkeletonDataset.open(probe))

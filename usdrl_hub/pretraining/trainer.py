@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.utils.checkpoint import get_device_states, set_device_states
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 from transformers.utils import logging
 
 from ..modeling_usdrl import USDRLForPreTraining
 from ..normalization import RaggedFrames
 from ..tasks.results import sha256
+from ..training import PublishingTrainer
 from .data import PretrainingDataset
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
 from .views import ViewAugmentation
@@ -79,7 +80,7 @@ class _StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-class USDRLPreTrainer(Trainer):
+class USDRLPreTrainer(PublishingTrainer):
     """`transformers.Trainer` for multi-grained feature decorrelation and multi-modal consistency.
 
     The loss is a statistic of the whole batch. Over several processes (``torchrun``, ``accelerate launch``) the
@@ -168,6 +169,7 @@ class USDRLPreTrainer(Trainer):
             model=model, args=args, train_dataset=train_dataset, data_collator=PretrainingDataset.collate, **kwargs
         )
         self.add_callback(self._signals)
+        self.add_callback(_Epochs(train_dataset))
         if probe is not None:
             self.add_callback(_Probing(self))
 
@@ -410,6 +412,16 @@ class USDRLPreTrainer(Trainer):
             if step.isdecimal() and int(step) > self.state.global_step:
                 shutil.rmtree(path, ignore_errors=True)
         rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
+
+
+class _Epochs(TrainerCallback):
+    """Tell the data set which epoch begins, in a run that goes on, too."""
+
+    def __init__(self, dataset: PretrainingDataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.dataset.set_epoch(int(state.epoch or 0))
 
 
 class _Probing(TrainerCallback):

@@ -23,7 +23,7 @@ from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.registry import load_feature_extractor, load_model
+from ..hub.loading import load_feature_extractor, load_model
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,

@@ -18,7 +18,7 @@ from ..data.dataset import ClipDataset, LabelledData, SkeletonDataset
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.registry import load_config, load_feature_extractor, load_model
+from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize

@@ -1,0 +1,317 @@
+"""A checkpoint's folder to a repository on the Hugging Face Hub, in one complete commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    EvalResultEntry,
+    HfApi,
+    eval_result_entries_to_yaml,
+)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..data.facts import DATASETS
+from .cards import GENERATED, CardSource, picture_name, render_card
+from .loading import load_config, load_model
+from .registry import namespace
+from .remote_code import CODE_FILES, add_remote_code
+
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
+_TEXTS = ("config.json", "preprocessor_config.json", "metrics.json", "README.md", *CODE_FILES)
+_PICTURES = ("layout-*.png", "timeline.png")
+_OPTIMIZER = "optimizer.safetensors"
+# The form of the hub's access tokens.
+_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
+
+
+class PublishError(ValueError):
+    """What cannot be published, or was not; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published, or would be.
+
+    Attributes:
+        repo_id: The repository.
+        files: Names of its files and their sizes in bytes.
+        url: The commit or the pull request; empty in a dry run.
+        changed: Whether a commit was made: not where the repository held the same already.
+    """
+
+    repo_id: str
+    files: dict[str, int]
+    url: str = ""
+    changed: bool = False
+
+
+def publish(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    include_code: bool = False,
+    include_optimizer: bool = False,
+    message: str | None = None,
+    token: str | None = None,
+) -> Published:
+    """Publish a checkpoint's folder: weights, configurations, metrics and card in a single commit.
+
+    The model is loaded and checked first. The card is rendered from the configuration, ``metrics.json`` and the
+    registry, unless the folder has one that a person wrote. Pickles (``training_args.bin``, ``optimizer.pt``) stay at
+    home; so does everything else that is no part of a model. Publishing the same again makes no commit.
+
+    Args:
+        folder: The checkpoint's folder.
+        repo_id: ``owner/name``; a bare name gets the namespace of this project, see `registry.namespace`.
+        private: Whether the repository is private; the owner's default for a new one where None.
+        revision: Branch to commit to, made where it is missing; main where None.
+        create_pr: Open a pull request instead of committing.
+        dry_run: Only say what would be published; nothing is sent.
+        include_code: Add the code for ``trust_remote_code=True``.
+        include_optimizer: Add the state of the optimizer of the newest ``checkpoint-*`` folder, as safetensors.
+        message: The commit's message.
+        token: Access token; that of ``hf auth login`` or HF_TOKEN where None.
+
+    Returns:
+        What was published, and where.
+
+    Raises:
+        PublishError: If the folder is no complete model, holds NaN, a link out of it or what looks like a token, the
+            name is none, or the hub refuses or cannot be reached. The repository is then as it was.
+        CheckpointLoadError: If the model cannot be loaded.
+    """
+    folder = Path(folder)
+    repo_id = repo_id if "/" in repo_id else f"{namespace()}/{repo_id}"
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(f"'{repo_id}' cannot be a repository's name: {_clean(error)}") from None
+    check_model(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _stage(folder, Path(scratch), repo_id, include_code, include_optimizer)
+        sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
+        if dry_run:
+            return Published(repo_id, sizes)
+        try:
+            url, changed = _commit(HfApi(token=token), repo_id, files, private, revision, create_pr, message)
+        except OfflineModeIsEnabled:
+            raise PublishError(
+                f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
+            ) from None
+        except HfHubHTTPError as error:
+            raise PublishError(_refusal(repo_id, error)) from None
+        except Exception as error:
+            # The client's transport has its own errors, which depend on the HTTP library beneath it.
+            reason = _clean(error) or type(error).__name__
+            raise PublishError(
+                f"{repo_id}: the hub could not be reached or hung up ({reason}); nothing was published: try again"
+            ) from None
+    return Published(repo_id, sizes, url, changed)
+
+
+def check_model(folder: Path) -> None:
+    """Load a model as anyone would, and refuse one that computes nothing.
+
+    Raises:
+        PublishError: If a part is missing or a weight is NaN or infinite.
+        CheckpointLoadError: If it cannot be loaded.
+    """
+    if not folder.is_dir():
+        raise PublishError(f"{folder}: there is no such folder")
+    config = load_config(folder)
+    if config.layout is not None and not (folder / "preprocessor_config.json").is_file():
+        raise PublishError(
+            f"{folder}: it has no preprocessor_config.json, so nobody could prepare input for the model: save its "
+            "feature extractor there (a trainer does if given as processing_class)"
+        )
+    load_model(folder)
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                tensor = weights.get_tensor(name)
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise PublishError(
+                        f"{path}: tensor '{name}' holds NaN or infinity: a model that broke in training"
+                    )
+
+
+def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: bool) -> dict[str, Path]:
+    """Everything of the folder that is published: name in the repository -> file; what is made lies in `scratch`."""
+    files = dict(_chosen(folder))
+    for name in (*files,):
+        if not _any(name, _WEIGHTS):
+            files[name] = Path(shutil.copyfile(files[name], scratch / name))
+    if "metrics.json" in files:
+        record = CardSource.of_folder(folder, repo_id).record
+        files["metrics.json"].write_text(json.dumps(without_places(record), indent=2) + "\n", "utf-8")
+        files |= _evaluation_files(record, scratch)
+    source = CardSource.of_folder(folder, repo_id)
+    card = scratch / "README.md"
+    if not card.is_file() or GENERATED in card.read_text("utf-8"):
+        record = without_places(source.record)
+        card.write_text(render_card(CardSource(**{**vars(source), "record": record})), "utf-8")
+        files["README.md"] = card
+        picture = scratch / (picture_name(source.config) or "none")
+        if source.config.layout and not picture.is_file():
+            files |= {picture.name: picture} if _draw(source.config.layout, picture) else {}
+    if code:
+        add_remote_code(scratch)
+        files |= {name: scratch / name for name in CODE_FILES}
+    if optimizer:
+        files[_OPTIMIZER] = _optimizer_state(folder, scratch / _OPTIMIZER)
+    for name, path in files.items():
+        if path.suffix in (".json", ".md", ".py", ".yaml") and _TOKEN.search(path.read_text("utf-8", "replace")):
+            raise PublishError(
+                f"{folder / name}: it holds what looks like an access token: take it out, and revoke it"
+            )
+    return files
+
+
+def _chosen(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files of the folder that are part of a model."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or not _any(path.name, (*_WEIGHTS, *_TEXTS, *_PICTURES)):
+            continue
+        if folder.resolve() not in path.resolve().parents:
+            raise PublishError(f"{path}: it is a link out of the folder: put the file itself there")
+        yield path.name, path
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _draw(layout: Any, path: Path) -> bool:
+    """Draw a layout's joints, if it is one that a body of the clips that ship can be converted to."""
+    from ..inference.drawing import draw_layout
+
+    try:
+        draw_layout(layout, path)
+    except ValueError:
+        return False
+    return True
+
+
+def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``metrics.json`` without the folders of the machine that it was written on: names of files stay.
+
+    Args:
+        record: What the file holds.
+    """
+
+    def bare(value: str) -> str:
+        option, equals, path = value.rpartition("=")
+        return f"{option}{equals}{Path(path).name}" if path.startswith(("/", "~")) else value
+
+    shared = dict(record)
+    if isinstance(shared.get("command"), str):
+        try:
+            shared["command"] = shlex.join(bare(word) for word in shlex.split(shared["command"]))
+        except ValueError:
+            del shared["command"]
+    if isinstance(shared.get("repeat"), dict):
+        arguments = shared["repeat"].items()
+        shared["repeat"] = {key: bare(value) if isinstance(value, str) else value for key, value in arguments}
+    return shared
+
+
+def _evaluation_files(record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
+    """The hub's newer form of results, ``.eval_results/*.yaml``, where the data set has a repository on the hub."""
+    facts = DATASETS.get(Path(str(record.get("dataset", ""))).stem)
+    value = dict(record.get("metrics") or {}).get(record.get("metric"))
+    if facts is None or not facts.hub or value is None:
+        return {}
+    entry = EvalResultEntry(dataset_id=facts.hub, task_id=str(record["metric"]), value=round(100 * value, 2))
+    path = scratch / f"{facts.name}.yaml"
+    path.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry])), "utf-8")
+    return {f".eval_results/{path.name}": path}
+
+
+def _optimizer_state(folder: Path, path: Path) -> Path:
+    """The newest checkpoint's optimizer as safetensors: ``<parameter>.<name>``, and its settings as metadata."""
+    found = sorted(folder.glob("checkpoint-*/optimizer.pt"), key=lambda file: int(file.parent.name.split("-")[1]))
+    if not found:
+        raise PublishError(f"{folder}: there is no checkpoint-*/optimizer.pt in it to publish")
+    state = torch.load(found[-1], map_location="cpu", weights_only=True)
+    tensors = {
+        f"{number}.{name}": torch.as_tensor(value).contiguous()
+        for number, values in state["state"].items()
+        for name, value in values.items()
+    }
+    save_file(tensors, path, metadata={"param_groups": json.dumps(state["param_groups"])})
+    return path
+
+
+def _commit(
+    api: HfApi,
+    repo_id: str,
+    files: Mapping[str, Path],
+    private: bool | None,
+    revision: str | None,
+    create_pr: bool,
+    message: str | None,
+) -> tuple[str, bool]:
+    """Make the repository and the branch where they are missing, and one commit."""
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if private and not api.model_info(repo_id).private:
+        raise PublishError(
+            f"{repo_id}: it exists already and is public: make it private first, or leave out --private"
+        )
+    if revision is not None and not create_pr:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    before = api.model_info(repo_id, revision=None if create_pr else revision)
+    there = {sibling.rfilename for sibling in before.siblings or ()}
+    # Weights of an earlier form, such as shards, would be read beside the new ones.
+    stale = [name for name in sorted(there) if _any(name, _WEIGHTS) and name not in files]
+    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
+    operations += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in files.items()]
+    done = api.create_commit(
+        repo_id,
+        operations,
+        commit_message=message or "Publish with usdrl_hub",
+        revision=revision,
+        create_pr=create_pr,
+    )
+    return done.pr_url or done.commit_url, done.oid != before.sha
+
+
+def _clean(error: BaseException) -> str:
+    """An error's text in one line, without what looks like a token."""
+    return _TOKEN.sub("(token)", " ".join(str(error).split()))[:300]
+
+
+def _refusal(repo_id: str, error: HfHubHTTPError) -> str:
+    """Why the hub refused, and what to do."""
+    status = error.response.status_code if error.response is not None else 0
+    owner = repo_id.partition("/")[0]
+    if status == 401:
+        return f"{repo_id}: the hub does not know you: run 'hf auth login' or set HF_TOKEN to a token that may write"
+    if status in (403, 404):
+        return (
+            f"{repo_id}: you may not write there: use a token with write access to '{owner}', or publish under a name "
+            "of your own (--namespace, or USDRL_NAMESPACE)"
+        )
+    if status == 429:
+        return f"{repo_id}: the hub asks to slow down; nothing was published: try again in some minutes"
+    return f"{repo_id}: the hub refused ({_clean(error)}); nothing was published"
