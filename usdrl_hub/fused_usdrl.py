@@ -26,9 +26,9 @@ from .modeling_usdrl import (
 _PIECE = 2**18
 
 
-def _double(*tensors: torch.Tensor) -> list[torch.Tensor]:
+def _double(tensor: torch.Tensor) -> torch.Tensor:
     # Apple's GPUs have no float64.
-    return [tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device).double() for tensor in tensors]
+    return tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device).double()
 
 
 def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
@@ -118,14 +118,15 @@ class FusedAttention(nn.Module):
     def __init__(self, attention: USDRLAttention):
         super().__init__()
         self.head_size, self.is_causal = attention.head_size, attention.is_causal
-        like, inputs, output = attention.in_proj.weight, attention.in_proj, attention.out_proj
+        inputs, output, like = attention.in_proj, attention.out_proj, attention.in_proj.weight
         self.is_merged = self.head_size == inputs.in_features
         if self.is_merged:
-            weights, biases = (part.chunk(3) for part in _double(inputs.weight, inputs.bias))
-            out, out_bias = _double(output.weight, output.bias)
-            keys = weights[1].T * attention.scaling
-            weight = torch.cat([keys @ weights[0], out @ weights[2]])
-            self.inputs = FusedLinear(weight, torch.cat([keys @ biases[0], out @ biases[2] + out_bias]), like)
+            query, key, value = inputs.weight.chunk(3)
+            query_bias, _, value_bias = map(_double, inputs.bias.chunk(3))
+            keys, out = _double(key).T * attention.scaling, _double(output.weight)
+            weight = torch.cat([(keys @ _double(query)).to(like), (out @ _double(value)).to(like)])
+            bias = torch.cat([keys @ query_bias, out @ value_bias + _double(output.bias)])
+            self.inputs = FusedLinear(weight, bias, like)
         else:
             self.inputs = FusedLinear(inputs.weight, inputs.bias, like)
             self.output = FusedLinear(output.weight, output.bias, like)
@@ -181,14 +182,13 @@ class FusedDenseLayer(nn.Module):
         self.mixing = FusedTokenMixing(shift)
         self.norms = _norms(convolutional.norm1, shift.norm1, convolutional.norm2, shift.norm2)
         self.attention = FusedAttention(layer.attention)
-        mlps = (convolutional.mlp, shift.mlp)
+        mlps, scales = (convolutional.mlp, shift.mlp), (layer.alpha, self.share)
         self.hidden = nn.ModuleList(FusedLinear(mlp.fc1.weight, mlp.fc1.bias, like, "gelu") for mlp in mlps)
-        weights, biases = (_double(*(getattr(mlp.fc2, name) for mlp in mlps)) for name in ("weight", "bias"))
         self.output = nn.ModuleList(
-            FusedLinear(scale * weight, None, like)
-            for scale, weight in zip((layer.alpha, self.share), weights, strict=True)
+            FusedLinear(scale * _double(mlp.fc2.weight), None, like) for scale, mlp in zip(scales, mlps, strict=True)
         )
-        self.added = _constant(layer.alpha * biases[0] + 2 * self.share * biases[1] + position, like)
+        bias, shift_bias = (_double(mlp.fc2.bias) for mlp in mlps)
+        self.added = _constant(layer.alpha * bias + 2 * self.share * shift_bias + position, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         norm1, shift_norm1, norm2, shift_norm2 = self.norms
@@ -238,13 +238,13 @@ class FusedStream(nn.Module):
     def __init__(self, stream: USDRLStream):
         super().__init__()
         embeddings = [stream.embedding] if hasattr(stream, "embedding") else list(stream.embeddings.values())
-        weights, biases = (_double(*(getattr(each.fc2, name) for each in embeddings)) for name in ("weight", "bias"))
+        weights, biases = ([_double(getattr(each.fc2, name)) for each in embeddings] for name in ("weight", "bias"))
         if len(embeddings) > 1:
             # The mean of the embeddings and the map of it that follows are as linear as what comes last in each.
-            fusion = _double(stream.fusion.weight)[0] / len(embeddings)
+            fusion = _double(stream.fusion.weight) / len(embeddings)
             weights, biases = ([fusion @ part for part in parts] for parts in (weights, biases))
         self.inputs = nn.ModuleList(map(FusedEmbedding, embeddings, weights))
-        (position,) = _double(stream.position()[0])
+        position = _double(stream.position()[0])
         self.added = _constant(sum(biases) + position, stream.position())
         last = len(stream.layers) - 1
         self.fused_layers = nn.ModuleList(
@@ -283,17 +283,29 @@ class FusedStream(nn.Module):
         return hidden
 
 
-def fuse_model(model: USDRLPreTrainedModel, packed: bool = True) -> USDRLPreTrainedModel:
-    """Copy a model with its streams fused; see `USDRLPreTrainedModel.fuse`."""
+def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = True) -> USDRLPreTrainedModel:
+    """Copy a model with its streams fused.
+
+    Args:
+        model: The model.
+        packed: See `USDRLPreTrainedModel.fuse`.
+        keep: Whether the model is needed afterwards; its streams are emptied otherwise, which saves memory.
+
+    Raises:
+        ValueError: See `USDRLPreTrainedModel.fuse`.
+    """
     with torch.device("meta"):
         expected = type(model)(model.config).state_dict().keys()
     if model.state_dict().keys() != expected:
         raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
+    streams = {}
+    for stream in [module for module in model.modules() if isinstance(module, USDRLStream)]:
+        streams[id(stream)] = FusedStream(stream)
+        for module in streams[id(stream)].modules():
+            if isinstance(module, FusedLinear):
+                module.to_be_packed = packed
+                module.pack()
+        if not keep:
+            stream.to("meta")
     # What deepcopy finds in its second argument it takes for copied.
-    streams = {id(stream): FusedStream(stream) for stream in model.modules() if isinstance(stream, USDRLStream)}
-    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
-    for module in fused.modules():
-        if isinstance(module, FusedLinear):
-            module.to_be_packed = packed
-            module.pack()
-    return fused
+    return copy.deepcopy(model, streams).requires_grad_(False).eval()
