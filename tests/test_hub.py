@@ -31,7 +31,7 @@ from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
 
-from .conftest import GOLDENS
+from .conftest import GOLDENS, relative_error
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -320,6 +320,7 @@ for name in {list(classes)}:
     extractor = transformers.AutoFeatureExtractor.from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True)
     assert type(model).__module__.startswith("transformers_modules"), type(model)
     np.save(f"{{folder}}/{{name}}.npy", model(keypoints)[0].detach().numpy())
+    np.save(f"{{folder}}/{{name}}.fused.npy", model.fuse()(keypoints)[0].detach().numpy())
     np.save(f"{{folder}}/{{name}}.clip.npy", extractor(np.load(folder + "/raw.npy")).keypoints)
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
@@ -329,6 +330,7 @@ for name in {list(classes)}:
     assert done.returncode == 0, done.stderr
     for name, output in expected.items():
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), output)
+        assert relative_error(np.load(tmp_path / f"{name}.fused.npy"), output) < 1e-5
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.clip.npy"), extractor(raw).keypoints)
 
 
