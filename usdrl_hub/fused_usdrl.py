@@ -54,7 +54,7 @@ def _has_kernel(weight: torch.Tensor) -> bool:
 
 
 class FusedLinear(nn.Module):
-    """A linear map with an activation or a sum after it, and its weights packed once they are to be.
+    """A linear map with an activation or a sum after it, and packed weights where there are kernels for them.
 
     Packed weights lie in the order in which oneDNN reads them, which `F.linear` brings them into at every call.
     """
@@ -62,13 +62,17 @@ class FusedLinear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor, activation: str = "none"):
         super().__init__()
         self.activation = activation
-        self.weight: nn.Parameter | None = _constant(weight, like)
         self.bias = None if bias is None else _constant(bias, like)
+        self.weight: nn.Parameter | None = nn.Parameter(weight.detach().to(like), requires_grad=False)
         self.packed: torch.Tensor | None = None
-        self.to_be_packed = False
+        self.is_packable = True
+        self.pack()
+        # Packing has copied it.
+        if self.weight is not None:
+            self.weight = _constant(self.weight, like)
 
     def pack(self) -> None:
-        if self.to_be_packed and self.weight is not None and _has_kernel(self.weight):
+        if self.is_packable and self.weight is not None and _has_kernel(self.weight):
             self.packed, self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), None
 
     def unpack(self) -> None:
@@ -185,7 +189,7 @@ class FusedDenseLayer(nn.Module):
         mlps, scales = (convolutional.mlp, shift.mlp), (layer.alpha, self.share)
         self.hidden = nn.ModuleList(FusedLinear(mlp.fc1.weight, mlp.fc1.bias, like, "gelu") for mlp in mlps)
         self.output = nn.ModuleList(
-            FusedLinear(scale * _double(mlp.fc2.weight), None, like) for scale, mlp in zip(scales, mlps, strict=True)
+            FusedLinear(scale * mlp.fc2.weight, None, like) for scale, mlp in zip(scales, mlps, strict=True)
         )
         bias, shift_bias = (_double(mlp.fc2.bias) for mlp in mlps)
         self.added = _constant(layer.alpha * bias + 2 * self.share * shift_bias + position, like)
@@ -301,11 +305,12 @@ def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = Tr
     streams = {}
     for stream in [module for module in model.modules() if isinstance(module, USDRLStream)]:
         streams[id(stream)] = FusedStream(stream)
-        for module in streams[id(stream)].modules():
-            if isinstance(module, FusedLinear):
-                module.to_be_packed = packed
-                module.pack()
         if not keep:
             stream.to("meta")
     # What deepcopy finds in its second argument it takes for copied.
-    return copy.deepcopy(model, streams).requires_grad_(False).eval()
+    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
+    for module in fused.modules():
+        if isinstance(module, FusedLinear) and not packed:
+            module.is_packable = False
+            module.unpack()
+    return fused
