@@ -236,6 +236,18 @@ def test_in_low_precision_it_is_as_near_to_float32_as_the_model(dtype, encoder, 
     assert errors["fused"] < 1.5 * errors["model"]
 
 
+@pytest.mark.parametrize("fields", [{}, {"num_attention_heads": 2}, {"encoder": "sttr"}])
+@pytest.mark.parametrize("packed", [True, False])
+def test_it_runs_under_autocast(fields, packed):
+    model = USDRLModel(tiny_config(hidden_size=64, **fields)).eval()
+    keypoints = clips(model.config)
+    with torch.no_grad():
+        exact = model(keypoints).pooler_output
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model.fuse(packed=packed)(keypoints).pooler_output
+    assert nn.functional.cosine_similarity(rough.float(), exact).min() > 0.9995
+
+
 def test_casts_and_copies_keep_the_weights():
     model = randomised(USDRLForActionRecognition(tiny_config()))
     fused, keypoints = model.fuse(), clips(model.config)

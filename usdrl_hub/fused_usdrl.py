@@ -104,10 +104,12 @@ class FusedLinear(nn.Module):
             return outputs if added is None else outputs + added
         if torch.compiler.is_compiling():
             raise RuntimeError("packed weights cannot be compiled or exported: make the model by fuse(packed=False)")
-        linear = torch.ops.mkldnn._linear_pointwise
+        linear, dtype = torch.ops.mkldnn._linear_pointwise, self.packed.dtype
+        # Autocast, which knows nothing of these kernels, may have changed the type in between.
+        inputs = inputs.to(dtype)
         if added is None:
             return linear(inputs, self.packed, self.bias, self.activation, [], "none")
-        return linear(inputs, added, self.packed, self.bias, "add")
+        return linear(inputs, added.to(dtype), self.packed, self.bias, "add")
 
 
 class FusedAttention(nn.Module):
