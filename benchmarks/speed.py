@@ -42,10 +42,10 @@ NOT_MEASURED = "not measured"
 def make_model() -> USDRLModel:
     """The encoder, with values that no default hides: norms and biases are not one and zero."""
     torch.manual_seed(0)
-    model = USDRLModel(USDRLConfig()).eval()
+    model = USDRLModel(USDRLConfig()).requires_grad_(False).eval()
     for parameter in model.parameters():
         if parameter.ndim == 1:
-            parameter.data += 0.1 * torch.randn_like(parameter)
+            parameter += 0.1 * torch.randn_like(parameter)
     return model
 
 
@@ -83,7 +83,7 @@ def pooled(model: USDRLModel) -> Callable[[torch.Tensor], torch.Tensor]:
 def operations(model: USDRLModel) -> int:
     """Floating-point operations of one clip's matrix products, scores left out."""
     with FlopCounterMode(display=False) as counter:
-        model(real_clips(1).to(model.device, model.dtype))
+        model(real_clips(1))
     return counter.get_total_flops()
 
 
@@ -158,7 +158,7 @@ def graphed(encode: Callable, clips: torch.Tensor) -> Callable[[], None]:
     return run
 
 
-def measure_gpu(model: USDRLModel, release: Release | None) -> dict:
+def measure_gpu(model: USDRLModel, release: Release | None, operations_per_clip: int) -> dict:
     """Rate of clips that lie on the device, its share of the measured bf16 matrix rate, and the time of one clip."""
     fused = model.fuse(packed=False).to("cuda").to(torch.bfloat16)
     compiled = torch.compile(pooled(fused), dynamic=False)
@@ -167,7 +167,7 @@ def measure_gpu(model: USDRLModel, release: Release | None) -> dict:
     found["ours"] = fastest(compiled, torch.bfloat16, sizes, lambda clips: clips)
     rate = matrix_rate()
     found["bf16_matrix_tflops"] = rate / 1e12
-    found["share_of_matrix_rate"] = operations(fused) * found["ours"]["clips_per_second"] / rate
+    found["share_of_matrix_rate"] = operations_per_clip * found["ours"]["clips_per_second"] / rate
     one = real_clips(1).to("cuda", torch.bfloat16)
     runs = {"graph": graphed(pooled(fused), one), "eager": synchronised(pooled(fused), one)}
     truth = None
@@ -187,19 +187,26 @@ def peak_memory(who: str, checkpoint: Path, reference: Path) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+def peak() -> float:
+    """MiB that this process has taken at most."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # A new process starts with its parent's peak in `getrusage`, but not here.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 1024)
+
+
 def embed_once(who: str, checkpoint: Path, reference: Path) -> None:
     """What that process does."""
     clips = real_clips(BATCH)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     if who == "release":
         Release(reference, checkpoint)(to_release(clips))
     elif who == "fused":
         ready_model(checkpoint, None, False, "cpu", None)[0](clips)
     else:
         USDRLModel.from_pretrained(checkpoint)(clips)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    print((after - before) / (1024 if platform.system() == "Linux" else 2**20))
+    print(peak() - before)
 
 
 def processor() -> dict:
@@ -247,9 +254,9 @@ def main() -> None:
             memory["release"] = peak_memory("release", original, arguments.reference)
         model = make_model()
         release = Release(arguments.reference, original) if has_release else None
-    rows = measure_cpu(model, release)
     count = {"unfused": operations(model), "fused": operations(model.fuse(packed=False))}
-    gpu = measure_gpu(model, release) if torch.cuda.is_available() else NOT_MEASURED
+    rows = measure_cpu(model, release)
+    gpu = measure_gpu(model, release, count["fused"]) if torch.cuda.is_available() else NOT_MEASURED
     facts = {**processor(), "threads": torch.get_num_threads()}
     print_table(rows, memory, gpu, facts)
     record = {
