@@ -21,6 +21,7 @@ import torch
 from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLModel
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file
+from usdrl_hub.hub.publish import without_places
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression
@@ -99,7 +100,7 @@ def main() -> None:
             print(f"| {name} | {key} | {means[0]} | {means[1]} | {100 * row['raw'][key]:.1f} |", flush=True)
     logs = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     runs = [{key: log[key] for key in ("seed", "steps", "wall_seconds", "git_revision")} for log in logs]
-    record = {"table": table, "recipe": logs[0]["recipe"], "runs": runs, **run_record(started)}
+    record = {"table": table, "recipe": logs[0]["recipe"], "runs": runs, **without_places(run_record(started))}
     with new_file(arguments.output) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -1,53 +1,109 @@
 """What a pretrained encoder is worth on the tasks, on the open sets.
 
-    python benchmarks/tasks.py MODEL --data DATA [--only linear retrieval ...] [--output benchmarks/tasks.json]
+    python benchmarks/tasks.py MODEL --data DATA [--group open] [--only linear ...] [--output benchmarks/tasks.json]
 
-DATA holds the open sets in the .npz form (they cannot be part of this repository). Runs every benchmark of the list
-below with `usdrl evaluate`; figures already in the output file are kept, unless --again is given. `nw_ucla` is scored
-without the test clips that are copies of training clips, and with them, as papers do.
+DATA holds the open sets in the .npz form (they cannot be part of this repository). Runs every benchmark of a group
+with `usdrl evaluate`; figures already in the output file are kept, unless --again is given. The groups, by what MODEL
+must be:
+
+open      an encoder of 3D motion that saw none of the sets (recipe laptop, see open_motion.py)
+two       the same for two people (recipe laptop-pairs): SBU's five folds
+correct   an encoder that saw nobody of UI-PRMD: whether a movement is done right
+gestures  as open, but without MSRC-12: its action points
+flat      an encoder of JHMDB's 2D joints (recipe benchmarks/jhmdb.yaml, --split train)
+transfer  a recogniser that was fine-tuned on the set that --source names; its encoder goes to the other sets
+
+`nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do.
 """
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from usdrl_hub.files import new_file
+from usdrl_hub.hub.publish import without_places
+from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.evaluate import evaluate
 from usdrl_hub.tasks.results import sha256
 
 SETS = ("utd_mhad", "nw_ucla", "utkinect", "hdm05_11")
-RUNS = [
-    *(f"{task}/{name}" for task in ("linear", "retrieval", "one-shot", "finetuned", "semi-10") for name in SETS),
-    *(f"{task}/{name}" for task in ("early", "early-causal") for name in SETS[:3]),
-    "detection/utkinect_untrimmed",
-    "segmentation/utkinect_untrimmed",
-]
-LEAKING = ("linear/nw_ucla", "retrieval/nw_ucla", "finetuned/nw_ucla")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One benchmark, and how its data are split."""
+
+    benchmark: str
+    leak: bool = False
+    fold: int = 0
+
+    @property
+    def key(self) -> str:
+        """What it is called in the table."""
+        fold = f" fold {self.fold}" if BENCHMARKS[self.benchmark].dataset == "sbu" else ""
+        return self.benchmark + fold + (" with leak" if self.leak else "")
+
+
+GROUPS = {
+    "open": [
+        *(Run(f"{task}/{name}") for task in ("linear", "retrieval", "one-shot", "finetuned") for name in SETS),
+        Run("linear/nw_ucla", leak=True),
+        Run("retrieval/nw_ucla", leak=True),
+        Run("finetuned/nw_ucla", leak=True),
+        Run("detection/utkinect_untrimmed"),
+        Run("segmentation/utkinect_untrimmed"),
+        *(Run(f"early-causal/{name}") for name in SETS[:3]),
+        *(Run(f"early/{name}") for name in SETS[:3]),
+        *(Run(f"semi-10/{name}") for name in SETS),
+    ],
+    "two": [Run(f"{task}/sbu", fold=fold) for task in ("linear", "finetuned") for fold in range(5)],
+    "correct": [Run(f"{task}/ui_prmd_vicon-correct") for task in ("linear", "finetuned")],
+    "gestures": [Run("detection/msrc12")],
+    "flat": [Run(f"{task}/jhmdb") for task in ("linear", "retrieval", "finetuned")],
+    "transfer": [Run(f"transfer/{name}") for name in SETS],
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--group", choices=GROUPS, default="open")
     parser.add_argument("--only", nargs="+", help="Tasks to run.")
+    parser.add_argument("--sets", nargs="+", help="Data sets to run on.")
+    parser.add_argument("--source", default="", help="With the group transfer: the set that MODEL was fine-tuned on.")
+    parser.add_argument("--keep", type=Path, help="Folder for the trained models.")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     model = sha256(arguments.model / "model.safetensors")
-    table = json.loads(arguments.output.read_text())["table"] if arguments.output.is_file() else {}
-    runs = [(name, False) for name in RUNS] + [(name, True) for name in LEAKING]
-    for name, leak in runs:
-        key = f"{name} with leak" if leak else name
-        wanted = arguments.only is None or name.partition("/")[0] in arguments.only
-        if not wanted or (not arguments.again and table.get(key, {}).get("encoder_sha256") == model):
+    for run in GROUPS[arguments.group]:
+        task, _, name = run.benchmark.partition("/")
+        key = f"{run.key} from {arguments.source}" if arguments.source else run.key
+        # Read each time: another group may be running.
+        table = json.loads(arguments.output.read_text())["table"] if arguments.output.is_file() else {}
+        done = not arguments.again and table.get(key, {}).get("encoder_sha256") == model
+        asked = task in (arguments.only or (task,)) and name in (arguments.sets or (name,))
+        if done or not asked or name == arguments.source:
             continue
-        data = arguments.data / f"{name.partition('/')[2]}.npz"
-        record = evaluate(arguments.model, name, data, with_leak=leak)
+        data = arguments.data / f"{BENCHMARKS[run.benchmark].dataset}.npz"
+        folder = arguments.keep / key.replace("/", "-").replace(" ", "-") if arguments.keep else None
+        # What is trained in the same way is not trained twice.
+        same = arguments.keep / f"finetuned-{name}" if arguments.keep and (run.leak or task == "early") else None
+        reuse = same is not None and task in ("finetuned", "early") and same.is_dir()
+        model_folder, folder = (same, None) if reuse else (arguments.model, folder)
+        record = without_places(
+            evaluate(
+                model_folder, run.benchmark, data, folder, with_leak=run.leak, fold=run.fold, train_head=not reuse
+            )
+        )
         kept = ("split", "n", "metrics", "seed", "recipe", "wall_seconds", "git_revision", "versions", "hardware")
-        table[key] = {field: record[field] for field in kept} | {"encoder_sha256": model}
         shown = ", ".join(f"{metric} {100 * value:.1f}" for metric, value in list(record["metrics"].items())[:6])
         print(f"| {key} | {shown} |", flush=True)
         # After each: what has been measured is not lost.
+        table = json.loads(arguments.output.read_text())["table"] if arguments.output.is_file() else {}
+        table[key] = {field: record[field] for field in kept} | {"encoder_sha256": model}
         with new_file(arguments.output) as partial:
             partial.write_text(json.dumps({"table": table}, indent=2) + "\n")
 

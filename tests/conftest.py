@@ -4,9 +4,15 @@ import os
 import tempfile
 from pathlib import Path
 
+from .loopback_hub import LoopbackHub, reserve_port
+
+# The port stays ours, and refuses connections, while no test wants a hub: no test ever speaks to another machine.
+_PORT, _RESERVED = reserve_port()
 _HOME = tempfile.mkdtemp(prefix="usdrl-tests-")
 os.environ |= {
     "HF_HOME": _HOME,
+    "HF_ENDPOINT": f"http://127.0.0.1:{_PORT}",
+    "NO_PROXY": "127.0.0.1,localhost",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -14,6 +20,7 @@ os.environ |= {
 }
 os.environ.pop("HF_TOKEN", None)
 
+import huggingface_hub  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -40,6 +47,23 @@ def shared_data():
     if not (SHARED / "data").is_dir():
         pytest.skip("needs ../shared/data, which is beside the developers' checkout only")
     return SHARED / "data"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine; the client is online, with an empty cache, and has the token of the user "ada"."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with LoopbackHub(_PORT) as hub:
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        yield hub
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def hub_environment(hub, tmp_path):
+    """Environment of a process of its own that speaks to that hub."""
+    return os.environ | {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
 
 
 def relative_error(actual, expected) -> float:

@@ -179,3 +179,34 @@ def test_moments_are_found_and_a_timeline_is_drawn(tmp_path):
     record = evaluate(MODEL, "detection/utkinect_untrimmed", output_dir=tmp_path / "out", tiny=True, changes=changes)
     assert set(record["metrics"]) == {"point_F1", "point_F1_mean"}
     assert (tmp_path / "out" / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "benchmark, changes",
+    [
+        ("linear/utd_mhad", {}),
+        ("finetuned/utd_mhad", FEW),
+        ("early/utkinect", FEW),
+        ("early-causal/utkinect", FEW),
+        ("detection/pkummd1-xsub", FEW),
+        ("segmentation/pkummd2-xsub", {**FEW, "stride": 32}),
+    ],
+)
+def test_a_trained_head_is_scored_again_without_training(tmp_path, benchmark, changes):
+    trained = evaluate(MODEL, benchmark, output_dir=tmp_path / "head", tiny=True, changes=changes)
+    again = evaluate(
+        tmp_path / "head", benchmark, output_dir=tmp_path / "again", tiny=True, changes=changes, train_head=False
+    )
+    assert again["metrics"] == pytest.approx(trained["metrics"], abs=1e-6)
+    assert not (tmp_path / "again" / "model.safetensors").exists()
+    assert repeat(tmp_path / "again" / "metrics.json")["metrics"] == again["metrics"]
+
+
+def test_what_cannot_be_scored_without_training_is_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="USDRLForActionRecognition, and USDRLForActionDetection is needed"):
+        evaluate(MODEL, "detection/pkummd1-xsub", tiny=True, train_head=False)
+    with pytest.raises(ValueError, match="cannot do without"):
+        evaluate(MODEL, "semi-10/utd_mhad", tiny=True, train_head=False)
+    evaluate(MODEL, "detection/pkummd1-xsub", output_dir=tmp_path / "head", tiny=True, changes=FEW)
+    code, _, err = run(capsys, "evaluate", tmp_path / "head", "--benchmark", "linear/sbu", "--tiny", "--no-train")
+    assert code == 2 and "name one, or train a head" in err

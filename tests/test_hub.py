@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from usdrl_hub import (
     USDRLFeatureExtractor,
     USDRLForActionDetection,
     USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
     checkpoint_path,
@@ -284,8 +287,20 @@ def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):
 
 
 def test_a_file_is_no_model(folder):
-    with pytest.raises(CheckpointLoadError, match="usdrl convert"):
-        load_model(folder / "model.safetensors")
+    for load in (load_model, load_feature_extractor):
+        with pytest.raises(CheckpointLoadError, match="usdrl convert"):
+            load(folder / "model.safetensors")
+
+
+# Every class that a repository may hold, by the Auto class that loads it.
+REMOTE = {
+    USDRLModel: "AutoModel",
+    USDRLForPreTraining: "AutoModelForPreTraining",
+    USDRLForActionRecognition: "AutoModelForVideoClassification",
+    USDRLForActionDetection: "AutoModelForTokenClassification",
+    USDRLForActionSegmentation: "AutoModelForTokenClassification",
+    USDRLForEarlyActionPrediction: "AutoModelForTokenClassification",
+}
 
 
 @pytest.mark.parametrize("modality", ["joint", "bone"])
@@ -295,32 +310,29 @@ def test_remote_code_gives_the_same_outputs_where_the_package_is_missing(tmp_pat
     np.save(tmp_path / "keypoints.npy", keypoints.numpy())
     raw = np.random.randn(30, 5, 3)
     np.save(tmp_path / "raw.npy", raw)
-    classes = {
-        "AutoModel": USDRLModel,
-        "AutoModelForPreTraining": USDRLForPreTraining,
-        "AutoModelForVideoClassification": USDRLForActionRecognition,
-        "AutoModelForTokenClassification": USDRLForActionDetection,
-    }
     expected = {}
-    for name, model_class in classes.items():
-        model = model_class(config).eval()
+    for model_class in REMOTE:
+        name = model_class.__name__
+        changes = {"is_causal": model_class is USDRLForEarlyActionPrediction, "segmentation_channels": 8}
+        model = model_class(USDRLConfig(**{**config.to_dict(), **changes})).eval()
         model.save_pretrained(tmp_path / name)
         extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
         extractor.save_pretrained(tmp_path / name)
         add_remote_code(tmp_path / name)
-        expected[name] = model(keypoints)[0].detach().numpy()
+        expected[name] = remote_output(model, keypoints).numpy()
     script = f"""
 import sys
 sys.modules["usdrl_hub"] = None  # an import of the package fails
 import numpy as np, torch, transformers
 folder = {str(tmp_path)!r}
 keypoints = torch.from_numpy(np.load(folder + "/keypoints.npy"))
-for name in {list(classes)}:
-    model = getattr(transformers, name).from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True).eval()
+{inspect.getsource(remote_output)}
+for name, auto in {[(kind.__name__, auto) for kind, auto in REMOTE.items()]}:
+    model = getattr(transformers, auto).from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules"), type(model)
-    np.save(f"{{folder}}/{{name}}.npy", model(keypoints)[0].detach().numpy())
-    np.save(f"{{folder}}/{{name}}.fused.npy", model.fuse()(keypoints)[0].detach().numpy())
+    assert type(model).__module__.startswith("transformers_modules") and type(model).__name__ == name, type(model)
+    np.save(f"{{folder}}/{{name}}.npy", remote_output(model, keypoints).numpy())
+    np.save(f"{{folder}}/{{name}}.fused.npy", remote_output(model.fuse(), keypoints).numpy())
     np.save(f"{{folder}}/{{name}}.clip.npy", extractor(np.load(folder + "/raw.npy")).keypoints)
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
@@ -332,6 +344,85 @@ for name in {list(classes)}:
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), output)
         assert relative_error(np.load(tmp_path / f"{name}.fused.npy"), output) < 1e-5
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.clip.npy"), extractor(raw).keypoints)
+
+
+@torch.no_grad()
+def remote_output(model, keypoints):
+    if "Segmentation" in type(model).__name__:
+        return model(keypoints[:, None], torch.zeros(len(keypoints), 1, dtype=torch.long)).logits
+    return model(keypoints)[0]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"modality": "bone"}, "was trained with modality 'joint', but is to be loaded with 'bone'"),
+        ({"layout": "uav17", "num_joints": 17}, "was trained with layout 'ntu25'"),
+        ({"num_persons": 2}, "was trained with num_persons 1"),
+        ({"alpha": 0.25}, "was trained with alpha 0.5"),
+        ({"shift_gap": 2}, "was trained with shift_gap 4"),
+    ],
+)
+def test_weights_are_not_read_with_another_meaning(changes, message):
+    for model_class in (USDRLModel, USDRLForActionDetection):
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(TINY, **changes)
+        config = USDRLConfig(**{**USDRLConfig.from_pretrained(TINY).to_dict(), **changes})
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(TINY, config=config)
+
+
+def test_changes_that_keep_the_meaning_are_taken():
+    model = USDRLForActionRecognition.from_pretrained(TINY, drop_path_rate=0.3, dtype=torch.bfloat16)
+    assert model.config.drop_path_rate == 0.3 and model.dtype == torch.bfloat16
+    causal = USDRLForEarlyActionPrediction.from_pretrained(TINY, is_causal=True, ignore_mismatched_sizes=True)
+    base = USDRLModel.from_pretrained(TINY)
+    assert torch.equal(causal.usdrl.temporal.embedding.fc1.weight, base.temporal.embedding.fc1.weight)
+    with pytest.raises(ValueError, match="classifier.weight' has the shape .10, 160"):
+        USDRLForActionRecognition.from_pretrained(TINY, num_labels=3)
+    other = USDRLForActionRecognition.from_pretrained(TINY, num_labels=3, ignore_mismatched_sizes=True)
+    assert other.classifier.out_features == 3
+
+
+def test_base_and_head_report_what_transformers_reports(tmp_path):
+    USDRLModel(tiny_config()).save_pretrained(tmp_path / "base")
+    head, report = USDRLForActionRecognition.from_pretrained(tmp_path / "base", output_loading_info=True)
+    assert sorted(report["missing_keys"]) == ["classifier.bias", "classifier.weight"]
+    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    head.save_pretrained(tmp_path / "head")
+    _, report = USDRLModel.from_pretrained(tmp_path / "head", output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    assert set(report["unexpected_keys"]) == {"classifier.bias", "classifier.weight"}
+
+
+def raw_header(header, data=b""):
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+
+    def apply(folder):
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (raw_header(b"{"), "its header is damaged"),
+        (raw_header(b"[1]"), "its header is damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "it is cut, or no safetensors file"),
+        (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
+        (raw_header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
+        (raw_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}), "tensor 'a' has no possible"),
+        (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"), "tensor 'a' is cut off"),
+        (raw_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345"), "belong to no tensor"),
+    ],
+)
+def test_a_damaged_header_is_told_by_the_tensor(folder, change, message):
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        USDRLModel.from_pretrained(folder)
+    with pytest.raises(CheckpointLoadError, match=message):
+        load_model(folder)
 
 
 def test_code_of_a_folder_runs_only_if_trusted(tmp_path):

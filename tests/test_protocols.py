@@ -13,6 +13,8 @@ from usdrl_hub.data.protocols import (
     draw_labelled,
     ntu_split,
     pku_cross_view,
+    protocol_side,
+    uav_split,
 )
 from usdrl_hub.data.text import read_pku_split
 
@@ -113,3 +115,19 @@ def test_the_open_sets_are_split_as_their_papers_do(shared_data, name, fold, siz
     assert not set(train.selection) & set(test.selection)
     if name in ("utd_mhad", "utkinect"):
         assert not {s.subject for s in train} & {s.subject for s in test}
+
+
+def test_uav_human_parts_its_people_in_two_ways():
+    names = [f"clips/P{person:03}S01G10B00H10UC102000LC092000A031R0_09131758.txt" for person in range(119)]
+    for version, train, test in (("v1", (0, 2, 118), (1, 3, 113)), ("v2", (0, 3, 118), (1, 2, 116))):
+        trains = uav_split(names, version)
+        assert trains.sum() == 89 and (~trains).sum() == 30, "the numbers of the paper"
+        assert trains[list(train)].all() and not trains[list(test)].any()
+        side = protocol_side("uav", version)
+        assert [side(name) for name in names[:4]] == ["train" if value else "test" for value in trains[:4]]
+    with pytest.raises(ValueError, match="no protocol 'v3'"):
+        uav_split(names, "v3")
+    with pytest.raises(ValueError, match="use v1, v2, folders"):
+        protocol_side("uav", "xsub")
+    with pytest.raises(SkeletonFormatError, match="no UAV-Human name"):
+        uav_split(["S001C002P003R002A013"], "v1")

@@ -14,6 +14,7 @@ from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, r
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
 from .inference import USDRLEnsemble, extract_embeddings, iter_predictions
+from .inference.rendering import render
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
     USDRLForActionDetection,
@@ -57,6 +58,7 @@ __all__ = [
     "iter_skeletons",
     "list_checkpoints",
     "read_skeleton",
+    "render",
 ]
 
 AutoConfig.register("usdrl", USDRLConfig)

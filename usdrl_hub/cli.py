@@ -34,12 +34,14 @@ from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, read_file, ready_model
 from .inference.prediction import Prediction, iter_predictions
+from .inference.rendering import Recording, check_output, find_recording
+from .inference.rendering import render as render_recording
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
 from .pretraining.trainer import PretrainingCollapseError
-from .sequence import SkeletonFormatError
+from .sequence import SkeletonFormatError, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
 from .tasks.evaluate import repeat as repeat_evaluation
@@ -117,6 +119,18 @@ def _ready(
     return loaded, extractor
 
 
+def _ready_classifier(model: str, device: str | None, dtype: str, *choices: Any) -> tuple[Any, USDRLFeatureExtractor]:
+    """A model, or the ensemble of several whose names are joined by commas; see `_ready`."""
+    first, *others = model.split(",")
+    one, extractor = _ready(first, True, device, dtype, *choices)
+    # The device and the type are checked as for one model.
+    return (
+        (USDRLEnsemble.from_pretrained([first, *others]).to(one.device, one.dtype), extractor)
+        if others
+        else (one, extractor)
+    )
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -144,13 +158,7 @@ def predict(
     """Name the action in skeleton recordings."""
     errors = _Errors()
     # The model first: a table's heading names its classes.
-    if "," in model:
-        ensemble = USDRLEnsemble.from_pretrained(model.split(","))
-        # The device and the type are checked as for one model.
-        one, extractor = _ready(model.split(",")[0], True, device, dtype, missing, choose_by, relink)
-        classifier: Any = ensemble.to(one.device, one.dtype)
-    else:
-        classifier, extractor = _ready(model, True, device, dtype, missing, choose_by, relink)
+    classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
     predictions = iter_predictions(
         files,
@@ -250,6 +258,62 @@ def embed(
     )
     count = write_embeddings(stream, output, level)
     print(f"{output}: embeddings of {count} recordings by {model}")
+    errors.finish()
+
+
+@app.command()
+def render(
+    file: Annotated[Path, typer.Argument(help="A skeleton file, or a data set or store with --name.")],
+    output: Annotated[Path, typer.Option(help="What to write: a page .html, a moving .gif, or a .png.")],
+    name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint that says what happens: a name, a folder, or several, joined by commas."),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="How many nearest clips.")] = 5,
+    threshold: Annotated[float, typer.Option(help="Probability above which a detector's class is a segment.")] = 0.3,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw a recording that moves, with what a model says about every moment."""
+    check_output(output)
+    errors = _Errors()
+    classifier = extractor = None
+    source_layout: Any = layout or "ntu25"
+    if model is not None:
+        classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+        source_layout = layout or extractor.source_layout or extractor.layout
+        missing = extractor.missing
+    found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
+    sequence = link_persons(found.sequence) if relink else found.sequence
+    sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
+    drawn = render_recording(
+        Recording(sequence, found.class_names),
+        output,
+        classifier,
+        extractor,
+        gallery,
+        nearest,
+        threshold,
+        batch_size,
+        model,
+        errors,
+    )
+    rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
+    top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
+    print(f"{output}: {drawn.frames} of {sequence.num_frames} frames of {sequence.name}{rate}{top}")
     errors.finish()
 
 
@@ -384,6 +448,9 @@ def evaluate(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of the recipe: epochs=20; may be repeated.")
     ] = None,
+    train: Annotated[
+        bool, typer.Option(help="Train the task's head; --no-train scores the one that the model has.")
+    ] = True,
     repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
 ) -> None:
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
@@ -393,7 +460,7 @@ def evaluate(
         raise ValueError("name a model and a --benchmark, or a metrics.json with --repeat")
     else:
         changes = dict(_change(text) for text in change or [])
-        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes)
+        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes, train)
     # What papers report is not to be compared with a trial on other data.
     published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
     print(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
@@ -499,7 +566,8 @@ def prepare(
     int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     protocol: Annotated[
-        str | None, typer.Option(help="Writes who trains and who tests: xsub, xview, xset, one-shot or folders.")
+        str | None,
+        typer.Option(help="Writes who trains and who tests: xsub, xview, xset, one-shot, v1, v2 or folders."),
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,

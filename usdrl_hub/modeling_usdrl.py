@@ -455,10 +455,9 @@ class USDRLPreTrainedModel(PreTrainedModel):
         fields |= {key: kwargs[key] for key in MEANING if key in kwargs}
         check_meaning(name, own, fields)
         shapes = find_shapes(name, **kwargs)
-        if shapes is not None:
-            changes = {key: kwargs[key] for key in ("is_causal", "num_labels", "id2label") if key in kwargs}
-            config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
-            check_shapes(name, shapes, config, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
+        changes = {key: kwargs[key] for key in ("is_causal", "num_labels", "id2label") if key in kwargs}
+        config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
+        check_shapes(name, shapes, config, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
 
     def fuse(self, packed: bool = True):
         """Make a faster model of the same class and outputs, for inference only; this one is left as it is.

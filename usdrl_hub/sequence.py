@@ -21,7 +21,8 @@ MOST_PERSONS = 10
 
 # How many numbers a joint has.
 _CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
-_METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+# How long a unit is.
+METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 
 
 class SkeletonFormatError(ValueError):
@@ -104,8 +105,8 @@ class SkeletonSequence:
     def _check_attributes(self, where: str, layout: Layout, channels: int) -> None:
         if self.up is not None and self.up not in TO_Y_UP:
             raise SkeletonFormatError(f"{where}: up must be one of {', '.join(TO_Y_UP)}, got {self.up!r}")
-        if self.units not in _METRES:
-            raise SkeletonFormatError(f"{where}: units must be one of {', '.join(_METRES)}, got {self.units!r}")
+        if self.units not in METRES:
+            raise SkeletonFormatError(f"{where}: units must be one of {', '.join(METRES)}, got {self.units!r}")
         coordinates = self.coordinates
         if coordinates is None:
             # A layout of 2D keypoints with a third channel has scores there.
@@ -171,7 +172,7 @@ class SkeletonSequence:
             return self
         keypoints = convert_layout(self.keypoints, source, target, up, self.coordinates)
         if is_3d and changed:
-            keypoints = keypoints * np.float32(_METRES[self.units])
+            keypoints = keypoints * np.float32(METRES[self.units])
             keypoints[..., 0] *= -1 if self.mirrored else 1
         up = "y" if turned else up
         return replace(self, keypoints=keypoints, layout=target, up=up, units="m", mirrored=False)

@@ -81,15 +81,16 @@ def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of the tensors of a folder or repository, of all its shards; None where it has no safetensors weights.
+def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a folder or repository, of all its shards.
 
     Args:
         name: Folder, or repository on the hub.
         **arguments: Of `from_pretrained`; those that say where the files are count.
 
     Raises:
-        ValueError: See `read_shapes`; or if the index of the shards is damaged.
+        ValueError: See `read_shapes`; or if the index of the shards is damaged or names files outside.
+        OSError: If there are no weights in safetensors format.
     """
     where = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
 
@@ -100,14 +101,16 @@ def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ..
     if single := find(f"model{variant}.safetensors"):
         return read_shapes(single)
     if not (index := find(f"model.safetensors.index{variant}.json")):
-        return None
+        # transformers would ask a service to convert pickles, and send it the token.
+        raise OSError(f"model '{name}': there are no weights in safetensors format")
     try:
         placed = dict(json.loads(Path(index).read_text("utf-8"))["weight_map"])
         shards = sorted(set(placed.values()))
-        if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
-            raise ValueError
     except (ValueError, KeyError, TypeError, OSError):
-        raise ValueError(f"{index}: it is no index of shards") from None
+        raise ValueError(f"{index}: the index of the shards is damaged") from None
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise ValueError(f"{index}: the index names a file outside, '{shard}'")
     shapes: dict[str, tuple[int, ...]] = {}
     for shard in shards:
         if not (path := find(shard)):

@@ -144,7 +144,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://github.com/sutdcv/UAV-Human",
             "academic research only, on request",
             "22 476 recordings, 119 people, 155 classes",
-            "usdrl prepare uav FOLDER --protocol folders --output-dir uav",
+            "usdrl prepare uav FOLDER --protocol v1 --output-dir uav",
         ),
         DatasetFacts(
             "utd_mhad",

@@ -12,12 +12,52 @@ import numpy as np
 
 from ..sequence import SkeletonFormatError
 from .dataset import LabelledData
-from .text import NTU, read_pku_split
+from .text import NTU, UAV, read_pku_split
 
 _NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38})
 _NTU120_TRAIN_SUBJECTS = _NTU60_TRAIN_SUBJECTS | {
     *(45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94),
     *(95, 97, 98, 100, 103),
+}
+# Of UAV-Human's 119 subjects (0 to 118), those that its README does not name for training.
+_UAV_TEST_SUBJECTS = {
+    "v1": frozenset(
+        (
+            1,
+            3,
+            4,
+            9,
+            22,
+            23,
+            24,
+            31,
+            41,
+            54,
+            58,
+            60,
+            66,
+            72,
+            74,
+            75,
+            91,
+            92,
+            93,
+            94,
+            95,
+            96,
+            97,
+            99,
+            101,
+            104,
+            107,
+            108,
+        )
+        + (109, 113)
+    ),
+    "v2": frozenset(
+        (1, 2, 7, 9, 13, 15, 17, 23, 25, 27, 28, 33, 34, 41, 42, 48, 50, 51, 53, 55, 58, 65, 68, 76, 82, 85, 90, 98)
+        + (105, 116)
+    ),
 }
 # NTU-120's one-shot protocol: A1, A7, ..., A115 are new, the others train; classes 0-based here as everywhere.
 NTU120_NOVEL_CLASSES = tuple(range(0, 120, 6))
@@ -78,15 +118,42 @@ def ntu_split(names: Sequence[str], dataset: str, protocol: str) -> np.ndarray:
     return np.array([trains(NTUSample.parse(name)) for name in names], dtype=bool)
 
 
+def uav_split(names: Sequence[str], version: str) -> np.ndarray:
+    """Which UAV-Human recordings train in a cross-subject protocol, by the subject in their names.
+
+    Args:
+        names: Names such as ``P070S01G10B00H10UC102000LC092000A031R0_09131758``.
+        version: "v1" or "v2": 89 people train and 30 test in either (the data set's README).
+
+    Returns:
+        Boolean array ``(len(names),)``; the others test.
+
+    Raises:
+        SkeletonFormatError: If a name is not one of UAV-Human's.
+        ValueError: If there is no such version.
+    """
+    if version not in _UAV_TEST_SUBJECTS:
+        raise ValueError(f"UAV-Human has no protocol '{version}': use {', '.join(_UAV_TEST_SUBJECTS)}")
+    subjects = []
+    for name in names:
+        match = UAV.name.search(re.split(r"[/\\]", name)[-1].partition(".")[0])
+        if match is None:
+            raise SkeletonFormatError(
+                f"'{name}' is no UAV-Human name such as P070S01G10B00H10UC102000LC092000A031R0_0"
+            )
+        subjects.append(int(match["subject"]))
+    return np.array([subject not in _UAV_TEST_SUBJECTS[version] for subject in subjects], dtype=bool)
+
+
 def protocol_side(
     dataset: str, protocol: str, split_file: str | os.PathLike | None = None
 ) -> Callable[[str], str | None]:
     """How a data set's protocol takes its recordings apart.
 
     Args:
-        dataset: "ntu60", "ntu120", "pku1", "pku2", or any other.
-        protocol: See `ntu_split` for NTU; "xsub" or "xview" of PKU-MMD; "folders" for any data set whose folders
-            called train and test say it, as UAV-Human's do.
+        dataset: "ntu60", "ntu120", "uav", "pku1", "pku2", or any other.
+        protocol: See `ntu_split` for NTU and `uav_split` for UAV-Human; "xsub" or "xview" of PKU-MMD; "folders" for
+            any data set whose folders called train and test say it.
         split_file: PKU-MMD's split file, which "xsub" needs.
 
     Returns:
@@ -101,6 +168,8 @@ def protocol_side(
     if (dataset, protocol) in NTU_PROTOCOLS:
         trains = NTU_PROTOCOLS[dataset, protocol]
         return lambda name: "train" if trains(NTUSample.parse(name)) else "test"
+    if dataset == "uav" and protocol in _UAV_TEST_SUBJECTS:
+        return lambda name: "train" if uav_split([name], protocol)[0] else "test"
     if dataset in ("pku1", "pku2") and (protocol == "xview" or (protocol == "xsub" and split_file is not None)):
         if split_file is None:
             return lambda name: "train" if pku_cross_view([PurePosixPath(name).stem])[0] else "test"
@@ -114,6 +183,7 @@ def protocol_side(
         raise ValueError("PKU-MMD's xsub stands in its split file: name it with --split-file")
     known = [name for data, name in NTU_PROTOCOLS if data == dataset]
     known += ["xsub", "xview"] if dataset in ("pku1", "pku2") else []
+    known += [*_UAV_TEST_SUBJECTS] if dataset == "uav" else []
     raise ValueError(f"'{dataset}' has no protocol '{protocol}': use {', '.join([*known, 'folders'])}")
 
 

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session, is_offline_mode
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    get_session,
+    is_offline_mode,
+    resolve_revision,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx
 
 from ..configuration_usdrl import USDRLConfig, bundled_checkpoint
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
+from ..weights import HUB_ARGUMENTS
 from .registry import TASK_NAMES, CheckpointLoadError, explain_missing
 
 _CLASSES = {model_class.__name__: model_class for model_class in TASK_NAMES}
+# What the hub means by a status.
+_ANSWERS = {
+    401: "does not know the token: log in with 'hf auth login'",
+    403: "does not let you read it: ask its owner for access",
+    429: "asks to slow down: try again later",
+}
 
 
 def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
@@ -24,19 +49,28 @@ def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
     return USDRLModel
 
 
-def load_config(name: str | os.PathLike) -> USDRLConfig:
+def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     """Load a checkpoint's configuration.
+
+    Args:
+        name: See `load_model`.
+        **kwargs: Where on the hub to look, as in `from_pretrained`: `revision`, `subfolder`, `token` and so on.
 
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
     """
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the folder")
-    return _load(USDRLConfig, name)
+    config = None if Path(name).is_dir() else _load(USDRLConfig, name, **kwargs)
+    if _has_none(name, "config.json", **kwargs):
+        # transformers takes the defaults then.
+        where = "folder" if Path(name).is_dir() else "repository"
+        raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the {where}")
+    return config or _load(USDRLConfig, name, **kwargs)
 
 
 def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     """Load a model by name or folder, with its head or projectors.
+
+    What the hub fails to send is asked for once more.
 
     Args:
         name: A name that ships in the package, a folder, or a repository on the hub.
@@ -48,7 +82,12 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     Raises:
         CheckpointLoadError: If there is no such checkpoint, a file of it is damaged, or weights are missing.
     """
-    loader = model_class(load_config(name))
+    where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+    loader = model_class(load_config(name, **where))
+    if not _is_here(name, **kwargs):
+        # The weights of the configuration's commit.
+        known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
+        kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
     model, report = _load(loader, name, output_loading_info=True, use_safetensors=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -56,43 +95,115 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     return model.eval()
 
 
-def load_feature_extractor(name: str | os.PathLike) -> USDRLFeatureExtractor:
+def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatureExtractor:
     """Load a checkpoint's feature extractor, or the one that follows from its configuration where it has none.
+
+    Args:
+        name: See `load_model`.
+        **kwargs: See `load_config`.
 
     Raises:
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
-    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
-        try:
-            return USDRLFeatureExtractor.from_model_config(load_config(name))
-        except ValueError as error:
-            raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
-    return _load(USDRLFeatureExtractor, name)
+    try:
+        return _load(USDRLFeatureExtractor, name, **kwargs)
+    except CheckpointLoadError:
+        if not _has_none(name, "preprocessor_config.json", **kwargs):
+            raise
+    try:
+        return USDRLFeatureExtractor.from_model_config(load_config(name, **kwargs))
+    except ValueError as error:
+        raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
+
+
+def _has_none(name: str | os.PathLike, file: str, **kwargs: Any) -> bool:
+    """Whether a folder or repository is known to be without a file."""
+    path = Path(kwargs.get("subfolder") or "") / file
+    if _is_here(name, **kwargs):
+        return not (Path(bundled_checkpoint(name, **kwargs)) / path).exists()
+    # The client notes which files the hub lacks; one that could not be asked for is not among them.
+    where = {key: kwargs[key] for key in ("cache_dir", "revision") if key in kwargs}
+    with suppress(HFValidationError):
+        return try_to_load_from_cache(str(name), path.as_posix(), **where) is _CACHED_NO_EXIST
+    return False
+
+
+def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
+    """Whether a name is that of a folder, or of a checkpoint in the package."""
+    return Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
 
 
 def _load(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
-    local = Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
+    local = _is_here(name, **kwargs)
     if not local and Path(name).exists():
         raise CheckpointLoadError(
             f"'{name}' is a file, not a model folder: convert the authors' checkpoints with 'usdrl convert'"
         )
-    if not local and not _hub_is_reachable():
-        # The client would retry for half a minute; what is in its cache is still found.
-        kwargs["local_files_only"] = True
     try:
-        return loader.from_pretrained(name, **kwargs)
+        return loader.from_pretrained(name, **kwargs) if local else _load_from_hub(loader, name, **kwargs)
     except Exception as error:
         # A damaged file fails in any way that JSON, safetensors and transformers have.
         reason = " ".join(str(error).split()) or type(error).__name__
-        if local:
-            raise CheckpointLoadError(f"model '{name}' cannot be loaded: {reason[:300]}") from error
-        hint = explain_missing(str(name))
         reason = reason.partition(" How to make it:")[0]
-        where = "the hub is not reachable" if "local_files_only" in kwargs else f"the hub answered: {reason[:200]}"
-        raise CheckpointLoadError(
-            f"model '{name}' was not found: it does not ship with the package ('usdrl list' shows what does), it is "
-            f"no folder here, and {where}" + (f"; to make it: {hint}" if hint else "")
-        ) from error
+        fault = None if local else _fault_of_hub(error, kwargs.get("revision"))
+        absent = fault is not None and "was not found" in fault
+        hint = explain_missing(str(name)) if absent and kwargs.get("revision") is None else ""
+        told = (fault or f"cannot be loaded: {reason[:300]}") + (f"; to make it: {hint}" if hint else "")
+        raise CheckpointLoadError(f"model '{name}' {told}") from error
+
+
+def _load_from_hub(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
+    for attempt in range(2):
+        if not kwargs.get("local_files_only") and not _hub_is_reachable():
+            # The client would retry for half a minute; what is in its cache is still found.
+            kwargs["local_files_only"] = True
+        try:
+            return loader.from_pretrained(name, **kwargs)
+        except Exception as error:
+            # The client tries again by itself, but not where a file's storage fails or the connection is reset.
+            if kwargs.get("local_files_only") and isinstance(error, OSError):
+                raise _NotCached from error
+            cause = _cause_in_hub(error)
+            if attempt or cause is None or _status(cause) in range(400, 500):
+                raise
+        time.sleep(1)
+
+
+class _NotCached(Exception):
+    """The hub could not be asked, and its cache does not hold what was wanted."""
+
+
+def _cause_in_hub(error: BaseException | None) -> Exception | None:
+    """The error of the client that another error comes from, if it comes from one."""
+    while error is not None and not isinstance(error, RemoteEntryNotFoundError):
+        if isinstance(error, httpx.HTTPError | _NotCached):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _status(cause: Exception) -> int | None:
+    """The status of the hub's answer, or None where there was none."""
+    return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+
+
+def _fault_of_hub(error: Exception, revision: str | None) -> str | None:
+    """What the hub did wrong, as the rest of a sentence about a model; None where it is not to blame."""
+    cause = _cause_in_hub(error)
+    if cause is None:
+        return None
+    status = _status(cause)
+    if isinstance(cause, RevisionNotFoundError):
+        return f"was not found: the hub has no revision '{revision}' of it"
+    absent = "was not found: it does not ship with the package ('usdrl list' shows what does), it is no folder here,"
+    if isinstance(cause, _NotCached):
+        return f"{absent} it is not in the cache, and the hub is not reachable"
+    if isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError):
+        return f"{absent} and the hub has none that you may read: log in with 'hf auth login' if it is private"
+    if status is None:
+        return "cannot be loaded: the connection to the hub was cut; try again"
+    answer = _ANSWERS.get(status, "failed: try again later" if status >= 500 else "refused")
+    return f"cannot be loaded: the hub {answer} (status {status})"
 
 
 def _hub_is_reachable() -> bool:

@@ -28,11 +28,14 @@ _MODEL_MAP = {
     "AutoModelForVideoClassification": "modeling_usdrl.USDRLForActionRecognition",
     "AutoModelForTokenClassification": "modeling_usdrl.USDRLForActionDetection",
 }
+_FRAME_HEADS = ("USDRLForActionDetection", "USDRLForActionSegmentation", "USDRLForEarlyActionPrediction")
 _EXTRACTOR_MAP = {"AutoFeatureExtractor": "feature_extraction_usdrl.USDRLFeatureExtractor"}
 
 
 def add_remote_code(folder: str | Path) -> None:
     """Copy the code into a saved checkpoint and name all classes in its configurations.
+
+    Several heads give a class per frame: the Auto class for those gets the one that the checkpoint was saved from.
 
     Args:
         folder: A folder with ``config.json`` and perhaps ``preprocessor_config.json``.
@@ -45,6 +48,9 @@ def add_remote_code(folder: str | Path) -> None:
         if not path.is_file():
             continue
         config: dict[str, Any] = json.loads(path.read_text())
-        config["auto_map"] = auto_map
+        config["auto_map"] = dict(auto_map)
+        saved = (config.get("architectures") or [""])[0]
+        if name == "config.json" and saved in _FRAME_HEADS:
+            config["auto_map"]["AutoModelForTokenClassification"] = f"modeling_usdrl.{saved}"
         with new_file(path) as partial:
             partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

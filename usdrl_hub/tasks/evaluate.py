@@ -18,7 +18,7 @@ from transformers import set_seed
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
 from ..data.dataset import LabelledData, SkeletonDataset
-from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view
+from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view, uav_split
 from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -68,6 +68,7 @@ class Context:
         recipe: The benchmark's recipe with the changes asked for.
         seed: Seeds everything drawn.
         folder: Where pictures go; None for nowhere.
+        train_head: Whether heads are trained; otherwise the one that `encoder` has is scored as it is.
     """
 
     encoder: USDRLPreTrainedModel
@@ -78,6 +79,24 @@ class Context:
     recipe: Mapping[str, Any]
     seed: int
     folder: Path | None = None
+    train_head: bool = True
+
+    def given(self, kind: type, names: list[str] | None = None) -> Any:
+        """The head that the model has, where it is to be scored as it is; None where one is to be trained.
+
+        Raises:
+            ValueError: If it has none of this kind, or one for other classes.
+        """
+        if self.train_head:
+            return None
+        if not isinstance(self.encoder, kind):
+            raise ValueError(
+                f"the model is {type(self.encoder).__name__}, and {kind.__name__} is needed to score it without "
+                "training: name one, or train a head"
+            )
+        if self.encoder.config.class_names != (names or self.class_names):
+            raise ValueError("the model's classes are not those of the data, so it cannot be scored without training")
+        return self.encoder
 
     def head(self, kind: type, names: list[str] | None = None, **fields: Any) -> Any:
         """A new head of a class on a copy of the encoder."""
@@ -107,6 +126,7 @@ def evaluate(
     tiny: bool = False,
     with_leak: bool = False,
     changes: Mapping[str, Any] | None = None,
+    train_head: bool = True,
 ) -> dict[str, Any]:
     """Train and score a pretrained model on a benchmark.
 
@@ -121,6 +141,7 @@ def evaluate(
         tiny: Use clips that ship with the package, and few steps, to try the whole path.
         with_leak: Test also on the clips that the data call copies of training clips, as papers do.
         changes: Other values for entries of the recipe.
+        train_head: Whether the task's head is trained; otherwise the one that the model has is scored as it is.
 
     Returns:
         The record that ``metrics.json`` holds; it is enough to repeat the run with `repeat`.
@@ -145,7 +166,7 @@ def evaluate(
         encoder = load_model(model, dtype=torch.float32)
         if torch.cuda.is_available():
             encoder = encoder.to("cuda")  # type: ignore[arg-type]
-        context = Context(encoder, extractor, train, test, names, recipe, seed, folder)
+        context = Context(encoder, extractor, train, test, names, recipe, seed, folder, train_head)
         for sequence in (train[0], test[0]):
             extractor.prepare(sequence)
         metrics, trained = RUNS[chosen.task](context)
@@ -168,11 +189,12 @@ def evaluate(
                 "tiny": tiny,
                 "with_leak": with_leak,
                 "changes": changes,
+                "train_head": train_head,
             },
             **run_record(started),
         }
         if folder is not None:
-            if trained is not None:
+            if trained is not None and train_head:
                 trained.save_pretrained(folder)
                 extractor.save_pretrained(folder)
                 record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
@@ -244,6 +266,8 @@ def _by_name(benchmark: Benchmark, store: SkeletonStore) -> np.ndarray | None:
     base = benchmark.dataset.removesuffix("-2d")
     if base in ("ntu60", "ntu120"):
         return ntu_split(store.names, base, benchmark.protocol)
+    if base == "uav":
+        return uav_split(store.names, benchmark.protocol)
     if base.startswith("pkummd") and benchmark.protocol == "xview":
         return pku_cross_view([name[:6] if "_" in name else name for name in store.names])
     return None
@@ -300,6 +324,8 @@ def _top(logits: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
 
 def run_linear(context: Context) -> Outcome:
     """A linear layer on the frozen encoder's features."""
+    if (head := context.given(USDRLForActionRecognition)) is not None:
+        return _scored(context, head), head
     features, labels = features_of(context, context.train)
     recipe = context.recipe
     if recipe.get("solver") == "logistic":
@@ -317,13 +343,20 @@ def run_linear(context: Context) -> Outcome:
         )
     classifier = context.head(USDRLForActionRecognition)
     classifier.classifier.load_state_dict(layer.state_dict())
-    test, truth = features_of(context, context.test)
+    return _scored(context, classifier), classifier.eval()
+
+
+def _scored(context: Context, classifier: USDRLForActionRecognition) -> dict[str, float]:
+    """Accuracy of a recogniser on the test part."""
+    features, labels = features_of(replace(context, encoder=classifier), context.test)
     with torch.no_grad():
-        return _top(layer(test), truth), classifier.eval()
+        return _top(classifier.classifier(features.to(classifier.device)).cpu(), labels)
 
 
 def run_finetuned(context: Context) -> Outcome:
     """All weights, or those of the head where the recipe freezes the encoder."""
+    if (head := context.given(USDRLForActionRecognition)) is not None:
+        return _scored(context, head), head
     classifier = context.head(USDRLForActionRecognition)
     recipe = FitRecipe.of(context.recipe)
     scores = train_recogniser(classifier, context.extractor, context.train, context.test, recipe, context.seed)
@@ -332,6 +365,8 @@ def run_finetuned(context: Context) -> Outcome:
 
 def run_semi(context: Context) -> Outcome:
     """Fine-tuning with a share of the labels, several draws."""
+    if not context.train_head:
+        raise ValueError("semi-supervised recognition is the mean of several trained heads: it cannot do without")
     labels, accuracies = np.asarray(context.train.column("labels")), []
     for draw in range(context.recipe["draws"]):
         chosen = draw_labelled(labels, context.recipe["share"], context.seed + draw)
@@ -363,11 +398,12 @@ def run_one_shot(context: Context) -> Outcome:
 def run_detection(context: Context) -> Outcome:
     """A class per frame of windows, segments of it, and PKU-MMD's metrics."""
     recipe = context.recipe
-    detector = context.head(USDRLForActionDetection, ["nothing", *context.class_names])
-    widen = recipe.get("widen", 0)
-    videos = (widened(sequence, widen) if widen else sequence for sequence in context.train)
-    data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
-    fit(detector, data, FitRecipe.of(recipe), context.seed)
+    names, widen = ["nothing", *context.class_names], recipe.get("widen", 0)
+    if (detector := context.given(USDRLForActionDetection, names)) is None:
+        detector = context.head(USDRLForActionDetection, names)
+        videos = (widened(sequence, widen) if widen else sequence for sequence in context.train)
+        data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
+        fit(detector, data, FitRecipe.of(recipe), context.seed)
     found = [values for _, values in frame_probabilities(detector, context.extractor, context.test)]
     proposals = detect(found, recipe["threshold"])
     truth = true_actions(context.test)
@@ -392,9 +428,11 @@ def run_detection(context: Context) -> Outcome:
 
 def run_segmentation(context: Context) -> Outcome:
     """A class per frame of whole videos."""
-    segmenter = context.head(USDRLForActionSegmentation, ["nothing", *context.class_names])
-    data = WholeVideoDataset(context.train, context.extractor, context.recipe["stride"])
-    fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
+    names = ["nothing", *context.class_names]
+    if (segmenter := context.given(USDRLForActionSegmentation, names)) is None:
+        segmenter = context.head(USDRLForActionSegmentation, names)
+        data = WholeVideoDataset(context.train, context.extractor, context.recipe["stride"])
+        fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
     found = segment(segmenter, context.extractor, context.test, context.recipe["stride"])
     truth = [sequence.frame_labels() + 1 for sequence in context.test]
     return segmentation_metrics(found, truth), segmenter
@@ -409,11 +447,12 @@ def run_early(context: Context) -> Outcome:
 
 def run_early_causal(context: Context) -> Outcome:
     """A causal model that names the action after every frame."""
-    model = context.head(USDRLForEarlyActionPrediction, is_causal=True)
-    recipe = FitRecipe.of(context.recipe)
-    augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None
-    data = LeftAlignedDataset(list(context.train), context.extractor, augment)
-    fit(model, data, recipe, context.seed)
+    if (model := context.given(USDRLForEarlyActionPrediction)) is None:
+        model = context.head(USDRLForEarlyActionPrediction, is_causal=True)
+        recipe = FitRecipe.of(context.recipe)
+        augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None
+        data = LeftAlignedDataset(list(context.train), context.extractor, augment)
+        fit(model, data, recipe, context.seed)
     return causal_accuracy(model, context.extractor, list(context.test)), model
 
 

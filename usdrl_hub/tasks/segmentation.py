@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -78,26 +78,42 @@ def video_windows(
 
 
 def nearest(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Values per frame ``(n,)`` resized to the nearest frame."""
+    """Values per frame ``(n, ...)`` resized to the nearest frame."""
     if len(values) == length:
         return values
     return values[((torch.arange(length) + 0.5) * len(values) / length).long()]
 
 
 @torch.inference_mode()
+def segment_probabilities(
+    model: USDRLForActionSegmentation,
+    extractor: USDRLFeatureExtractor,
+    sequences: Iterable[SkeletonSequence],
+    stride: int | None = None,
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    """Yield each video with the probabilities ``(T, K)`` of the classes in every frame, class 0 where nothing happens.
+
+    Args:
+        model: A segmenter, in eval mode.
+        extractor: Its feature extractor.
+        sequences: Videos of any length.
+        stride: Frames between windows; half of their length where None.
+    """
+    for sequence in sequences:
+        windows, starts, _ = video_windows(sequence, extractor, stride)
+        logits = model(windows[None].to(model.device), starts[None].to(model.device)).logits[0]
+        yield sequence, nearest(logits.float().softmax(dim=-1).cpu(), sequence.num_frames).numpy()
+
+
 def segment(
     model: USDRLForActionSegmentation,
     extractor: USDRLFeatureExtractor,
     sequences: Iterable[SkeletonSequence],
     stride: int | None = None,
 ) -> list[np.ndarray]:
-    """Class of every frame ``(T_i,)`` of each video, 0 where nothing happens; the model is in eval mode."""
-    results = []
-    for sequence in sequences:
-        windows, starts, _ = video_windows(sequence, extractor, stride)
-        logits = model(windows[None].to(model.device), starts[None].to(model.device)).logits[0]
-        results.append(nearest(logits.argmax(dim=-1).cpu(), sequence.num_frames).numpy())
-    return results
+    """Likeliest class of every frame ``(T_i,)`` of each video, see `segment_probabilities`."""
+    stream = segment_probabilities(model, extractor, sequences, stride)
+    return [probabilities.argmax(axis=-1) for _, probabilities in stream]
 
 
 def segments_of(labels: np.ndarray) -> np.ndarray:

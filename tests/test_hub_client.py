@@ -1,0 +1,589 @@
+"""The package and the real client of the Hub (huggingface_hub, transformers, `hf`) against `loopback_hub`."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    errors,
+    hf_hub_download,
+    snapshot_download,
+)
+from transformers import AutoModel, AutoModelForVideoClassification
+
+from usdrl_hub import (
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+    USDRLForPreTraining,
+    USDRLModel,
+    checkpoint_path,
+)
+from usdrl_hub.cli import main
+from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.hub.remote_code import add_remote_code
+
+from .test_modeling import tiny_config
+
+CLASSES = [
+    USDRLModel,
+    USDRLForPreTraining,
+    USDRLForActionRecognition,
+    USDRLForActionDetection,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+]
+HF = Path(sys.executable).with_name("hf")
+# The client's own way to call the HTTP library beneath it.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+def tiny(model_class=USDRLForActionRecognition, **fields):
+    fields |= {"segmentation_channels": 8, "is_causal": model_class is USDRLForEarlyActionPrediction}
+    return model_class(tiny_config(**fields)).eval()
+
+
+def tiny_extractor(**fields):
+    return USDRLFeatureExtractor.from_model_config(tiny_config(), normalization="none", **fields)
+
+
+def equal(left, right) -> bool:
+    """Whether two models hold the same tensors, bit for bit."""
+    left, right = left.state_dict(), right.state_dict()
+    same_kind = all(tensor.dtype == right[name].dtype for name, tensor in left.items())
+    return left.keys() == right.keys() and same_kind and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def saved(model, folder, **kwargs) -> dict[str, bytes]:
+    model.save_pretrained(folder, **kwargs)
+    return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()}
+
+
+def sentence(*args, **kwargs) -> str:
+    """What `load_model` says."""
+    with pytest.raises(CheckpointLoadError) as caught:
+        load_model(*args, **kwargs)
+    assert "\n" not in str(caught.value) and str(args[0]) in str(caught.value)
+    return str(caught.value)
+
+
+def run_hf(environment, *arguments):
+    return subprocess.run([HF, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def forget(tmp_path):
+    """Empty the client's cache."""
+    return lambda: shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+@pytest.fixture
+def pushed(hub, forget):
+    """A recogniser that lies at ``ada/model``; the cache is empty."""
+    model = tiny()
+    model.push_to_hub("ada/model")
+    hub.requests.clear()
+    forget()
+    return model
+
+
+# Push and pull.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_every_class_and_dtype_comes_back_bit_for_bit(hub, model_class, dtype):
+    model = tiny(model_class).to(dtype)
+    model.push_to_hub("ada/model")
+    assert [commit.title for commit in hub.commits("ada/model")] == [
+        "Upload " + ("model" if "Model" in model_class.__name__ else model_class.__name__),
+        "initial commit",
+    ]
+    assert set(hub.files("ada/model")) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    pulled = model_class.from_pretrained("ada/model")
+    loaded = load_model("ada/model")
+    assert equal(model, pulled) and equal(model, loaded)
+    assert type(loaded) is model_class and loaded.dtype == dtype and not loaded.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_shards_come_back_bit_for_bit(hub, dtype):
+    model = tiny().to(dtype)
+    model.push_to_hub("ada/model", max_shard_size="20KB")
+    shards = [name for name in hub.files("ada/model") if name.endswith(".safetensors")]
+    assert len(shards) > 1 and len(hub.commits("ada/model")) == 2
+    assert equal(model, load_model("ada/model"))
+    assert equal(model, AutoModelForVideoClassification.from_pretrained("ada/model"))
+
+
+def test_config_and_feature_extractor_come_back_as_they_were(hub):
+    config, extractor = tiny_config(modality="bone", alpha=0.25), tiny_extractor(max_frames=7)
+    config.push_to_hub("ada/parts")
+    extractor.push_to_hub("ada/parts")
+    assert USDRLConfig.from_pretrained("ada/parts").to_dict() == config.to_dict()
+    for pulled in (USDRLFeatureExtractor.from_pretrained("ada/parts"), load_feature_extractor("ada/parts")):
+        assert pulled.to_dict() == extractor.to_dict()
+
+
+def test_pushing_the_same_again_makes_no_commit(hub, pushed):
+    pushed.push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 2 and not any(call.method == "PUT" for call in hub.requests)
+    tiny().push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 3
+
+
+def test_one_commit_adds_copies_and_deletes(hub, pushed):
+    api, first = HfApi(), hub.commits("ada/model")[0]
+    operations = [
+        CommitOperationAdd("notes/a.txt", b"a"),
+        CommitOperationCopy("model.safetensors", "copy.safetensors"),
+        CommitOperationDelete("README.md"),
+    ]
+    api.create_commit("ada/model", operations, commit_message="All", parent_commit=first.oid)
+    files = hub.files("ada/model")
+    assert len(hub.commits("ada/model")) == 3 and api.list_repo_files("ada/model") == list(files)
+    assert files["copy.safetensors"] == files["model.safetensors"] and files["notes/a.txt"] == b"a"
+    assert "README.md" not in files
+    with pytest.raises(errors.HfHubHTTPError, match="A commit has happened since"):
+        api.create_commit("ada/model", operations[-1:], commit_message="No", parent_commit=first.oid)
+    with pytest.raises(errors.RemoteEntryNotFoundError):
+        api.create_commit("ada/model", [CommitOperationDelete("nothing.txt")], commit_message="No")
+    assert hub.files("ada/model") == files
+
+
+def test_weights_go_to_large_storage_and_no_token_goes_with_them(hub):
+    model = tiny()
+    model.push_to_hub("ada/model", private=True)
+    assert equal(model, load_model("ada/model"))
+    head = hub.commits("ada/model")[0]
+    assert {name for name, file in head.files.items() if file.lfs} == {"model.safetensors"}
+    storage = [call for call in hub.requests if call.path.startswith("/storage/")]
+    assert [call.method for call in storage] == ["PUT", "GET"]
+    assert all(call.token is None and call.headers["host"].startswith("localhost") for call in storage)
+    info = HfApi().model_info("ada/model")
+    assert info.safetensors.total == sum(parameter.numel() for parameter in model.state_dict().values())
+    assert info.config["architectures"] == ["USDRLForActionRecognition"] and info.private
+
+
+def test_revisions_are_kept_apart(hub, pushed):
+    api = HfApi()
+    api.create_tag("ada/model", tag="v1")
+    first = api.model_info("ada/model").sha
+    second = tiny(USDRLForActionDetection)
+    second.push_to_hub("ada/model")
+    branched = tiny(USDRLModel)
+    branched.push_to_hub("ada/model", revision="try/this")
+    tiny_extractor(max_frames=5).push_to_hub("ada/model", revision="try/this")
+    for revision, model in [("v1", pushed), (first, pushed), (None, second), ("try/this", branched)]:
+        loaded = load_model("ada/model", revision=revision)
+        assert type(loaded) is type(model) and equal(model, loaded)
+        assert equal(model, type(model).from_pretrained("ada/model", revision=revision or "main"))
+    assert load_feature_extractor("ada/model", revision="try/this").max_frames == 5
+    assert "the hub has no revision 'v2' of it" in sentence("ada/model", revision="v2")
+
+
+def test_a_pull_request_leaves_the_branch_as_it_was(hub, pushed):
+    files, proposed = hub.files("ada/model"), tiny(USDRLForActionDetection)
+    reader = hub.add_user("bob")
+    commit = proposed.push_to_hub("ada/model", create_pr=True, token=reader)
+    assert commit.pr_revision == "refs/pr/1" and hub.files("ada/model") == files
+    assert equal(proposed, load_model("ada/model", revision="refs/pr/1"))
+    assert equal(pushed, load_model("ada/model"))
+    pulls = HfApi().list_repo_refs("ada/model", include_pull_requests=True).pull_requests
+    assert [(pull.ref, pull.target_commit) for pull in pulls] == [("refs/pr/1", commit.oid)]
+
+
+def test_a_model_in_a_subfolder_is_loaded_with_its_own_config(hub, pushed, tmp_path):
+    inner = tiny(USDRLForActionDetection)
+    inner.save_pretrained(tmp_path / "inner")
+    tiny_extractor(max_frames=5).save_pretrained(tmp_path / "inner")
+    HfApi().upload_folder(repo_id="ada/model", folder_path=tmp_path / "inner", path_in_repo="detector")
+    loaded = load_model("ada/model", subfolder="detector")
+    assert type(loaded) is USDRLForActionDetection and equal(inner, loaded)
+    assert load_feature_extractor("ada/model", subfolder="detector").max_frames == 5
+    assert equal(pushed, load_model("ada/model"))
+    assert "no config.json" in sentence("ada/model", subfolder="nowhere")
+
+
+def test_a_shipped_name_with_a_revision_is_loaded_from_the_hub(hub):
+    model = tiny()
+    model.push_to_hub("usdrl/tiny-uiprmd", revision="v1", token=hub.add_user("usdrl"))
+    assert equal(model, load_model("usdrl/tiny-uiprmd", revision="v1"))
+    assert load_model("usdrl/tiny-uiprmd").config.hidden_size == 80
+
+
+def test_a_repository_without_preprocessor_gets_the_one_of_its_config(hub, pushed):
+    assert (
+        load_feature_extractor("ada/model").to_dict()
+        == USDRLFeatureExtractor.from_model_config(tiny_config()).to_dict()
+    )
+    hub.stop()
+    assert load_feature_extractor("ada/model").num_frames == tiny_config().num_frames
+
+
+def test_the_hf_command_uploads_and_downloads(hub, hub_environment, tmp_path):
+    folder = checkpoint_path("usdrl/tiny-uiprmd")
+    done = run_hf(hub_environment, "upload", "ada/tiny", folder, "--private", "--commit-message", "From the command")
+    assert done.returncode == 0, done.stderr
+    assert hub.files("ada/tiny") == contents(folder) | {".gitattributes": hub.files("ada/tiny")[".gitattributes"]}
+    assert [commit.title for commit in hub.commits("ada/tiny")] == ["From the command", "initial commit"]
+    done = run_hf(hub_environment, "download", "ada/tiny", "--local-dir", tmp_path / "down")
+    assert done.returncode == 0, done.stderr
+    assert contents(folder).items() <= contents(tmp_path / "down").items()
+    assert equal(load_model(folder), load_model(tmp_path / "down"))
+    assert equal(load_model(folder), load_model("ada/tiny"))
+    stranger = run_hf(hub_environment | {"HF_TOKEN": hub.add_user("eve")}, "download", "ada/tiny")
+    assert stranger.returncode != 0 and "not found" in stranger.stderr
+
+
+def test_the_usdrl_command_takes_models_from_the_hub(hub, forget, capsys, tmp_path):
+    hub.commit("ada/tiny", contents(checkpoint_path("usdrl/tiny-uiprmd")))
+    np.save(tmp_path / "walk.npy", np.random.randn(40, 25, 3))
+    arguments = ["predict", str(tmp_path / "walk.npy"), "--json", "--model"]
+    answers = []
+    for name in ("ada/tiny", "usdrl/tiny-uiprmd"):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, name])
+        assert not caught.value.code
+        answers.append(json.loads(capsys.readouterr().out)["predictions"])
+    assert answers[0] == answers[1]
+    hub.stop()
+    forget()
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "ada/tiny"])
+    assert caught.value.code == 2
+    assert "model 'ada/tiny' was not found" in capsys.readouterr().err
+
+
+# Who may do what.
+
+
+def test_a_private_repository_is_there_for_its_owner_only(hub, monkeypatch):
+    model = tiny()
+    model.push_to_hub("ada/secret", private=True)
+    tiny_extractor().push_to_hub("ada/secret")
+    monkeypatch.delenv("HF_TOKEN")
+    hidden = "the hub has none that you may read: log in with 'hf auth login' if it is private"
+    assert hidden in sentence("ada/secret")
+    assert hidden in sentence("ada/secret", token=hub.add_user("eve"))
+    assert "does not know the token" in sentence("ada/secret", token="hf_forged")
+    for token, error in [(False, errors.RepositoryNotFoundError), ("hf_forged", errors.HfHubHTTPError)]:
+        with pytest.raises(error):
+            HfApi().model_info("ada/secret", token=token)
+    assert equal(model, load_model("ada/secret", token=hub.token))
+    assert load_feature_extractor("ada/secret", token=hub.token).layout
+
+
+def test_who_may_only_read_changes_nothing(hub, pushed):
+    files = hub.files("ada/model")
+    for token in (hub.add_user("ada", write=False), hub.add_user("bob")):
+        with pytest.raises(errors.HfHubHTTPError, match="403 Forbidden"):
+            tiny().push_to_hub("ada/model", token=token)
+    assert hub.files("ada/model") == files and equal(pushed, load_model("ada/model"))
+
+
+def test_the_client_tells_what_is_missing_by_its_type(hub, pushed):
+    api = HfApi()
+    with pytest.raises(errors.RepositoryNotFoundError):
+        api.model_info("ada/nothing")
+    with pytest.raises(errors.RevisionNotFoundError):
+        hf_hub_download("ada/model", "config.json", revision="v9")
+    with pytest.raises(errors.RemoteEntryNotFoundError):
+        hf_hub_download("ada/model", "nothing.json")
+    assert HfApi().whoami()["name"] == "ada"
+    api.delete_repo("ada/model")
+    assert not api.repo_exists("ada/model")
+
+
+# The cache.
+
+
+def test_what_was_loaded_is_not_downloaded_again_and_loads_without_hub(hub, pushed, monkeypatch):
+    tiny_extractor().push_to_hub("ada/model")
+    assert equal(pushed, load_model("ada/model"))
+    load_feature_extractor("ada/model")
+    hub.requests.clear()
+    assert equal(pushed, load_model("ada/model"))
+    assert not [call for call in hub.requests if "/resolve/" in call.path or "/storage/" in call.path]
+    hub.stop()
+    assert equal(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
+    hub.start()
+    hub.requests.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert equal(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
+    assert equal(pushed, USDRLForActionRecognition.from_pretrained("ada/model"))
+    assert not hub.requests
+    assert "not in the cache, and the hub is not reachable" in sentence("ada/other")
+
+
+def test_a_new_commit_is_seen(hub, pushed):
+    assert equal(pushed, load_model("ada/model"))
+    newer = tiny()
+    newer.push_to_hub("ada/model")
+    assert equal(newer, load_model("ada/model"))
+
+
+# Downloads that fail.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"pattern": "HEAD .*/config.json", "status": 503},
+        {"pattern": "GET .*/revision/main", "status": 500},
+        {"pattern": "GET /storage", "status": 503},
+        {"pattern": "GET /storage", "status": 429, "headers": {"Retry-After": "0"}},
+        {"pattern": "GET .*/config.json", "sent": 100},
+        {"pattern": "GET /storage", "sent": 40_000, "reset": True},
+        {"pattern": "GET /storage", "delay": 0.6},
+    ],
+    ids=str,
+)
+def test_a_fault_that_passes_is_got_over(hub, pushed, monkeypatch, fault):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    hub.fail(**fault)
+    assert equal(pushed, load_model("ada/model"))
+    assert not hub.faults
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(hub):
+    # What is below the client's chunk of 10 MiB is asked for again.
+    content = os.urandom(12 * 2**20)
+    hub.commit("ada/large", {"large.bin": content})
+    hub.fail("GET /storage", sent=11 * 2**20)
+    assert Path(hf_hub_download("ada/large", "large.bin")).read_bytes() == content
+    first, second = [call for call in hub.requests if call.path.startswith("/storage")]
+    assert first.status == 0 and second.headers["range"] == f"bytes={10 * 2**20}-"
+
+
+def test_nothing_of_a_download_that_fails_is_loaded_or_kept(hub, pushed, tmp_path):
+    # After a cut alone there is one more try, so the hub leaves, too.
+    hub.fail("GET /storage", sent=40_000, reset=True, leave=True)
+    start = time.monotonic()
+    assert "not in the cache, and the hub is not reachable" in sentence("ada/model")
+    assert time.monotonic() - start < 5
+    assert max(len(content) for content in contents(tmp_path / "cache").values()) < 40_000
+    assert not [file for file in (tmp_path / "cache").rglob("*") if "incomplete" in file.name]
+    assert "not in the cache, and the hub is not reachable" in sentence("ada/model")
+    hub.start()
+    assert equal(pushed, load_model("ada/model"))
+
+
+@pytest.mark.parametrize(
+    "status, message",
+    [(500, "the hub failed: try again later"), (403, "ask its owner for access"), (401, "does not know the token")],
+)
+def test_a_fault_that_stays_is_told_in_one_sentence(hub, pushed, status, message):
+    hub.fail("GET /storage", status=status, times=9)
+    told = sentence("ada/model")
+    assert message in told and told.endswith(f"(status {status})")
+
+
+def test_connections_that_are_cut_every_time_are_told_in_one_sentence(hub, pushed):
+    hub.fail("GET /storage", sent=0, reset=True, times=9)
+    assert "the connection to the hub was cut; try again" in sentence("ada/model")
+
+
+def test_a_hub_that_is_gone_is_told_quickly_in_one_sentence(hub, pushed):
+    hub.stop()
+    start = time.monotonic()
+    assert "not in the cache, and the hub is not reachable" in sentence("ada/model")
+    with pytest.raises(CheckpointLoadError, match="the hub is not reachable"):
+        load_feature_extractor("ada/model")
+    # The client alone tries for 23 seconds.
+    assert time.monotonic() - start < 5
+
+
+# Uploads that fail.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"pattern": "POST .*/preupload/", "status": 429, "headers": {"Retry-After": "0"}},
+        {"pattern": "PUT /storage", "status": 500},
+        {"pattern": "PUT /storage", "received": 10_000},
+    ],
+    ids=str,
+)
+def test_an_upload_gets_over_a_fault_that_passes_with_one_commit(hub, fault):
+    model = tiny()
+    hub.fail(**fault)
+    model.push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 2 and not hub.faults
+    assert equal(model, load_model("ada/model"))
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [{"pattern": "PUT /storage", "received": 10_000}, {"pattern": "PUT /storage", "status": 403}],
+        [{"pattern": "POST .*/commit/", "received": 100}],
+        [{"pattern": "POST .*/commit/", "received": 100, "reset": True}],
+        [{"pattern": "POST .*/commit/", "status": 503}],
+        [{"pattern": "POST .*/validate-yaml", "received": 0}],
+    ],
+    ids=["large file", "commit", "commit reset", "commit refused", "card"],
+)
+def test_an_upload_that_is_cut_leaves_the_remote_as_it_was(hub, pushed, faults):
+    files, newer = hub.files("ada/model"), tiny()
+    for fault in faults:
+        hub.fail(**fault)
+    with pytest.raises((errors.HTTPError, RuntimeError)):
+        newer.push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 2 and hub.files("ada/model") == files
+    assert equal(pushed, load_model("ada/model"))
+    newer.push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 3 and equal(newer, load_model("ada/model"))
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, pushed):
+    newer = tiny()
+    hub.fail("POST .*/commit/", sent=10)
+    with pytest.raises(errors.HTTPError):
+        newer.push_to_hub("ada/model")
+    newer.push_to_hub("ada/model")
+    assert len(hub.commits("ada/model")) == 3 and equal(newer, load_model("ada/model"))
+
+
+# What is in a repository.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../escaped.txt", "a/../../escaped.txt", "/escaped.txt", "..\\escaped.txt", "C:/escaped.txt", "{absolute}"],
+)
+def test_files_do_not_escape_the_folder(hub, tmp_path, name):
+    name = name.format(absolute=tmp_path / "escaped.txt")
+    hub.commit("ada/evil", {name: b"escaped", "good.txt": b"good"})
+    (tmp_path / "deep").mkdir()
+    for place in ({}, {"local_dir": tmp_path / "deep" / "down"}):
+        with pytest.raises(ValueError, match="Invalid filename"):
+            snapshot_download("ada/evil", **place)
+        with pytest.raises(ValueError, match="Invalid filename"):
+            hf_hub_download("ada/evil", name, **place)
+    assert not [file for file in tmp_path.rglob("*") if "escaped" in file.name] and not Path("/escaped.txt").exists()
+    cache = tmp_path / "cache"
+    assert all(file.resolve().is_relative_to(cache) for file in cache.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "{absolute}"])
+def test_an_index_does_not_reach_files_outside(hub, tmp_path, name):
+    files = saved(tiny(), tmp_path / "model", max_shard_size="20KB")
+    index = json.loads(files["model.safetensors.index.json"])
+    shard = sorted(set(index["weight_map"].values()))[0]
+    (tmp_path / "model" / shard).rename(tmp_path / "outside.safetensors")
+    outside = name.format(absolute=tmp_path / "outside.safetensors")
+    index["weight_map"] = {key: outside if value == shard else value for key, value in index["weight_map"].items()}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    (tmp_path / "model" / "model.safetensors.index.json").write_bytes(files["model.safetensors.index.json"])
+    assert "names a file outside" in sentence(tmp_path / "model")
+    hub.commit("ada/evil", files | {outside: files[shard]})
+    assert "names a file outside" in sentence("ada/evil")
+
+
+def test_code_and_pickles_of_a_repository_are_left_alone(hub, tmp_path, monkeypatch):
+    model = tiny()
+    model.save_pretrained(tmp_path / "model")
+    add_remote_code(tmp_path / "model")
+    files = contents(tmp_path / "model") | {"modeling_usdrl.py": b"raise RuntimeError('ran')"}
+    hub.commit("ada/code", files)
+    assert equal(model, load_model("ada/code")) and isinstance(AutoModel.from_pretrained("ada/code"), USDRLModel)
+    weights = files.pop("model.safetensors")
+    hub.commit("ada/pickle", files | {"pytorch_model.bin": weights})
+    hub.requests.clear()
+    assert "there are no weights in safetensors format" in sentence("ada/pickle", token=hub.token)
+    # transformers would have it converted elsewhere, with the token.
+    assert not [call for call in hub.requests if "discussions" in call.path or "/commits/" in call.path]
+    assert not [call for call in hub.requests if "pytorch_model.bin" in call.path]
+
+
+@pytest.mark.parametrize(
+    "name, share, message",
+    [
+        ("model.safetensors", 0.5, "cannot be loaded"),
+        ("model.safetensors", 0.001, "cannot be loaded"),
+        ("config.json", 0.5, "cannot be loaded: It looks like the config file"),
+        ("config.json", None, "there is no config.json in the repository"),
+        ("model.safetensors", None, "there are no weights in safetensors format"),
+    ],
+)
+def test_damaged_repositories_are_refused_in_one_sentence(hub, tmp_path, name, share, message):
+    files = saved(tiny(), tmp_path / "model")
+    content = files.pop(name)
+    hub.commit("ada/damaged", files | ({} if share is None else {name: content[: int(len(content) * share)]}))
+    assert message in sentence("ada/damaged")
+
+
+# Tokens.
+
+
+def test_tokens_appear_nowhere(hub, hub_environment, forget, tmp_path, monkeypatch, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    for library in ("huggingface_hub", "transformers"):
+        # They keep their messages from pytest otherwise.
+        monkeypatch.setattr(logging.getLogger(library), "propagate", True)
+        logging.getLogger(library).setLevel(logging.DEBUG)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_DEBUG", True)
+    told = []
+
+    def attempt(action, *args, **kwargs):
+        try:
+            action(*args, **kwargs)
+        except Exception as error:
+            told.extend(traceback.format_exception(error))
+
+    def try_everything(token):
+        forget()
+        attempt(tiny().push_to_hub, "ada/secret", token=token)
+        attempt(load_model, "ada/secret", token=token)
+        attempt(load_feature_extractor, "ada/secret", token=token)
+
+    tokens = [hub.token, hub.add_user("eve"), "hf_forgedforgedforgedforged"]
+    tiny_extractor().push_to_hub("ada/secret", private=True)
+    for fault in ({"status": 500}, {"status": 403}, {"sent": 0, "reset": True}):
+        hub.fail("(POST .*/commit/|GET /storage|GET .*preprocessor_config.json)", times=4, **fault)
+        try_everything(hub.token)
+        hub.faults.clear()
+    tiny().save_pretrained(tmp_path / "saved")
+    for token in tokens:
+        try_everything(token)
+        arguments = ["upload", "ada/secret", tmp_path / "saved"] if token != tokens[1] else ["download", "ada/secret"]
+        done = run_hf(hub_environment | {"HF_TOKEN": token, "HF_DEBUG": "1"}, *arguments)
+        told += [done.stdout, done.stderr]
+    shown = capfd.readouterr()
+    told += [shown.out, shown.err, caplog.text, *(repr(record.__dict__) for record in caplog.records)]
+    told += [call.path + call.body.decode(errors="ignore") for call in hub.requests]
+    written = [
+        *contents(tmp_path).values(),
+        *contents(os.environ["HF_HOME"]).values(),
+        *hub.files("ada/secret").values(),
+    ]
+    told += [content.decode(errors="ignore") for content in written]
+    # All of it was used, and the output is there.
+    assert {call.token for call in hub.requests} >= set(tokens)
+    assert any("curl" in text for text in told) and any("403" in text for text in told)
+    assert not re.findall("|".join(tokens), "\n".join(told))

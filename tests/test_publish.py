@@ -1,0 +1,332 @@
+"""Publishing, with the real client and a hub on this machine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
+
+from usdrl_hub import (
+    ClipDataset,
+    PretrainingDataset,
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLForPreTraining,
+    USDRLPreTrainer,
+    USDRLTrainer,
+    checkpoint_path,
+)
+from usdrl_hub.data.facts import DATASETS
+from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.hub import publish as publishing
+from usdrl_hub.hub.cards import figures
+from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.publish import PublishError, publish
+from usdrl_hub.hub.remote_code import CODE_FILES
+from usdrl_hub.pretraining import ViewAugmentation
+
+from .conftest import GOLDENS
+from .test_cli import run
+from .test_hub_client import equal
+
+TINY = "usdrl/tiny-uiprmd"
+COMPLETE = {"config.json", "preprocessor_config.json", "model.safetensors", "metrics.json", "README.md"}
+COMPLETE |= {"layout-ntu25.png", ".gitattributes"}
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The checkpoint that ships, among what lies in a training folder."""
+    folder = Path(shutil.copytree(checkpoint_path(TINY), tmp_path / "model"))
+    torch.save({"a": 1}, folder / "training_args.bin")
+    (folder / "run.json").write_text("{}")
+    (folder / ".hidden").write_text("x")
+    for step, value in (("checkpoint-5", 0.0), ("checkpoint-10", 1.0)):
+        (folder / step).mkdir()
+        shutil.copy(folder / "model.safetensors", folder / step)
+        state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.full((2, 2), value)}}
+        torch.save({"state": state, "param_groups": [{"lr": 0.1, "params": [0]}]}, folder / step / "optimizer.pt")
+    return folder
+
+
+def edited(folder, name, **changes):
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | changes))
+
+
+def test_one_commit_holds_everything_and_the_same_again_makes_none(hub, folder):
+    done = publish(folder, "ada/tiny")
+    assert done.changed and set(hub.files("ada/tiny")) == COMPLETE == {*done.files, ".gitattributes"}
+    assert len(hub.commits("ada/tiny")) == 2, "the commit that makes the repository, and ours"
+    pulled = USDRLForActionRecognition.from_pretrained("ada/tiny")
+    assert equal(pulled, USDRLForActionRecognition.from_pretrained(TINY))
+    assert load_feature_extractor("ada/tiny").to_dict() == load_feature_extractor(TINY).to_dict()
+    again = publish(folder, "ada/tiny")
+    assert not again.changed and len(hub.commits("ada/tiny")) == 2
+    edited(folder, "metrics.json", seed=5)
+    assert publish(folder, "ada/tiny", message="Another seed").changed
+    assert [commit.title for commit in hub.commits("ada/tiny")][:2] == ["Another seed", "Publish with usdrl_hub"]
+
+
+def test_the_card_on_the_hub_is_valid_and_says_what_was_measured(hub, folder):
+    publish(folder, "ada/tiny")
+    card = ModelCard.load("ada/tiny")
+    card.validate()
+    assert figures(str(card)) == {"96.9", "99.9", "78.7", "95.0"} and "# ada/tiny" in str(card)
+    assert {result.metric_value for result in card.data.eval_results} == {96.9, 99.9}
+
+
+def test_shards_of_an_earlier_form_go_in_the_same_commit(hub, folder):
+    model = USDRLForActionRecognition.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="500KB")
+    publish(folder, "ada/tiny")
+    assert equal(load_model("ada/tiny"), model) and "model.safetensors" not in hub.files("ada/tiny")
+    for path in folder.glob("model-*"):
+        path.unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    model.save_pretrained(folder)
+    publish(folder, "ada/tiny")
+    assert set(hub.files("ada/tiny")) == COMPLETE and len(hub.commits("ada/tiny")) == 3
+    assert equal(load_model("ada/tiny"), model)
+
+
+def test_branches_and_pull_requests_leave_main_as_it_was(hub, folder):
+    publish(folder, "ada/tiny")
+    edited(folder, "metrics.json", seed=5)
+    assert publish(folder, "ada/tiny", revision="v2").changed
+    assert json.loads(hub.files("ada/tiny", "v2")["metrics.json"])["seed"] == 5
+    edited(folder, "metrics.json", seed=6)
+    done = publish(folder, "ada/tiny", create_pr=True)
+    assert "discussions/1" in done.url
+    assert json.loads(hub.files("ada/tiny", "refs/pr/1")["metrics.json"])["seed"] == 6
+    assert json.loads(hub.files("ada/tiny")["metrics.json"])["seed"] == 0
+
+
+def test_private_is_private_or_refused(hub, folder):
+    publish(folder, "ada/secret", private=True)
+    with pytest.raises(ValueError, match="was not found"):
+        os.environ.pop("HF_TOKEN")
+        load_model("ada/secret")
+    os.environ["HF_TOKEN"] = hub.token
+    publish(folder, "ada/open")
+    edited(folder, "metrics.json", seed=5)
+    with pytest.raises(PublishError, match="exists already and is public"):
+        publish(folder, "ada/open", private=True)
+    assert len(hub.commits("ada/open")) == 2
+
+
+def test_the_optimizer_goes_as_safetensors_and_only_if_asked_for(hub, folder):
+    publish(folder, "ada/tiny", include_optimizer=True)
+    files = hub.files("ada/tiny")
+    assert set(files) == COMPLETE | {"optimizer.safetensors"}
+    (folder / "state").write_bytes(files["optimizer.safetensors"])
+    state = load_file(folder / "state")
+    assert state["0.exp_avg"].tolist() == [[1.0, 1.0], [1.0, 1.0]] and state["0.step"] == 3
+    shutil.rmtree(folder / "checkpoint-5")
+    shutil.rmtree(folder / "checkpoint-10")
+    with pytest.raises(PublishError, match="no checkpoint-"):
+        publish(folder, "ada/tiny", include_optimizer=True)
+
+
+def test_code_is_added_on_the_way_and_the_folder_stays_as_it_is(hub, folder):
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    publish(folder, "ada/tiny", include_code=True)
+    files = hub.files("ada/tiny")
+    assert set(files) == COMPLETE | set(CODE_FILES)
+    assert json.loads(files["config.json"])["auto_map"]["AutoModel"] == "modeling_usdrl.USDRLModel"
+    assert "auto_map" in json.loads(files["preprocessor_config.json"])
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_card_that_a_person_wrote_is_kept(hub, folder):
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    publish(folder, "ada/tiny")
+    assert hub.files("ada/tiny")["README.md"] == b"---\nlicense: mit\n---\n# Mine\n"
+
+
+def test_places_of_this_machine_stay_at_home(hub, folder):
+    command = "usdrl evaluate /home/ada/model --data=/home/ada/sets/mine.npz --seed 1"
+    repeat = {"model": "/home/ada/model", "data": "/home/ada/sets/mine.npz", "seed": 1}
+    edited(folder, "metrics.json", command=command, repeat=repeat)
+    publish(folder, "ada/tiny")
+    files = hub.files("ada/tiny")
+    record = json.loads(files["metrics.json"])
+    assert record["command"] == "usdrl evaluate model --data=mine.npz --seed 1"
+    assert record["repeat"] == {"model": "model", "data": "mine.npz", "seed": 1}
+    assert all(b"/home/ada" not in content and str(folder).encode() not in content for content in files.values())
+
+
+def test_results_on_a_data_set_of_the_hub_get_the_newer_form_too(hub, folder, monkeypatch):
+    facts = {**vars(DATASETS["ui_prmd_vicon"]), "hub": "ada/ui-prmd"}
+    monkeypatch.setitem(publishing.DATASETS, "ui_prmd_vicon", type(DATASETS["ui_prmd_vicon"])(**facts))
+    edited(folder, "metrics.json", metric="accuracy")
+    publish(folder, "ada/tiny")
+    written = hub.files("ada/tiny")[".eval_results/ui_prmd_vicon.yaml"].decode()
+    assert "id: ada/ui-prmd" in written and "value: 96.9" in written
+
+
+def nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def link(folder):
+    (folder.parent / "secret.json").write_text("{}")
+    (folder / "metrics.json").unlink()
+    (folder / "metrics.json").symlink_to(folder.parent / "secret.json")
+
+
+@pytest.mark.parametrize(
+    "change, name, message",
+    [
+        (nan, "ada/tiny", "tensor 'classifier.bias' holds NaN"),
+        (link, "ada/tiny", "link out of the folder"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "ada/tiny", "no preprocessor_config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "ada/tiny", "no weights in safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "ada/tiny", "no config.json"),
+        (lambda folder: shutil.rmtree(folder), "ada/tiny", "no such folder"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "ada/tiny", "no metrics.json of this package"),
+        (
+            lambda folder: edited(folder, "metrics.json", note="hf_abcdefghijklmnopqrst"),
+            "ada/tiny",
+            "looks like an access token",
+        ),
+        (lambda folder: None, "a b/c", "cannot be a repository's name"),
+    ],
+)
+def test_what_is_no_complete_model_is_refused_before_anything_is_sent(hub, folder, change, name, message):
+    change(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        publish(folder, name)
+    assert "\n" not in str(caught.value) and "abcdefghij" not in str(caught.value)
+    assert not [request for request in hub.requests if "POST" in request or "PUT" in request]
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ({"pattern": "PUT /storage", "status": 403, "times": 99}, "nothing was published"),
+        ({"pattern": "POST .*/commit/", "received": 10, "reset": True, "times": 99}, "nothing was published"),
+        ({"pattern": "POST .*/commit/", "status": 403, "times": 99}, "may not write there"),
+        ({"pattern": "POST .*/preupload/", "status": 401, "times": 99}, "hf auth login"),
+    ],
+)
+def test_a_fault_is_told_in_one_sentence_and_the_repository_is_as_it_was(hub, folder, fault, message):
+    publish(folder, "ada/tiny")
+    before = hub.files("ada/tiny")
+    model = USDRLForActionRecognition.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.bias += 1
+    model.save_pretrained(folder)
+    hub.fail(fault.pop("pattern"), **fault)
+    with pytest.raises(PublishError, match=message) as caught:
+        publish(folder, "ada/tiny")
+    assert "\n" not in str(caught.value) and hub.token not in str(caught.value)
+    assert hub.files("ada/tiny") == before
+    hub.faults.clear()
+    assert publish(folder, "ada/tiny").changed
+
+
+def test_others_repositories_and_a_hub_that_is_gone_are_told(hub, folder, monkeypatch):
+    with pytest.raises(PublishError, match="may not write there.*--namespace"):
+        publish(folder, "bob/tiny")
+    monkeypatch.setenv("HF_TOKEN", hub.add_user("eve", write=False))
+    with pytest.raises(PublishError, match="may not write there|does not know you"):
+        publish(folder, "eve/tiny")
+    hub.stop()
+    started = time.monotonic()
+    with pytest.raises(PublishError, match="could not be reached"):
+        publish(folder, "ada/tiny")
+    assert time.monotonic() - started < 30
+
+
+def test_the_command_publishes_and_says_so(hub, folder, capsys, monkeypatch):
+    code, out, err = run(capsys, "push", folder, "ada/tiny", "--dry-run")
+    assert code == 0 and "nothing was sent" in out and not hub.requests, err
+    code, out, err = run(capsys, "push", folder, "tiny", "--namespace", "ada", "--private")
+    assert code == 0 and "published: http" in out and set(hub.files("ada/tiny")) == COMPLETE, err
+    monkeypatch.setenv("USDRL_NAMESPACE", "ada")
+    code, out, _ = run(capsys, "push", folder, "tiny")
+    assert code == 0 and "no commit was made" in out
+    code, out, err = run(capsys, "push", folder / "none", "ada/tiny")
+    assert code == 2 and "no such folder" in err and err.count("\n") == 1
+    assert hub.token not in out + err
+
+
+def trained(tmp_path, model, kind, dataset, **kwargs):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "run"),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        save_strategy="steps",
+        save_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        push_to_hub=True,
+        hub_model_id="ada/trained",
+        hub_private_repo=True,
+    )
+    trainer = kind(model, arguments, train_dataset=dataset, **kwargs)
+    trainer.train()
+    return trainer
+
+
+def test_a_trainer_publishes_a_whole_model_and_no_pickle(hub, tmp_path):
+    model = USDRLForActionRecognition.from_pretrained(TINY)
+    extractor = USDRLFeatureExtractor.from_pretrained(TINY)
+    dataset = ClipDataset(load_samples()[:16], extractor)
+    trainer = trained(tmp_path, model, USDRLTrainer, dataset, processing_class=extractor)
+    assert not any(request.startswith(("POST", "PUT")) for request in map(str, hub.requests)), "only when asked to"
+    trainer.push_to_hub()
+    assert (tmp_path / "run" / "training_args.bin").is_file()
+    assert set(hub.files("ada/trained")) == COMPLETE - {"metrics.json"} and len(hub.commits("ada/trained")) == 2
+    assert equal(load_model("ada/trained"), trainer.model.eval())
+    future = trainer.push_to_hub(blocking=False)
+    assert future.result(60).changed is False
+
+
+def test_the_pretrainer_publishes_too(hub, tmp_path):
+    extractor = USDRLFeatureExtractor.from_pretrained(TINY)
+    model = USDRLForPreTraining.from_pretrained(TINY)
+    dataset = PretrainingDataset([load_samples()[:16]], extractor, 60)
+    views = ViewAugmentation(min_length=8, corrupted_joints=5)
+    trainer = trained(tmp_path, model, USDRLPreTrainer, dataset, views=views, processing_class=extractor)
+    trainer.push_to_hub(private=False)
+    assert set(hub.files("ada/trained")) == COMPLETE - {"metrics.json"}
+    assert isinstance(load_model("ada/trained"), USDRLForPreTraining)
+
+
+def test_a_folder_of_the_authors_checkpoints_becomes_repositories(hub, hub_environment, tmp_path):
+    manifest = [
+        {"file": "recognition_dste_uav17.pth.tar", "name": "usdrl/uav-v1-linear"},
+        {"file": "detection_dste_ntu25.pth.tar", "name": "usdrl/pkummd1-xsub-detection"},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    script = Path(__file__).parent.parent / "conversion" / "convert_all.py"
+    command = [sys.executable, script, GOLDENS, tmp_path / "manifest.json", tmp_path / "out", "--push"]
+    environment = hub_environment | {"HF_TOKEN": hub.token}
+    for told in ("published as http", "published as ada/uav-v1-linear before"):
+        done = subprocess.run(
+            [*command, "--namespace", "ada"], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0 and told in done.stdout and hub.token not in done.stdout + done.stderr, done
+    for name in ("ada/uav-v1-linear", "ada/pkummd1-xsub-detection"):
+        assert {"README.md", "model.safetensors", *CODE_FILES} <= set(hub.files(name)) and len(hub.commits(name)) == 2
+    assert type(load_model("ada/pkummd1-xsub-detection")).__name__ == "USDRLForActionDetection"
+
+
+def test_the_sample_clips_are_named_with_a_model_from_the_hub(hub, folder, capsys):
+    publish(folder, "ada/tiny")
+    code, out, err = run(capsys, "predict", sample_path(), "--model", "ada/tiny", "--top-k", 1)
+    assert code == 0 and "deep squat" in out, err

@@ -1,0 +1,213 @@
+"""How a recording is turned to be drawn: upright, seen from where it is seen best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeGuard
+
+import numpy as np
+
+from ..layouts import TO_Y_UP, Layout, get_layout, make_joint
+from ..sequence import METRES, SkeletonSequence
+
+# Colours that people with colour-blindness tell apart, too (Okabe and Ito 2008; Tol's "bright" scheme).
+PERSON_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
+CLASS_COLORS = ("#4477aa", "#ee6677", "#228833", "#b59a00", "#2fa8cc", "#aa3377", "#775533", "#555577")
+NOTHING_COLOR = "#999999"
+# Where no frame rate is known, motion is played as most sensors record it.
+DEFAULT_FPS = 30.0
+# Seen from a little beside and above the body's front, in radians.
+_ASIDE, _ABOVE = 0.45, 0.16
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A recording as it is drawn.
+
+    Attributes:
+        points: ``(T, M, V, 3)`` float32, right-handed, y up, 3D in metres; of 2D keypoints z is 0 and y is negative.
+        seen: Which joints were seen ``(T, M, V)``.
+        layout: Joint layout.
+        flat: Whether the keypoints are 2D.
+        fps: Frames per second, or None if unknown.
+        people: Number of each person in the recording ``(M,)``, from 1; those never seen are left out.
+        azimuth: Direction it is looked at from, about the vertical, in radians from +z to +x.
+        elevation: The same above the floor.
+        floor: Height of the floor, or None where none is drawn, and nothing looks smaller for being far.
+        image_shape: Height and width of the picture that 2D keypoints lie in, or None.
+    """
+
+    points: np.ndarray
+    seen: np.ndarray
+    layout: Layout
+    flat: bool = False
+    fps: float | None = None
+    people: Sequence[int] = ()
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    floor: float | None = None
+    image_shape: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, sequence: SkeletonSequence) -> Scene:
+        """Turn a recording upright and find where to look at it from.
+
+        Args:
+            sequence: The recording, of any layout, unit, handedness and up axis.
+        """
+        layout = get_layout(sequence.layout)
+        seen = _seen(sequence, layout)
+        people = np.flatnonzero(seen.any((0, 2)))
+        points = _upright(sequence, layout)[:, people]
+        seen = seen[:, people]
+        fps = sequence.fps if is_rate(sequence.fps) else None
+        scene = cls(points, seen, layout, sequence.coordinates != "3d", fps)
+        scene = replace(scene, people=[int(person) + 1 for person in people], image_shape=sequence.image_shape)
+        if scene.flat:
+            return scene
+        lowest = np.where(seen, points[..., 1], np.inf).min((1, 2))
+        floor = float(np.percentile(lowest[np.isfinite(lowest)], 10))
+        return replace(scene, azimuth=_azimuth(points, seen, layout), elevation=_ABOVE, floor=floor)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T."""
+        return len(self.points)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that it is played at."""
+        return self.fps or DEFAULT_FPS
+
+    @cached_property
+    def sides(self) -> np.ndarray:
+        """Side of each joint ``(V,)``: -1 left, 1 right, 0 neither."""
+        names = self.layout.joint_names
+        other = np.array(self.layout.mirrored)
+        left = np.array([name.startswith(("left_", "L", "l")) or name.endswith("_L") for name in names])
+        return np.where(other == np.arange(len(names)), 0, np.where(left, -1, 1))
+
+    @cached_property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest coordinates ``(3,)`` of nearly all joints; a few that jump far away do not count."""
+        found = self.points[self.seen]
+        found = found[:: max(len(found) // 200_000, 1)]
+        low, high = np.percentile(found, [0.5, 99.5], axis=0)
+        # What half a percent leaves out of an ordinary recording belongs to it.
+        margin = 0.3 * float((high - low).max())
+        near = found[((found >= low - margin) & (found <= high + margin)).all(-1)]
+        if self.floor is not None:
+            low[1] = min(low[1], self.floor)
+        return np.minimum(low, near.min(0)), np.maximum(high, near.max(0))
+
+    def thinned(self, frames: np.ndarray, fps: float) -> Scene:
+        """The frames given only, at another rate."""
+        return replace(self, points=self.points[frames], seen=self.seen[frames], fps=fps)
+
+    def projected(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places on the picture ``(..., 2)`` and nearness ``(...)`` of points ``(..., 3)``, seen in perspective.
+
+        The page that shows recordings in a browser does the same.
+        """
+        low, high = self.box
+        x, y, z = np.moveaxis(points - (low + high) / 2, -1, 0)
+        cosine, sine = np.cos(self.azimuth), np.sin(self.azimuth)
+        across, towards = x * cosine - z * sine, x * sine + z * cosine
+        height = y * np.cos(self.elevation) - towards * np.sin(self.elevation)
+        depth = y * np.sin(self.elevation) + towards * np.cos(self.elevation)
+        if self.floor is None:
+            return np.stack([across, height], -1), depth
+        near = 1 / np.maximum(1 - depth / max(2.5 * float(np.linalg.norm(high - low)), 1e-9), 0.15)
+        return np.stack([across * near, height * near], -1), depth
+
+    @property
+    def aspect(self) -> float:
+        """Height over width of the recording as it is seen."""
+        low, high = self.box
+        corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1)
+        places = self.projected(corners.reshape(-1, 3))[0]
+        span = places.max(0) - places.min(0)
+        return float(span[1] / max(span[0], 1e-9))
+
+
+def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
+    keypoints = sequence.keypoints
+    seen = (keypoints != 0).any(-1)
+    if sequence.coordinates == "2d+score":
+        seen &= keypoints[..., 2] > 0
+    anybody = seen.any(-1)
+    if layout.center is not None and not seen[..., layout.center].any():
+        # A body that was centred on this joint has it at exactly zero, in or near itself, which is no missing joint.
+        low = np.where(seen[..., None], keypoints, np.inf).min(2)[anybody]
+        high = np.where(seen[..., None], keypoints, -np.inf).max(2)[anybody]
+        near = 0.25 * (high - low).max(-1, keepdims=True)
+        if ((low - near <= 0) & (high + near >= 0)).all(-1).mean() > 0.5:
+            seen[..., layout.center] = anybody
+    return seen
+
+
+def _upright(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
+    """Keypoints ``(T, M, V, 3)``, y up."""
+    if sequence.coordinates != "3d":
+        flat = sequence.keypoints[..., :2] * np.array([1, -1], np.float32)
+        return np.concatenate([flat, np.zeros_like(flat[..., :1])], axis=-1)
+    axes, signs = TO_Y_UP[sequence.up or layout.up]
+    turned = sequence.keypoints[..., axes] * np.array(signs, np.float32) * np.float32(METRES[sequence.units])
+    return turned * np.array([-1, 1, 1], np.float32) if sequence.mirrored else turned
+
+
+def _azimuth(points: np.ndarray, seen: np.ndarray, layout: Layout) -> float:
+    """From where a recording is seen best: from the front of one person, from beside what happens between several."""
+    step = max(len(points) // 500, 1)
+    points, seen = points[::step].astype(np.float64), seen[::step]
+    ahead = np.zeros(3)
+    for left, right in (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip")):
+        weights = [make_joint(name, layout) for name in (left, right)]
+        if weights[0] is not None and weights[1] is not None:
+            whole = seen[..., weights[0] != 0].all(-1) & seen[..., weights[1] != 0].all(-1)
+            across = np.tensordot(points, weights[1] - weights[0], axes=(2, 0))[whole].sum(0)
+            ahead += np.cross([0.0, 1.0, 0.0], across)
+    front = float(np.arctan2(ahead[0], ahead[2])) if np.linalg.norm(ahead) > 0 else 0.0
+    present = np.argsort(-seen.any(-1).sum(0), kind="stable")[:2]
+    if len(present) < 2:
+        return front + _ASIDE
+    middles = [np.median(points[:, person][seen[:, person]], axis=0) for person in present]
+    line = middles[1] - middles[0]
+    side = float(np.arctan2(-line[2], line[0]))
+    return side if np.cos(side - front) >= 0 else side + np.pi
+
+
+def is_rate(fps: float | None) -> TypeGuard[float]:
+    """Whether something can be played at so many frames per second."""
+    return fps is not None and 0.01 <= fps <= 10_000
+
+
+def thinning(num_frames: int, fps: float, most: int, fastest: float) -> tuple[np.ndarray, float]:
+    """Frames to draw of a recording, so that it plays at its own speed where that is possible.
+
+    Args:
+        num_frames: Frames of the recording.
+        fps: Frames per second of it.
+        most: Most frames to draw.
+        fastest: Most frames per second to draw.
+
+    Returns:
+        The frames' numbers, evenly spread, and frames per second to play them at: a whole number of hundredths of a
+        second each, and lower than `fastest` by a whole divisor, down to a fifth, where there would be too many;
+        beyond that the recording is played faster than it was.
+    """
+    for divisor in (1, 2, 3, 4, 5):
+        rate = 100 / np.ceil(100 / min(fastest / divisor, fps) - 1e-9)
+        count = max(round(num_frames / fps * rate), 1)
+        if count <= most:
+            return np.minimum((np.arange(count) * fps / rate).round().astype(int), num_frames - 1), float(rate)
+    return np.linspace(0, num_frames - 1, most).round().astype(int), float(rate)
+
+
+def nice_step(length: float) -> float:
+    """1, 2 or 5 times a power of ten, near a length."""
+    power = 10.0 ** np.floor(np.log10(max(length, 1e-12)))
+    rest = length / power
+    return float(power * (1 if rest < 1.5 else 2 if rest < 3.5 else 5 if rest < 7.5 else 10))
