@@ -37,6 +37,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/pretraining.py
+	$(BIN)/python benchmarks/speed.py
 
 cards: $(VENV)/installed
 	$(BIN)/python -m usdrl_hub.hub.cards model_cards

@@ -65,10 +65,10 @@ def write_ntu(folder: Path, sequences: list[np.ndarray]) -> list[Path]:
     return paths
 
 
-def medians(**functions: Callable[[], object]) -> dict[str, float]:
+def medians(repetitions: int = REPETITIONS, **functions: Callable[[], object]) -> dict[str, float]:
     """Seconds of each function: medians over repetitions in which they take turns."""
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for repetition in range(REPETITIONS + 1):
+    for repetition in range(repetitions + 1):
         for name, function in functions.items():
             start = time.perf_counter()
             function()

@@ -1,5 +1,7 @@
 """What a CUDA device must compute as the CPU does; run with `make test-gpu`."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from usdrl_hub.pretraining.views import hashed_uniform
 from usdrl_hub.tasks.retrieval import retrieval_metrics, top_k
 
 from .conftest import relative_error
+from .test_modeling import clips, tiny_config
 from .test_pretraining import recipe
 from .test_views import ragged
 
@@ -64,6 +67,35 @@ def test_embeddings_are_those_of_the_cpu():
         rough = extract_embeddings(clips, device="cuda", dtype=dtype)
         cosine = (rough * expected).sum(1) / np.linalg.norm(rough, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosine.min() > 0.99
+
+
+@pytest.mark.parametrize("fields", [{}, {"encoder": "sttr"}, {"num_attention_heads": 4}, {"is_causal": True}])
+def test_fused_models_compute_what_the_model_computes_on_the_cpu(fields):
+    model = USDRLModel(tiny_config(hidden_size=64, **fields)).eval()
+    keypoints = clips(model.config, 70)
+    with torch.no_grad():
+        expected = model(keypoints).pooler_output
+    for fused in (model.fuse().to("cuda"), copy.deepcopy(model).to("cuda").fuse()):
+        assert relative_error(fused(keypoints.cuda()).pooler_output.cpu(), expected) < 1e-3
+        for dtype in (torch.bfloat16, torch.float16):
+            rough = copy.deepcopy(fused).to(dtype)(keypoints.cuda()).pooler_output.float().cpu()
+            assert torch.nn.functional.cosine_similarity(rough, expected).min() > 0.999
+
+
+def test_a_fused_model_is_recorded_as_a_graph():
+    model = USDRLModel(tiny_config(hidden_size=64)).to("cuda").eval()
+    fused, keypoints = model.fuse(), clips(model.config).cuda()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        fused(keypoints)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = fused(keypoints).pooler_output
+    keypoints.copy_(torch.randn_like(keypoints))
+    graph.replay()
+    with torch.no_grad():
+        assert relative_error(output.cpu(), model(keypoints).pooler_output.cpu()) < 1e-3
 
 
 def test_neighbours_are_those_of_the_cpu():

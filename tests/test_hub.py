@@ -34,7 +34,7 @@ from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
 
-from .conftest import GOLDENS
+from .conftest import GOLDENS, relative_error
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -332,6 +332,7 @@ for name, auto in {[(kind.__name__, auto) for kind, auto in REMOTE.items()]}:
     extractor = transformers.AutoFeatureExtractor.from_pretrained(f"{{folder}}/{{name}}", trust_remote_code=True)
     assert type(model).__module__.startswith("transformers_modules") and type(model).__name__ == name, type(model)
     np.save(f"{{folder}}/{{name}}.npy", remote_output(model, keypoints).numpy())
+    np.save(f"{{folder}}/{{name}}.fused.npy", remote_output(model.fuse(), keypoints).numpy())
     np.save(f"{{folder}}/{{name}}.clip.npy", extractor(np.load(folder + "/raw.npy")).keypoints)
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
@@ -341,6 +342,7 @@ for name, auto in {[(kind.__name__, auto) for kind, auto in REMOTE.items()]}:
     assert done.returncode == 0, done.stderr
     for name, output in expected.items():
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), output)
+        assert relative_error(np.load(tmp_path / f"{name}.fused.npy"), output) < 1e-5
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.clip.npy"), extractor(raw).keypoints)
 
 

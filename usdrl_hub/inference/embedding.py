@@ -42,7 +42,8 @@ def extract_embeddings(
 
     Args:
         files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
-        model: A checkpoint's name or folder, or a loaded model (which is left as it is).
+        model: A checkpoint's name or folder; or a loaded model, which is left and used as it is. What is loaded by
+            name is fused: `model.fuse()` is as fast.
         batch_size: Clips encoded at once.
         device: Where to compute; CUDA if there is one where None and `model` is a name.
         dtype: Type to compute in, such as "bfloat16"; the result is float32.

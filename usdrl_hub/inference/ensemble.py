@@ -10,9 +10,10 @@ from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.loading import load_feature_extractor, load_model
+from ..hub.loading import load_feature_extractor
 from ..hub.registry import CheckpointLoadError
 from ..modeling_usdrl import USDRLForActionRecognition
+from .inputs import load_fused
 
 
 class USDRLEnsemble(nn.Module):
@@ -69,7 +70,7 @@ class USDRLEnsemble(nn.Module):
         weights: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> USDRLEnsemble:
-        """Load recognisers by their names or folders, in eval mode.
+        """Load recognisers by their names or folders, fused for inference; see `USDRLForActionRecognition.fuse`.
 
         Args:
             names: Checkpoints.
@@ -83,7 +84,7 @@ class USDRLEnsemble(nn.Module):
         """
         models, extractors = [], []
         for name in names:
-            model = load_model(name, dtype=dtype)
+            model = load_fused(name, True, torch.device("cpu"), dtype)
             if not isinstance(model, USDRLForActionRecognition):
                 raise CheckpointLoadError(f"{name} is {type(model).__name__}, which does not name a class per clip")
             models.append(model)

@@ -17,6 +17,7 @@ from ..data.dataset import SkeletonDataset
 from ..data.readers import SUFFIXES, iter_skeletons
 from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..fused_usdrl import fuse_model
 from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
@@ -169,7 +170,8 @@ def ready_model(
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
     """Load or take a model, in eval mode on the device and in the type wanted.
 
-    A model that is given is not changed: where it would have to be moved, cast or set to eval mode, a copy is.
+    What is loaded is fused. A model that is given computes as it is, with whatever hangs on it; where it would have to
+    be moved, cast or set to eval mode, a copy is.
 
     Args:
         model: A checkpoint's name or folder, or a model.
@@ -179,21 +181,40 @@ def ready_model(
         dtype: A floating type; float32 for a name, the model's own for a model, where None.
 
     Raises:
-        CheckpointLoadError: See `load_checkpoint`.
+        CheckpointLoadError: See `load_model`.
         ValueError: If the device or the type is unknown.
     """
     dtype = _floating(dtype)
     if not isinstance(model, USDRLPreTrainedModel):
         place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        loaded = load_model(model, dtype=dtype or torch.float32)
-        loaded = loaded if whole else cast(USDRLPreTrainedModel, loaded.base_model)
-        return loaded.to(place), feature_extractor or load_feature_extractor(model)  # type: ignore[arg-type]
+        fused = load_fused(model, whole, place, dtype or torch.float32)
+        return fused, feature_extractor or load_feature_extractor(model)
     wanted = model if whole else cast(USDRLPreTrainedModel, model.base_model)
     place = model.device if device is None else _device(device)
     dtype = dtype or model.dtype
     if model.device != place or model.dtype != dtype or model.training:
         wanted = copy.deepcopy(wanted).to(device=place, dtype=dtype).eval()  # type: ignore[call-arg]
     return wanted, feature_extractor or USDRLFeatureExtractor.from_model_config(model.config)
+
+
+def load_fused(name: str | os.PathLike, whole: bool, device: torch.device, dtype: torch.dtype) -> USDRLPreTrainedModel:
+    """Load a model that is to do no more than infer; see `USDRLPreTrainedModel.fuse`.
+
+    Args:
+        name: A checkpoint's name or folder.
+        whole: Whether the head is needed, too.
+        device: Where to compute.
+        dtype: What to compute in.
+
+    Raises:
+        CheckpointLoadError: See `load_model`.
+    """
+    # Weights are merged before they lose digits.
+    loaded = load_model(name, dtype=torch.promote_types(dtype, torch.float32))
+    loaded = loaded if whole else cast(USDRLPreTrainedModel, loaded.base_model)
+    # Some configurations ask for them.
+    loaded.config.output_hidden_states = loaded.config.output_attentions = False
+    return fuse_model(loaded.to(device), keep=False).to(dtype)  # type: ignore[arg-type]
 
 
 def _floating(dtype: str | torch.dtype | None) -> torch.dtype | None:

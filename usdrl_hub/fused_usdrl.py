@@ -1,0 +1,318 @@
+"""`model.fuse()`: what the encoder computes, in two thirds of the operations, for inference only.
+
+Every step is algebra, not an approximation, and what is merged is multiplied in float64. With one head a layer of DSTE
+takes 34 d^2 floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores
+and token mixing are not counted. Axes: B clips, S tokens of a stream, d hidden size.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .modeling_usdrl import (
+    USDRLAttention,
+    USDRLDenseLayer,
+    USDRLDenseShiftAttention,
+    USDRLEmbedding,
+    USDRLPreTrainedModel,
+    USDRLStream,
+    USDRLTransformerLayer,
+)
+
+# On a CPU a batch is encoded in pieces: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
+# still in the cache when the next one reads it.
+_PIECE = 2**18
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    # Apple's GPUs have no float64.
+    return tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device).double()
+
+
+def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().to(like.device, like.dtype, copy=True), requires_grad=False)
+
+
+def _norms(*norms: nn.LayerNorm) -> nn.ModuleList:
+    return nn.ModuleList(copy.deepcopy(norm).requires_grad_(False) for norm in norms)
+
+
+def _has_kernel(weight: torch.Tensor) -> bool:
+    """Whether torch has oneDNN's kernels here that read weights of this type in their own order."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return False
+    kernels = torch.ops.mkldnn
+    return (
+        weight.dtype == torch.float32
+        or (weight.dtype == torch.bfloat16 and kernels._is_mkldnn_bf16_supported())
+        or (weight.dtype == torch.float16 and kernels._is_mkldnn_fp16_supported())
+    )
+
+
+class FusedLinear(nn.Module):
+    """A linear map with an activation or a sum after it, and packed weights where there are kernels for them.
+
+    Packed weights lie in the order in which oneDNN reads them, which `F.linear` brings them into at every call.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor, activation: str = "none"):
+        super().__init__()
+        self.activation = activation
+        self.bias = None if bias is None else _constant(bias, like)
+        self.weight: nn.Parameter | None = nn.Parameter(weight.detach().to(like), requires_grad=False)
+        self.packed: torch.Tensor | None = None
+        self.is_packable = True
+        self.pack()
+        # Packing has copied it.
+        if self.weight is not None:
+            self.weight = _constant(self.weight, like)
+
+    def pack(self) -> None:
+        if self.is_packable and self.weight is not None and _has_kernel(self.weight):
+            self.packed, self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), None
+
+    def unpack(self) -> None:
+        if self.packed is not None:
+            self.weight, self.packed = nn.Parameter(self.packed.to_dense(), requires_grad=False), None
+
+    def _apply(self, fn, recurse=True):
+        # Packed weights can be neither cast nor moved nor copied.
+        self.unpack()
+        super()._apply(fn, recurse)
+        self.pack()
+        return self
+
+    def __getstate__(self):
+        self.unpack()
+        state = self.__dict__ | {"_parameters": dict(self._parameters)}
+        self.pack()
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.pack()
+
+    def forward(self, inputs: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        if self.packed is None:
+            outputs = F.linear(inputs, self.weight, self.bias)
+            if self.activation != "none":
+                outputs = F.gelu(outputs) if self.activation == "gelu" else F.relu(outputs)
+            return outputs if added is None else outputs + added
+        if torch.compiler.is_compiling():
+            raise RuntimeError("packed weights cannot be compiled or exported: make the model by fuse(packed=False)")
+        linear, dtype = torch.ops.mkldnn._linear_pointwise, self.packed.dtype
+        # Autocast, which knows nothing of these kernels, may have changed the type in between.
+        inputs = inputs.to(dtype)
+        if added is None:
+            return linear(inputs, self.packed, self.bias, self.activation, [], "none")
+        return linear(inputs, added.to(dtype), self.packed, self.bias, "add")
+
+
+class FusedAttention(nn.Module):
+    """Attention; with one head the products of its matrices are merged.
+
+    The score of a query i and a key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What is the same for all j drops out
+    of the softmax, which leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of
+    a query sum to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). That is two products with d x d
+    matrices for a token instead of four; h heads would take 2 h.
+    """
+
+    def __init__(self, attention: USDRLAttention):
+        super().__init__()
+        self.head_size, self.is_causal = attention.head_size, attention.is_causal
+        inputs, output, like = attention.in_proj, attention.out_proj, attention.in_proj.weight
+        self.is_merged = self.head_size == inputs.in_features
+        if self.is_merged:
+            query, key, value = inputs.weight.chunk(3)
+            query_bias, _, value_bias = map(_double, inputs.bias.chunk(3))
+            keys, out = _double(key).T * attention.scaling, _double(output.weight)
+            weight = torch.cat([(keys @ _double(query)).to(like), (out @ _double(value)).to(like)])
+            bias = torch.cat([keys @ query_bias, out @ value_bias + _double(output.bias)])
+            self.inputs = FusedLinear(weight, bias, like)
+        else:
+            self.inputs = FusedLinear(inputs.weight, inputs.bias, like)
+            self.output = FusedLinear(output.weight, output.bias, like)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        projected = self.inputs(tokens)
+        if self.is_merged:
+            query, value = projected[:, None].chunk(2, dim=-1)
+            attend = F.scaled_dot_product_attention
+            return attend(query, tokens[:, None], value, is_causal=self.is_causal, scale=1.0).squeeze(1)
+        heads = projected.unflatten(-1, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
+        context = F.scaled_dot_product_attention(*heads.unbind(0), is_causal=self.is_causal)
+        return self.output(context.transpose(1, 2).flatten(2))
+
+
+class FusedTokenMixing(nn.Module):
+    """Dense shift: every token but each `shift_gap`-th is mixed with all others."""
+
+    def __init__(self, shift: USDRLDenseShiftAttention):
+        super().__init__()
+        like, biases = shift.mix1.weight, [shift.mix1.bias[:, None], shift.mix2.bias[:, None]]
+        # Where all that is added to a token is zero, it stays as it is.
+        is_mixed = torch.arange(len(like), device=like.device)[:, None] % shift.shift_gap != 0
+        weights = [mix.weight.tril() if shift.is_causal else mix.weight for mix in (shift.mix1, shift.mix2)]
+        self.weight1, self.weight2 = _constant(weights[0], like), _constant(weights[1] * is_mixed, like)
+        self.bias1, self.bias2 = _constant(biases[0], like), _constant(biases[1] * is_mixed, like)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        # Matrices on the left, so that nothing has to be transposed.
+        weight1, weight2 = (weight.expand(len(tokens), -1, -1) for weight in (self.weight1, self.weight2))
+        hidden = torch.baddbmm(self.bias1, weight1, tokens).relu_()
+        return torch.baddbmm(tokens, weight2, hidden).add_(self.bias2)
+
+
+class FusedDenseLayer(nn.Module):
+    """A layer of DSTE in one call of the attention that its parts share.
+
+    Its output is alpha fc2(g) + (1 - alpha) (a + fc2'(g_a) + b + fc2'(g_b)) / 2, where fc2' is linear: one product
+    with g_a + g_b is enough. Scales go into the weights, biases into what is added to each token at the end.
+    """
+
+    def __init__(self, layer: USDRLDenseLayer, position: torch.Tensor):
+        """Fuse a layer.
+
+        Args:
+            layer: The layer.
+            position: What is added to its output ``(S, d)``: the positions that the next layer begins with.
+        """
+        super().__init__()
+        convolutional, shift, like = layer.convolutional, layer.dense_shift, layer.convolutional.conv.weight
+        self.share = (1 - layer.alpha) / 2
+        self.convolution = FusedLinear(like.squeeze(-1), convolutional.conv.bias, like, "relu")
+        self.mixing = FusedTokenMixing(shift)
+        self.norms = _norms(convolutional.norm1, shift.norm1, convolutional.norm2, shift.norm2)
+        self.attention = FusedAttention(layer.attention)
+        mlps, scales = (convolutional.mlp, shift.mlp), (layer.alpha, self.share)
+        self.hidden = nn.ModuleList(FusedLinear(mlp.fc1.weight, mlp.fc1.bias, like, "gelu") for mlp in mlps)
+        self.output = nn.ModuleList(
+            FusedLinear(scale * mlp.fc2.weight, None, like) for scale, mlp in zip(scales, mlps, strict=True)
+        )
+        bias, shift_bias = (_double(mlp.fc2.bias) for mlp in mlps)
+        self.added = _constant(layer.alpha * bias + 2 * self.share * shift_bias + position, like)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        norm1, shift_norm1, norm2, shift_norm2 = self.norms
+        convolved, shifted = self.convolution(tokens).add_(tokens), self.mixing(tokens)
+        attended = self.attention(torch.cat([norm1(convolved), shift_norm1(shifted), shift_norm1(tokens)]))
+        attended = attended.unflatten(0, (3, -1)) + torch.stack([tokens, shifted, tokens])
+        output = torch.add(self.added, attended[1] + attended[2], alpha=self.share)
+        output = self.output[0](self.hidden[0](norm2(attended[0])), output)
+        hidden = self.hidden[1](shift_norm2(attended[1:]))
+        return self.output[1](hidden[0] + hidden[1], output)
+
+
+class FusedTransformerLayer(nn.Module):
+    """A layer of STTR: only its attention can be merged."""
+
+    def __init__(self, layer: USDRLTransformerLayer):
+        super().__init__()
+        like = layer.fc1.weight
+        self.attention = FusedAttention(layer.attention)
+        self.norms = _norms(layer.norm1, layer.norm2)
+        self.hidden = FusedLinear(layer.fc1.weight, layer.fc1.bias, like, "relu")
+        self.output = FusedLinear(layer.fc2.weight, layer.fc2.bias, like)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        norm1, norm2 = self.norms
+        tokens = norm1(self.attention(tokens).add_(tokens))
+        return norm2(self.output(self.hidden(tokens), tokens))
+
+
+class FusedEmbedding(nn.Module):
+    """The embedding of one modality, but for its last bias, added to those of others."""
+
+    def __init__(self, embedding: USDRLEmbedding, weight: torch.Tensor):
+        super().__init__()
+        like = embedding.fc1.weight
+        self.inputs = FusedLinear(embedding.fc1.weight, embedding.fc1.bias, like)
+        self.norms = _norms(embedding.norm)
+        self.output = FusedLinear(weight, None, like)
+
+    def forward(self, tokens: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
+        return self.output(self.norms[0](self.inputs(tokens)).relu_(), others)
+
+
+class FusedStream(nn.Module):
+    """What `USDRLStream` computes, but for the states between its layers and the attention weights."""
+
+    def __init__(self, stream: USDRLStream):
+        super().__init__()
+        embeddings = [stream.embedding] if hasattr(stream, "embedding") else list(stream.embeddings.values())
+        weights, biases = ([_double(getattr(each.fc2, name)) for each in embeddings] for name in ("weight", "bias"))
+        if len(embeddings) > 1:
+            # The mean of the embeddings and the map of it that follows are as linear as what comes last in each.
+            fusion = _double(stream.fusion.weight) / len(embeddings)
+            weights, biases = ([fusion @ part for part in parts] for parts in (weights, biases))
+        self.inputs = nn.ModuleList(map(FusedEmbedding, embeddings, weights))
+        position = _double(stream.position()[0])
+        self.added = _constant(sum(biases) + position, stream.position())
+        last = len(stream.layers) - 1
+        self.fused_layers = nn.ModuleList(
+            FusedDenseLayer(layer, position * (number != last))
+            if isinstance(layer, USDRLDenseLayer)
+            else FusedTransformerLayer(layer)
+            for number, layer in enumerate(stream.layers)
+        )
+
+    def train(self, mode: bool = True):
+        """Refuse training."""
+        if mode:
+            raise ValueError("a fused model cannot be trained: train the model that it was made of")
+        return super().train(mode)
+
+    @torch.no_grad()
+    def forward(self, tokens: dict[str, torch.Tensor], output_attentions: bool = False) -> tuple[list, list]:
+        """Return the hidden states after the last layer in the place where `USDRLStream` has them."""
+        if len(tokens) != len(self.inputs):
+            raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
+        batch = step = len(next(iter(tokens.values())))
+        if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
+            step = max(1, _PIECE * torch.get_num_threads() // self.added.numel())
+        if batch <= step:
+            return [self.encode(list(tokens.values()))], []
+        pieces = zip(*(values.split(step) for values in tokens.values()), strict=True)
+        return [torch.cat([self.encode(list(piece)) for piece in pieces])], []
+
+    def encode(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+        hidden = self.inputs[0](tokens[0], None)
+        for embedding, values in zip(self.inputs[1:], tokens[1:], strict=True):
+            hidden = embedding(values, hidden)
+        hidden = hidden.add_(self.added)
+        for layer in self.fused_layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = True) -> USDRLPreTrainedModel:
+    """Copy a model with its streams fused.
+
+    Args:
+        model: The model.
+        packed: See `USDRLPreTrainedModel.fuse`.
+        keep: Whether the model is needed afterwards; its streams are emptied otherwise, which saves memory.
+
+    Raises:
+        ValueError: See `USDRLPreTrainedModel.fuse`.
+    """
+    with torch.device("meta"):
+        expected = type(model)(model.config).state_dict().keys()
+    if model.state_dict().keys() != expected:
+        raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
+    streams = {}
+    for stream in [module for module in model.modules() if isinstance(module, USDRLStream)]:
+        streams[id(stream)] = FusedStream(stream)
+        if not keep:
+            stream.to("meta")
+    # What deepcopy finds in its second argument it takes for copied.
+    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
+    for module in fused.modules():
+        if isinstance(module, FusedLinear) and not packed:
+            module.is_packable = False
+            module.unpack()
+    return fused
