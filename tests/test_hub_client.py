@@ -587,3 +587,23 @@ def test_tokens_appear_nowhere(hub, hub_environment, forget, tmp_path, monkeypat
     assert {call.token for call in hub.requests} >= set(tokens)
     assert any("curl" in text for text in told) and any("403" in text for text in told)
     assert not re.findall("|".join(tokens), "\n".join(told))
+
+
+# Names of this project.
+
+
+def test_a_name_that_the_registry_knows_and_the_hub_lacks_says_how_to_make_it(hub):
+    for load in (USDRLModel.from_pretrained, USDRLForActionRecognition.from_pretrained, load_model):
+        with pytest.raises((OSError, CheckpointLoadError)) as caught:
+            load("usdrl/ntu60-xsub-bone")
+        assert "FoundSkelModel" in str(caught.value) and "usdrl convert FILE.pth.tar" in str(caught.value)
+    with pytest.raises(OSError) as caught:
+        USDRLModel.from_pretrained("ada/nothing")
+    assert "make it" not in str(caught.value)
+
+
+def test_a_published_name_is_loaded_like_any_other(hub, forget, tmp_path):
+    model = tiny(USDRLModel)
+    hub.commit("usdrl/ntu60-xsub", saved(model, tmp_path / "model"))
+    assert equal(USDRLModel.from_pretrained("usdrl/ntu60-xsub"), model)
+    assert equal(load_model("usdrl/ntu60-xsub"), model)
