@@ -81,6 +81,11 @@ COLUMNS = (
 )
 
 
+# What is shown of the other tasks.
+SHOWN = ("accuracy", "accuracy_1nn", "point_F1", "mAP_action@0.5", "mAP_video@0.5", "frame_accuracy", "edit")
+SHOWN += ("F1@10", "F1@25", "F1@50")
+
+
 def print_tables(table: dict[str, dict]) -> None:
     """Print Markdown: recognition set by set, then everything else line by line."""
 
@@ -96,8 +101,10 @@ def print_tables(table: dict[str, dict]) -> None:
     shown = {f"{task}/{name}" for task, _, _ in COLUMNS for name in RAW}
     for key, record in table.items():
         if key not in shown and " fold " not in key:
-            figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in list(record["metrics"].items())[:6])
-            print(f"| `{key}` | {figures} |")
+            metrics = record["metrics"]
+            print(
+                f"| `{key}` | {', '.join(f'{name} {100 * metrics[name]:.1f}' for name in SHOWN if name in metrics)} |"
+            )
     for task in ("linear", "finetuned"):
         folds = [record["metrics"]["accuracy"] for key, record in table.items() if key.startswith(f"{task}/sbu fold")]
         if len(folds) == 5:
