@@ -21,11 +21,10 @@ import torch
 from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLModel
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file
-from usdrl_hub.hub.publish import without_places
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression
-from usdrl_hub.tasks.results import run_record
+from usdrl_hub.tasks.results import run_record, without_places
 from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics
 
 SOURCES = ("ui_prmd_vicon", "bandai_namco1", "bandai_namco2", "msrc12", "cmu_asfamc_s01_s02")

@@ -121,7 +121,7 @@ def test_private_is_private_or_refused(hub, folder):
     os.environ["HF_TOKEN"] = hub.token
     publish(folder, "ada/open")
     edited(folder, "metrics.json", seed=5)
-    with pytest.raises(PublishError, match="exists already and is public"):
+    with pytest.raises(PublishError, match="^ada/open: it exists already and is public"):
         publish(folder, "ada/open", private=True)
     assert len(hub.commits("ada/open")) == 2
 
@@ -133,6 +133,9 @@ def test_the_optimizer_goes_as_safetensors_and_only_if_asked_for(hub, folder):
     (folder / "state").write_bytes(files["optimizer.safetensors"])
     state = load_file(folder / "state")
     assert state["0.exp_avg"].tolist() == [[1.0, 1.0], [1.0, 1.0]] and state["0.step"] == 3
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"x")
+    with pytest.raises(PublishError, match="it is damaged"):
+        publish(folder, "ada/tiny", include_optimizer=True)
     shutil.rmtree(folder / "checkpoint-5")
     shutil.rmtree(folder / "checkpoint-10")
     with pytest.raises(PublishError, match="no checkpoint-"):

@@ -88,7 +88,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
         # The weights of the configuration's commit.
         known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
         kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
-    model, report = _load(loader, name, output_loading_info=True, use_safetensors=True, **kwargs)
+    model, report = _load(loader, name, output_loading_info=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointLoadError(f"model '{name}': tensor '{missing[0]}' is missing from its weights")

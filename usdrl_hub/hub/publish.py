@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from safetensors.torch import save_file
 
 from ..data.facts import DATASETS
 from ..inference.drawing import draw_layout
+from ..tasks.results import without_places
 from .cards import GENERATED, CardSource, picture_name, render_card
 from .loading import load_config, load_model
 from .registry import namespace
@@ -116,6 +116,8 @@ def publish(
             return Published(repo_id, sizes)
         try:
             url, changed = _commit(HfApi(token=token), repo_id, files, private, revision, create_pr, message)
+        except PublishError:
+            raise
         except OfflineModeIsEnabled:
             raise PublishError(
                 f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
@@ -163,15 +165,14 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
     for name in (*files,):
         if not _any(name, _WEIGHTS):
             files[name] = Path(shutil.copyfile(files[name], scratch / name))
-    if "metrics.json" in files:
-        record = CardSource.of_folder(folder, repo_id).record
-        files["metrics.json"].write_text(json.dumps(without_places(record), indent=2) + "\n", "utf-8")
-        files |= _evaluation_files(record, scratch)
     source = CardSource.of_folder(folder, repo_id)
+    source = replace(source, record=without_places(source.record))
+    if "metrics.json" in files:
+        files["metrics.json"].write_text(json.dumps(source.record, indent=2) + "\n", "utf-8")
+        files |= _evaluation_files(source.record, scratch)
     card = scratch / "README.md"
     if not card.is_file() or GENERATED in card.read_text("utf-8"):
-        record = without_places(source.record)
-        card.write_text(render_card(CardSource(**{**vars(source), "record": record})), "utf-8")
+        card.write_text(render_card(source), "utf-8")
         files["README.md"] = card
         picture = picture_name(source.config)
         if picture and picture not in files:
@@ -204,29 +205,6 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``metrics.json`` without the folders of the machine that it was written on: names of files stay.
-
-    Args:
-        record: What the file holds.
-    """
-
-    def bare(value: str) -> str:
-        option, equals, path = value.rpartition("=")
-        return f"{option}{equals}{Path(path).name}" if path.startswith(("/", "~")) else value
-
-    shared = dict(record)
-    if isinstance(shared.get("command"), str):
-        try:
-            shared["command"] = shlex.join(bare(word) for word in shlex.split(shared["command"]))
-        except ValueError:
-            del shared["command"]
-    if isinstance(shared.get("repeat"), dict):
-        arguments = shared["repeat"].items()
-        shared["repeat"] = {key: bare(value) if isinstance(value, str) else value for key, value in arguments}
-    return shared
-
-
 def _evaluation_files(record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
     """The hub's newer form of results, ``.eval_results/*.yaml``, where the data set has a repository on the hub."""
     facts = DATASETS.get(Path(str(record.get("dataset", ""))).stem)
@@ -244,7 +222,13 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
     found = sorted(folder.glob("checkpoint-*/optimizer.pt"), key=lambda file: int(file.parent.name.split("-")[1]))
     if not found:
         raise PublishError(f"{folder}: there is no checkpoint-*/optimizer.pt in it to publish")
-    state = torch.load(found[-1], map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(found[-1], map_location="cpu", weights_only=True)
+    except Exception:
+        # torch raises whatever its readers meet.
+        raise PublishError(
+            f"{found[-1]}: it is damaged, or holds more than tensors: leave the optimizer out"
+        ) from None
     tensors = {
         f"{number}.{name}": torch.as_tensor(value).contiguous()
         for number, values in state["state"].items()

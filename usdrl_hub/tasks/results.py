@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,29 @@ def sha256(path: str | os.PathLike) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``metrics.json`` without the folders of the machine that it was written on: names of files stay.
+
+    Args:
+        record: What the file holds.
+    """
+
+    def bare(value: str) -> str:
+        option, equals, path = value.rpartition("=")
+        return f"{option}{equals}{Path(path).name}" if path.startswith(("/", "~")) else value
+
+    shared = dict(record)
+    if isinstance(shared.get("command"), str):
+        try:
+            shared["command"] = shlex.join(bare(word) for word in shlex.split(shared["command"]))
+        except ValueError:
+            del shared["command"]
+    if isinstance(shared.get("repeat"), dict):
+        arguments = shared["repeat"].items()
+        shared["repeat"] = {key: bare(value) if isinstance(value, str) else value for key, value in arguments}
+    return shared
 
 
 def write_metrics(folder: str | os.PathLike, record: dict[str, Any]) -> Path:
