@@ -100,6 +100,42 @@ def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
     return RaggedFrames(batch.frames[position < max_frames], batch.lengths.clamp(max=max_frames))
 
 
+def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Weights that put a joint that is not seen where the nearest seen joints of the body are.
+
+    Args:
+        distances: Bones between any two joints ``(V, V)``; see `layouts.Layout.distances`.
+        seen: Whether a joint is seen ``(..., V)``.
+
+    Returns:
+        Float32 ``(..., V, V)``: rows of seen joints are the identity's, the others sum to 1, or to 0 where no joint is
+        seen. Each bone more weighs a thousandth, so that the nearest decide.
+    """
+    falling = torch.exp2(-10.0 * distances.clamp(max=12)).float()
+    weights = falling * seen[..., None, :]
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(seen[..., :, None], torch.eye(len(distances), device=seen.device), weights)
+
+
+def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    """Put joints that were not seen (all zero) where the nearest seen joints of the same person and frame are.
+
+    Args:
+        frames: ``(..., V, C)``.
+        distances: See `nearest_joints`.
+
+    Returns:
+        Frames of the same shape; people of whom nothing is seen stay zero.
+    """
+    seen = (frames != 0).any(-1)
+    partly = seen.any(-1) & ~seen.all(-1)
+    if not partly.any():
+        return frames
+    filled = frames.clone()
+    filled[partly] = nearest_joints(distances, seen[partly]).to(frames.dtype) @ frames[partly]
+    return filled
+
+
 def filled_frame_index(batch: RaggedFrames) -> torch.Tensor:
     """Frame that stands at each place after empty frames are filled, per person.
 
