@@ -13,7 +13,16 @@ from transformers.utils import logging
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .layouts import Layout, LayoutLike, get_layout
-from .normalization import RaggedFrames, clip_batch, fill_joints, normalize_sequences, resize, select_persons, truncate
+from .normalization import (
+    RaggedFrames,
+    clip_batch,
+    fill_joints,
+    normalize_further,
+    normalize_sequences,
+    resize,
+    select_persons,
+    truncate,
+)
 from .sequence import (
     SkeletonFormatError,
     SkeletonSequence,
@@ -381,6 +390,26 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """
         batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
         return normalize_sequences(batch, **self._geometry)
+
+    def normalized_further(
+        self, sequences: Sequence[SkeletonSequence], known: int, device: str | torch.device | None = None
+    ) -> torch.Tensor:
+        """Prepare and normalise the last frames of sequences, turned and scaled as the first `known` frames say.
+
+        For streams, whose end is not known yet: what comes later changes nothing.
+
+        Args:
+            sequences: Sequences of the same number of frames T, above `known`.
+            known: Frames that say how the body stands and how large it is.
+            device: See `__call__`.
+
+        Returns:
+            ``(B, T - known, M, V, C)``.
+        """
+        batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
+        frames = batch.frames.unflatten(0, (len(sequences), -1))
+        beginning = RaggedFrames(frames[:, :known].flatten(0, 1), torch.full_like(batch.lengths, known))
+        return normalize_further(beginning, frames[:, known:], **self._geometry)
 
     def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
         return clip_batch(self._ragged(sequences, device), self.num_frames, **self._geometry)
