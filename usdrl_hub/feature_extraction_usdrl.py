@@ -290,7 +290,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         batch = [self.prepare(item) for item in _as_sequences(sequences, source, axes, self.missing)]
         if not batch:
             raise SkeletonFormatError("there are no sequences to extract features from")
-        clips = self._clips(batch, device)
+        clips = self.clips(batch, device)
         if return_tensors is None or str(return_tensors) == "np":
             return BatchFeature({"keypoints": clips.cpu().numpy()})
         return BatchFeature({"keypoints": clips}, tensor_type=return_tensors)
@@ -411,8 +411,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         beginning = RaggedFrames(frames[:, :known].flatten(0, 1), torch.full_like(batch.lengths, known))
         return normalize_further(beginning, frames[:, known:], **self._geometry)
 
-    def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
-        return clip_batch(self._ragged(sequences, device), self.num_frames, **self._geometry)
+    def clips(self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None) -> torch.Tensor:
+        """Clips ``(B, T, M, V, C)`` of sequences that `prepare` has given; see `__call__`."""
+        return clip_batch(self._ragged(list(sequences), device), self.num_frames, **self._geometry)
 
     @property
     def _geometry(self) -> dict[str, Any]:
