@@ -34,14 +34,15 @@ from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, read_file, ready_model
 from .inference.prediction import Prediction, iter_predictions
-from .inference.rendering import Recording, check_output, find_recording
+from .inference.rendering import Recording, check_output, draw_timelines, find_recording
 from .inference.rendering import render as render_recording
+from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
 from .pretraining.trainer import PretrainingCollapseError
-from .sequence import SkeletonFormatError, interpolate_missing, link_persons
+from .sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
 from .tasks.evaluate import repeat as repeat_evaluation
@@ -144,6 +145,18 @@ def predict(
     ] = DEFAULT_CHECKPOINT,
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Say what happens when: the segments of recordings of any length.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="With --timeline, what to write, too: segments as .csv or .json, or a .png.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
+    ] = 0.3,
+    fps: Annotated[
+        float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
+    ] = None,
     layout: SourceLayout = None,
     axes: Axes = None,
     image_size: ImageSize = None,
@@ -155,22 +168,31 @@ def predict(
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Name the action in skeleton recordings."""
+    """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
+    if output is not None:
+        if not timeline:
+            raise ValueError("--output is for the segments of --timeline: add it, or leave --output out")
+        check_output(output, (".csv", ".json", ".png"), "segments are written")
+        if any(file.resolve() in output.resolve().parents for file in files):
+            raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = _Errors()
     # The model first: a table's heading names its classes.
     classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
-    predictions = iter_predictions(
-        files,
-        classifier,
-        batch_size,
-        feature_extractor=extractor,
-        source_layout=layout,
-        axes=axes,
-        per_person=per_person,
-        image_shape=_image_shape(image_size),
-        on_error=errors,
-    )
+    choices: dict[str, Any] = {
+        "feature_extractor": extractor,
+        "source_layout": layout,
+        "axes": axes,
+        "per_person": per_person,
+        "image_shape": _image_shape(image_size),
+        "on_error": errors,
+    }
+    if timeline:
+        found = list(iter_timelines(files, classifier, batch_size, threshold=threshold, fps=fps, **choices))
+        _tell_timelines(found, model, names, as_json, output)
+        errors.finish()
+        return
+    predictions = iter_predictions(files, classifier, batch_size, **choices)
     if as_json:
         rows = [
             {
@@ -186,11 +208,54 @@ def predict(
     errors.finish()
 
 
+def _tell_timelines(
+    found: Sequence[tuple[SkeletonSequence, Timeline]],
+    model: str,
+    names: Sequence[str],
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Print the segments of recordings, and write them where a file is named."""
+    if output is not None:
+        if not found:
+            raise SkeletonFormatError(f"no recording could be read, so {output} is not written")
+        if output.suffix.lower() == ".png":
+            draw_timelines(found, output)
+        else:
+            write_segments(found, output, model)
+    if as_json:
+        print(json.dumps(describe_timelines(found, model), indent=2))
+        return
+    print(_heading(model, names))
+    if found and found[0][1].segments is None:
+        print("the model finds no segments: these are the runs of frames with the same most probable class")
+    print("frames count from 0, and an end is the frame after the last\n")
+    rows = [["file", "class", "start", "end", "from", "to", "probability"]]
+    for sequence, timeline in found:
+        rows += [[sequence.name, *_segment_cells(part)] for part in segment_rows(sequence, timeline)] or [
+            [sequence.name, "(nothing)", *[""] * 5]
+        ]
+    _print_table(rows)
+    if output is not None:
+        print(f"\nwritten: {output}")
+
+
+def _segment_cells(segment: dict[str, Any]) -> list[str]:
+    times = [segment["start_seconds"], segment["end_seconds"]]
+    cells = [segment["label"], str(segment["start"]), str(segment["end"])]
+    cells += ["" if time is None else f"{time:.2f} s" for time in times]
+    return [*cells, f"{100 * segment['probability']:5.1f} %"]
+
+
+def _heading(model: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"model {model}, {len(names)} classes: {shown}"
+
+
 def _print_predictions(
     predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
 ) -> None:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    print(f"model {model}, {len(names)} classes: {shown}\n")
+    print(f"{_heading(model, names)}\n")
     header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
     rows = [header]
     for prediction in predictions:

@@ -3,12 +3,18 @@
 from .embedding import extract_embeddings, iter_embeddings, write_embeddings
 from .ensemble import USDRLEnsemble
 from .prediction import Prediction, iter_predictions
+from .timeline import Timeline, iter_timelines, make_timeline, segment_rows, write_segments
 
 __all__ = [
     "Prediction",
+    "Timeline",
     "USDRLEnsemble",
     "extract_embeddings",
     "iter_embeddings",
     "iter_predictions",
+    "iter_timelines",
+    "make_timeline",
+    "segment_rows",
     "write_embeddings",
+    "write_segments",
 ]
