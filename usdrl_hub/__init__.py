@@ -14,6 +14,7 @@ from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, r
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
 from .inference import USDRLEnsemble, extract_embeddings, iter_predictions, iter_timelines
+from .inference.pipelines import pipeline, register_pipelines
 from .inference.rendering import render
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
@@ -58,6 +59,7 @@ __all__ = [
     "iter_skeletons",
     "iter_timelines",
     "list_checkpoints",
+    "pipeline",
     "read_skeleton",
     "render",
 ]
@@ -71,3 +73,4 @@ AutoModelForTokenClassification.register(
     USDRLConfig, (USDRLForActionDetection, USDRLForActionSegmentation, USDRLForEarlyActionPrediction)
 )
 AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)
+register_pipelines()
