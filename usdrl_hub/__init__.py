@@ -14,6 +14,7 @@ from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, r
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
 from .inference import USDRLEnsemble, extract_embeddings, iter_predictions, iter_timelines
+from .inference.mapping import draw_map
 from .inference.pipelines import pipeline, register_pipelines
 from .inference.rendering import render
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
@@ -53,6 +54,7 @@ __all__ = [
     "USDRLTrainer",
     "checkpoint_path",
     "convert_layout",
+    "draw_map",
     "extract_embeddings",
     "get_layout",
     "iter_predictions",

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +34,10 @@ from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, read_file, ready_model
+from .inference.mapping import SUFFIXES as MAP_SUFFIXES
+from .inference.mapping import draw_map, make_map
 from .inference.prediction import Prediction, iter_predictions
-from .inference.rendering import Recording, check_output, draw_timelines, find_recording
+from .inference.rendering import Recording, check_output, draw_timelines, find_recording, shown_name
 from .inference.rendering import render as render_recording
 from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
 from .layouts import get_layout
@@ -379,6 +382,49 @@ def render(
     rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
     top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
     print(f"{output}: {drawn.frames} of {sequence.num_frames} frames of {sequence.name}{rate}{top}")
+    errors.finish()
+
+
+@app.command("map")
+def map_command(
+    source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
+    output: Annotated[Path, typer.Option(help="What to write: a page .html, or a picture .png.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    projection: Annotated[
+        str, typer.Option(help="pca, or tsne, which keeps neighbours together and needs the extra [map].")
+    ] = "pca",
+    most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
+    check_output(output, MAP_SUFFIXES, "a map is drawn")
+    errors = _Errors()
+    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
+    made = make_map(
+        source,
+        encoder,
+        projection,
+        most,
+        seed,
+        batch_size,
+        extractor,
+        layout,
+        axes,
+        _image_shape(image_size),
+        errors,
+    )
+    made = replace(made, about=f"{made.about}; by {shown_name(model)}")
+    draw_map(made, output, title=source.resolve().stem)
+    print(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
     errors.finish()
 
 

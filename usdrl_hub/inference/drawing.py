@@ -178,6 +178,56 @@ def draw_courses(pictures: Sequence[Picture], path: str | os.PathLike) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
+def draw_scatter(
+    places: np.ndarray,
+    kinds: Sequence[tuple[str, str, str, np.ndarray]],
+    title: str,
+    about: str,
+    path: str | os.PathLike,
+) -> None:
+    """Draw points with a legend of their kinds.
+
+    Args:
+        places: ``(N, 2)``.
+        kinds: Name, colour, matplotlib's marker, and which points it is of ``(N,)``, of each kind.
+        title: Heading.
+        about: What is drawn, in words.
+        path: PNG file to write.
+    """
+    # In columns of thirty names, at most three.
+    shown, columns = kinds[:90], min(-(-len(kinds) // 30), 3)
+    width, height = 8.0 + 2.6 * columns, 7.6
+    figure = _new_figure(width, height)
+    _write(figure, 0.3 / width, 1 - 0.36 / height, title, 12, weight="bold")
+    axes = figure.add_axes((0.2 / width, 0.7 / height, 7.6 / width, 1 - 1.3 / height))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(_GRID)
+    size = float(np.clip(6000 / max(len(places), 1), 12, 60))
+    for name, color, marker, which in kinds:
+        x, y = places[which].T
+        look: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
+        axes.scatter(x, y, color=color, marker=marker, label=f" {_plain(name, 36)}", **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    handles = axes.collections[: len(shown)]
+    legend = figure.legend(
+        handles,
+        [f" {_plain(name, 36)}" for name, *_ in shown],
+        loc="upper left",
+        bbox_to_anchor=(8.0 / width, 1 - 0.55 / height),
+        ncols=columns,
+        fontsize=7.5,
+        frameon=False,
+        markerscale=1.2,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _write(figure, 0.3 / width, 0.1 / height, about.replace("; ", "\n"), 7.5, color=_MUTED, va="bottom")
+    with new_file(path) as partial, _quietly():
+        figure.savefig(partial, format="png", dpi=120)
+
+
 def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
     """Draw a recording that moves.
 

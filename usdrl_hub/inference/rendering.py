@@ -243,11 +243,7 @@ def render(
         raise ValueError("the clips of a gallery are compared by one model: name it, too")
     if not 0 < threshold < 1 or count < 1:
         raise ValueError(f"threshold must be between 0 and 1 and count at least 1, got {threshold} and {count}")
-    if model_name is None:
-        model_name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    if model_name and Path(model_name).is_dir():
-        # A page is for others, whom the folders of this machine do not concern.
-        model_name = Path(model_name).resolve().name
+    model_name = shown_name(model, model_name)
     timeline, neighbours = None, []
     if model is not None:
         loaded, extractor = ready_classifier(model, feature_extractor)
@@ -287,6 +283,13 @@ def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path:
         recording = Recording(replace(sequence, events=None))
         pictures.append(_Story(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
     draw_courses(pictures, path)
+
+
+def shown_name(model: Any, name: str | None = None) -> str:
+    """What a model is called in a page, which is for others, whom the folders of this machine do not concern."""
+    if name is None:
+        name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    return Path(name).resolve().name if name and Path(name).is_dir() else name
 
 
 def check_output(
@@ -427,18 +430,31 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
         "neighbours": [_packed_neighbour(neighbour) for neighbour in story.neighbours],
         "origin": f"By the cosine of embeddings of whole recordings by {story.model_name}",
     }
-    # What could end the script element is written as an escape, so that no name can.
-    text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
-    title = html.escape(story.name.encode("utf-8", "replace").decode("utf-8"))
-    template = resources.files(__package__).joinpath("render_template.html").read_text("utf-8")
-    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, template)
-    with new_file(path) as partial:
-        partial.write_text(page, "utf-8")
+    write_page("render_template.html", story.name, content, path)
     return len(frames), scene.rate / every
 
 
-def _base64(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<u2").tobytes()).decode("ascii")
+def write_page(template: str, title: str, content: dict[str, Any], path: Path) -> None:
+    """Write a page that needs no other file.
+
+    Args:
+        template: Name of the template in this folder, with places for title and content.
+        title: Title.
+        content: What the page's script reads, as JSON.
+        path: File to write.
+    """
+    # What could end the script element is written as an escape, so that no name can.
+    text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
+    title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
+    empty = resources.files(__package__).joinpath(template).read_text("utf-8")
+    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, empty)
+    with new_file(path) as partial:
+        partial.write_text(page, "utf-8")
+
+
+def packed_base64(values: np.ndarray, dtype: str = "<u2") -> str:
+    """Numbers as a page's script unpacks them."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
 def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
@@ -464,7 +480,7 @@ def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
         "channels": channels,
         "low": low.tolist(),
         "step": step,
-        "data": _base64(steps),
+        "data": packed_base64(steps),
         "fps": scene.rate / every,
         "azimuth": scene.azimuth,
         "elevation": scene.elevation,
@@ -487,7 +503,7 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
         "model": story.model_name,
         "classes": [{"label": names[kind], "color": story.colors.get(names[kind], NOTHING_COLOR)} for kind in kinds],
         "lines": list(range(len(story.lines))),
-        "data": _base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
+        "data": packed_base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
         "whole": [
             {"label": names[kind], "probability": float(whole[kind])}
             for place, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
