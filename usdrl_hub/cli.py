@@ -40,6 +40,7 @@ from .inference.prediction import Prediction, iter_predictions
 from .inference.rendering import Recording, check_output, draw_timelines, find_recording, shown_name
 from .inference.rendering import render as render_recording
 from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
+from .inference.video import PoseEstimator, check_flat, is_video, iter_videos, read_video
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
@@ -77,6 +78,13 @@ Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap pla
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
 ]
+PoseModel = Annotated[
+    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra [video].")
+]
+Detector = Annotated[
+    str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
+]
+PersonThreshold = Annotated[float, typer.Option(help="For video: score above which something is a person.")]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
 
 
@@ -135,17 +143,40 @@ def _ready_classifier(model: str, device: str | None, dtype: str, *choices: Any)
     )
 
 
+def _pose_estimator(
+    pose_model: str | None,
+    detector: str | None,
+    threshold: float,
+    device: str | None,
+    reader: tuple[USDRLFeatureExtractor, str] | None,
+) -> PoseEstimator | None:
+    """The models that see people in video, where they are named and the model that reads them can."""
+    if pose_model is None and detector is None:
+        return None
+    if pose_model is None or detector is None:
+        raise ValueError("people are found by a --detector and their joints by a --pose-model: name both")
+    if reader is not None:
+        check_flat(*reader)
+    return PoseEstimator.from_pretrained(pose_model, detector, threshold, device)
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders; videos with --pose-model."),
+    ],
     model: Annotated[
         str,
         typer.Option(help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused."),
     ] = DEFAULT_CHECKPOINT,
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     timeline: Annotated[
@@ -190,12 +221,14 @@ def predict(
         "image_shape": _image_shape(image_size),
         "on_error": errors,
     }
+    estimator = _pose_estimator(pose_model, detector, person_threshold, device, (extractor, model))
+    inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
     if timeline:
-        found = list(iter_timelines(files, classifier, batch_size, threshold=threshold, fps=fps, **choices))
+        found = list(iter_timelines(inputs, classifier, batch_size, threshold=threshold, fps=fps, **choices))
         _tell_timelines(found, model, names, as_json, output)
         errors.finish()
         return
-    predictions = iter_predictions(files, classifier, batch_size, **choices)
+    predictions = iter_predictions(inputs, classifier, batch_size, **choices)
     if as_json:
         rows = [
             {
@@ -331,8 +364,13 @@ def embed(
 
 @app.command()
 def render(
-    file: Annotated[Path, typer.Argument(help="A skeleton file, or a data set or store with --name.")],
+    file: Annotated[
+        Path, typer.Argument(help="A skeleton file, a data set or store with --name, or a video with --pose-model.")
+    ],
     output: Annotated[Path, typer.Option(help="What to write: a page .html, a moving .gif, or a .png.")],
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
     name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
     model: Annotated[
         str | None,
@@ -364,7 +402,12 @@ def render(
         classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
         source_layout = layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
-    found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
+    reader = None if extractor is None else (extractor, model or "")
+    estimator = _pose_estimator(pose_model, detector, person_threshold, device, reader)
+    if estimator is not None and is_video(file):
+        found = Recording(read_video(file, estimator, progress=True))
+    else:
+        found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
     sequence = link_persons(found.sequence) if relink else found.sequence
     sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
     drawn = render_recording(
