@@ -1,5 +1,6 @@
 import inspect
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -162,6 +163,27 @@ def test_a_repository_of_a_hub_is_loaded_with_its_feature_extractor(hub, tmp_pat
     for make in (pipeline, transformers.pipeline):
         there = make(RECOGNITION, model="ada/waves")
         assert there.feature_extractor.normalization == "none" and there(recording) == here
+
+
+def test_a_pipeline_is_saved_as_a_checkpoint_without_code(tmp_path, recognise, samples):
+    recognise.save_pretrained(tmp_path / "saved")
+    files = {file.name for file in (tmp_path / "saved").iterdir()}
+    assert files == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert "custom_pipelines" not in (tmp_path / "saved" / "config.json").read_text()
+    assert pipeline(RECOGNITION, tmp_path / "saved")(samples[0]) == recognise(samples[0])
+    with pytest.raises(ValueError, match="an ensemble is saved model by model"):
+        pipeline(RECOGNITION, USDRLEnsemble.from_pretrained([TINY])).save_pretrained(tmp_path)
+
+
+def test_a_model_whose_folder_is_gone_is_read_by_its_configuration(tmp_path, samples):
+    model = USDRLForActionRecognition.from_pretrained(TINY)
+    model.save_pretrained(tmp_path / "model")
+    model = USDRLForActionRecognition.from_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(CheckpointLoadError, match="cannot be loaded"):
+        pipeline(RECOGNITION, model)
+    shutil.rmtree(tmp_path / "model")
+    assert len(pipeline(RECOGNITION, model)(samples[0])) == 5
 
 
 def test_models_in_other_types_and_ensembles_are_taken(samples, expected):

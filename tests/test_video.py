@@ -238,6 +238,31 @@ def test_a_video_is_seen_the_same_again_whatever_the_batch(estimator, film):
     np.testing.assert_allclose(one, other, atol=0.05)
 
 
+def test_models_of_several_data_sets_take_their_first_expert(estimator):
+    torch.manual_seed(0)
+    backbone = VitPoseBackboneConfig(
+        image_size=[64, 48],
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        out_indices=[1],
+        num_experts=3,
+        part_features=4,
+    )
+    pose = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, num_labels=17))
+    parts = estimator.pose_processor, estimator.detector, estimator.detector_processor
+    image = moving_square()[0]
+    [found] = PoseEstimator(pose, *parts, 0.1)([image])
+    boxes = estimator.find_persons([image])
+    inputs = estimator.pose_processor([image], boxes=boxes, return_tensors="pt")
+    for expert in range(3):
+        with torch.no_grad():
+            output = pose(**inputs, dataset_index=torch.full((len(boxes[0]),), expert))
+        [expected] = estimator.pose_processor.post_process_pose_estimation(output, boxes=boxes)
+        same = all(torch.equal(a["scores"], b["scores"]) for a, b in zip(found, expected, strict=True))
+        assert same == (expert == 0)
+
+
 def test_frames_in_which_nobody_is_found_are_empty(estimator, tmp_path):
     empty = range(6, 13)
     path = write_video(tmp_path / "film.mp4", moving_square(empty=empty))

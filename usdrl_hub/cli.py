@@ -79,7 +79,7 @@ Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
 ]
 PoseModel = Annotated[
-    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra [video].")
+    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
 ]
 Detector = Annotated[
     str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
@@ -434,7 +434,7 @@ def map_command(
     output: Annotated[Path, typer.Option(help="What to write: a page .html, or a picture .png.")],
     model: Model = DEFAULT_CHECKPOINT,
     projection: Annotated[
-        str, typer.Option(help="pca, or tsne, which keeps neighbours together and needs the extra [map].")
+        str, typer.Option(help="pca, or tsne, which keeps neighbours together and needs the extra 'map'.")
     ] = "pca",
     most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of chance.")] = 0,

@@ -89,6 +89,23 @@ class SkeletonPipeline(Pipeline):
             inputs = (item for item in inputs)
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model and the feature extractor.
+
+        transformers would add this file as code that the checkpoint needs, which it does not.
+
+        Args:
+            save_directory: Folder to write to.
+            **kwargs: Passed to the model's and the extractor's `save_pretrained`.
+
+        Raises:
+            ValueError: If it is an ensemble.
+        """
+        if isinstance(self.model, USDRLEnsemble):
+            raise ValueError("an ensemble is saved model by model: use save_pretrained of each of its models")
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.feature_extractor.save_pretrained(save_directory, **kwargs)
+
     def _recordings(self, path: str | os.PathLike, **reading: Any) -> SkeletonSequence | list[SkeletonSequence]:
         stream = self._sequences(path, **reading)
         first = next(stream)
@@ -224,7 +241,14 @@ def _extractor_of(model: Any) -> USDRLFeatureExtractor:
     if isinstance(model, USDRLEnsemble):
         return model.feature_extractor
     name = model.name_or_path
-    return load_feature_extractor(name) if name else USDRLFeatureExtractor.from_model_config(model.config)
+    if name:
+        try:
+            return load_feature_extractor(name)
+        except CheckpointLoadError:
+            # Where it came from may be gone since; what is there and damaged is told.
+            if os.path.isdir(name):
+                raise
+    return USDRLFeatureExtractor.from_model_config(model.config)
 
 
 _TASKS = {
