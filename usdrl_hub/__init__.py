@@ -13,7 +13,7 @@ from .configuration_usdrl import USDRLConfig
 from .data import ClipDataset, SkeletonDataset, SkeletonStore, from_pose_estimation, iter_skeletons, read_skeleton
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
-from .inference import USDRLEnsemble, extract_embeddings, iter_predictions, iter_timelines
+from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions, iter_timelines
 from .inference.mapping import draw_map
 from .inference.pipelines import pipeline, register_pipelines
 from .inference.rendering import render
@@ -53,6 +53,7 @@ __all__ = [
     "USDRLModel",
     "USDRLPreTrainer",
     "USDRLPreTrainedModel",
+    "USDRLStream",
     "USDRLTrainer",
     "checkpoint_path",
     "convert_layout",

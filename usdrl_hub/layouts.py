@@ -91,6 +91,18 @@ class Layout:
         return tuple(parents)
 
     @property
+    def distances(self) -> np.ndarray:
+        """Bones between any two joints along the drawn edges, int64 ``(V, V)``; V where nothing links them."""
+        count = self.num_joints
+        distances = np.full((count, count), count)
+        np.fill_diagonal(distances, 0)
+        for a, b in self.edges:
+            distances[a, b] = distances[b, a] = min(1, distances[a, b])
+        for between in range(count):
+            distances = np.minimum(distances, distances[:, [between]] + distances[[between]])
+        return distances
+
+    @property
     def mirrored(self) -> tuple[int, ...]:
         """The joint on the other side of the body, for each joint; itself in the middle.
 

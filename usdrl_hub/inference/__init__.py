@@ -4,6 +4,7 @@ from .embedding import extract_embeddings, iter_embeddings, write_embeddings
 from .ensemble import USDRLEnsemble
 from .pipelines import SkeletonActionRecognitionPipeline, SkeletonFeatureExtractionPipeline, pipeline
 from .prediction import Prediction, iter_predictions
+from .streaming import StreamResult, USDRLStream
 from .timeline import Timeline, iter_timelines, make_timeline, segment_rows, write_segments
 from .video import PoseEstimator, iter_videos, read_video
 
@@ -12,8 +13,10 @@ __all__ = [
     "Prediction",
     "SkeletonActionRecognitionPipeline",
     "SkeletonFeatureExtractionPipeline",
+    "StreamResult",
     "Timeline",
     "USDRLEnsemble",
+    "USDRLStream",
     "extract_embeddings",
     "iter_embeddings",
     "iter_predictions",
