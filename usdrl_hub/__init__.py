@@ -10,11 +10,14 @@ from transformers import (
 )
 
 from .configuration_usdrl import USDRLConfig
-from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, read_skeleton
+from .data import ClipDataset, SkeletonDataset, SkeletonStore, from_pose_estimation, iter_skeletons, read_skeleton
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
-from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions
+from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions, iter_timelines
+from .inference.mapping import draw_map
+from .inference.pipelines import pipeline, register_pipelines
 from .inference.rendering import render
+from .inference.video import PoseEstimator, read_video
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
     USDRLForActionDetection,
@@ -33,6 +36,7 @@ __all__ = [
     "LAYOUTS",
     "ClipDataset",
     "Layout",
+    "PoseEstimator",
     "PretrainingDataset",
     "SkeletonDataset",
     "SkeletonFormatError",
@@ -53,12 +57,17 @@ __all__ = [
     "USDRLTrainer",
     "checkpoint_path",
     "convert_layout",
+    "draw_map",
     "extract_embeddings",
+    "from_pose_estimation",
     "get_layout",
     "iter_predictions",
     "iter_skeletons",
+    "iter_timelines",
     "list_checkpoints",
+    "pipeline",
     "read_skeleton",
+    "read_video",
     "render",
 ]
 
@@ -71,3 +80,4 @@ AutoModelForTokenClassification.register(
     USDRLConfig, (USDRLForActionDetection, USDRLForActionSegmentation, USDRLForEarlyActionPrediction)
 )
 AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)
+register_pipelines()

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,15 +34,19 @@ from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.inputs import list_files, read_file, ready_model
+from .inference.mapping import SUFFIXES as MAP_SUFFIXES
+from .inference.mapping import draw_map, make_map
 from .inference.prediction import Prediction, iter_predictions
-from .inference.rendering import Recording, check_output, find_recording
+from .inference.rendering import Recording, check_output, draw_timelines, find_recording, shown_name
 from .inference.rendering import render as render_recording
+from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
+from .inference.video import PoseEstimator, check_flat, is_video, iter_videos, read_video
 from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
 from .pretraining.trainer import PretrainingCollapseError
-from .sequence import SkeletonFormatError, interpolate_missing, link_persons
+from .sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
 from .tasks.evaluate import repeat as repeat_evaluation
@@ -73,6 +78,13 @@ Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap pla
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
 ]
+PoseModel = Annotated[
+    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
+]
+Detector = Annotated[
+    str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
+]
+PersonThreshold = Annotated[float, typer.Option(help="For video: score above which something is a person.")]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
 
 
@@ -131,19 +143,54 @@ def _ready_classifier(model: str, device: str | None, dtype: str, *choices: Any)
     )
 
 
+def _pose_estimator(
+    pose_model: str | None,
+    detector: str | None,
+    threshold: float,
+    device: str | None,
+    reader: tuple[USDRLFeatureExtractor, str] | None,
+) -> PoseEstimator | None:
+    """The models that see people in video, where they are named and the model that reads them can."""
+    if pose_model is None and detector is None:
+        return None
+    if pose_model is None or detector is None:
+        raise ValueError("people are found by a --detector and their joints by a --pose-model: name both")
+    if reader is not None:
+        check_flat(*reader)
+    return PoseEstimator.from_pretrained(pose_model, detector, threshold, device)
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders; videos with --pose-model."),
+    ],
     model: Annotated[
         str,
         typer.Option(help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused."),
     ] = DEFAULT_CHECKPOINT,
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Say what happens when: the segments of recordings of any length.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="With --timeline, what to write, too: segments as .csv or .json, or a .png.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
+    ] = 0.3,
+    fps: Annotated[
+        float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
+    ] = None,
     layout: SourceLayout = None,
     axes: Axes = None,
     image_size: ImageSize = None,
@@ -155,22 +202,33 @@ def predict(
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Name the action in skeleton recordings."""
+    """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
+    if output is not None:
+        if not timeline:
+            raise ValueError("--output is for the segments of --timeline: add it, or leave --output out")
+        check_output(output, (".csv", ".json", ".png"), "segments are written")
+        if any(file.resolve() in output.resolve().parents for file in files):
+            raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = _Errors()
     # The model first: a table's heading names its classes.
     classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
     names = classifier.config.class_names
-    predictions = iter_predictions(
-        files,
-        classifier,
-        batch_size,
-        feature_extractor=extractor,
-        source_layout=layout,
-        axes=axes,
-        per_person=per_person,
-        image_shape=_image_shape(image_size),
-        on_error=errors,
-    )
+    choices: dict[str, Any] = {
+        "feature_extractor": extractor,
+        "source_layout": layout,
+        "axes": axes,
+        "per_person": per_person,
+        "image_shape": _image_shape(image_size),
+        "on_error": errors,
+    }
+    estimator = _pose_estimator(pose_model, detector, person_threshold, device, (extractor, model))
+    inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
+    if timeline:
+        found = list(iter_timelines(inputs, classifier, batch_size, threshold=threshold, fps=fps, **choices))
+        _tell_timelines(found, model, names, as_json, output)
+        errors.finish()
+        return
+    predictions = iter_predictions(inputs, classifier, batch_size, **choices)
     if as_json:
         rows = [
             {
@@ -186,11 +244,54 @@ def predict(
     errors.finish()
 
 
+def _tell_timelines(
+    found: Sequence[tuple[SkeletonSequence, Timeline]],
+    model: str,
+    names: Sequence[str],
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Print the segments of recordings, and write them where a file is named."""
+    if output is not None:
+        if not found:
+            raise SkeletonFormatError(f"no recording could be read, so {output} is not written")
+        if output.suffix.lower() == ".png":
+            draw_timelines(found, output)
+        else:
+            write_segments(found, output, model)
+    if as_json:
+        print(json.dumps(describe_timelines(found, model), indent=2))
+        return
+    print(_heading(model, names))
+    if found and found[0][1].segments is None:
+        print("the model finds no segments: these are the runs of frames with the same most probable class")
+    print("frames count from 0, and an end is the frame after the last\n")
+    rows = [["file", "class", "start", "end", "from", "to", "probability"]]
+    for sequence, timeline in found:
+        rows += [[sequence.name, *_segment_cells(part)] for part in segment_rows(sequence, timeline)] or [
+            [sequence.name, "(nothing)", *[""] * 5]
+        ]
+    _print_table(rows)
+    if output is not None:
+        print(f"\nwritten: {output}")
+
+
+def _segment_cells(segment: dict[str, Any]) -> list[str]:
+    times = [segment["start_seconds"], segment["end_seconds"]]
+    cells = [segment["label"], str(segment["start"]), str(segment["end"])]
+    cells += ["" if time is None else f"{time:.2f} s" for time in times]
+    return [*cells, f"{100 * segment['probability']:5.1f} %"]
+
+
+def _heading(model: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"model {model}, {len(names)} classes: {shown}"
+
+
 def _print_predictions(
     predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
 ) -> None:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    print(f"model {model}, {len(names)} classes: {shown}\n")
+    print(f"{_heading(model, names)}\n")
     header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
     rows = [header]
     for prediction in predictions:
@@ -263,8 +364,13 @@ def embed(
 
 @app.command()
 def render(
-    file: Annotated[Path, typer.Argument(help="A skeleton file, or a data set or store with --name.")],
+    file: Annotated[
+        Path, typer.Argument(help="A skeleton file, a data set or store with --name, or a video with --pose-model.")
+    ],
     output: Annotated[Path, typer.Option(help="What to write: a page .html, a moving .gif, or a .png.")],
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
     name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
     model: Annotated[
         str | None,
@@ -296,7 +402,12 @@ def render(
         classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
         source_layout = layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
-    found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
+    reader = None if extractor is None else (extractor, model or "")
+    estimator = _pose_estimator(pose_model, detector, person_threshold, device, reader)
+    if estimator is not None and is_video(file):
+        found = Recording(read_video(file, estimator, progress=True))
+    else:
+        found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, _image_shape(image_size))
     sequence = link_persons(found.sequence) if relink else found.sequence
     sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
     drawn = render_recording(
@@ -314,6 +425,49 @@ def render(
     rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
     top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
     print(f"{output}: {drawn.frames} of {sequence.num_frames} frames of {sequence.name}{rate}{top}")
+    errors.finish()
+
+
+@app.command("map")
+def map_command(
+    source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
+    output: Annotated[Path, typer.Option(help="What to write: a page .html, or a picture .png.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    projection: Annotated[
+        str, typer.Option(help="pca, or tsne, which keeps neighbours together and needs the extra 'map'.")
+    ] = "pca",
+    most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
+    check_output(output, MAP_SUFFIXES, "a map is drawn")
+    errors = _Errors()
+    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
+    made = make_map(
+        source,
+        encoder,
+        projection,
+        most,
+        seed,
+        batch_size,
+        extractor,
+        layout,
+        axes,
+        _image_shape(image_size),
+        errors,
+    )
+    made = replace(made, about=f"{made.about}; by {shown_name(model)}")
+    draw_map(made, output, title=source.resolve().stem)
+    print(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
     errors.finish()
 
 

@@ -1,7 +1,15 @@
 """Readers of raw skeleton formats and data sets."""
 
 from .dataset import ClipDataset, SkeletonDataset
+from .poses import from_pose_estimation
 from .readers import iter_skeletons, read_skeleton
 from .store import SkeletonStore
 
-__all__ = ["ClipDataset", "SkeletonDataset", "SkeletonStore", "iter_skeletons", "read_skeleton"]
+__all__ = [
+    "ClipDataset",
+    "SkeletonDataset",
+    "SkeletonStore",
+    "from_pose_estimation",
+    "iter_skeletons",
+    "read_skeleton",
+]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..layouts import LayoutLike, get_layout
-from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
+from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence, link_persons
 
 # Which layout a pose estimator means by a number of joints.
 _BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
@@ -160,7 +160,8 @@ def read_pose_json(
 
     Understood are OpenPose (``people`` with ``pose_keypoints_2d``; one frame per file), AlphaPose (a list of
     detections with ``image_id``, ``keypoints`` and perhaps ``idx``), MMPose (``instance_info``) and MediaPipe (a list
-    of frames with ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture).
+    of frames with ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture);
+    and lists as `from_pose_estimation` takes them.
 
     Args:
         path: The file.
@@ -181,6 +182,8 @@ def read_pose_json(
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+    if isinstance(content, list) and any(isinstance(frame, list) for frame in content):
+        return from_pose_estimation(content, image_shape, None, path.stem, str(path))
     detections, kind = _detections(path, content)
     joints = _count_joints(path, detections)
     fields: dict[str, Any] = {"image_shape": image_shape}
@@ -193,7 +196,67 @@ def read_pose_json(
         if joints not in _BY_JOINTS:
             raise SkeletonFormatError(f"{path}: no layout of a pose estimator has {joints} joints: name the layout")
         chosen = get_layout(_BY_JOINTS[joints])
-    return SkeletonSequence(_stack(path, detections), chosen, name=path.stem, **fields)
+    most = 8_000_000 + 5 * path.stat().st_size
+    return SkeletonSequence(_stack(path, detections, most=most), chosen, name=path.stem, **fields)
+
+
+def from_pose_estimation(
+    results: Sequence[Sequence[Mapping[str, Any]]],
+    image_shape: tuple[float, float] | None = None,
+    fps: float | None = None,
+    name: str = "",
+    where: str | None = None,
+) -> SkeletonSequence:
+    """Make a recording of what the pose models of transformers (ViTPose) say about the pictures of a video.
+
+    Args:
+        results: What ``post_process_pose_estimation`` of the image processor returns, for all pictures in order: a
+            list for each, of a dictionary for each person with `keypoints` ``(n, 2)`` in pixels, `scores` ``(n,)``
+            and, where some joints are left out, `labels` ``(n,)``, which of COCO's 17 they are. Tensors, arrays or
+            lists.
+        image_shape: Height and width of the pictures.
+        fps: Pictures per second.
+        name: Name of the recording.
+        where: What to call it in errors; its name where None.
+
+    Returns:
+        A recording of layout ``coco17`` with scores, a frame for each picture. The people of a frame who lie nearest
+        to those of the frames before keep their place, see `link_persons`.
+
+    Raises:
+        SkeletonFormatError: If the results have another form, or nobody is in any picture.
+    """
+    told = where or name or "poses"
+    detections = list(_estimated(told, results))
+    if not detections:
+        raise SkeletonFormatError(f"{told}: nobody is detected in its {len(results)} frames")
+    keypoints = _stack(told, detections, len(results))
+    return link_persons(SkeletonSequence(keypoints, "coco17", fps=fps, name=name, image_shape=image_shape))
+
+
+def _estimated(where: str, results: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[_Detection]:
+    joints = get_layout("coco17").num_joints
+    for frame, people in enumerate(results):
+        if not isinstance(people, list | tuple) or not all(isinstance(person, Mapping) for person in people):
+            raise SkeletonFormatError(f"{where}, frame {frame}: it is not a list of people")
+        for person in people:
+            points, scores, labels = (
+                _numbers(where, frame, _on_cpu(person.get(key, missing)))
+                for key, missing in (("keypoints", None), ("scores", None), ("labels", range(joints)))
+            )
+            fits = points.ndim == 2 and points.shape[1] == 2 and scores.shape == labels.shape == points.shape[:1]
+            if not fits or not np.isin(labels, np.arange(joints)).all():
+                raise SkeletonFormatError(
+                    f"{where}, frame {frame}: 'keypoints' (n, 2), 'scores' (n,) and 'labels' (n,) do not fit the "
+                    f"{joints} joints of COCO"
+                )
+            row = np.zeros((joints, 3))
+            row[labels.astype(int)] = np.c_[points, scores]
+            yield frame, None, row
+
+
+def _on_cpu(values: Any) -> Any:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
 # A person in a frame: (frame, track or None, joints (V, 3)).
@@ -215,7 +278,7 @@ def _detections(path: Path, content: Any) -> tuple[list[_Detection], str]:
     raise SkeletonFormatError(f"{path}: it is not JSON of OpenPose, AlphaPose, MMPose or MediaPipe")
 
 
-def _numbers(path: Path, frame: int, values: Any) -> np.ndarray:
+def _numbers(path: str | Path, frame: int, values: Any) -> np.ndarray:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -289,8 +352,10 @@ def _count_joints(path: Path, detections: Sequence[_Detection]) -> int:
     return joints.pop()
 
 
-def _stack(path: Path, detections: Sequence[_Detection]) -> np.ndarray:
-    """Keypoints ``(T, M, V, 3)`` of the people that are seen longest, most frames first."""
+def _stack(
+    path: str | Path, detections: Sequence[_Detection], num_frames: int | None = None, most: int | None = None
+) -> np.ndarray:
+    """Keypoints ``(T, M, V, 3)`` of the people that are seen longest, most frames first; at most so many numbers."""
     tracked: list[tuple[int, int]] = []
     order: Counter[int] = Counter()
     for frame, track, _ in detections:
@@ -298,9 +363,9 @@ def _stack(path: Path, detections: Sequence[_Detection]) -> np.ndarray:
         order[frame] += 1
     longest = Counter(person for _, person in tracked).most_common(MOST_PERSONS)
     places = {person: place for place, (person, _) in enumerate(longest)}
-    shape = (max(frame for frame, _ in tracked) + 1, len(places), len(detections[0][2]), 3)
+    shape = (num_frames or max(frame for frame, _ in tracked) + 1, len(places), len(detections[0][2]), 3)
     # A few rows may claim frames without end.
-    if 4 * math.prod(shape) > 32_000_000 + 20 * path.stat().st_size:
+    if most is not None and math.prod(shape) > most:
         raise SkeletonFormatError(f"{path}: it speaks of {shape[0]} frames, in nearly all of which nobody is seen")
     keypoints = np.zeros(shape, dtype=np.float32)
     for (frame, person), (_, _, row) in zip(tracked, detections, strict=True):
@@ -355,7 +420,9 @@ def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonS
     padded = points if len(axes) == 3 else np.pad(points, ((0, 0), (0, 0), (0, 1)))
     # Frame numbers may begin anywhere; frames that are left out are frames in which nobody was seen.
     start = min(frames)
-    keypoints = _stack(path, [(f - start, p, row) for f, p, row in zip(frames, people, padded, strict=True)])
+    most = 8_000_000 + 5 * path.stat().st_size
+    detections = [(f - start, p, row) for f, p, row in zip(frames, people, padded, strict=True)]
+    keypoints = _stack(path, detections, most=most)
     coordinates = {"z": "3d", "score": "2d+score"}.get(axes[-1], "2d")
     return SkeletonSequence(keypoints[..., : len(axes)], layout, name=path.stem, coordinates=coordinates)
 

@@ -16,6 +16,7 @@ from .poses import read_csv, read_pose_json, read_pyskl
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
 SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
 def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: str | None = None) -> SkeletonSequence:
@@ -94,6 +95,11 @@ def iter_skeletons(
         yield read_body_text(path, UAV)
     elif path.suffix == ".txt":
         yield read_pku_skeleton(path)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        raise SkeletonFormatError(
+            f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
+            "and a --detector, or use read_video"
+        )
     else:
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
 

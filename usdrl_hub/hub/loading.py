@@ -59,12 +59,12 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
     """
-    config = None if Path(name).is_dir() else _load(USDRLConfig, name, **kwargs)
+    config = None if Path(name).is_dir() else load_with(USDRLConfig, name, **kwargs)
     if _has_none(name, "config.json", **kwargs):
         # transformers takes the defaults then.
         where = "folder" if Path(name).is_dir() else "repository"
         raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the {where}")
-    return config or _load(USDRLConfig, name, **kwargs)
+    return config or load_with(USDRLConfig, name, **kwargs)
 
 
 def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
@@ -88,7 +88,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
         # The weights of the configuration's commit.
         known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
         kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
-    model, report = _load(loader, name, output_loading_info=True, **kwargs)
+    model, report = load_with(loader, name, output_loading_info=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointLoadError(f"model '{name}': tensor '{missing[0]}' is missing from its weights")
@@ -106,7 +106,7 @@ def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatu
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
     try:
-        return _load(USDRLFeatureExtractor, name, **kwargs)
+        return load_with(USDRLFeatureExtractor, name, **kwargs)
     except CheckpointLoadError:
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
@@ -133,7 +133,17 @@ def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
     return Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
 
 
-def _load(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
+def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
+    """Load anything by name or folder, with errors that say what to do.
+
+    Args:
+        loader: A class with `from_pretrained`.
+        name: See `load_model`.
+        **kwargs: Passed to `from_pretrained`.
+
+    Raises:
+        CheckpointLoadError: If it cannot be loaded.
+    """
     local = _is_here(name, **kwargs)
     if not local and Path(name).exists():
         raise CheckpointLoadError(

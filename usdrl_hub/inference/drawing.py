@@ -22,8 +22,8 @@ from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, nice_step
 
 _INK, _MUTED, _GRID, _SHADOW = "#1d1d20", "#66666c", "#cfcfc9", "#ebebe8"
 _SMALL: dict[str, Any] = {"fontsize": 7.5, "color": _MUTED}
-# Heights in inches: title, chart without its legend, a line of the legend, a band.
-_TITLE, _COURSE, _LEGEND, _BAND = 0.5, 1.15, 0.17, 0.42
+# Heights in inches: title, chart without its legend, a line of the legend, a band, a lane of it but the first.
+_TITLE, _COURSE, _LEGEND, _BAND, _LANE = 0.5, 1.15, 0.17, 0.42, 0.19
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +156,76 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
     with new_file(path) as partial, _quietly():
         figure.savefig(partial, format="png", dpi=120)
     return len(frames)
+
+
+def draw_courses(pictures: Sequence[Picture], path: str | os.PathLike) -> None:
+    """Draw what is said about recordings over time, without the recordings themselves, one below the other.
+
+    Args:
+        pictures: Titles, and what is drawn of each.
+        path: PNG file to write.
+    """
+    width = 12.0
+    heights = [_TITLE + _chart_height(picture.chart, width) for picture in pictures]
+    figure = _new_figure(width, sum(heights))
+    low = total = figure.get_figheight()
+    for picture, height in zip(pictures, heights, strict=True):
+        _write(figure, 0.5 / width, (low - 0.33) / total, picture.title, 11, weight="bold")
+        low -= height
+        place = (0.5 / width, low / total, 1 - 0.7 / width, (height - _TITLE) / total)
+        _draw_chart(figure, place, picture.chart, picture.scene)
+    with new_file(path) as partial, _quietly():
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def draw_scatter(
+    places: np.ndarray,
+    kinds: Sequence[tuple[str, str, str, np.ndarray]],
+    title: str,
+    about: str,
+    path: str | os.PathLike,
+) -> None:
+    """Draw points with a legend of their kinds.
+
+    Args:
+        places: ``(N, 2)``.
+        kinds: Name, colour, matplotlib's marker, and which points it is of ``(N,)``, of each kind.
+        title: Heading.
+        about: What is drawn, in words.
+        path: PNG file to write.
+    """
+    # In columns of thirty names, at most three.
+    shown, columns = kinds[:90], min(-(-len(kinds) // 30), 3)
+    width, height = 8.0 + 2.6 * columns, 7.6
+    figure = _new_figure(width, height)
+    _write(figure, 0.3 / width, 1 - 0.36 / height, title, 12, weight="bold")
+    axes = figure.add_axes((0.2 / width, 0.7 / height, 7.6 / width, 1 - 1.3 / height))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(_GRID)
+    size = float(np.clip(6000 / max(len(places), 1), 12, 60))
+    for name, color, marker, which in kinds:
+        x, y = places[which].T
+        look: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
+        axes.scatter(x, y, color=color, marker=marker, label=f" {_plain(name, 36)}", **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    handles = axes.collections[: len(shown)]
+    legend = figure.legend(
+        handles,
+        [f" {_plain(name, 36)}" for name, *_ in shown],
+        loc="upper left",
+        bbox_to_anchor=(8.0 / width, 1 - 0.55 / height),
+        ncols=columns,
+        fontsize=7.5,
+        frameon=False,
+        markerscale=1.2,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _write(figure, 0.3 / width, 0.1 / height, about.replace("; ", "\n"), 7.5, color=_MUTED, va="bottom")
+    with new_file(path) as partial, _quietly():
+        figure.savefig(partial, format="png", dpi=120)
 
 
 def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
@@ -327,7 +397,19 @@ def _chart_height(chart: Chart, width: float) -> float:
     if not chart.lines and not chart.bands:
         return 0.0
     lines = _COURSE + _LEGEND * -(-len(chart.lines) // _columns(width)) if chart.lines else 0.0
-    return lines + _BAND * len(chart.bands) + 0.5
+    bands = sum(_BAND + _LANE * (len(_lanes(segments)) - 1) for _, segments in chart.bands)
+    return lines + bands + 0.5
+
+
+def _lanes(segments: Sequence[tuple[str, str, int, int]]) -> list[list[tuple[str, str, int, int]]]:
+    """Segments in order of their beginning, each in the first row in which it overlaps none; at least one row."""
+    lanes: list[list[tuple[str, str, int, int]]] = [[]]
+    for segment in segments:
+        lane = next((lane for lane in lanes if not lane or lane[-1][3] <= segment[2]), None)
+        if lane is None:
+            lanes.append(lane := [])
+        lane.append(segment)
+    return lanes
 
 
 def _draw_chart(figure: Any, place: tuple[float, float, float, float], chart: Chart, scene: Scene) -> list[Any]:
@@ -342,14 +424,16 @@ def _draw_chart(figure: Any, place: tuple[float, float, float, float], chart: Ch
         _draw_lines(rows[-1], chart, columns)
         top -= (legend + _COURSE + 0.02) / total
     for title, segments in chart.bands:
-        rows.append(figure.add_axes((left, top - (_BAND - 0.04) / total, width, 0.17 / total)))
-        _draw_band(rows[-1], segments, max(scene.num_frames - 1, 1))
         _write(figure, left, top - (_BAND - 0.25) / total, title, 6.5, color=_MUTED)
-        top -= _BAND / total
+        for number, lane in enumerate(_lanes(segments)):
+            top -= (_LANE if number else _BAND) / total
+            rows.append(figure.add_axes((left, top + 0.04 / total, width, 0.17 / total)))
+            _draw_band(rows[-1], lane, max(scene.num_frames - 1, 1))
     cursors = [_time_axis(axes, scene) for axes in rows]
     for axes in rows[:-1]:
         axes.set_xticks([])
-    _write(figure, left + width / 2, low + 0.14 / total, chart.about, 6.5, color=_MUTED, ha="center")
+    about = chart.about if scene.fps is not None else f"{chart.about}; in frames" if chart.about else "frames"
+    _write(figure, left + width / 2, low + 0.14 / total, about, 6.5, color=_MUTED, ha="center")
     return cursors
 
 
@@ -382,9 +466,10 @@ def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: i
 def _time_axis(axes: Any, scene: Scene) -> Any:
     last = max(scene.num_frames - 1, 1)
     axes.set_xlim(0, last)
-    step = nice_step(last / scene.rate / 6)
-    ticks = np.arange(0, last / scene.rate + 1e-9, step)
-    axes.set_xticks(ticks * scene.rate, [f"{tick:g} s" for tick in ticks], **_SMALL)
+    rate, unit = (1.0, "") if scene.fps is None else (scene.fps, " s")
+    step = nice_step(last / rate / 6)
+    ticks = np.arange(0, last / rate + 1e-9, max(step, 1.0) if scene.fps is None else step)
+    axes.set_xticks(ticks * rate, [f"{tick:g}{unit}" for tick in ticks], **_SMALL)
     axes.tick_params(length=2, color=_GRID, pad=2)
     for spine in axes.spines.values():
         spine.set_color(_GRID)

@@ -12,8 +12,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.loading import load_feature_extractor
 from ..hub.registry import CheckpointLoadError
-from ..modeling_usdrl import USDRLForActionRecognition
-from .inputs import load_fused
+from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
+from .inputs import load_fused, ready_model
 
 
 class USDRLEnsemble(nn.Module):
@@ -106,3 +106,26 @@ class USDRLEnsemble(nn.Module):
         ]
         # No probability is so small that its logarithm may be minus infinity.
         return ImageClassifierOutput(logits=torch.stack(scores).sum(dim=0).clamp(min=1e-38).log())  # type: ignore[arg-type]
+
+
+def ready_classifier(
+    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble,
+    feature_extractor: USDRLFeatureExtractor | None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[USDRLPreTrainedModel | USDRLEnsemble, USDRLFeatureExtractor]:
+    """Load or take a model with its head, or take an ensemble, which stays where it is.
+
+    Args:
+        model: A checkpoint's name or folder, a model, or an ensemble.
+        feature_extractor: See `ready_model`, as the others; an ensemble's own where None.
+        device: As above.
+        dtype: As above.
+
+    Raises:
+        CheckpointLoadError: See `ready_model`.
+        ValueError: See `ready_model`.
+    """
+    if isinstance(model, USDRLEnsemble):
+        return model.eval(), feature_extractor or model.feature_extractor
+    return ready_model(model, feature_extractor, True, device, dtype)

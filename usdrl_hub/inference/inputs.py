@@ -240,13 +240,13 @@ def ready_model(
         CheckpointLoadError: See `load_model`.
         ValueError: If the device or the type is unknown.
     """
-    dtype = _floating(dtype)
+    dtype = find_dtype(dtype)
     if not isinstance(model, USDRLPreTrainedModel):
-        place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         fused = load_fused(model, whole, place, dtype or torch.float32)
         return fused, feature_extractor or load_feature_extractor(model)
     wanted = model if whole else cast(USDRLPreTrainedModel, model.base_model)
-    place = model.device if device is None else _device(device)
+    place = model.device if device is None else find_device(device)
     dtype = dtype or model.dtype
     if model.device != place or model.dtype != dtype or model.training:
         wanted = copy.deepcopy(wanted).to(device=place, dtype=dtype).eval()  # type: ignore[call-arg]
@@ -273,7 +273,12 @@ def load_fused(name: str | os.PathLike, whole: bool, device: torch.device, dtype
     return fuse_model(loaded.to(device), keep=False).to(dtype)  # type: ignore[arg-type]
 
 
-def _floating(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The floating type of a name; None of None.
+
+    Raises:
+        ValueError: If there is none.
+    """
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found is not None and not isinstance(found, torch.dtype) or dtype is not None and found is None:
         raise ValueError(f"unknown dtype '{dtype}': use float32, bfloat16 or float16")
@@ -282,7 +287,12 @@ def _floating(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: If it is not available.
+    """
     try:
         found = torch.device(device)
         if found.type == "meta":

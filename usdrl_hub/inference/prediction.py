@@ -15,8 +15,8 @@ from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
-from .ensemble import USDRLEnsemble
-from .inputs import ErrorHandler, batches_of_clips, checked, iter_sequences, ready_model
+from .ensemble import USDRLEnsemble, ready_classifier
+from .inputs import ErrorHandler, batches_of_clips, checked, iter_sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +73,7 @@ def iter_predictions(
         CheckpointLoadError: If the model cannot be loaded or does not classify clips.
         ValueError: If another argument is impossible.
     """
-    classifier: torch.nn.Module
-    if isinstance(model, USDRLEnsemble):
-        classifier, extractor = model.eval(), feature_extractor or model.feature_extractor
-    else:
-        classifier, extractor = ready_model(model, feature_extractor, True, device, dtype)
+    classifier, extractor = ready_classifier(model, feature_extractor, device, dtype)
     if not isinstance(classifier, USDRLForActionRecognition | USDRLEnsemble):
         name = model if isinstance(model, str | os.PathLike) else "the model given"
         raise CheckpointLoadError(

@@ -25,10 +25,10 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from ..tasks.retrieval import top_k
-from .drawing import Chart, Picture, draw_animation, draw_stills
+from .drawing import Chart, Picture, draw_animation, draw_courses, draw_stills
 from .embedding import iter_embeddings
-from .ensemble import USDRLEnsemble
-from .inputs import ErrorHandler, batched, ready_model
+from .ensemble import USDRLEnsemble, ready_classifier
+from .inputs import ErrorHandler, batched
 from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, is_rate, thinning
 from .timeline import CLASSIFIERS, Timeline, make_timeline
 
@@ -38,6 +38,8 @@ _MOST_NUMBERS = 6_000_000
 # Classes whose probabilities a page holds and draws, and frames of a nearest clip that it plays.
 _MOST_CLASSES, _MOST_LINES, _CLIP_FRAMES = 24, 5, 90
 _GIF_FRAMES, _GIF_FPS = 300, 20.0
+# Recordings whose course over time one picture holds.
+_MOST_COURSES = 30
 # Stands for a joint that was not seen, or a frame about which nothing is said.
 _NONE = 65535
 
@@ -241,20 +243,13 @@ def render(
         raise ValueError("the clips of a gallery are compared by one model: name it, too")
     if not 0 < threshold < 1 or count < 1:
         raise ValueError(f"threshold must be between 0 and 1 and count at least 1, got {threshold} and {count}")
-    if model_name is None:
-        model_name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    if model_name and Path(model_name).is_dir():
-        # A page is for others, whom the folders of this machine do not concern.
-        model_name = Path(model_name).resolve().name
+    model_name = shown_name(model, model_name)
     timeline, neighbours = None, []
-    if isinstance(model, USDRLEnsemble):
-        extractor = feature_extractor or model.feature_extractor
-        timeline = make_timeline(given.sequence, model.eval(), extractor, batch_size, threshold)
-    elif model is not None:
-        loaded, extractor = ready_model(model, feature_extractor, True, None, None)
+    if model is not None:
+        loaded, extractor = ready_classifier(model, feature_extractor)
         if gallery is None or isinstance(loaded, CLASSIFIERS):
             timeline = make_timeline(given.sequence, loaded, extractor, batch_size, threshold)
-        if gallery is not None:
+        if gallery is not None and not isinstance(loaded, USDRLEnsemble):
             clips = SkeletonDataset.open(gallery) if isinstance(gallery, str | os.PathLike) else gallery
             neighbours = nearest_clips(given.sequence, clips, loaded, extractor, count, batch_size, on_error)
     write = {".html": _write_page, ".gif": _write_gif, ".png": _write_png}[kind]
@@ -265,15 +260,54 @@ def render(
     return Rendered(frames, fps, (timeline.class_names[best], float(timeline.whole[best])))
 
 
-def check_output(output: str | os.PathLike) -> str:
-    """The ending of the file to write.
+def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path: str | os.PathLike) -> None:
+    """Draw what a model says about every moment of recordings, one below the other, as a PNG picture.
+
+    Below each the segments that it found are bars, or the runs of the likeliest class; those that overlap lie below
+    each other.
+
+    Args:
+        timelines: Recordings with what is said about them; see `iter_timelines`.
+        path: PNG file to write.
 
     Raises:
-        ValueError: If it is none of `SUFFIXES`.
+        ValueError: If there are more recordings than a picture holds, or none.
+    """
+    if not 0 < len(timelines) <= _MOST_COURSES:
+        raise ValueError(
+            f"{path}: a picture shows 1 to {_MOST_COURSES} recordings, not {len(timelines)}: write .csv or .json"
+        )
+    pictures = []
+    for sequence, timeline in timelines:
+        # What happened is not known by name here.
+        recording = Recording(replace(sequence, events=None))
+        pictures.append(_Story(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
+    draw_courses(pictures, path)
+
+
+def shown_name(model: Any, name: str | None = None) -> str:
+    """What a model is called in a page, which is for others, whom the folders of this machine do not concern."""
+    if name is None:
+        name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    return Path(name).resolve().name if name and Path(name).is_dir() else name
+
+
+def check_output(
+    output: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES, what: str = "a recording is drawn"
+) -> str:
+    """The ending of the file to write.
+
+    Args:
+        output: The file.
+        suffixes: Endings that it may have.
+        what: What is written, for the error.
+
+    Raises:
+        ValueError: If it has none of them.
     """
     suffix = Path(output).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{output}: a recording is drawn as {', '.join(SUFFIXES)}, so name the file accordingly")
+    if suffix not in suffixes:
+        raise ValueError(f"{output}: {what} as {', '.join(suffixes)}, so name the file accordingly")
     return suffix
 
 
@@ -320,7 +354,7 @@ class _Story:
         if self.timeline is not None and self.timeline.segments is not None:
             names = self.timeline.class_names
             found = [(names[int(kind)], int(a), int(b), float(p)) for kind, a, b, p in self.timeline.segments]
-            bands.append(("Detected", list(found)))
+            bands.append(("Detected" if self.timeline.has_nothing else "Likeliest", list(found)))
         if self.sequence.events is not None:
             names = [*self.truth_names]
             events = self.sequence.events[np.argsort(self.sequence.events[:, 1], kind="stable")]
@@ -396,18 +430,31 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
         "neighbours": [_packed_neighbour(neighbour) for neighbour in story.neighbours],
         "origin": f"By the cosine of embeddings of whole recordings by {story.model_name}",
     }
-    # What could end the script element is written as an escape, so that no name can.
-    text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
-    title = html.escape(story.name.encode("utf-8", "replace").decode("utf-8"))
-    template = resources.files(__package__).joinpath("render_template.html").read_text("utf-8")
-    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, template)
-    with new_file(path) as partial:
-        partial.write_text(page, "utf-8")
+    write_page("render_template.html", story.name, content, path)
     return len(frames), scene.rate / every
 
 
-def _base64(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<u2").tobytes()).decode("ascii")
+def write_page(template: str, title: str, content: dict[str, Any], path: Path) -> None:
+    """Write a page that needs no other file.
+
+    Args:
+        template: Name of the template in this folder, with places for title and content.
+        title: Title.
+        content: What the page's script reads, as JSON.
+        path: File to write.
+    """
+    # What could end the script element is written as an escape, so that no name can.
+    text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
+    title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
+    empty = resources.files(__package__).joinpath(template).read_text("utf-8")
+    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, empty)
+    with new_file(path) as partial:
+        partial.write_text(page, "utf-8")
+
+
+def packed_base64(values: np.ndarray, dtype: str = "<u2") -> str:
+    """Numbers as a page's script unpacks them."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
 def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
@@ -433,7 +480,7 @@ def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
         "channels": channels,
         "low": low.tolist(),
         "step": step,
-        "data": _base64(steps),
+        "data": packed_base64(steps),
         "fps": scene.rate / every,
         "azimuth": scene.azimuth,
         "elevation": scene.elevation,
@@ -456,7 +503,7 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
         "model": story.model_name,
         "classes": [{"label": names[kind], "color": story.colors.get(names[kind], NOTHING_COLOR)} for kind in kinds],
         "lines": list(range(len(story.lines))),
-        "data": _base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
+        "data": packed_base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
         "whole": [
             {"label": names[kind], "probability": float(whole[kind])}
             for place, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())

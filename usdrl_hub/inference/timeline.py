@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
+from ..files import new_file
 from ..hub.registry import CheckpointLoadError
+from ..layouts import LayoutLike
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -21,8 +29,10 @@ from ..tasks.detection import frame_probabilities
 from ..tasks.early_prediction import causal_predictions
 from ..tasks.segmentation import segment_probabilities, segments_of
 from .embedding import frame_outputs
-from .ensemble import USDRLEnsemble
+from .ensemble import USDRLEnsemble, ready_classifier
+from .inputs import ErrorHandler, checked, iter_sequences
 from .prediction import iter_predictions
+from .scene import is_rate
 
 # Models that say something about time.
 CLASSIFIERS = (
@@ -32,6 +42,8 @@ CLASSIFIERS = (
     USDRLForEarlyActionPrediction,
     USDRLEnsemble,
 )
+# Of a row of a table of segments.
+_COLUMNS = ("label", "start", "end", "start_seconds", "end_seconds", "probability")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +66,145 @@ class Timeline:
     whole: np.ndarray | None
     has_nothing: bool
     about: str
+
+    def runs(self) -> np.ndarray:
+        """The segments; of models that do not find any, the runs of frames with the same likeliest class ``(N, 4)``.
+
+        Frames in which nobody is seen are in no run.
+        """
+        if self.segments is not None:
+            return self.segments
+        values = self.probabilities
+        best = np.where(values.any(axis=1), values.argmax(axis=1), -1)
+        return _scored(segments_of(best + 1) - (1, 0, 0), values)
+
+
+def _scored(runs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Runs ``(N, 3)`` of class, first frame and end with the mean probability of the class in them."""
+    scores = [probabilities[start:end, kind].mean(dtype=np.float64) for kind, start, end in runs]
+    return np.c_[runs, np.array(scores).reshape(-1)].astype(np.float64)
+
+
+def iter_timelines(
+    files_or_sequences: Any,
+    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble = "usdrl/tiny-uiprmd",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    source_layout: LayoutLike | None = None,
+    axes: str | None = None,
+    per_person: bool = False,
+    image_shape: tuple[float, float] | None = None,
+    on_error: ErrorHandler | None = None,
+    threshold: float = 0.3,
+    fps: float | None = None,
+) -> Iterator[tuple[SkeletonSequence, Timeline]]:
+    """Yield each recording, in the model's layout, with what a model says about every frame of it.
+
+    Args:
+        files_or_sequences: See `iter_predictions`, as all arguments but the last two.
+        model: As above; but a model that finds segments, too.
+        batch_size: Windows computed at once.
+        device: As above.
+        dtype: As above.
+        feature_extractor: As above.
+        source_layout: As above.
+        axes: As above.
+        per_person: As above.
+        image_shape: As above.
+        on_error: As above.
+        threshold: Probability above which a detector's class is a segment.
+        fps: Frames per second of recordings that do not say.
+
+    Raises:
+        SkeletonFormatError: See `iter_predictions`.
+        CheckpointLoadError: If the model cannot be loaded or names no classes.
+        ValueError: If another argument is impossible.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+    if fps is not None and not is_rate(fps):
+        raise ValueError(f"frames per second must be between 0.01 and 10000, got {fps}")
+    loaded, extractor = ready_classifier(model, feature_extractor, device, dtype)
+    layout = source_layout or extractor.source_layout or extractor.layout
+    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
+    for sequence in checked(found, extractor, on_error, per_person, image_shape):
+        sequence = replace(sequence, fps=sequence.fps or fps)
+        yield sequence, make_timeline(sequence, loaded, extractor, batch_size, threshold)
+
+
+def segment_rows(sequence: SkeletonSequence, timeline: Timeline) -> list[dict[str, Any]]:
+    """What happens when in a recording, in plain words and numbers; see `Timeline.runs`.
+
+    Returns:
+        In order of time, `label`; `start` and `end`, the first frame, from 0, and the frame after the last; the same
+        as `start_seconds` and `end_seconds`, None where the frame rate is unknown; and the mean `probability`.
+    """
+    rate = sequence.fps if is_rate(sequence.fps) else None
+    rows: list[dict[str, Any]] = []
+    for kind, start, end, probability in timeline.runs().tolist():
+        rows.append({"label": timeline.class_names[int(kind)], "start": int(start), "end": int(end)})
+        for name, frame in (("start_seconds", start), ("end_seconds", end)):
+            rows[-1][name] = None if rate is None else round(frame / rate, 3)
+        rows[-1]["probability"] = probability
+    return rows
+
+
+def describe_timelines(
+    timelines: Sequence[tuple[SkeletonSequence, Timeline]], model_name: str | None = None
+) -> dict[str, Any]:
+    """What a model says about recordings, as JSON can hold it.
+
+    Args:
+        timelines: What `iter_timelines` yields.
+        model_name: What the model is called.
+
+    Returns:
+        `model`; `labels`, the names of its classes; and `recordings`, each with `name`, `frames`, `fps`, `about` (what
+        the probabilities are), `found` (whether the model finds segments, or these are runs of the likeliest class)
+        and `segments`, see `segment_rows`.
+    """
+    recordings = [
+        {
+            "name": sequence.name,
+            "frames": sequence.num_frames,
+            "fps": sequence.fps,
+            "about": timeline.about,
+            "found": timeline.segments is not None,
+            "segments": segment_rows(sequence, timeline),
+        }
+        for sequence, timeline in timelines
+    ]
+    labels = timelines[0][1].class_names if timelines else []
+    return {"model": model_name, "labels": labels, "recordings": recordings}
+
+
+def write_segments(
+    timelines: Sequence[tuple[SkeletonSequence, Timeline]], path: str | os.PathLike, model_name: str | None = None
+) -> None:
+    """Write the segments of recordings, whole or not at all.
+
+    Args:
+        timelines: What `iter_timelines` yields.
+        path: File to write: ``.json``, see `describe_timelines`; or ``.csv``, a row for each segment.
+        model_name: What the model is called.
+
+    Raises:
+        ValueError: If the file has another ending or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ValueError(f"{path}: segments are written as .csv or .json, so name the file accordingly")
+    with new_file(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".json":
+            json.dump(describe_timelines(timelines, model_name), file, indent=2)
+        else:
+            writer = csv.writer(file)
+            writer.writerow(["name", *_COLUMNS])
+            for sequence, timeline in timelines:
+                rows = segment_rows(sequence, timeline)
+                writer.writerows([sequence.name, *(row[column] for column in _COLUMNS)] for row in rows)
 
 
 def make_timeline(
@@ -93,9 +244,7 @@ def make_timeline(
         about = f"Probability in each frame, from windows of {size} frames"
     elif isinstance(model, USDRLForActionSegmentation):
         [(_, values)] = segment_probabilities(model, extractor, [prepared])
-        runs = segments_of(values.argmax(axis=-1))
-        scores = [values[start:end, kind].mean() for kind, start, end in runs]
-        segments = np.c_[runs, np.array(scores).reshape(-1)].astype(np.float64)
+        segments = _scored(segments_of(values.argmax(axis=-1)), values)
         about = "Probability in each frame, from the whole recording"
     elif isinstance(model, USDRLForEarlyActionPrediction):
         [(_, logits)] = causal_predictions(model, extractor, [prepared])

@@ -1,0 +1,323 @@
+"""A map of recordings, as a page or a picture: those that look alike to a model lie near each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import LabelledData, SkeletonDataset
+from ..data.store import SkeletonStore
+from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
+from ..layouts import Layout, LayoutLike, get_layout
+from ..modeling_usdrl import USDRLPreTrainedModel
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .drawing import draw_scatter
+from .embedding import iter_embeddings
+from .inputs import ErrorHandler, iter_sequences, list_files, ready_model
+from .rendering import check_output, packed_base64, shown_name, write_page
+from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene
+
+SUFFIXES = (".html", ".png")
+# Outlines of points about (0, 0), y down, and the markers that matplotlib draws like them: with as many colours, each
+# of the first 48 classes has a look of its own.
+_SHAPES = (
+    ("M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "o"),
+    ("M-4.4-4.4h8.8v8.8h-8.8z", "s"),
+    ("M0-5.8 5.4 4h-10.8z", "^"),
+    ("M0-6 6 0 0 6-6 0z", "D"),
+    ("M-1.8-5.4h3.6v3.6h3.6v3.6h-3.6v3.6h-3.6v-3.6h-3.6v-3.6h3.6z", "P"),
+    ("M0 5.8 5.4-4h-10.8z", "v"),
+)
+# Frames of a thumbnail, and bytes that all of them have together.
+_THUMB_FRAMES, _THUMB_BYTES, _THUMB_FPS = 10, 1_400_000, 5.0
+# Stands for a joint that was not seen.
+_UNSEEN = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Recordings as points of a plane.
+
+    Attributes:
+        places: ``(N, 2)`` float64, about the middle.
+        names: Names of the recordings.
+        labels: Class of each ``(N,)``, -1 where nobody has said.
+        class_names: Names of the classes.
+        thumbs: Joints ``(N, F, M, V, 2)`` uint8, y up, 255 where not seen; every recording fills its square.
+        layout: Layout of the joints.
+        sides: Side of each joint ``(V,)``, see `Scene`.
+        about: How the plane was found, in words.
+    """
+
+    places: np.ndarray
+    names: Sequence[str]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    thumbs: np.ndarray
+    layout: Layout
+    sides: np.ndarray
+    about: str
+
+
+def project_pca(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
+    """The plane in which embeddings, brought to length 1, vary most.
+
+    Args:
+        embeddings: ``(N, D)``.
+        seed: Not used.
+
+    Returns:
+        Places ``(N, 2)`` float64, and what share of the variance they show, in words.
+    """
+    unit = _centred(embeddings)
+    values, vectors = np.linalg.eigh(unit.T @ unit)
+    axes = vectors[:, ::-1][:, :2]
+    # An axis has no sign of its own: its largest entry is positive.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    total = max(float(values.sum()), 1e-12)
+    share = float(values[::-1][:2].clip(0).sum()) / total
+    places = np.pad(unit @ axes, ((0, 0), (0, 2 - axes.shape[1])))
+    return places, f"The two directions in which embeddings differ most, {100 * share:.0f} % of the variance"
+
+
+def project_tsne(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
+    """A plane that keeps neighbours of embeddings, brought to length 1, together (t-SNE, van der Maaten 2008).
+
+    Args:
+        embeddings: ``(N, D)``.
+        seed: Makes it the same again.
+
+    Returns:
+        Places ``(N, 2)`` float64, and what they mean, in words.
+
+    Raises:
+        ValueError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise ValueError("the projection tsne needs scikit-learn: pip install 'usdrl-hub[map]', or use pca") from None
+    unit = _centred(embeddings)
+    perplexity = max(min(30.0, (len(unit) - 1) / 3), 1.0)
+    found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit.astype(np.float32))
+    about = "Neighbours stay neighbours (t-SNE); distances between groups say little"
+    return found.astype(np.float64) - found.mean(0), about
+
+
+PROJECTIONS: dict[str, Callable[[np.ndarray, int], tuple[np.ndarray, str]]] = {
+    "pca": project_pca,
+    "tsne": project_tsne,
+}
+
+
+def _centred(embeddings: np.ndarray) -> np.ndarray:
+    unit = embeddings.astype(np.float64)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    return unit - unit.mean(0)
+
+
+def make_map(
+    source: str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
+    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    projection: str = "pca",
+    most: int = 5000,
+    seed: int = 0,
+    batch_size: int = 64,
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    source_layout: LayoutLike | None = None,
+    axes: str | None = None,
+    image_shape: tuple[float, float] | None = None,
+    on_error: ErrorHandler | None = None,
+) -> Map:
+    """Embed recordings and put them on a plane.
+
+    Args:
+        source: A data set, a store or the file or folder of one; a folder of recordings; or sequences.
+        model: A checkpoint's name or folder, or a model.
+        projection: One of `PROJECTIONS`.
+        most: Recordings on the map at most; of more, so many are drawn by chance.
+        seed: Of chance.
+        batch_size: Clips embedded at once.
+        feature_extractor: The model's own where None.
+        source_layout: Layout of array files; the model's where None.
+        axes: Axis order of array files; see `SkeletonSequence.from_array`.
+        image_shape: See `extract_embeddings`.
+        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+
+    Raises:
+        SkeletonFormatError: If there are fewer than two recordings.
+        CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If the projection is unknown or not installed, or `most` is below 2.
+    """
+    if projection not in PROJECTIONS:
+        raise ValueError(f"there is no projection '{projection}': use one of {', '.join(PROJECTIONS)}")
+    if most < 2:
+        raise ValueError(f"a map needs at least two recordings, not {most}")
+    encoder, extractor = ready_model(model, feature_extractor, False, None, None)
+    layout = source_layout or extractor.source_layout or extractor.layout
+    chosen, class_names, left = _choose(source, most, seed)
+    stream = iter_sequences(chosen, layout, axes, on_error, extractor.missing)
+    names, labels, thumbs, embeddings = [], [], [], []
+    for sequence, embedding in iter_embeddings(
+        stream, encoder, batch_size, feature_extractor=extractor, image_shape=image_shape, on_error=on_error
+    ):
+        names.append(sequence.name)
+        labels.append(-1 if sequence.label is None else sequence.label)
+        thumbs.append(_thumb(keep_persons(sequence, extractor.num_persons, extractor.choose_by)))
+        embeddings.append(embedding)
+    if len(names) < 2:
+        raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")
+    places, about = PROJECTIONS[projection](np.stack(embeddings), seed)
+    model_layout = get_layout(extractor.layout)
+    return Map(
+        places,
+        names,
+        np.array(labels),
+        [*class_names, *(f"class {number}" for number in range(len(class_names), max(labels) + 1))],
+        _stacked(thumbs),
+        model_layout,
+        Scene(np.zeros(0), np.zeros(0), model_layout).sides,
+        about + (f"; {len(names)} of {left} recordings, drawn by chance" if left > len(names) else ""),
+    )
+
+
+def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]:
+    """At most so many recordings, or their files; names of classes; and how many there are in all."""
+    data: Any = source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        is_folder = path.is_dir()
+        files = list_files(path)
+        data = files if is_folder and files != [path] else SkeletonDataset.open(path)
+    elif not isinstance(source, SkeletonDataset | SkeletonStore):
+        data = list(source)
+    names = getattr(data, "class_names", [])
+    if len(data) <= most:
+        return data, names, len(data)
+    places = np.sort(np.random.default_rng(seed).choice(len(data), most, replace=False))
+    if isinstance(data, list):
+        return [data[place] for place in places], names, len(data)
+    return data.select(np.isin(np.arange(len(data)), places)), names, len(data)
+
+
+def _thumb(sequence: SkeletonSequence) -> np.ndarray:
+    """Some frames of a recording as it is seen best ``(F, M, V, 2)``, see `Map`."""
+    seen = np.flatnonzero(sequence.keypoints.any((1, 2, 3)))
+    frames = seen[np.linspace(0, len(seen) - 1, _THUMB_FRAMES).round().astype(int)]
+    scene = replace(Scene.of(replace(sequence, keypoints=sequence.keypoints[frames], events=None)), floor=None)
+    places, _ = scene.projected(scene.points.astype(np.float64))
+    found = places[scene.seen]
+    low, high = found.min(0), found.max(0)
+    span = max(float((high - low).max()), 1e-9)
+    steps = (127 + (places - (low + high) / 2) / span * 254).round().clip(0, _UNSEEN - 1)
+    return np.where(scene.seen[..., None], steps, _UNSEEN).astype(np.uint8)
+
+
+def _stacked(thumbs: Sequence[np.ndarray]) -> np.ndarray:
+    """Thumbnails ``(N, F, M, V, 2)`` of as many frames as fit."""
+    persons = max(thumb.shape[1] for thumb in thumbs)
+    size = len(thumbs) * persons * thumbs[0].shape[2] * 2
+    count = int(np.clip(_THUMB_BYTES // size, 1, _THUMB_FRAMES))
+    # A single frame is from the middle.
+    frames = np.linspace(0, _THUMB_FRAMES - 1, count).round().astype(int) if count > 1 else [_THUMB_FRAMES // 2]
+    stacked = np.full((len(thumbs), count, persons, *thumbs[0].shape[2:]), _UNSEEN, dtype=np.uint8)
+    for place, thumb in enumerate(thumbs):
+        stacked[place, :, : thumb.shape[1]] = thumb[frames]
+    return stacked
+
+
+def draw_map(
+    source: Map | str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
+    output: str | os.PathLike,
+    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    title: str | None = None,
+    **choices: Any,
+) -> Map:
+    """Draw recordings as points, near each other where they look alike to a model, coloured by class.
+
+    Args:
+        source: What to draw, see `make_map`; or a map that was made.
+        output: File to write: ``.html``, one file that needs nothing else, in which a point tells its name and shows
+            its skeleton move; or ``.png``.
+        model: See `make_map`.
+        title: Heading; the file's name, where there is one.
+        **choices: Other arguments of `make_map`.
+
+    Returns:
+        The map.
+
+    Raises:
+        SkeletonFormatError: See `make_map`.
+        CheckpointLoadError: See `make_map`.
+        ValueError: See `make_map`; or if the file is of another kind or cannot be written.
+
+    Example:
+        >>> from usdrl_hub import draw_map
+        >>> from usdrl_hub.data.samples import load_samples
+        >>> len(draw_map(load_samples(), "map.html").names)
+        100
+    """
+    kind = check_output(output, SUFFIXES, "a map is drawn")
+    if title is None:
+        title = Path(source).resolve().stem if isinstance(source, str | os.PathLike) else "recordings"
+    name = shown_name(model)
+    if isinstance(source, Map):
+        made = source
+    else:
+        made = make_map(source, model, **choices)
+        made = replace(made, about=f"{made.about}; by {name}")
+    looks = _looks(made)
+    if kind == ".png":
+        rows = [(label, color, _SHAPES[shape][1], made.labels == number) for number, label, color, shape in looks]
+        draw_scatter(made.places, rows, title, made.about, output)
+    else:
+        write_page("map_template.html", title, _content(made, looks, title), Path(output))
+    return made
+
+
+def _looks(made: Map) -> list[tuple[int, str, str, int]]:
+    """Number, name, colour and shape of each class that is there, those that nobody named last."""
+    found = np.unique(made.labels)
+    looks = []
+    for place, number in enumerate(found[found >= 0].tolist()):
+        colors = len(CLASS_COLORS)
+        shape = place // colors % len(_SHAPES)
+        looks.append((number, str(made.class_names[number]), CLASS_COLORS[place % colors], shape))
+    return looks + [(-1, "no label", NOTHING_COLOR, 0)] * int((found < 0).any())
+
+
+def _content(made: Map, looks: Sequence[tuple[int, str, str, int]], title: str) -> dict[str, Any]:
+    low, high = made.places.min(0), made.places.max(0)
+    span = max(float((high - low).max()), 1e-12)
+    numbers = [number for number, *_ in looks]
+    classes = sum(number >= 0 for number in numbers)
+    kinds = np.array([numbers.index(label) for label in made.labels.tolist()])
+    return {
+        "name": title,
+        "facts": [f"{len(made.names)} recordings", *([f"{classes} classes"] if classes else [])],
+        "about": made.about,
+        "names": list(made.names),
+        "places": packed_base64(((made.places - low) / span * 65535).round()),
+        "extent": np.maximum((high - low) / span, 1e-3).tolist(),
+        "kinds": packed_base64(kinds),
+        "classes": [
+            {"label": label, "color": color, "shape": shape, "count": int((made.labels == number).sum())}
+            for number, label, color, shape in looks
+        ],
+        "shapes": [path for path, _ in _SHAPES],
+        "thumbs": {
+            "frames": made.thumbs.shape[1],
+            "persons": made.thumbs.shape[2],
+            "joints": made.thumbs.shape[3],
+            "edges": [list(pair) for pair in made.layout.edges],
+            "sides": made.sides.tolist(),
+            "colors": PERSON_COLORS,
+            "fps": _THUMB_FPS,
+            "data": packed_base64(made.thumbs, "u1"),
+        },
+    }

@@ -1,0 +1,306 @@
+"""Pipelines of transformers: skeletons in, labels or embeddings out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import Pipeline
+
+from ..data.huggingface import from_huggingface
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.loading import load_feature_extractor, load_model
+from ..hub.registry import DEFAULT_CHECKPOINT, CheckpointLoadError, checkpoint_path
+from ..layouts import LayoutLike
+from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .ensemble import USDRLEnsemble
+from .inputs import checked, find_device, find_dtype, iter_sequences
+
+# How inputs are read that do not say it.
+_READING = frozenset({"layout", "axes", "image_shape"})
+
+
+class _Saved:
+    """What transformers loads a model by name with: the class that the checkpoint was saved from."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
+        return load_model(name, **kwargs)
+
+
+class SkeletonPipeline(Pipeline):
+    """What both pipelines share: how they read skeletons.
+
+    Inputs are a file, a `SkeletonSequence`, an array or tensor, a row with `keypoints` of a Hugging Face data set, or
+    several of these: a list gives a list of results, a generator or data set an iterator of them, computed as it is
+    consumed, in batches of `batch_size`. A folder, a store, or a file of several recordings gives a list, in the order
+    of `iter_skeletons`.
+    """
+
+    feature_extractor: Any
+    _load_tokenizer: Any = False
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _own: frozenset[str] = frozenset()
+
+    def __init__(self, model: Any, feature_extractor: USDRLFeatureExtractor | None = None, **kwargs: Any):
+        """Join a model and a feature extractor.
+
+        Args:
+            model: The model.
+            feature_extractor: Its own where None: that of its folder or repository, or of its configuration.
+            **kwargs: See transformers' `Pipeline`, and the call.
+        """
+        extractor: Any = feature_extractor or _extractor_of(model)
+        super().__init__(model=model.eval(), feature_extractor=extractor, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {type(self.model).__name__} on {self.device}"
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Compute results.
+
+        Args:
+            inputs: See the class.
+            *args: None; only transformers' own pipelines may have some.
+            **kwargs: `batch_size`; `layout`, the joint layout of arrays that is not the model's; `axes`, the axis
+                order of arrays, see `SkeletonSequence.from_array`; `image_shape`, height and width of the picture that
+                2D keypoints lie in; and what a pipeline has of its own.
+
+        Raises:
+            SkeletonFormatError: If an input cannot be read or does not fit the model.
+        """
+        if isinstance(inputs, np.ndarray | torch.Tensor):
+            axes = kwargs.get("axes") or self._preprocess_params.get("axes")
+            inputs = list(inputs) if inputs.ndim == (len(axes) + 1 if axes else 5) else inputs
+        elif isinstance(inputs, str | os.PathLike):
+            reading = self._preprocess_params | {name: kwargs[name] for name in _READING & kwargs.keys()}
+            inputs = self._recordings(inputs, **reading)
+        elif isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif isinstance(inputs, Iterable) and not isinstance(inputs, list | Mapping | torch.utils.data.Dataset):
+            inputs = (item for item in inputs)
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model and the feature extractor.
+
+        transformers would add this file as code that the checkpoint needs, which it does not.
+
+        Args:
+            save_directory: Folder to write to.
+            **kwargs: Passed to the model's and the extractor's `save_pretrained`.
+
+        Raises:
+            ValueError: If it is an ensemble.
+        """
+        if isinstance(self.model, USDRLEnsemble):
+            raise ValueError("an ensemble is saved model by model: use save_pretrained of each of its models")
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.feature_extractor.save_pretrained(save_directory, **kwargs)
+
+    def _recordings(self, path: str | os.PathLike, **reading: Any) -> SkeletonSequence | list[SkeletonSequence]:
+        stream = self._sequences(path, **reading)
+        first = next(stream)
+        second = next(stream, None)
+        return first if second is None and not os.path.isdir(path) else [first, *chain(filter(None, [second]), stream)]
+
+    def _sequences(
+        self,
+        inputs: Any,
+        layout: LayoutLike | None = None,
+        axes: str | None = None,
+        image_shape: tuple[float, float] | None = None,
+    ) -> Iterator[SkeletonSequence]:
+        extractor = self.feature_extractor
+        source = layout or extractor.source_layout or extractor.layout
+        inputs = from_huggingface([inputs], source) if isinstance(inputs, Mapping) else inputs
+        found = iter_sequences(inputs, source, axes, None, extractor.missing)
+        return checked(found, extractor, None, image_shape=image_shape)
+
+    def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
+        # transformers hands it on to pipelines.
+        given.pop("local_files_only", None)
+        told = {name: given.pop(name) for name in _READING & given.keys()}
+        own = {name: given.pop(name) for name in self._own & given.keys()}
+        unknown = sorted(name for name, value in given.items() if value is not None)
+        if unknown:
+            choices = ", ".join(sorted({"batch_size", *_READING, *self._own}))
+            raise ValueError(f"the pipeline has no argument '{unknown[0]}': it has {choices}")
+        return told, {}, {name: value for name, value in own.items() if value is not None}
+
+    def preprocess(self, input_: Any, **reading: Any) -> dict[str, Any]:
+        """Make a clip ``(1, T, M, V, C)`` of one recording."""
+        if not isinstance(input_, str | os.PathLike | SkeletonSequence | Mapping):
+            input_ = [input_]
+        stream = self._sequences(input_, **reading)
+        sequence = next(stream)
+        if next(stream, None) is not None:
+            raise SkeletonFormatError(f"{input_}: it holds several recordings: give it to the pipeline by itself")
+        return {"keypoints": self.feature_extractor(sequence, return_tensors="pt")["keypoints"]}
+
+
+class SkeletonActionRecognitionPipeline(SkeletonPipeline):
+    """Names the action in skeleton recordings; see `SkeletonPipeline` for what it takes.
+
+    The result for a recording is a list of ``{"label": ..., "score": ...}``, the `top_k` (5) likeliest classes with
+    their probabilities, likeliest first. The task is ``"skeleton-action-recognition"``.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import pipeline
+        >>> recognise = pipeline("skeleton-action-recognition", "usdrl/tiny-uiprmd")
+        >>> [found] = recognise(np.random.rand(90, 25, 3), top_k=1)
+        >>> sorted(found)
+        ['label', 'score']
+    """
+
+    _own = frozenset({"top_k"})
+
+    def __init__(self, model: Any, **kwargs: Any):
+        """Join a recogniser and a feature extractor.
+
+        Args:
+            model: A `USDRLForActionRecognition`, or a `USDRLEnsemble` of them.
+            **kwargs: See `SkeletonPipeline`.
+
+        Raises:
+            CheckpointLoadError: If the model does not name a class per clip.
+        """
+        if not _is(model, USDRLForActionRecognition, USDRLEnsemble):
+            raise CheckpointLoadError(
+                f"the model is {type(model).__name__}, which does not name a class per clip: take a recognition "
+                "model, or train one with 'usdrl finetune'"
+            )
+        super().__init__(model=model, **kwargs)
+
+    def _forward(self, input_tensors: Any, **_: Any) -> Any:
+        return {"logits": self.model(input_tensors["keypoints"]).logits}
+
+    def postprocess(self, model_outputs: Any, **chosen: Any) -> list[dict[str, Any]]:
+        """Name the likeliest classes of one clip."""
+        top_k = chosen.get("top_k", 5)
+        if not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k!r}")
+        names = self.model.config.class_names
+        scores, places = model_outputs["logits"][0].float().softmax(dim=-1).topk(min(top_k, len(names)))
+        found = zip(scores.tolist(), places.tolist(), strict=True)
+        return [{"label": names[place], "score": score} for score, place in found]
+
+
+class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
+    """Embeds skeleton recordings; see `SkeletonPipeline` for what it takes.
+
+    The result for a recording is its embedding, nested lists ``(1, 2d)``; with ``pool=False`` that of each of the T
+    frames that it is resized to, ``(1, T, 2d)``; with ``return_tensors=True`` a float32 tensor of that shape. The task
+    is ``"skeleton-feature-extraction"``.
+    """
+
+    _own = frozenset({"pool", "return_tensors"})
+
+    def __init__(self, model: Any, feature_extractor: USDRLFeatureExtractor | None = None, **kwargs: Any):
+        """Join an encoder and a feature extractor.
+
+        Args:
+            model: A `USDRLModel`, or a model with any head, which is left out.
+            feature_extractor: See `SkeletonPipeline`.
+            **kwargs: See `SkeletonPipeline`.
+
+        Raises:
+            CheckpointLoadError: If the model is none of USDRL's.
+        """
+        if not _is(model, USDRLPreTrainedModel):
+            raise CheckpointLoadError(f"the model is {type(model).__name__}, which does not embed skeletons")
+        # The encoder does not know the name of the whole.
+        extractor = feature_extractor or _extractor_of(model)
+        super().__init__(model.base_model, extractor, **kwargs)
+
+    def _forward(self, input_tensors: Any, **_: Any) -> Any:
+        output = self.model(input_tensors["keypoints"])
+        return {"pooled": output.pooler_output, "frames": output.last_hidden_state}
+
+    def postprocess(self, model_outputs: Any, **chosen: Any) -> torch.Tensor | list:
+        """Give the embedding of one clip."""
+        found = model_outputs["pooled" if chosen.get("pool", True) else "frames"].float()
+        return found if chosen.get("return_tensors") else found.tolist()
+
+
+def _is(model: Any, *kinds: type) -> bool:
+    """Whether a model is of a kind; a class of the same name may come from a repository's own code."""
+    return not {kind.__name__ for kind in kinds}.isdisjoint(kind.__name__ for kind in type(model).__mro__)
+
+
+def _extractor_of(model: Any) -> USDRLFeatureExtractor:
+    if isinstance(model, USDRLEnsemble):
+        return model.feature_extractor
+    name = model.name_or_path
+    if name:
+        try:
+            return load_feature_extractor(name)
+        except CheckpointLoadError:
+            # Where it came from may be gone since; what is there and damaged is told.
+            if os.path.isdir(name):
+                raise
+    return USDRLFeatureExtractor.from_model_config(model.config)
+
+
+_TASKS = {
+    "skeleton-action-recognition": SkeletonActionRecognitionPipeline,
+    "skeleton-feature-extraction": SkeletonFeatureExtractionPipeline,
+}
+
+
+def register_pipelines() -> None:
+    """Tell transformers' `pipeline` the tasks of this package and their default checkpoint."""
+    default = str(checkpoint_path(DEFAULT_CHECKPOINT))
+    for task, kind in _TASKS.items():
+        PIPELINE_REGISTRY.register_pipeline(
+            task, pipeline_class=kind, pt_model=_Saved, default={"model": (default, None)}
+        )
+
+
+def pipeline(
+    task: str = "skeleton-action-recognition",
+    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble | None = None,
+    feature_extractor: USDRLFeatureExtractor | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    device: int | str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **kwargs: Any,
+) -> SkeletonPipeline:
+    """Make a pipeline; transformers' own `pipeline`, with the names of the checkpoints that ship.
+
+    Args:
+        task: "skeleton-action-recognition" or "skeleton-feature-extraction".
+        model: A name that ships, a folder, a repository on the hub, or a model; ``usdrl/tiny-uiprmd`` where None.
+        feature_extractor: The model's own where None.
+        revision: Commit, branch or tag of a repository on the hub.
+        token: Token for the hub.
+        device: Where to compute; the first accelerator, or the CPU, where None.
+        dtype: Type that a model loaded by name computes in; as it was saved where None.
+        **kwargs: `batch_size`, `num_workers`, and what each call may be given, see the pipeline's class.
+
+    Raises:
+        CheckpointLoadError: If the model cannot be loaded, or is of another kind than the task needs.
+        ValueError: If there is no such task, device or type.
+    """
+    if task not in _TASKS:
+        raise ValueError(f"there is no task '{task}' for skeletons: use one of {', '.join(_TASKS)}")
+    if isinstance(device, str):
+        device = find_device(device)
+    model = DEFAULT_CHECKPOINT if model is None else model
+    if isinstance(model, str | os.PathLike):
+        where: dict[str, Any] = {"revision": revision, "token": token}
+        where = {name: value for name, value in where.items() if value is not None}
+        feature_extractor = feature_extractor or load_feature_extractor(model, **where)
+        found = find_dtype(dtype)
+        model = load_model(model, **where, **({} if found is None else {"dtype": found}))
+    return _TASKS[task](model=model, feature_extractor=feature_extractor, task=task, device=device, **kwargs)

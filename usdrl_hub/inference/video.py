@@ -1,0 +1,288 @@
+"""Skeletons from video: a person detector and a pose model of transformers, frame by frame."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..data.poses import from_pose_estimation
+from ..data.readers import VIDEO_SUFFIXES
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.loading import load_with
+from ..hub.registry import CheckpointLoadError
+from ..layouts import get_layout
+from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
+from .inputs import ErrorHandler, batched, find_device
+
+LAYOUT = "coco17"
+
+
+class PoseEstimator:
+    """Finds people in pictures, and their joints.
+
+    Example::
+
+        names = "usyd-community/vitpose-base-simple", "PekingU/rtdetr_r50vd_coco_o365"
+        estimator = PoseEstimator.from_pretrained(*names)
+        recording = read_video("film.mp4", estimator)
+    """
+
+    def __init__(
+        self, pose_model: Any, pose_processor: Any, detector: Any, detector_processor: Any, threshold: float = 0.5
+    ):
+        """Join models.
+
+        Args:
+            pose_model: A pose model of transformers for the 17 joints of COCO, such as `VitPoseForPoseEstimation`.
+            pose_processor: Its image processor.
+            detector: An object detector of transformers one of whose classes is called "person".
+            detector_processor: Its image processor.
+            threshold: Score above which something is a person, in [0, 1).
+
+        Raises:
+            CheckpointLoadError: If the detector knows no person, or the pose model other joints.
+            ValueError: If the threshold is impossible.
+        """
+        if not 0 <= threshold < 1:
+            raise ValueError(f"the threshold for persons must be at least 0 and below 1, got {threshold}")
+        labels = detector.config.id2label or {}
+        self.persons = [int(number) for number, label in labels.items() if str(label).lower() == "person"]
+        if not self.persons:
+            raise CheckpointLoadError(
+                f"detector '{detector.name_or_path}' has no class 'person' among its {len(labels)} classes: take one "
+                "that was trained on COCO"
+            )
+        joints, expected = pose_model.config.num_labels, get_layout(LAYOUT).num_joints
+        if joints != expected or not hasattr(pose_processor, "post_process_pose_estimation"):
+            raise CheckpointLoadError(
+                f"pose model '{pose_model.name_or_path}' does not give the {expected} joints of COCO as ViTPose does "
+                f"(it has {joints}): take a ViTPose model"
+            )
+        self.pose_model, self.pose_processor = pose_model.eval(), pose_processor
+        self.detector, self.detector_processor = detector.eval(), detector_processor
+        self.threshold = threshold
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pose_model: str | os.PathLike,
+        detector: str | os.PathLike,
+        threshold: float = 0.5,
+        device: str | torch.device | None = None,
+    ) -> PoseEstimator:
+        """Load both models by their names or folders.
+
+        Args:
+            pose_model: Repository on the hub, or a folder, such as ``usyd-community/vitpose-base-simple``.
+            detector: The same, such as ``PekingU/rtdetr_r50vd_coco_o365``.
+            threshold: See the class.
+            device: Where to compute; CUDA if there is one where None.
+
+        Raises:
+            CheckpointLoadError: If one cannot be loaded, or is of another kind.
+            ValueError: If the device is not available.
+        """
+        from transformers import AutoImageProcessor, AutoModelForObjectDetection, AutoModelForPoseEstimation
+
+        place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+        def load(kind: Any, name: str | os.PathLike) -> tuple[Any, Any]:
+            return load_with(kind, name, use_safetensors=True).to(place), load_with(AutoImageProcessor, name)
+
+        pose, finder = load(AutoModelForPoseEstimation, pose_model), load(AutoModelForObjectDetection, detector)
+        return cls(*pose, *finder, threshold)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[dict[str, torch.Tensor]]]:
+        """Find everybody's joints.
+
+        Args:
+            images: Pictures ``(H, W, 3)`` uint8, RGB, of one size.
+
+        Returns:
+            For each picture, a dictionary for each person, likeliest first, as `post_process_pose_estimation` of the
+            image processor gives it: `keypoints` ``(17, 2)`` in pixels, `scores` ``(17,)`` and so on.
+        """
+        boxes = self.find_persons(images)
+        some = [place for place, found in enumerate(boxes) if len(found)]
+        results: list[list[dict[str, torch.Tensor]]] = [[] for _ in images]
+        if not some:
+            return results
+        people = [boxes[place] for place in some]
+        inputs = self.pose_processor([images[place] for place in some], boxes=people, return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self.pose_model.device)
+        more = {}
+        if getattr(self.pose_model.config.backbone_config, "num_experts", 1) > 1:
+            # Of models trained on several data sets the first expert is COCO's.
+            more["dataset_index"] = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
+        output = self.pose_model(pixel_values=pixels, **more)
+        for place, found in zip(
+            some, self.pose_processor.post_process_pose_estimation(output, boxes=people), strict=True
+        ):
+            results[place] = found
+        return results
+
+    @torch.inference_mode()
+    def find_persons(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Boxes of the people in pictures ``(N, 4)`` of left, top, width and height in pixels, likeliest first.
+
+        Args:
+            images: See the call.
+        """
+        inputs = self.detector_processor(images=list(images), return_tensors="pt").to(self.detector.device)
+        sizes = [image.shape[:2] for image in images]
+        found = self.detector_processor.post_process_object_detection(
+            self.detector(**inputs), threshold=self.threshold, target_sizes=sizes
+        )
+        boxes = []
+        for result, (height, width) in zip(found, sizes, strict=True):
+            corners = result["boxes"].float().cpu().numpy().clip(0, [width, height, width, height])
+            size = corners[:, 2:] - corners[:, :2]
+            person = np.isin(result["labels"].cpu().numpy(), self.persons) & (size >= 1).all(1)
+            order = np.argsort(-result["scores"].float().cpu().numpy()[person], kind="stable")[:MOST_PERSONS]
+            boxes.append(np.concatenate([corners[:, :2], size], axis=1)[person][order])
+        return boxes
+
+
+def read_video(
+    path: str | os.PathLike,
+    estimator: PoseEstimator,
+    batch_size: int = 8,
+    progress: bool = False,
+) -> SkeletonSequence:
+    """See the people in a video as skeletons; needs the extra ``usdrl-hub[video]``.
+
+    Args:
+        path: The video, in any format that FFmpeg reads.
+        estimator: Finds people and joints.
+        batch_size: Frames seen at once.
+        progress: Show it on stderr, where that is a terminal.
+
+    Returns:
+        A recording of layout ``coco17``, in pixels with scores, as long as the video; frames in which nobody is found
+        are all zero. People keep their place over time, see `link_persons`.
+
+    Raises:
+        SkeletonFormatError: If it cannot be read, or nobody is found in it.
+        ValueError: If PyAV is not installed.
+    """
+    path = Path(path)
+    frames, fps = open_video(path)
+    results: list[list[dict[str, torch.Tensor]]] = []
+    shape = None
+    shown = tqdm(frames, unit="frame", desc=path.name, disable=None if progress else True, file=sys.stderr)
+    for batch in batched(shown, batch_size):
+        if {image.shape for image in batch} != {shape := shape or batch[0].shape}:
+            raise SkeletonFormatError(f"{path}: its pictures change their size")
+        results += estimator(batch)
+    if shape is None:
+        raise SkeletonFormatError(f"{path}: there is no picture in it")
+    return from_pose_estimation(results, shape[:2], fps, path.stem, str(path))
+
+
+def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | None]:
+    """Open a video.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its pictures ``(H, W, 3)`` uint8, RGB, upright, one by one; and frames per second, None where unknown.
+
+    Raises:
+        SkeletonFormatError: If it cannot be read; while reading, if it is damaged.
+        ValueError: If PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise ValueError("reading video needs PyAV: pip install 'usdrl-hub[video]'") from None
+    path = Path(path)
+    if not path.is_file():
+        raise SkeletonFormatError(f"{path}: there is no such file")
+    try:
+        # A playlist may name other files, but nothing on a network.
+        container = av.open(str(path), options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read as a video: {error.strerror}") from None
+    if not container.streams.video:
+        container.close()
+        raise SkeletonFormatError(f"{path}: there is no video in it")
+    stream = container.streams.video[0]
+    rate = stream.average_rate or stream.guessed_rate
+
+    def frames() -> Iterator[np.ndarray]:
+        number = 0
+        with container:
+            try:
+                for frame in container.decode(stream):
+                    # Telephones write upright pictures lying, with a note.
+                    yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+                    number += 1
+            except av.FFmpegError as error:
+                raise SkeletonFormatError(f"{path}: it is damaged after {number} frames: {error.strerror}") from None
+
+    return frames(), None if not rate else float(rate)
+
+
+def check_flat(extractor: USDRLFeatureExtractor, model_name: str) -> None:
+    """Check that a model reads what comes from video, before any of it is looked at.
+
+    Args:
+        extractor: The model's.
+        model_name: What the model is called, for the error.
+
+    Raises:
+        ValueError: If it reads 3D joints, or 2D ones that COCO's are not enough for.
+    """
+    if get_layout(extractor.layout).coordinates == "3d":
+        raise ValueError(
+            f"a video gives 2D keypoints, but {model_name} reads 3D joints: take a model of 2D keypoints ('usdrl list "
+            "2d' names some), or train one with 'usdrl finetune DATA --from-scratch --layout coco17'"
+        )
+    extractor.prepare(SkeletonSequence(np.ones((1, 1, 17, 3)), LAYOUT, name=model_name, image_shape=(1, 1)))
+
+
+def iter_videos(
+    files: Iterable[str | os.PathLike],
+    estimator: PoseEstimator,
+    batch_size: int = 8,
+    on_error: ErrorHandler | None = None,
+    progress: bool = False,
+) -> Iterator[SkeletonSequence | Path]:
+    """Yield the recordings of videos; other files are passed on.
+
+    Args:
+        files: Videos, folders of videos, and other files.
+        estimator: See `read_video`.
+        batch_size: See `read_video`.
+        on_error: Called with the error of a video that cannot be read, which is then left out; None raises it.
+        progress: See `read_video`.
+
+    Raises:
+        SkeletonFormatError: See `read_video`.
+    """
+    for file in map(Path, files):
+        inside = sorted(child for child in file.rglob("*") if is_video(child)) if file.is_dir() else []
+        for item in inside or [file]:
+            if not is_video(item):
+                yield item
+                continue
+            try:
+                yield read_video(item, estimator, batch_size, progress)
+            except SkeletonFormatError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+
+
+def is_video(path: str | os.PathLike) -> bool:
+    """Whether a file is a video by its name."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
