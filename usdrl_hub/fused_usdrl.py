@@ -162,7 +162,7 @@ class FusedTokenMixing(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         # Matrices on the left, so that nothing has to be transposed.
-        weight1, weight2 = (weight.expand(len(tokens), -1, -1) for weight in (self.weight1, self.weight2))
+        weight1, weight2 = (weight.expand(tokens.shape[0], -1, -1) for weight in (self.weight1, self.weight2))
         hidden = torch.baddbmm(self.bias1, weight1, tokens).relu_()
         return torch.baddbmm(tokens, weight2, hidden).add_(self.bias2)
 
@@ -271,7 +271,8 @@ class FusedStream(nn.Module):
         """Return the hidden states after the last layer in the place where `USDRLStream` has them."""
         if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
-        batch = step = len(next(iter(tokens.values())))
+        # Not len(), which would fix the batch of an exported model.
+        batch = step = next(iter(tokens.values())).shape[0]
         if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
             step = max(1, _PIECE * torch.get_num_threads() // self.added.numel())
         if batch <= step:
