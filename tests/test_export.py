@@ -50,6 +50,7 @@ def metadata(path: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
+    # An export takes seconds: the rarer ones are slow tests.
     return export_model(TINY, tmp_path_factory.mktemp("exports") / "tiny").path
 
 
@@ -151,7 +152,12 @@ def test_the_example_says_what_it_does_not_cover(exported, example, recording, t
 
 @pytest.mark.parametrize(
     ("name", "task", "key"),
-    [("recognition_dste_ntu25", "recognition", "logits"), ("recognition_sttr_ntu25", "detection", "frame_logits")],
+    [
+        ("recognition_dste_ntu25", "detection", "frame_logits"),
+        pytest.param("recognition_dste_ntu25", "recognition", "logits", marks=pytest.mark.slow),
+        pytest.param("recognition_sttr_ntu25", "recognition", "logits", marks=pytest.mark.slow),
+        pytest.param("recognition_dste_uav17", "recognition", "logits", marks=pytest.mark.slow),
+    ],
 )
 def test_an_exported_model_computes_what_the_release_computes(golden, tmp_path, name, task, key):
     file = golden(name)
@@ -164,8 +170,11 @@ def test_an_exported_model_computes_what_the_release_computes(golden, tmp_path, 
 @pytest.mark.parametrize(
     ("model_class", "fields", "outputs"),
     [
-        (USDRLModel, {"modality": "bone+motion", "num_attention_heads": 2}, ["last_hidden_state", "pooler_output"]),
-        (USDRLForPreTraining, {}, ["last_hidden_state", "pooler_output"]),
+        pytest.param(USDRLForPreTraining, {"modality": "bone"}, ["last_hidden_state"], marks=pytest.mark.slow),
+        pytest.param(
+            *(USDRLModel, {"modality": "joint+motion", "num_attention_heads": 2}, ["last_hidden_state"]),
+            marks=pytest.mark.slow,
+        ),
         (USDRLForEarlyActionPrediction, {"is_causal": True, "modality": "motion"}, ["logits"]),
         (USDRLForActionSegmentation, {"segmentation_stages": 2, "segmentation_layers": 2}, ["logits"]),
     ],
@@ -192,7 +201,19 @@ def test_every_kind_of_model_is_exported(tmp_path, model_class, fields, outputs)
         assert relative_error(compute(done.path, one)["logits"], model(**one).logits.detach()) < TOLERANCE
 
 
-def test_a_file_that_computes_something_else_is_not_written(capsys, tmp_path):
+def test_a_file_that_computes_something_else_than_the_model_is_refused(exported):
+    model = USDRLForActionRecognition.from_pretrained(TINY).eval()
+    assert export._check(exported, model) < TOLERANCE
+    with torch.no_grad():
+        model.classifier.bias[3] += 1e-3
+    with pytest.raises(
+        ValueError, match=r"'logits' differs from PyTorch's at a batch of 2 \(relative error 8.0e-04\)"
+    ):
+        export._check(exported, model)
+
+
+@pytest.mark.slow
+def test_a_model_that_computes_nan_is_not_written(capsys, tmp_path):
     model = USDRLModel(tiny_config(encoder="sttr", num_hidden_layers=1))
     torch.nn.init.constant_(model.temporal.layers[0].fc1.bias, torch.inf)
     model.save_pretrained(tmp_path / "model")
@@ -221,6 +242,7 @@ def test_wrong_input_gets_a_sentence(capsys, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["kept"] and (tmp_path / "kept" / "model.onnx").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(capsys, tmp_path):
     model = USDRLForActionRecognition(tiny_config(encoder="sttr", num_hidden_layers=1))
     model.save_pretrained(tmp_path / "model")
