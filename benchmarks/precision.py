@@ -1,10 +1,10 @@
 """What low precision costs: embeddings and answers on real clips, beside the same model unfused in float32.
 
-    python benchmarks/precision.py [--data DATA] [--encoder FOLDER] [--sets utkinect ...] [--wide utd_mhad]
+    python benchmarks/precision.py [--data DATA] [--encoder FOLDER] [--sets utkinect ...] [--wide utkinect ...]
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository); without it only the clips that ship
 are used. Three models: the bundled recogniser on people of UI-PRMD that it never saw; the encoder in FOLDER on the
-sets; and, on the set `--wide`, a network of the paper's size (hidden size 1024, 25 joints, 2 people) with random
+sets; and, on the sets `--wide`, a network of the paper's size (hidden size 1024, 25 joints, 2 people) with random
 weights. Cosines are between the clip embeddings of both; agreement is the share of test clips that get the same
 class, by the model's head, or by logistic regression on the training clips and by the nearest one, whose embeddings
 are float32; the error is the largest difference of a logit over the largest logit. Bounds for bfloat16: cosine at
@@ -16,6 +16,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -83,6 +84,20 @@ def compare(model: USDRLPreTrainedModel, clips: list[torch.Tensor], labels: list
     return rows
 
 
+def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, USDRLPreTrainedModel, USDRLFeatureExtractor, Path]]:
+    """What is measured: a name, a model, its feature extractor, and labelled clips."""
+    path = arguments.data / "ui_prmd_vicon.npz" if arguments.data else sample_path()
+    yield "tiny-uiprmd, d 80", load_model(DEFAULT_CHECKPOINT), load_feature_extractor(DEFAULT_CHECKPOINT), path
+    if arguments.encoder:
+        encoder, extractor = load_model(arguments.encoder).base_model, load_feature_extractor(arguments.encoder)
+        for name in arguments.sets:
+            yield f"encoder, d {encoder.config.hidden_size}", encoder, extractor, arguments.data / f"{name}.npz"
+    wide: USDRLModel = make_model()
+    extractor = USDRLFeatureExtractor.from_model_config(wide.config)
+    for path in [arguments.data / f"{name}.npz" for name in arguments.wide] or [sample_path()]:
+        yield "random weights, d 1024", wide, extractor, path
+
+
 def measure(what: str, model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, path: Path) -> dict:
     clips, labels, rule = clips_of(path, extractor)
     rows = compare(model, clips, labels)
@@ -119,7 +134,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--wide", help="A set of DATA; the clips that ship where unset.")
+    parser.add_argument("--wide", nargs="+", default=(), help="Sets of DATA; the clips that ship where unset.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
@@ -128,31 +143,15 @@ def main() -> None:
     started = time.monotonic()
     print("| model | test clips | precision | cosine, least | mean | same class | same by 1-NN | error | accuracy |")
     print("|---" * 9 + "|")
-    shipped = sample_path()
-    unseen = arguments.data / "ui_prmd_vicon.npz" if arguments.data else shipped
-    table = [
-        measure(
-            "tiny-uiprmd, d 80",
-            load_model(DEFAULT_CHECKPOINT).to(arguments.device),
-            load_feature_extractor(DEFAULT_CHECKPOINT),
-            unseen,
-        )
-    ]
-    if arguments.encoder:
-        encoder = load_model(arguments.encoder).base_model.to(arguments.device)
-        extractor = load_feature_extractor(arguments.encoder)
-        what = f"encoder, d {encoder.config.hidden_size}"
-        table += [measure(what, encoder, extractor, arguments.data / f"{name}.npz") for name in arguments.sets]
-    wide: USDRLModel = make_model().to(arguments.device)
-    path = arguments.data / f"{arguments.wide}.npz" if arguments.wide else shipped
-    extractor = USDRLFeatureExtractor.from_model_config(wide.config)
-    table.append(measure("random weights, d 1024", wide, extractor, path))
-    missed = misses(table)
-    print("\nbelow the bounds for bfloat16: " + ("; ".join(missed) or "nothing"))
-    record = {"table": table, "bounds": BOUNDS, "missed": missed, **processor()}
-    record |= {"threads": torch.get_num_threads(), **without_places(run_record(started))}
-    with new_file(arguments.output) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    table = []
+    for what, model, extractor, path in jobs(arguments):
+        table.append(measure(what, model.to(arguments.device), extractor, path))
+        record = {"table": table, "bounds": BOUNDS, "missed": misses(table), **processor()}
+        record |= {"threads": torch.get_num_threads(), **without_places(run_record(started))}
+        # After each: what has been measured is not lost.
+        with new_file(arguments.output) as partial:
+            partial.write_text(json.dumps(record, indent=2) + "\n")
+    print("\nbelow the bounds for bfloat16: " + ("; ".join(misses(table)) or "nothing"))
 
 
 if __name__ == "__main__":
