@@ -117,7 +117,8 @@ class FusedLinear(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights, in which it computes."""
-        return (self.weight if self.packed is None else self.packed).dtype
+        weight = self.weight if self.packed is None else self.packed
+        return weight.dtype  # type: ignore[union-attr]
 
     def forward(self, inputs: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         inputs = inputs.to(self.dtype)

@@ -92,7 +92,7 @@ def eager_attention_forward(
         scores = scores.masked_fill(later, -torch.inf)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
