@@ -59,6 +59,7 @@ def test_every_choice_is_saved(tmp_path):
         "num_frames": 32,
         "num_persons": 1,
         "relink": False,
+        "fill_joints": False,
         "source_layout": "kinect20",
         "torso": None,
         "torso_length": 0.5,

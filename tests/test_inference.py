@@ -177,7 +177,7 @@ def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):
             yield np.ones((200, 2, 25, 3), np.float32)
 
     peaks = []
-    for count in (40, 400):
+    for count in (160, 640):
         tracemalloc.start()
         for _ in iter_embeddings(stream(count), model, batch_size=16, feature_extractor=extractor):
             pass

@@ -4,9 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from usdrl_hub.layouts import get_layout
 from usdrl_hub.normalization import (
     RaggedFrames,
     clip_batch,
+    fill_joints,
     normalize_sequences,
     person_energy,
     resize,
@@ -191,3 +193,22 @@ def test_resizing_is_torch_linear_interpolation(length, size):
     frames = torch.randn(length, 4, dtype=torch.float64)
     expected = torch.nn.functional.interpolate(frames.T[None], size=size, mode="linear")[0].T
     torch.testing.assert_close(resize(frames, size), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["ntu25", "coco17", "ui-prmd39", "mediapipe33"]))
+def test_missing_joints_are_put_where_their_nearest_neighbours_are(seed, name):
+    layout, rng = get_layout(name), np.random.default_rng(seed)
+    frames = rng.normal(size=(5, 2, layout.num_joints, 3)).astype(np.float32)
+    frames[rng.random(frames.shape[:3]) < rng.uniform(0, 1)] = 0
+    filled = fill_joints(torch.from_numpy(frames), torch.from_numpy(layout.distances)).numpy()
+    for frame, person in np.ndindex(5, 2):
+        seen = frames[frame, person].any(-1)
+        np.testing.assert_array_equal(filled[frame, person][seen], frames[frame, person][seen])
+        if not seen.any():
+            assert not filled[frame, person].any()
+            continue
+        for joint in np.flatnonzero(~seen):
+            away = np.where(seen, layout.distances[joint], 99)
+            nearest = frames[frame, person][away == away.min()].mean(0)
+            np.testing.assert_allclose(filled[frame, person, joint], nearest, atol=0.2)

@@ -660,7 +660,8 @@ def test_single_frames_flat_recordings_and_crowds_are_shown(tmp_path, open_page)
         browser = open_page(tmp_path / "out.html")
         x, y, width, height = browser.box("#view")
         browser.pointer(("move", x + 200, y + 200), ("down",), ("move", x + 260, y + 230), ("up",))
-        browser.press("\ue011", "f", "r", " ")
+        # Play or stop, stop and step back, and go to the first frame.
+        browser.press("f", "r", " ", "\ue012", "\ue011")
         drawn = colors_shown(browser, tmp_path / "a.png")
         person = [drawn.get(color(PERSON_COLORS[person]), 0) for person in range(5)]
         seen = Scene.of(sequence).seen[0].any(-1)

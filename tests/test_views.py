@@ -4,9 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from usdrl_hub.layouts import LAYOUTS, get_layout
 from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining import ViewAugmentation
-from usdrl_hub.pretraining.views import crop_resize, hashed_uniform
+from usdrl_hub.pretraining.views import _Body, crop_resize, hashed_uniform
 
 from .conftest import relative_error
 
@@ -137,3 +138,125 @@ def test_impossible_views_are_refused(fields, message):
         ViewAugmentation(**fields)
     with pytest.raises(ValueError, match="lower corrupted_joints"):
         RELEASE(ragged([9], joints=11), torch.tensor([0]))
+
+
+# -- what sensors do
+
+SENSOR = ViewAugmentation(
+    layout="ntu25",
+    corrupted_joints=8,
+    lost_joints=0.3,
+    lost_part=0.3,
+    other_layout=0.3,
+    slowest=3,
+    noise=0.02,
+    mirror=0.5,
+    turn=30,
+    stretch=0.15,
+)
+STILL = {"layout": "ntu25", "crop_ratio": (1, 1), "corruption": 0.0, "shear": 0.0}
+
+
+def upright_body(frames=64, persons=1) -> RaggedFrames:
+    """Bodies whose centre joint lies at the origin."""
+    batch = ragged([frames], persons=persons)
+    batch.frames[:, :] -= batch.frames[:, :1, 1:2].clone()
+    return batch
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.integers(0, 2**62))
+def test_what_sensors_do_does_not_depend_on_the_batch_either(lengths, seed):
+    batch = ragged(lengths)
+    clips = torch.arange(len(lengths))
+    together = SENSOR(batch, clips, seed, 3)
+    assert torch.isfinite(together).all()
+    start = 0
+    for number, length in enumerate(lengths):
+        alone = RaggedFrames(batch.frames[start : start + length], torch.tensor([length]))
+        torch.testing.assert_close(SENSOR(alone, clips[number : number + 1], seed, 3)[:, 0], together[:, number])
+        start += length
+
+
+def test_without_what_sensors_do_views_are_what_they_were():
+    batch, clips = ragged([80, 70]), torch.arange(2)
+    assert torch.equal(ViewAugmentation(layout="ntu25")(batch, clips, 5, 6), RELEASE(batch, clips, 5, 6))
+
+
+def test_whoever_is_absent_stays_absent():
+    batch = upright_body(persons=2)
+    batch.frames[:, 1] = 0
+    views = ViewAugmentation(**STILL, lost_joints=0.5, other_layout=0.5, noise=0.1, mirror=1.0)(
+        batch, torch.tensor([0])
+    )
+    assert not views[..., 1, :, :].any() and views[..., 0, :, :].any()
+
+
+def test_mirror_images_are_of_all_views_and_change_sides():
+    batch, layout = upright_body(), get_layout("ntu25")
+    views = ViewAugmentation(**STILL, mirror=1.0)(batch, torch.tensor([0]))
+    expected = batch.frames[:, :, list(layout.mirrored)] * torch.tensor([-1.0, 1, 1])
+    for view in views[:, 0]:
+        torch.testing.assert_close(view, expected)
+
+
+def test_lost_joints_are_where_the_nearest_ones_are_and_the_body_stays_about_its_centre():
+    batch, layout = upright_body(), get_layout("ntu25")
+    views = ViewAugmentation(**STILL, lost_part=1.0, num_views=40)(batch, torch.tensor([0]))[:, 0, :, 0]
+    hand, tip, wrist = (layout.joint_names.index(f"left_{name}") for name in ("hand", "hand_tip", "wrist"))
+    assert torch.equal(views[:, :, layout.center], torch.zeros_like(views[:, :, layout.center]))
+    cut = [view for view in views if torch.allclose(view[:, hand], view[:, wrist], atol=1e-2)]
+    assert cut and all(torch.allclose(view[:, tip], view[:, hand], atol=1e-2) for view in cut)
+    whole = [view for view in views if torch.allclose(view, batch.frames[:, 0])]
+    assert len(whole) + len(cut) < 40 and all(torch.isfinite(view).all() for view in views)
+
+
+def test_slow_sensors_leave_frames_out():
+    frames = torch.arange(64.0)[:, None, None, None].expand(64, 1, 25, 3).contiguous().square()
+    batch = RaggedFrames(frames, torch.tensor([64]))
+    every_third = crop_resize(
+        batch, torch.zeros(1, 1, dtype=torch.long), torch.tensor([[64]]), 64, torch.tensor([[3]])
+    )
+    values = every_third[0, 0, :, 0, 0, 0]
+    assert torch.equal(values[::3], frames[::3, 0, 0, 0]) and values[1] == frames[3, 0, 0, 0] / 3
+    all_frames = crop_resize(batch, torch.zeros(1, 1, dtype=torch.long), torch.tensor([[64]]), 64, torch.tensor([[1]]))
+    assert torch.equal(all_frames[0, 0], frames)
+
+
+def test_noise_turn_and_size_are_as_large_as_asked():
+    batch = RaggedFrames(torch.ones(64, 1, 25, 3), torch.tensor([64]))
+    noisy = ViewAugmentation(**STILL, noise=0.1, num_views=200)(batch, torch.tensor([0]))[:, 0] - 1
+    spreads = noisy.flatten(1).std(dim=1)
+    assert spreads.min() < 0.01 and 0.09 < spreads.max() < 0.105 and abs(float(noisy.mean())) < 1e-3
+    batch.frames[:] = torch.tensor([1.0, 2.0, 0.0])
+    moved = ViewAugmentation(**STILL, turn=30, stretch=0.2, num_views=200)(batch, torch.tensor([0]))[:, 0, 0, 0, 0]
+    angle, size = torch.atan2(-moved[:, 2], moved[:, 0]).rad2deg(), moved[:, 1] / 2
+    assert -30 < angle.min() < -28 and 28 < angle.max() < 30 and 0.8 < size.min() < 0.81 and 1.19 < size.max() < 1.2
+    torch.testing.assert_close(moved[:, [0, 2]].norm(dim=1), size)
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.coordinates == "3d"])
+def test_every_layout_can_lose_joints_and_come_in_others(layout):
+    joints = get_layout(layout).num_joints
+    views = ViewAugmentation(
+        layout=layout, corrupted_joints=2, corruptible_joints=None, lost_joints=0.3, lost_part=0.3, other_layout=0.4
+    )
+    batch = ragged([20], joints=joints)
+    assert torch.isfinite(views(batch, torch.tensor([0]))).all()
+    # A body that is a point stays that point, whatever its joints are made of.
+    body = _Body(get_layout(layout))
+    torch.testing.assert_close(body.others.sum(-1), torch.ones(body.others.shape[:2]))
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"lost_joints": 0.5, "lost_part": 0.6, "layout": "ntu25"}, "their sum is at most 1"),
+        ({"mirror": 0.5}, "need the layout"),
+        ({"slowest": 0}, "slowest must be a whole number"),
+        ({"turn": 200}, "turn in"),
+    ],
+)
+def test_what_no_sensor_does_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ViewAugmentation(**fields)

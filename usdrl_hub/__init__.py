@@ -13,7 +13,7 @@ from .configuration_usdrl import USDRLConfig
 from .data import ClipDataset, SkeletonDataset, SkeletonStore, iter_skeletons, read_skeleton
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
-from .inference import USDRLEnsemble, extract_embeddings, iter_predictions
+from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions
 from .inference.rendering import render
 from .layouts import LAYOUTS, Layout, convert_layout, get_layout
 from .modeling_usdrl import (
@@ -49,6 +49,7 @@ __all__ = [
     "USDRLModel",
     "USDRLPreTrainer",
     "USDRLPreTrainedModel",
+    "USDRLStream",
     "USDRLTrainer",
     "checkpoint_path",
     "convert_layout",

@@ -13,7 +13,16 @@ from transformers.utils import logging
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .layouts import Layout, LayoutLike, get_layout
-from .normalization import RaggedFrames, clip_batch, normalize_sequences, resize, select_persons, truncate
+from .normalization import (
+    RaggedFrames,
+    clip_batch,
+    fill_joints,
+    normalize_further,
+    normalize_sequences,
+    resize,
+    select_persons,
+    truncate,
+)
 from .sequence import (
     SkeletonFormatError,
     SkeletonSequence,
@@ -113,6 +122,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             `sequence.person_scores`.
         relink: Whether people who swap places between frames are told apart by where they were first, see
             `sequence.link_persons`; the release does not.
+        fill_joints: Whether a joint that is not seen in a frame is put where the nearest seen joints of the same body
+            are, so that a missing hand or trunk leaves the rest in place; otherwise it is zero, as in the release.
         center_joint: Joint moved to the origin; normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
         z_axis: The same for +z.
@@ -148,6 +159,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         missing: str = "refuse",
         choose_by: str = "energy",
         relink: bool = False,
+        fill_joints: bool = False,
         center_joint: int | None = None,
         x_axis: Sequence[int] | None = None,
         z_axis: Sequence[int] | None = None,
@@ -216,6 +228,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         self.missing = missing
         self.choose_by = choose_by
         self.relink = relink
+        self.fill_joints = fill_joints
         self.center_joint = center_joint
         self.x_axis = None if x_axis is None else list(x_axis)
         self.z_axis = None if z_axis is None else list(z_axis)
@@ -277,7 +290,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         batch = [self.prepare(item) for item in _as_sequences(sequences, source, axes, self.missing)]
         if not batch:
             raise SkeletonFormatError("there are no sequences to extract features from")
-        clips = self._clips(batch, device)
+        clips = self.clips(batch, device)
         if return_tensors is None or str(return_tensors) == "np":
             return BatchFeature({"keypoints": clips.cpu().numpy()})
         return BatchFeature({"keypoints": clips}, tensor_type=return_tensors)
@@ -378,8 +391,29 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
         return normalize_sequences(batch, **self._geometry)
 
-    def _clips(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> torch.Tensor:
-        return clip_batch(self._ragged(sequences, device), self.num_frames, **self._geometry)
+    def normalized_further(
+        self, sequences: Sequence[SkeletonSequence], known: int, device: str | torch.device | None = None
+    ) -> torch.Tensor:
+        """Prepare and normalise the last frames of sequences, turned and scaled as the first `known` frames say.
+
+        For streams, whose end is not known yet: what comes later changes nothing.
+
+        Args:
+            sequences: Sequences of the same number of frames T, above `known`.
+            known: Frames that say how the body stands and how large it is.
+            device: See `__call__`.
+
+        Returns:
+            ``(B, T - known, M, V, C)``.
+        """
+        batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
+        frames = batch.frames.unflatten(0, (len(sequences), -1))
+        beginning = RaggedFrames(frames[:, :known].flatten(0, 1), torch.full_like(batch.lengths, known))
+        return normalize_further(beginning, frames[:, known:], **self._geometry)
+
+    def clips(self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None) -> torch.Tensor:
+        """Clips ``(B, T, M, V, C)`` of sequences that `prepare` has given; see `__call__`."""
+        return clip_batch(self._ragged(list(sequences), device), self.num_frames, **self._geometry)
 
     @property
     def _geometry(self) -> dict[str, Any]:
@@ -401,6 +435,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                     "set the feature extractor's max_frames to None to use all."
                 )
             batch = truncate(batch, self.max_frames)
+        if self.fill_joints:
+            distances = torch.from_numpy(get_layout(self.layout).distances).to(batch.frames.device)
+            batch = RaggedFrames(fill_joints(batch.frames, distances), batch.lengths)
         return batch
 
     def _array(self, sequence: SkeletonSequence, persons: int) -> np.ndarray:

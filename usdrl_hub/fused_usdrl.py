@@ -19,7 +19,7 @@ from .modeling_usdrl import (
     USDRLDenseShiftAttention,
     USDRLEmbedding,
     USDRLPreTrainedModel,
-    USDRLStream,
+    USDRLTokenStream,
     USDRLTransformerLayer,
 )
 
@@ -264,9 +264,9 @@ class FusedEmbedding(nn.Module):
 
 
 class FusedStream(nn.Module):
-    """What `USDRLStream` computes, but for the states between its layers and the attention weights."""
+    """What `USDRLTokenStream` computes, but for the states between its layers and the attention weights."""
 
-    def __init__(self, stream: USDRLStream):
+    def __init__(self, stream: USDRLTokenStream):
         super().__init__()
         embeddings = [stream.embedding] if hasattr(stream, "embedding") else list(stream.embeddings.values())
         weights, biases = ([_double(getattr(each.fc2, name)) for each in embeddings] for name in ("weight", "bias"))
@@ -293,7 +293,7 @@ class FusedStream(nn.Module):
 
     @torch.no_grad()
     def forward(self, tokens: dict[str, torch.Tensor], output_attentions: bool = False) -> tuple[list, list]:
-        """Return the hidden states after the last layer in the place where `USDRLStream` has them."""
+        """Return the hidden states after the last layer in the place where `USDRLTokenStream` has them."""
         if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
         # Not len(), which would fix the batch of an exported model.
@@ -309,10 +309,10 @@ class FusedStream(nn.Module):
         hidden = self.inputs[0](tokens[0], None)
         for embedding, values in zip(self.inputs[1:], tokens[1:], strict=True):
             hidden = embedding(values, hidden)
-        dtype, hidden = hidden.dtype, _wide(hidden).add_(self.added)
+        hidden = _wide(hidden).add_(self.added)
         for layer in self.fused_layers:
             hidden = layer(hidden)
-        return hidden.to(dtype)
+        return hidden.to(self.added.dtype)
 
 
 def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = True) -> USDRLPreTrainedModel:
@@ -331,7 +331,7 @@ def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = Tr
     if model.state_dict().keys() != expected:
         raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
     streams = {}
-    for stream in [module for module in model.modules() if isinstance(module, USDRLStream)]:
+    for stream in [module for module in model.modules() if isinstance(module, USDRLTokenStream)]:
         streams[id(stream)] = FusedStream(stream)
         if not keep:
             stream.to("meta")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,7 +48,8 @@ class Layout:
     z_axis: tuple[int, int] | None = None
     up: str = "y"
     coordinates: str = "3d"
-    derived: Mapping[str, str] = field(default_factory=dict)
+    # Layouts with other recipes are unequal, but hash alike.
+    derived: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Fill in the edges to draw and refuse joints that do not exist.
@@ -89,6 +91,18 @@ class Layout:
         for child, parent in self.bones:
             parents[child] = parent
         return tuple(parents)
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Bones between any two joints along the drawn edges, int64 ``(V, V)``; V where nothing links them."""
+        count = self.num_joints
+        distances = np.full((count, count), count)
+        np.fill_diagonal(distances, 0)
+        for a, b in self.edges:
+            distances[a, b] = distances[b, a] = min(1, distances[a, b])
+        for between in range(count):
+            distances = np.minimum(distances, distances[:, [between]] + distances[[between]])
+        return distances
 
     @property
     def mirrored(self) -> tuple[int, ...]:
@@ -542,6 +556,7 @@ def match_layout(joint_names: Sequence[str], edges: Sequence[Sequence[int]]) -> 
     return Layout("custom", tuple(names), _tree(parents)), list(range(len(names)))
 
 
+@lru_cache(maxsize=256)
 def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     """Weights that make each joint of `target` of joints of `source`.
 
@@ -549,7 +564,7 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     the general ones (`RECIPES`) say how. Weights are negative only where a limb is extended beyond its last joint.
 
     Returns:
-        Array ``(V_target, V_source)`` whose rows sum to 1.
+        Array ``(V_target, V_source)`` whose rows sum to 1; read-only, because it is kept.
 
     Raises:
         ValueError: If a joint of `target` can be made of nothing in `source`.
@@ -566,11 +581,16 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
                 f"layout '{source.name}' cannot be converted to '{target.name}': nothing says what its '{name}' is"
             )
         weights[row] = made
+    weights.setflags(write=False)
     return weights
 
 
+@lru_cache(maxsize=4096)
 def make_joint(name: str, source: Layout, asked: frozenset[str] = frozenset()) -> np.ndarray | None:
-    """Weights ``(V,)`` that make one named joint of the source's, or None; `asked` are joints it is wanted for."""
+    """Weights ``(V,)`` that make one named joint of the source's, or None; `asked` are joints it is wanted for.
+
+    They are kept: copy before you write.
+    """
     if name in source.joint_names:
         return np.eye(source.num_joints, dtype=np.float32)[source.joint_names.index(name)]
     if name in asked:
@@ -634,10 +654,21 @@ def convert_layout(
     return keypoints
 
 
+def seen_joints(keypoints: np.ndarray) -> Any:
+    """Whether a joint is seen, an array ``(...)``: not all of its coordinates ``(..., C)`` are zero."""
+    # One comparison a coordinate: a reduction over a short last axis takes ten times as long.
+    seen: np.ndarray = keypoints[..., 0] != 0
+    for channel in range(1, keypoints.shape[-1]):
+        seen |= keypoints[..., channel] != 0
+    return seen
+
+
 def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.ndarray:
     """Weigh keypoints ``(..., V, C)`` by ``(V_target, V)``, leaving out missing joints."""
     weights = weights.astype(keypoints.dtype)
-    present = (keypoints != 0).any(-1)
+    present = seen_joints(keypoints)
+    if not has_score and present.all():
+        return weights @ keypoints
     if has_score and keypoints.shape[-1] == 3:
         present &= keypoints[..., 2] > 0
     # Where a part of an extended limb is missing, the limb ends at its last joint.

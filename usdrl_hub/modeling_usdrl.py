@@ -307,7 +307,7 @@ class USDRLLearnedPosition(nn.Module):
         return self.values
 
 
-class USDRLStream(nn.Module):
+class USDRLTokenStream(nn.Module):
     """Embedding, positions and layers of the temporal or the spatial stream."""
 
     def __init__(self, config: USDRLConfig, num_tokens: int, token_size: int, position: nn.Module):
@@ -485,7 +485,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
     @property
     def is_fused(self) -> bool:
         """Whether `fuse` made this model."""
-        return not isinstance(self.base_model.temporal, USDRLStream)
+        return not isinstance(self.base_model.temporal, USDRLTokenStream)
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; a fused model is refused."""
@@ -517,9 +517,9 @@ class USDRLModel(USDRLPreTrainedModel):
         super().__init__(config)
         frames, joints, channels = config.num_frames, config.num_spatial_tokens, config.num_channels
         self.tokens = USDRLModalityTokens(config)
-        self.temporal = USDRLStream(config, frames, joints * channels, USDRLSinusoidPosition(config))
+        self.temporal = USDRLTokenStream(config, frames, joints * channels, USDRLSinusoidPosition(config))
         if not config.is_causal:
-            self.spatial = USDRLStream(config, joints, frames * channels, USDRLLearnedPosition(config))
+            self.spatial = USDRLTokenStream(config, joints, frames * channels, USDRLLearnedPosition(config))
         self.post_init()
 
     @can_return_tuple

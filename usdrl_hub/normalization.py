@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -98,6 +99,42 @@ def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
         return batch
     position = torch.arange(len(batch.frames), device=batch.lengths.device) - batch.starts[batch.sequence_of_frame]
     return RaggedFrames(batch.frames[position < max_frames], batch.lengths.clamp(max=max_frames))
+
+
+def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Weights that put a joint that is not seen where the nearest seen joints of the body are.
+
+    Args:
+        distances: Bones between any two joints ``(V, V)``; see `layouts.Layout.distances`.
+        seen: Whether a joint is seen ``(..., V)``.
+
+    Returns:
+        Float32 ``(..., V, V)``: rows of seen joints are the identity's, the others sum to 1, or to 0 where no joint is
+        seen. Each bone more weighs a thousandth, so that the nearest decide.
+    """
+    falling = torch.exp2(-10.0 * distances.clamp(max=12)).float()
+    weights = falling * seen[..., None, :]
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(seen[..., :, None], torch.eye(len(distances), device=seen.device), weights)
+
+
+def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    """Put joints that were not seen (all zero) where the nearest seen joints of the same person and frame are.
+
+    Args:
+        frames: ``(..., V, C)``.
+        distances: See `nearest_joints`.
+
+    Returns:
+        Frames of the same shape; people of whom nothing is seen stay zero.
+    """
+    seen = (frames != 0).any(-1)
+    partly = seen.any(-1) & ~seen.all(-1)
+    if not partly.any():
+        return frames
+    filled = frames.clone()
+    filled[partly] = nearest_joints(distances, seen[partly]).to(frames.dtype) @ frames[partly]
+    return filled
 
 
 def filled_frame_index(batch: RaggedFrames) -> torch.Tensor:
@@ -332,25 +369,51 @@ def _normalized(
     batch: RaggedFrames, filled: torch.Tensor | None, index: torch.Tensor, sequence: torch.Tensor, turn: _Turn
 ) -> torch.Tensor:
     """Normalised frames at `index` ``(N, K)`` of the sequences `sequence` ``(N,)``: ``(N, K, M, V, C)``."""
-    persons = torch.arange(batch.frames.shape[1], device=index.device)
-
-    def centered(places: torch.Tensor) -> torch.Tensor:
-        frames = batch.frames[places] if filled is None else batch.frames[filled[places], persons]
-        return frames if turn.center_joint is None else center_persons(frames, turn.center_joint)
-
-    frames = centered(index)
-    change = None
-    if turn.upright and turn.x_axis is not None:
-        place = torch.arange(_FIRST_FRAMES, device=index.device)
-        first = batch.starts[:, None] + torch.minimum(place, batch.lengths[:, None] - 1)
-        change = upright_rotation(centered(first)[:, :, 0], turn.x_axis)
-    elif turn.x_axis is not None or turn.z_axis is not None:
-        change = body_rotation(centered(batch.starts)[:, 0], turn.x_axis, turn.z_axis)
-    if turn.torso is not None:
-        scale = torso_scale(batch, turn.torso, turn.torso_length)
-        if change is None:
-            return frames * scale.to(frames.dtype)[sequence][:, None, None, None, None]
-        change = change * scale[:, None, None]
+    frames = _centered(batch, filled, index, turn)
+    change = _body_change(batch, filled, turn)
     if change is None:
         return frames
     return torch.einsum("nkmvc,ndc->nkmvd", frames, change.to(frames.dtype)[sequence])
+
+
+def _centered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor, turn: _Turn) -> torch.Tensor:
+    """Frames of a batch about person 0's centre joint."""
+    persons = torch.arange(batch.frames.shape[1], device=places.device)
+    frames = batch.frames[places] if filled is None else batch.frames[filled[places], persons]
+    return frames if turn.center_joint is None else center_persons(frames, turn.center_joint)
+
+
+def _body_change(batch: RaggedFrames, filled: torch.Tensor | None, turn: _Turn) -> torch.Tensor | None:
+    """What each sequence's centred coordinates are multiplied by, float64 ``(B, C, C)``; None where by nothing."""
+    change = None
+    if turn.upright and turn.x_axis is not None:
+        place = torch.arange(_FIRST_FRAMES, device=batch.lengths.device)
+        first = batch.starts[:, None] + torch.minimum(place, batch.lengths[:, None] - 1)
+        change = upright_rotation(_centered(batch, filled, first, turn)[:, :, 0], turn.x_axis)
+    elif turn.x_axis is not None or turn.z_axis is not None:
+        change = body_rotation(_centered(batch, filled, batch.starts, turn)[:, 0], turn.x_axis, turn.z_axis)
+    if turn.torso is None:
+        return change
+    scale = torso_scale(batch, turn.torso, turn.torso_length)[:, None, None]
+    if change is None:
+        size = batch.frames.shape[-1]
+        change = torch.eye(size, dtype=torch.float64, device=scale.device).expand(len(scale), size, size)
+    return change * scale
+
+
+def normalize_further(beginning: RaggedFrames, frames: torch.Tensor, fill: bool = True, **turn: Any) -> torch.Tensor:
+    """Normalise frames that come after the beginnings of sequences, turned and scaled as the beginnings are.
+
+    Args:
+        beginning: First frames of sequences, of which nothing more may be known yet.
+        frames: Later frames of each ``(B, K, M, V, C)``.
+        fill: Whether empty frames of the beginnings are filled (see `filled_frame_index`); later ones are not.
+        **turn: `center_joint`, `x_axis`, `z_axis`, `upright`, `torso` and `torso_length`; see `normalize_sequences`.
+
+    Returns:
+        ``(B, K, M, V, C)``.
+    """
+    how = _Turn(**turn)
+    change = _body_change(beginning, filled_frame_index(beginning) if fill else None, how)
+    frames = frames if how.center_joint is None else center_persons(frames, how.center_joint)
+    return frames if change is None else torch.einsum("nkmvc,ndc->nkmvd", frames, change.to(frames.dtype))

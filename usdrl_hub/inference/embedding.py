@@ -20,7 +20,15 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
+from .inputs import (
+    ErrorHandler,
+    batched,
+    batches_of_clips,
+    checked,
+    iter_sequences,
+    read_ahead,
+    ready_model,
+)
 
 LEVELS = ("clip", "frame")
 
@@ -136,43 +144,40 @@ def iter_embeddings(
     yield from embed(sequences, cast(USDRLModel, encoder), extractor, batch_size)
 
 
-@torch.inference_mode()
-def _encode(encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch: list[SkeletonSequence]):
-    clips = extractor(batch, return_tensors="pt", device=encoder.device)["keypoints"]
-    return encoder(clips)
-
-
 def _embed_clips(
     sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    for batch in batched(sequences, batch_size):
-        pooled = _encode(encoder, extractor, batch).pooler_output
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, encoder.device):
+        with torch.inference_mode():
+            pooled = encoder(clips).pooler_output
         yield from zip(batch, pooled.float().cpu().numpy(), strict=True)
 
 
 def _embed_frames(
     sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    def compute(batch: list[SkeletonSequence]) -> torch.Tensor:
-        return _encode(encoder, extractor, batch).last_hidden_state.float()
+    def compute(clips: torch.Tensor) -> torch.Tensor:
+        return encoder(clips).last_hidden_state.float()
 
-    return frame_outputs(sequences, compute, extractor, batch_size)
+    return frame_outputs(sequences, compute, extractor, batch_size, encoder.device)
 
 
 def frame_outputs(
     sequences: Iterable[SkeletonSequence],
-    compute: Callable[[list[SkeletonSequence]], torch.Tensor],
+    compute: Callable[[torch.Tensor], torch.Tensor],
     extractor: USDRLFeatureExtractor,
     batch_size: int,
+    device: torch.device,
     stride: int | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
     """Yield each sequence with an output for every frame of it, averaged where windows overlap.
 
     Args:
         sequences: Prepared sequences of any length.
-        compute: Makes of windows of the model's length ``(B, T, D)``.
+        compute: Makes of clips of windows of the model's length ``(B, T, M, V, C)`` outputs ``(B, T, D)``.
         extractor: The model's.
         batch_size: Windows computed at once.
+        device: Where to compute.
         stride: Frames between windows; half of their length where None. The last one ends at the last frame.
 
     Yields:
@@ -187,9 +192,14 @@ def frame_outputs(
             for number, (start, window) in enumerate(pieces):
                 yield sequence, start, window, number == len(pieces) - 1
 
+    def batches() -> Iterator[tuple[list[tuple[SkeletonSequence, int, SkeletonSequence, bool]], torch.Tensor]]:
+        for batch in batched(windows(), batch_size):
+            yield batch, extractor.clips([window for _, _, window, _ in batch], device)
+
     total = count = None
-    for batch in batched(windows(), batch_size):
-        dense = compute([window for _, _, window, _ in batch])
+    for batch, clips in read_ahead(batches()):
+        with torch.inference_mode():
+            dense = compute(clips).cpu()
         for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):
             if total is None or count is None:
                 total = np.zeros((sequence.num_frames, features.shape[-1]), dtype=np.float32)
@@ -198,7 +208,7 @@ def frame_outputs(
             # A recording shorter than a window was stretched to it; its features go back to its own frames.
             if window.num_frames != size:
                 features = resize(features, window.num_frames)
-            total[start:end] += features.cpu().numpy()
+            total[start:end] += features.numpy()
             count[start:end] += 1
             if is_last:
                 yield sequence, total / np.maximum(count, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -113,6 +115,17 @@ def read_file(
         on_error(error)
 
 
+def batches_of_clips(
+    sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, size: int, device: torch.device
+) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+    """Yield lists of up to `size` prepared sequences with their clips on the device, read ahead by a thread.
+
+    Raises:
+        ValueError: If `size` is below 1.
+    """
+    return read_ahead((batch, extractor.clips(batch, device)) for batch in batched(sequences, size))
+
+
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of up to `size` items.
 
@@ -124,6 +137,49 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def read_ahead(items: Iterable[Item], count: int = 2) -> Iterator[Item]:
+    """Yield items that a thread makes while the ones before are used, up to `count` ahead.
+
+    An error comes where its item would have come. Whoever stops early stops the thread, after the item it is at.
+    """
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
+    stopped = threading.Event()
+
+    def put(is_item: bool, value: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                made.put((is_item, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            with torch.inference_mode():
+                for item in items:
+                    if not put(True, item):
+                        return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    worker = threading.Thread(target=work, daemon=True, name="usdrl-read-ahead")
+    worker.start()
+    try:
+        while True:
+            is_item, value = made.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        stopped.set()
+        worker.join()
 
 
 def checked(

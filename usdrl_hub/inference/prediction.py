@@ -16,7 +16,7 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from .ensemble import USDRLEnsemble
-from .inputs import ErrorHandler, batched, checked, iter_sequences, ready_model
+from .inputs import ErrorHandler, batches_of_clips, checked, iter_sequences, ready_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,8 @@ def iter_predictions(
     layout = source_layout or extractor.source_layout or extractor.layout
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
-    for batch in batched(sequences, batch_size):
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, classifier.device):
         with torch.inference_mode():
-            clips = extractor(batch, return_tensors="pt", device=classifier.device)["keypoints"]
             probabilities = classifier(clips).logits.float().softmax(dim=-1).cpu().numpy()
         for sequence, row in zip(batch, probabilities, strict=True):
             yield Prediction(sequence, row, classifier.config.class_names)

@@ -123,9 +123,8 @@ def _window_probabilities(
     """Class probabilities ``(T, K)`` of the windows that each frame lies in, averaged."""
     size = extractor.num_frames
 
-    def compute(batch: list[SkeletonSequence]) -> torch.Tensor:
-        clips = extractor(batch, return_tensors="pt", device=model.device)["keypoints"]
+    def compute(clips: torch.Tensor) -> torch.Tensor:
         return model(clips).logits.float().softmax(dim=-1)[:, None].expand(-1, size, -1)
 
-    [(_, values)] = frame_outputs([sequence], compute, extractor, batch_size, max(size // 8, 1))
+    [(_, values)] = frame_outputs([sequence], compute, extractor, batch_size, model.device, max(size // 8, 1))
     return values

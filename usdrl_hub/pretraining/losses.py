@@ -113,7 +113,9 @@ class MultiGrainedFeatureDecorrelation:
         autocovariance: Weight of `autocovariance`.
         cross_correlation: Weight of `cross_correlation`: 1e-3 in the AAAI release, 0 in the TPAMI release, which does
             not compute it.
-        stream: Weight of the temporal and of the spatial domain; the instance domain has 1.
+        temporal: Weight of the temporal domain.
+        spatial: Weight of the spatial domain.
+        instance: Weight of the instance domain.
         off_diagonal: See `cross_correlation`.
     """
 
@@ -121,8 +123,18 @@ class MultiGrainedFeatureDecorrelation:
     variance: float = 5.0
     autocovariance: float = 1.0
     cross_correlation: float = 0.0
-    stream: float = 0.5
+    temporal: float = 0.5
+    spatial: float = 0.5
+    instance: float = 1.0
     off_diagonal: float = 0.005
+
+    def __post_init__(self) -> None:
+        """Refuse weights that mean nothing."""
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ValueError(f"the loss's {name} must be a weight of at least 0, got {value!r}")
+        if not (self.temporal or self.spatial or self.instance):
+            raise ValueError("the loss needs a weight above 0 for one of temporal, spatial and instance")
 
     @classmethod
     def preset(cls, name: str) -> MultiGrainedFeatureDecorrelation:
@@ -133,7 +145,7 @@ class MultiGrainedFeatureDecorrelation:
         """
         weights = {"aaai": 1e-3, "tpami": 0.0}
         if name not in weights:
-            raise ValueError(f"there is no loss '{name}': use aaai or tpami")
+            raise ValueError(f"there is no loss '{name}': use aaai or tpami, or a mapping of its weights")
         return cls(cross_correlation=weights[name])
 
     def __call__(
@@ -155,7 +167,7 @@ class MultiGrainedFeatureDecorrelation:
         """
         if len(instance) < 2 or instance.shape[1] < 2:
             raise ValueError(f"the loss is a statistic of views and clips: {tuple(instance.shape[:2])} are too few")
-        domains = [(self.stream, temporal), (self.stream, spatial), (1.0, instance)]
+        domains = [(self.temporal, temporal), (self.spatial, spatial), (self.instance, instance)]
         terms = {"similarity": similarity, "variance": variance, "autocovariance": autocovariance}
         parts = {}
         device = instance.device.type

@@ -85,7 +85,7 @@ class Recipe:
         model: Fields of `USDRLConfig`.
         extractor: Arguments of `USDRLFeatureExtractor` that the model does not say.
         window: Longest piece of a recording in frames; None keeps recordings whole.
-        loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`.
+        loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`; or its fields.
         views: Arguments of `ViewAugmentation`.
         pairs: Probability that somebody of another recording is put beside a person who is alone; see
             `PretrainingDataset`.
@@ -96,7 +96,7 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)
     extractor: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
-    loss: str = "tpami"
+    loss: str | Mapping[str, float] = "tpami"
     views: Mapping[str, Any] = field(default_factory=dict)
     pairs: float = 0.0
     training: Training = field(default_factory=Training)
@@ -115,8 +115,10 @@ class Recipe:
         config = USDRLConfig(**given)
         extractor = USDRLFeatureExtractor.from_model_config(config, **self.extractor)
         check_pairs(self.pairs, extractor)
-        views = ViewAugmentation(**{"num_frames": config.num_frames, **self.views})
-        return config, extractor, MultiGrainedFeatureDecorrelation.preset(self.loss), views
+        views = ViewAugmentation(**{"num_frames": config.num_frames, "layout": config.layout, **self.views})
+        if isinstance(self.loss, str):
+            return config, extractor, MultiGrainedFeatureDecorrelation.preset(self.loss), views
+        return config, extractor, MultiGrainedFeatureDecorrelation(**self.loss), views
 
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
         """The recipe with other model fields and other values of the schedule; None leaves a value.
@@ -157,6 +159,9 @@ def load_recipe(name: str | os.PathLike) -> Recipe:
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{path}: '{key}' must be a mapping")
     _check_keys(path, "training.", content.get("training", {}), [entry.name for entry in fields(Training)])
+    if isinstance(content.get("loss"), dict):
+        known = [entry.name for entry in fields(MultiGrainedFeatureDecorrelation)]
+        _check_keys(path, "loss.", content["loss"], known)
     _check_keys(path, "views.", content.get("views", {}), [entry.name for entry in fields(ViewAugmentation)])
     _check_keys(path, "model.", content.get("model", {}), [entry.name for entry in fields(USDRLConfig)])
     window = content.get("window")

@@ -192,7 +192,7 @@ class USDRLPreTrainer(PublishingTrainer):
         names = ("temporal_projection", "spatial_projection", "instance_projection")
         parts = self.decorrelation(*(fused[name] for name in names))
         if single:
-            weights = (self.decorrelation.stream, self.decorrelation.stream, 1.0)
+            weights = (self.decorrelation.temporal, self.decorrelation.spatial, self.decorrelation.instance)
             consistency = sum(
                 weight * self._consistency(fused[name].float(), modality[name].float())
                 for modality in single

@@ -6,17 +6,28 @@ are batched, nor on the number of processes or workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from ..normalization import RaggedFrames
+from ..layouts import LAYOUTS, Layout, LayoutLike, conversion_weights, get_layout, make_joint
+from ..normalization import RaggedFrames, nearest_joints
 
 _MASK = (1 << 63) - 1
+# Numbers drawn for what a sensor does are another stream than those of the release's changes.
+_SENSOR = 0x5E2505
 
 
-def crop_resize(batch: RaggedFrames, start: torch.Tensor, length: torch.Tensor, num_frames: int) -> torch.Tensor:
+def crop_resize(
+    batch: RaggedFrames,
+    start: torch.Tensor,
+    length: torch.Tensor,
+    num_frames: int,
+    stride: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Cut sequences and resize the parts to one length, linearly, half-pixel centres, no antialiasing.
 
     Args:
@@ -24,6 +35,8 @@ def crop_resize(batch: RaggedFrames, start: torch.Tensor, length: torch.Tensor, 
         start: First frame of the part ``(n, B)``, counted within its sequence.
         length: Frames of the part ``(n, B)``.
         num_frames: Frames T of the result.
+        stride: Only every so many-th frame of the part is used ``(n, B)``, as if the sensor were slower; all where
+            None.
 
     Returns:
         ``(n, B, T, M, V, C)``.
@@ -31,8 +44,10 @@ def crop_resize(batch: RaggedFrames, start: torch.Tensor, length: torch.Tensor, 
     steps = torch.arange(num_frames, dtype=torch.float64, device=length.device) + 0.5
     position = (steps * (length.double() / num_frames)[..., None] - 0.5).clamp(min=0)
     last = length[..., None] - 1
-    before = torch.minimum(position.floor().long(), last)
-    after = torch.minimum(before + 1, last)
+    every = torch.ones_like(last) if stride is None else stride[..., None]
+    position = torch.minimum(position, last.double()) / every
+    before = position.floor().long() * every
+    after = torch.minimum(before + every, last)
     weight = (position - position.floor()).to(batch.frames.dtype)[..., None, None, None]
     first = (batch.starts + start)[..., None]
     return torch.lerp(batch.frames[first + before], batch.frames[first + after], weight)
@@ -66,6 +81,36 @@ def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> tor
     return ((mixed >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
 
 
+class _Body:
+    """What the joints of a layout are to each other, as tensors."""
+
+    def __init__(self, layout: Layout):
+        self.center = layout.center
+        self.distances = torch.from_numpy(layout.distances)
+        self.mirrored = torch.eye(layout.num_joints)[list(layout.mirrored)]
+        # Which joints are lost with the bone that leads to each joint: the smaller of the two parts that it joins.
+        beyond = np.eye(layout.num_joints, dtype=bool)
+        for _ in range(layout.num_joints):
+            beyond |= beyond[:, list(layout.parents)]
+        beyond = beyond ^ (beyond.sum(1, keepdims=True) > layout.num_joints / 2)
+        self.parts = torch.from_numpy(beyond)
+        # Itself where it can become no other.
+        others = [weights for other in LAYOUTS.values() if (weights := _through(layout, other)) is not None]
+        self.others = torch.from_numpy(np.stack(others or [np.eye(layout.num_joints, dtype=np.float32)]))
+
+
+def _through(layout: Layout, other: Layout) -> np.ndarray | None:
+    """Weights ``(V, V)`` that make the joints as they come back from another layout; None where they cannot."""
+    if other.name == layout.name:
+        return None
+    made = {name: weights for name in other.joint_names if (weights := make_joint(name, layout)) is not None}
+    try:
+        back = conversion_weights(Layout(other.name, tuple(made), (), derived=other.derived), layout)
+    except ValueError:
+        return None
+    return back @ np.stack(list(made.values()))
+
+
 @dataclass(frozen=True)
 class ViewAugmentation:
     """How views of a sequence are drawn; the defaults are those of the TPAMI release.
@@ -86,6 +131,22 @@ class ViewAugmentation:
         zeroed: Probability that corrupted joints are set to zero; otherwise they are multiplied.
         shear: Off-diagonal entries of the shear are uniform in [-shear, shear].
 
+    The release does no more. What follows is what sensors do to a body, before the above, and needs `layout`; for
+    models whose extractor fills joints in the same way (`fill_joints`) and centres bodies on the layout's centre.
+
+    Attributes:
+        layout: The model's layout.
+        lost_joints: Probability that joints are lost, each for the whole view: a share of up to `most_lost` of them;
+            the nearest joints that are left stand in, see `normalization.nearest_joints`.
+        most_lost: See `lost_joints`.
+        lost_part: Probability that a part of the body is lost instead: all that is beyond one bone.
+        other_layout: Probability that the body comes in another layout of the registry instead, and is converted.
+        slowest: Only every k-th frame is used, k uniform up to this number.
+        noise: Largest standard deviation of noise, in normalised units, drawn for each frame and joint.
+        mirror: Probability that a sequence is mirrored, in all its views.
+        turn: Largest turn about the vertical, in degrees.
+        stretch: Largest change of size, as a share.
+
     Raises:
         ValueError: If a value is outside its range.
     """
@@ -99,9 +160,20 @@ class ViewAugmentation:
     corruption: float = 0.5
     zeroed: float = 0.5
     shear: float = 1.0
+    layout: LayoutLike | None = None
+    lost_joints: float = 0.0
+    most_lost: float = 0.5
+    lost_part: float = 0.0
+    other_layout: float = 0.0
+    slowest: int = 1
+    noise: float = 0.0
+    mirror: float = 0.0
+    turn: float = 0.0
+    stretch: float = 0.0
+    _body: _Body | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse values outside their ranges."""
+        """Refuse values outside their ranges, and look at the layout."""
         whole = ("num_views", "num_frames", "min_length", "corrupted_joints")
         if not all(isinstance(getattr(self, name), int) for name in whole):
             raise ValueError(f"{', '.join(whole)} must be whole numbers")
@@ -111,12 +183,70 @@ class ViewAugmentation:
             raise ValueError("num_views must be at least 2, num_frames and min_length at least 1")
         if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] <= 1:
             raise ValueError(f"crop_ratio must be two shares in (0, 1], rising, got {self.crop_ratio}")
-        for name in ("corruption", "zeroed"):
+        for name in ("corruption", "zeroed", "lost_joints", "lost_part", "other_layout", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
+        if self.lost_joints + self.lost_part + self.other_layout > 1:
+            raise ValueError("lost_joints, lost_part and other_layout exclude each other: their sum is at most 1")
+        if not (0 < self.most_lost < 1 and 0 <= self.noise and 0 <= self.turn <= 180 and 0 <= self.stretch < 1):
+            raise ValueError(
+                "most_lost is a share in (0, 1), noise at least 0, turn in [0, 180] degrees, stretch a share in [0, 1)"
+            )
+        if not isinstance(self.slowest, int) or self.slowest < 1:
+            raise ValueError(f"slowest must be a whole number of at least 1, got {self.slowest!r}")
+        if self._of_joints:
+            if self.layout is None:
+                raise ValueError("lost joints and parts, other layouts and mirror images need the layout")
+            object.__setattr__(self, "_body", _Body(get_layout(self.layout)))
         most = self.corruptible_joints
         if self.corrupted_joints < 0 or (most is not None and most < self.corrupted_joints):
             raise ValueError(f"{self.corrupted_joints} joints cannot be drawn from the first {most}")
+
+    @property
+    def _of_joints(self) -> bool:
+        """Whether joints are made of other joints."""
+        return self.lost_joints + self.lost_part + self.other_layout + self.mirror > 0
+
+    def _drawn_matrices(self, drawn: torch.Tensor, mirror: torch.Tensor) -> torch.Tensor:
+        """What each view multiplies coordinates by before the release's changes ``(n, B, 3, 3)``."""
+        angle = (2 * drawn[..., 5] - 1) * math.radians(self.turn)
+        size = 1 + (2 * drawn[..., 6] - 1) * self.stretch
+        cosine, sine, zero = angle.cos() * size, angle.sin() * size, torch.zeros_like(angle)
+        matrix = torch.stack([cosine, zero, sine, zero, size, zero, -sine, zero, cosine], dim=-1).unflatten(-1, (3, 3))
+        side = torch.where(mirror, -1.0, 1.0).to(matrix.dtype)
+        return matrix * torch.stack([side, torch.ones_like(side), torch.ones_like(side)], dim=-1)[:, None, :]
+
+    def _drawn_joints(self, drawn: torch.Tensor, mirror: torch.Tensor, body: _Body) -> torch.Tensor:
+        """What joints each view makes each of its joints of ``(n, B, V, V)``."""
+        kind, share = drawn[..., 0, None], drawn[..., 1, None] * self.most_lost
+        distances, parts, others = (t.to(drawn.device) for t in (body.distances, body.parts, body.others))
+        part = parts[(drawn[..., 2] * len(parts)).long()]
+        lost = torch.where(kind < self.lost_joints, drawn[..., 8:] < share, part)
+        # Somebody of whom nothing is left would be no view of anybody.
+        lost &= (kind < self.lost_joints + self.lost_part) & ~lost.all(-1, keepdim=True)
+        weights = nearest_joints(distances, ~lost)
+        start = self.lost_joints + self.lost_part
+        converted = (kind >= start) & (kind < start + self.other_layout)
+        other = others[(drawn[..., 2] * len(others)).long()]
+        weights = torch.where(converted[..., None], other, weights)
+        return torch.where(mirror[:, None, None], body.mirrored.to(drawn.device) @ weights, weights)
+
+    def _sensed(self, views: torch.Tensor, drawn: dict, clips: torch.Tensor, seed: int, step: int) -> torch.Tensor:
+        """Add noise to those who are there, and make joints of others, about the centre that then stands there."""
+        if self.noise:
+            number = views[:, 0].numel()
+            # Uniform with a standard deviation of 1: as good as normal, and whole numbers of the hash are enough.
+            noise = (2 * hashed_uniform(seed ^ ~_SENSOR, step, clips, number).to(views.dtype) - 1) * math.sqrt(3)
+            noise = noise.view(-1, *views[:, 0].shape).transpose(0, 1)
+            spread = drawn["spread"].to(views.dtype)[..., None, None, None, None]
+            views = views + (views != 0).any(-1, keepdim=True) * spread * noise
+        if "joints" not in drawn:
+            return views
+        views = torch.einsum("nbwv,nbtmvc->nbtmwc", drawn["joints"].to(views.dtype), views)
+        center = self._body.center if self._body is not None else None
+        if center is None:
+            return views
+        return torch.where((views != 0).any(-1, keepdim=True), views - views[..., :1, center : center + 1, :], 0)
 
     def draw(self, lengths: torch.Tensor, joints: int, clips: torch.Tensor, seed: int, step: int) -> dict:
         """Draw what happens to each view.
@@ -156,7 +286,17 @@ class ViewAugmentation:
         chosen.scatter_(-1, picked, True)
         corrupted = torch.where(chosen[..., None, None], broken[..., None, :, :], eye)
         matrix = torch.where(corrupt[..., None, None], corrupted, shear[..., None, :, :])
-        return {"start": start, "length": length, "matrix": matrix}
+        result = {"start": start, "length": length, "matrix": matrix}
+        if self._of_joints or self.slowest > 1 or self.noise or self.turn or self.stretch:
+            count = 8 + joints
+            drawn = hashed_uniform(seed ^ _SENSOR, step, clips, 1 + views * count)
+            mirror, drawn = drawn[:, 0] < self.mirror, drawn[:, 1:].unflatten(-1, (views, count)).transpose(0, 1)
+            result["matrix"] = matrix @ self._drawn_matrices(drawn, mirror)[..., None, :, :]
+            result["stride"] = 1 + (drawn[..., 3] * self.slowest).long()
+            result["spread"] = drawn[..., 4] * self.noise
+            if self._body is not None:
+                result["joints"] = self._drawn_joints(drawn, mirror, self._body)
+        return result
 
     def __call__(self, batch: RaggedFrames, clips: torch.Tensor, seed: int = 0, step: int = 0) -> torch.Tensor:
         """Make the views of normalised sequences.
@@ -172,7 +312,9 @@ class ViewAugmentation:
         """
         joints, channels = batch.frames.shape[2:]
         drawn = self.draw(batch.lengths, joints, clips, seed, step)
-        views = crop_resize(batch, drawn["start"], drawn["length"], self.num_frames)
+        views = crop_resize(batch, drawn["start"], drawn["length"], self.num_frames, drawn.get("stride"))
+        if "spread" in drawn:
+            views = self._sensed(views, drawn, clips, seed, step)
         matrix = drawn["matrix"][:, :, None, None, :, :channels, :channels].to(views.dtype)
         # Products of three numbers: faster by hand than as millions of small matrix products.
         changed = views[..., :1] * matrix[..., 0]

@@ -88,12 +88,11 @@ def frame_probabilities(
         stride: Frames between windows; half of their length where None. Probabilities are averaged where they overlap.
     """
 
-    def compute(batch: list[SkeletonSequence]) -> torch.Tensor:
-        clips = extractor(batch, return_tensors="pt", device=model.device)["keypoints"]
+    def compute(clips: torch.Tensor) -> torch.Tensor:
         return model(clips).logits.float().softmax(dim=-1)
 
     prepared = (extractor.prepare(sequence) for sequence in sequences)
-    yield from frame_outputs(prepared, compute, extractor, batch_size, stride)
+    yield from frame_outputs(prepared, compute, extractor, batch_size, model.device, stride)
 
 
 def detect(probabilities: Iterable[np.ndarray], threshold: float = 0.02, overlap: float | None = None) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..sequence import SkeletonSequence
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 11))
 # Frames that a stream longer than the model's clip sees again when it restarts.
-_OVERLAP = 16
+OVERLAP = 16
 
 
 def observed(num_frames: int, ratio: float) -> int:
@@ -71,7 +71,7 @@ def cut_and_resize_accuracy(
 
 
 def left_aligned(
-    batch: RaggedFrames, num_frames: int, overlap: int = _OVERLAP
+    batch: RaggedFrames, num_frames: int, overlap: int = OVERLAP
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Cut sequences into clips that follow each other; those of one place in all sequences come together.
 

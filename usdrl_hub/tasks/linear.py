@@ -30,7 +30,12 @@ def fit_logistic_regression(
     # A feature that never changes says nothing, but must not divide by zero.
     deviation = torch.where(deviation < 1e-9, 1.0, deviation)
     standard = (values - mean) / deviation
-    weight = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    # The weights are a combination of the features, so fewer clips than numbers leave no more directions than clips.
+    directions = None
+    if len(standard) < standard.shape[1]:
+        directions, reduced = torch.linalg.qr(standard.T)
+        standard = reduced.T
+    weight = torch.zeros(num_classes, standard.shape[1], dtype=torch.float64, device=features.device)
     bias = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
     optimizer = torch.optim.LBFGS(
@@ -47,6 +52,7 @@ def fit_logistic_regression(
     optimizer.step(closure)  # type: ignore[arg-type]
     layer = nn.Linear(features.shape[1], num_classes, device=features.device)
     with torch.no_grad():
+        weight = weight if directions is None else weight @ directions.T
         layer.weight.copy_(weight / deviation)
         layer.bias.copy_(bias - (weight / deviation) @ mean)
     return layer

@@ -1,0 +1,410 @@
+"""The checkpoints of open motion: how they are made, and what they are worth with few labels.
+
+    python benchmarks/mocap.py pretrain NAME --data DATA --runs RUNS
+    python benchmarks/mocap.py proof MODEL [MODEL ...] --data DATA [--only 1nn linear finetuned]
+    python benchmarks/mocap.py robust MODEL [MODEL ...] --data DATA
+    python benchmarks/mocap.py ablation --data DATA --runs RUNS
+    python benchmarks/mocap.py table
+
+DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
+(mocap-tiny or mocap-small-nc) without labels on the motion it names, and leaves the encoder in RUNS/NAME.
+
+`proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
+of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
+random weights (frozen) or trained from scratch, and the joints themselves, as they are in the file and normalised. On
+sbu draw k is scored on fold k. Whatever is already in the output file is kept.
+
+`robust`: how near the embeddings of clips with half of the joints missing are to those of the whole clips.
+
+`ablation`: changes of the recipe mocap-tiny, one at a time, in a short run of one seed, scored with five clips per
+class by nearest neighbour and logistic regression.
+
+`table` prints what has been measured, with the difference to each rival at five clips per class and its 95 % interval
+(paired bootstrap over test clips within each set), and draws the curves.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel
+from usdrl_hub.data.augmentation import ClipAugmentation
+from usdrl_hub.data.protocols import default_split
+from usdrl_hub.files import new_file
+from usdrl_hub.normalization import resize
+from usdrl_hub.pretraining.recipes import load_recipe
+from usdrl_hub.pretraining.run import pretrain
+from usdrl_hub.tasks.fit import FitRecipe, fit
+from usdrl_hub.tasks.linear import fit_logistic_regression
+from usdrl_hub.tasks.results import run_record, sha256, without_places
+from usdrl_hub.tasks.retrieval import embed_clips, top_k
+
+SOURCES = {
+    "mocap-tiny": ("ui_prmd_vicon", "cmu_asfamc_s01_s02"),
+    "mocap-small-nc": ("ui_prmd_vicon", "cmu_asfamc_s01_s02", "bandai_namco1", "bandai_namco2"),
+}
+TESTS = ("utd_mhad", "nw_ucla", "sbu", "utkinect", "hdm05_11")
+SHOTS = (1, 2, 5, 10, None)
+SEEDS = (0, 1, 2)
+MEASURES = ("1nn", "linear", "finetuned")
+# About as many steps for every number of clips; the same for pretrained weights and from scratch.
+STEPS, BATCH = 150, 16
+
+
+class Set:
+    """One set's training and test part, normalised clips and joints as they are, for one draw of the clips."""
+
+    def __init__(self, path: Path, extractor: USDRLFeatureExtractor, seed: int):
+        self.name = path.stem
+        dataset = SkeletonDataset.open(path)
+        train, test, self.rule = default_split(dataset, seed if dataset.column("folds") is not None else 0)
+        parts = [part.usable() for part in (train, test)]
+        self.labels = [torch.as_tensor(np.asarray(part.column("labels"), dtype=np.int64)) for part in parts]
+        self.num_classes = int(max(part.max() for part in self.labels)) + 1
+        self.sequences = [list(part) for part in parts]
+        self.clips = [extractor(part, return_tensors="pt")["keypoints"] for part in self.sequences]
+        self.seed = seed
+
+    def raw(self) -> list[torch.Tensor]:
+        """Joints as they are in the file, resized."""
+        most = max(sequence.num_persons for part in self.sequences for sequence in part)
+        rows = []
+        for part in self.sequences:
+            frames = [resize(torch.from_numpy(sequence.keypoints), 64) for sequence in part]
+            pad = [(0, 0, 0, 0, 0, most - clip.shape[1]) for clip in frames]
+            rows.append(
+                torch.stack([torch.nn.functional.pad(*row).flatten() for row in zip(frames, pad, strict=True)])
+            )
+        return rows
+
+    def drawn(self, shots: int | None) -> torch.Tensor:
+        """Training clips of this draw: `shots` of each class, or all it has."""
+        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(self.labels[0])))
+        labels = self.labels[0][order]
+        kept = [order[labels == kind][:shots] for kind in range(self.num_classes)]
+        return torch.cat(kept).sort().values
+
+
+@torch.no_grad()
+def frozen_hits(features: list[torch.Tensor], data: Set, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Which test clips are right by the nearest neighbour and by logistic regression."""
+    train, labels = features[0][rows], data.labels[0][rows]
+    nearest = top_k(features[1], train, 1)[1][:, 0]
+    with torch.enable_grad():
+        layer = fit_logistic_regression(train, labels, data.num_classes)
+    linear = layer(features[1].float()).argmax(1)
+    return {"1nn": labels[nearest] == data.labels[1], "linear": linear == data.labels[1]}
+
+
+def nearest_hits(features: list[torch.Tensor], data: Set, rows: torch.Tensor) -> torch.Tensor:
+    """The nearest neighbour by distance, as one takes it on coordinates."""
+    nearest = torch.cdist(features[1], features[0][rows]).argmin(dim=1)
+    return data.labels[0][rows][nearest] == data.labels[1]
+
+
+class Clips(torch.utils.data.Dataset):
+    """Normalised clips in memory."""
+
+    def __init__(self, clips: torch.Tensor, labels: torch.Tensor, augment: ClipAugmentation | None = None):
+        self.clips, self.labels, self.augment = clips, labels, augment
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        clips = self.clips[indices]
+        clips = clips if self.augment is None else self.augment(clips)
+        return [{"keypoints": c, "labels": int(self.labels[i])} for c, i in zip(clips, indices, strict=True)]
+
+
+def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.Tensor:
+    """Fine-tune everything on the drawn clips, and say which test clips are right."""
+    config = USDRLConfig(**{**encoder.config.to_dict(), "num_labels": data.num_classes})
+    torch.manual_seed(data.seed)
+    model = USDRLForActionRecognition(config)
+    model.usdrl.load_state_dict(encoder.state_dict())
+    # As many epochs as make the steps; at least eight passes over what there is.
+    per_epoch = -(-len(rows) // BATCH)
+    recipe = FitRecipe(epochs=max(round(STEPS / per_epoch), 8), batch_size=BATCH, label_smoothing=0.1)
+    dataset = Clips(data.clips[0][rows], data.labels[0][rows], ClipAugmentation())
+    fit(model, dataset, recipe, data.seed)
+    with torch.inference_mode():
+        answers = [model(part).logits.argmax(1) for part in data.clips[1].split(128)]
+    return torch.cat(answers) == data.labels[1]
+
+
+def random_encoder(config: USDRLConfig, seed: int) -> USDRLModel:
+    torch.manual_seed(seed)
+    return USDRLModel(config).eval()
+
+
+def packed(hits: torch.Tensor) -> str:
+    return np.packbits(hits.numpy()).tobytes().hex()
+
+
+def unpacked(text: str, count: int) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:count].astype(bool)
+
+
+class Record:
+    """What has been measured, kept after each figure."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.content = json.loads(path.read_text()) if path.is_file() else {}
+
+    def put(self, *keys: str, value) -> None:
+        """Write a figure at its place."""
+        # Read again: another process may be measuring the other half.
+        self.content = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        place = self.content
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+        with new_file(self.path) as partial:
+            partial.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
+
+    def has(self, *keys: str) -> bool:
+        """Whether there is a figure at a place."""
+        place = self.content
+        for key in keys:
+            if key not in place:
+                return False
+            place = place[key]
+        return True
+
+
+def prove(models: list[Path], data: Path, record: Record, measures: list[str], tests: tuple[str, ...]) -> None:
+    """Measure everything that is not yet in the record."""
+    started = time.monotonic()
+    encoders = {path.name: USDRLModel.from_pretrained(path).eval() for path in models}
+    extractor = USDRLFeatureExtractor.from_pretrained(models[0])
+    config = encoders[models[0].name].config
+    for path in models:
+        record.put("models", path.name, value=sha256(path / "model.safetensors"))
+    for name in tests:
+        for seed in SEEDS:
+            subject = Set(data / f"{name}.npz", extractor, seed)
+            record.put("sets", f"{name} {seed}", value={"split": subject.rule, "test": len(subject.labels[1])})
+            networks = {**encoders, "random": random_encoder(config, seed)}
+            if {"1nn", "linear"} & set(measures):
+                features = {
+                    who: [embed_clips(model, part) for part in subject.clips] for who, model in networks.items()
+                }
+                features |= {"joints": subject.raw(), "normalised": [part.flatten(1) for part in subject.clips]}
+                for shots in SHOTS:
+                    rows = subject.drawn(shots)
+                    for who, values in features.items():
+                        hits = frozen_hits(values, subject, rows)
+                        if who in ("joints", "normalised"):
+                            hits["1nn"] = nearest_hits(values, subject, rows)
+                        for measure in set(measures) & set(hits):
+                            keys = ("hits", name, measure, who, str(shots or "all"), str(seed))
+                            record.put(*keys, value=packed(hits[measure]))
+            if "finetuned" in measures:
+                for shots in SHOTS:
+                    for who, encoder in networks.items():
+                        who = "scratch" if who == "random" else who
+                        keys = ("hits", name, "finetuned", who, str(shots or "all"), str(seed))
+                        if not record.has(*keys):
+                            hits = finetuned_hits(encoder, subject, subject.drawn(shots))
+                            record.put(*keys, value=packed(hits))
+                            print(name, seed, shots, who, f"{100 * hits.float().mean():.1f}", flush=True)
+    record.put("run", value=without_places(run_record(started)))
+
+
+def accuracies(content: dict, measure: str, who: str, shots: str) -> dict[str, list[np.ndarray]]:
+    """Hits of each set, one array for each draw; only sets that are measured."""
+    found = {}
+    for name in TESTS:
+        draws = content["hits"].get(name, {}).get(measure, {}).get(who, {}).get(shots, {})
+        if draws:
+            found[name] = [unpacked(text, content["sets"][f"{name} {seed}"]["test"]) for seed, text in draws.items()]
+    return found
+
+
+def difference(ours: dict, rival: dict, draws: int = 2000) -> tuple[float, float, float]:
+    """Mean difference over the sets, with its 95 % interval: test clips of each set and draw are drawn anew."""
+    rng = np.random.default_rng(0)
+    sets = [name for name in ours if name in rival]
+    means, total = [], np.zeros(draws)
+    for name in sets:
+        rows = []
+        for mine, other in zip(ours[name], rival[name], strict=True):
+            gap = mine.astype(float) - other.astype(float)
+            rows.append(gap.mean())
+            total += gap[rng.integers(0, len(gap), (draws, len(gap)))].mean(1) / len(ours[name])
+        means.append(np.mean(rows))
+    low, high = np.percentile(total / len(sets), [2.5, 97.5])
+    return float(np.mean(means)), float(low), float(high)
+
+
+def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
+    """Mean accuracy over sets and draws, in percent."""
+    found = accuracies(content, measure, who, shots)
+    return 100 * float(np.mean([np.mean([hits.mean() for hits in draws]) for draws in found.values()]))
+
+
+def print_table(content: dict, picture: Path | None) -> None:
+    """Print the table of the README, and draw the curves."""
+    shots = [str(count or "all") for count in SHOTS]
+    everyone = {m: sorted({who for s in content["hits"].values() for who in s.get(m, {})}) for m in MEASURES}
+    print("| measure | who | set | " + " | ".join(shots) + " |\n|" + "---|" * (3 + len(shots)))
+    for measure in MEASURES:
+        for who in everyone[measure]:
+            columns = [accuracies(content, measure, who, count) for count in shots]
+            for name in TESTS:
+                cells = [f"{100 * np.mean([h.mean() for h in c[name]]):.1f}" if name in c else "" for c in columns]
+                print(f"| {measure} | {who} | {name} | " + " | ".join(cells) + " |")
+            means = [
+                np.mean([np.mean([h.mean() for h in draws]) for draws in c.values()]) if c else np.nan for c in columns
+            ]
+            print(f"| {measure} | {who} | **mean** | " + " | ".join(f"{100 * mean:.1f}" for mean in means) + " |")
+    print("\n| with 5 clips per class | against | difference | 95 % interval |\n|---|---|---|---|")
+    for measure in MEASURES:
+        for who in everyone[measure]:
+            for rival in ("joints", "normalised", "random", "scratch"):
+                if who in content["models"] and rival in everyone[measure]:
+                    ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
+                    mean, low, high = (100 * value for value in difference(ours, theirs))
+                    print(f"| {who}, {measure} | {rival} | {mean:+.1f} | {low:+.1f} to {high:+.1f} |")
+    if picture is not None:
+        draw_curves(content, everyone, shots, picture)
+
+
+def draw_curves(content: dict, everyone: dict[str, list[str]], shots: list[str], path: Path) -> None:
+    """Mean accuracy over the sets against the number of labelled clips of a class."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
+        for who in everyone[measure]:
+            means = [mean_accuracy(content, measure, who, count) for count in shots]
+            axes.plot(shots, means, marker="o", linestyle="-" if who in content["models"] else "--", label=who)
+        axes.set(title=measure, xlabel="labelled clips of each class")
+        axes.grid(alpha=0.3)
+        if everyone[measure]:
+            axes.legend(fontsize=8)
+    figure.supylabel("accuracy, %, mean of five sets", fontsize=9)
+    with new_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+@torch.inference_mode()
+def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
+    """Embeddings of clips of which each joint is missing with even chances, beside those of the whole clips."""
+    print("| model | set | cosine | without the mean | finds its clip | to other clips |\n|---|---|---|---|---|---|")
+    for path in models:
+        extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
+        for name in TESTS:
+            _, test, _ = default_split(SkeletonDataset.open(data / f"{name}.npz"))
+            whole = [extractor.prepare(sequence) for sequence in test.usable()]
+            rng = np.random.default_rng(0)
+            half = []
+            for sequence in whole:
+                keypoints = sequence.keypoints.copy()
+                joints = keypoints.shape[2]
+                keypoints[:, :, rng.permutation(joints)[: joints // 2]] = 0
+                half.append(replace(sequence, keypoints=keypoints))
+            first, second = (embed_clips(model, extractor(s, return_tensors="pt")["keypoints"]) for s in (whole, half))
+            cosine = torch.nn.functional.cosine_similarity
+            mean = first.mean(0)
+            values = {
+                "cosine": float(cosine(first, second).mean()),
+                "lowest_cosine": float(cosine(first, second).min()),
+                "centred_cosine": float(cosine(first - mean, second - mean).mean()),
+                "finds_itself": float((top_k(second, first, 1)[1][:, 0] == torch.arange(len(first))).float().mean()),
+                "other_clips_cosine": float(cosine(first, first.roll(1, 0)).mean()),
+            }
+            record.put("robust", path.name, name, value=values)
+            cells = [
+                f"{values[key]:.3f}" for key in ("cosine", "centred_cosine", "finds_itself", "other_clips_cosine")
+            ]
+            print(f"| {path.name} | {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+# Name of each row, and what of the recipe it changes: fields of the model, the loss and the views, and of the recipe.
+ABLATION = {
+    "the recipe": {},
+    "views of the release only": {
+        "views": dict.fromkeys(("lost_joints", "lost_part", "other_layout", "noise", "mirror"), 0.0)
+        | {"turn": 0.0, "stretch": 0.0, "slowest": 1}
+    },
+    "nothing lost": {"views": {"lost_joints": 0.0, "lost_part": 0.0, "other_layout": 0.0}},
+    "without pairs": {"pairs": 0.0},
+    "STTR": {"model": {"encoder": "sttr"}},
+    "without the temporal domain": {"loss": {"temporal": 0.0}},
+    "without the spatial domain": {"loss": {"spatial": 0.0}},
+    "without the instance domain": {"loss": {"instance": 0.0}},
+    "with cross-correlation": {"loss": {"cross_correlation": 1e-3}},
+    "alpha 0": {"model": {"alpha": 0.0}},
+    "gap 1": {"model": {"shift_gap": 1}},
+    "joint, motion and bone": {"model": {"modality": "joint+motion+bone"}},
+}
+ABLATION_EPOCHS = 4
+
+
+def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> None:
+    """Short runs of the recipe with one thing changed, scored with five clips per class."""
+    base = load_recipe("mocap-tiny")
+    for name, changes in ABLATION.items():
+        if (rows and name not in rows) or record.has("ablation", name):
+            continue
+        changed = {key: {**getattr(base, key), **value} for key, value in changes.items() if key in ("model", "views")}
+        changed |= {key: changes[key] for key in ("loss", "pairs") if key in changes}
+        recipe = replace(base, **changed).changed(epochs=ABLATION_EPOCHS)
+        folder = runs / ("ablation-" + name.replace(" ", "-").replace(",", ""))
+        if not (folder / "model.safetensors").is_file():
+            pretrain([data / f"{source}.npz" for source in SOURCES["mocap-tiny"]], folder, recipe, seed=0)
+        extractor, model = USDRLFeatureExtractor.from_pretrained(folder), USDRLModel.from_pretrained(folder).eval()
+        scores: dict[str, list[float]] = {"1nn": [], "linear": []}
+        for test in TESTS:
+            subject = Set(data / f"{test}.npz", extractor, 0)
+            hits = frozen_hits([embed_clips(model, part) for part in subject.clips], subject, subject.drawn(5))
+            for measure in scores:
+                scores[measure].append(float(hits[measure].float().mean()))
+        values = {measure: dict(zip(TESTS, found, strict=True)) for measure, found in scores.items()}
+        record.put("ablation", name, value=values)
+        print(
+            f"| {name} | " + " | ".join(f"{100 * np.mean(found):.1f}" for found in scores.values()) + " |", flush=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["pretrain", "proof", "robust", "ablation", "table"])
+    parser.add_argument("names", nargs="*", help="The recipe, the models' folders, or the ablation's rows.")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--sets", nargs="+", choices=TESTS, default=list(TESTS))
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    record = Record(arguments.output)
+    if arguments.what != "table" and arguments.data is None:
+        parser.error("name --data")
+    if arguments.what in ("pretrain", "ablation") and arguments.runs is None:
+        parser.error("name --runs")
+    if arguments.what == "pretrain":
+        for name in arguments.names:
+            sources = [arguments.data / f"{source}.npz" for source in SOURCES[name]]
+            pretrain(sources, arguments.runs / name, name, seed=0, progress=True)
+    elif arguments.what == "proof":
+        prove([Path(name) for name in arguments.names], arguments.data, record, arguments.only, tuple(arguments.sets))
+    elif arguments.what == "robust":
+        measure_robustness([Path(name) for name in arguments.names], arguments.data, record)
+    elif arguments.what == "ablation":
+        ablate(arguments.data, arguments.runs, record, arguments.names or None)
+    else:
+        print_table(record.content, arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
