@@ -217,7 +217,7 @@ def test_a_model_with_adapters_is_refused():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("encoder", ["dste", "sttr"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_in_low_precision_it_is_as_near_to_float32_as_the_model(dtype, encoder, packed):
+def test_in_low_precision_it_is_nearer_to_float32_than_the_model(dtype, encoder, packed):
     config = tiny_config(encoder=encoder, hidden_size=64)
     errors = {"model": 0.0, "fused": 0.0}
     for _ in range(5):
@@ -232,8 +232,31 @@ def test_in_low_precision_it_is_as_near_to_float32_as_the_model(dtype, encoder, 
         for name, output in rough.items():
             assert output.dtype == dtype
             assert nn.functional.cosine_similarity(output.float(), exact).min() > 0.9995
-            errors[name] += relative_error(output.float(), exact)
-    assert errors["fused"] < 1.5 * errors["model"]
+            errors[name] += float((output.float() - exact).square().mean().sqrt())
+    # Its tokens are added up in float32.
+    assert errors["fused"] < 0.75 * errors["model"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "model_class",
+    [
+        USDRLForActionRecognition,
+        USDRLForActionDetection,
+        USDRLForActionSegmentation,
+        USDRLForEarlyActionPrediction,
+        USDRLForPreTraining,
+    ],
+)
+def test_every_head_computes_in_low_precision(model_class, dtype):
+    config = tiny_config(is_causal=model_class is USDRLForEarlyActionPrediction, hidden_size=64)
+    model = model_class(config).eval()
+    inputs = inputs_of(model_class, config)
+    with torch.no_grad():
+        exact = model(**inputs)[0]
+        for rough in (model.fuse(), copy.deepcopy(model)):
+            found = rough.to(dtype)(**inputs)[0]
+            assert found.dtype == dtype and relative_error(found.float(), exact) < 0.03
 
 
 @pytest.mark.parametrize("fields", [{}, {"num_attention_heads": 2}, {"encoder": "sttr"}])
@@ -289,8 +312,11 @@ def test_unpacked_it_compiles_without_graph_breaks_and_exports(encoder):
     fused = model.fuse(packed=False)
     compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
     assert relative_error(compiled(keypoints).logits, expected) < TOLERANCE
-    exported = torch.export.export(fused, (keypoints,), strict=False)
-    assert relative_error(exported.module()(keypoints).logits, expected) < TOLERANCE
+    batch = {"keypoints": {0: torch.export.Dim("batch")}}
+    exported = torch.export.export(fused, (keypoints,), strict=False, dynamic_shapes=batch)
+    for part in (keypoints, keypoints[:1], keypoints.repeat(3, 1, 1, 1, 1)):
+        found = exported.module()(part).logits
+        assert relative_error(found, expected.repeat(3, 1)[: len(part)]) < TOLERANCE
 
 
 @pytest.mark.skipif(

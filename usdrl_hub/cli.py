@@ -33,6 +33,7 @@ from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
+from .inference.export import FORMATS, export_model
 from .inference.inputs import list_files, read_file, ready_model
 from .inference.mapping import SUFFIXES as MAP_SUFFIXES
 from .inference.mapping import draw_map, make_map
@@ -700,6 +701,24 @@ def convert(
     origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
     print(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
     print(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make, for model.onnx.")],
+    format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(FORMATS)}.")] = FORMATS[0],
+) -> None:
+    """Write a model as one file that runs without torch, and check that it computes the same.
+
+    Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
+    """
+    done = export_model(model, output_dir, format)
+    print(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
+    for role, arrays in (("input", done.inputs), ("output", done.outputs)):
+        for name, sizes in arrays.items():
+            print(f"  {role} {name} ({', '.join(map(str, sizes))})")
+    print(f"  largest relative difference to PyTorch: {done.error:.1e}")
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 Every step is algebra, not an approximation, and what is merged is multiplied in float64. With one head a layer of DSTE
 takes 34 d^2 floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores
-and token mixing are not counted. Axes: B clips, S tokens of a stream, d hidden size.
+and token mixing are not counted. In half precision the matrix products are, while tokens are normalised and added up
+in float32 and rounded once, at the end: clips differ by little beside what their tokens have in common, so that each
+rounding of a sum costs more than all those of the products. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 import copy
@@ -35,8 +37,24 @@ def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().to(like.device, like.dtype, copy=True), requires_grad=False)
 
 
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class FusedNorm(nn.LayerNorm):
+    """Layer normalisation of tokens that may be of a wider type than its weights."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight.to(tokens.dtype), self.bias.to(tokens.dtype)
+        return F.layer_norm(tokens, self.normalized_shape, weight, bias, self.eps)
+
+
 def _norms(*norms: nn.LayerNorm) -> nn.ModuleList:
-    return nn.ModuleList(copy.deepcopy(norm).requires_grad_(False) for norm in norms)
+    fused = nn.ModuleList(FusedNorm(norm.normalized_shape, norm.eps, device="meta") for norm in norms)
+    for new, norm in zip(fused, norms, strict=True):
+        new.load_state_dict(norm.state_dict(), assign=True)
+    return copy.deepcopy(fused).requires_grad_(False)
 
 
 def _has_kernel(weight: torch.Tensor) -> bool:
@@ -96,7 +114,14 @@ class FusedLinear(nn.Module):
         super().__setstate__(state)
         self.pack()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, in which it computes."""
+        weight = self.weight if self.packed is None else self.packed
+        return weight.dtype  # type: ignore[union-attr]
+
     def forward(self, inputs: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        inputs = inputs.to(self.dtype)
         if self.packed is None:
             outputs = F.linear(inputs, self.weight, self.bias)
             if self.activation != "none":
@@ -104,12 +129,11 @@ class FusedLinear(nn.Module):
             return outputs if added is None else outputs + added
         if torch.compiler.is_compiling():
             raise RuntimeError("packed weights cannot be compiled or exported: make the model by fuse(packed=False)")
-        linear, dtype = torch.ops.mkldnn._linear_pointwise, self.packed.dtype
-        # Autocast, which knows nothing of these kernels, may have changed the type in between.
-        inputs = inputs.to(dtype)
-        if added is None:
-            return linear(inputs, self.packed, self.bias, self.activation, [], "none")
-        return linear(inputs, added.to(dtype), self.packed, self.bias, "add")
+        linear = torch.ops.mkldnn._linear_pointwise
+        if added is not None and added.dtype == self.dtype:
+            return linear(inputs, added, self.packed, self.bias, "add")
+        outputs = linear(inputs, self.packed, self.bias, self.activation, [], "none")
+        return outputs if added is None else outputs + added
 
 
 class FusedAttention(nn.Module):
@@ -138,6 +162,7 @@ class FusedAttention(nn.Module):
             self.output = FusedLinear(output.weight, output.bias, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.to(self.inputs.dtype)
         projected = self.inputs(tokens)
         if self.is_merged:
             query, value = projected[:, None].chunk(2, dim=-1)
@@ -162,9 +187,9 @@ class FusedTokenMixing(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         # Matrices on the left, so that nothing has to be transposed.
-        weight1, weight2 = (weight.expand(len(tokens), -1, -1) for weight in (self.weight1, self.weight2))
-        hidden = torch.baddbmm(self.bias1, weight1, tokens).relu_()
-        return torch.baddbmm(tokens, weight2, hidden).add_(self.bias2)
+        weight1, weight2 = (weight.expand(tokens.shape[0], -1, -1) for weight in (self.weight1, self.weight2))
+        hidden = torch.baddbmm(self.bias1, weight1, tokens.to(weight1.dtype)).relu_()
+        return _wide(torch.baddbmm(self.bias2, weight2, hidden)).add_(tokens)
 
 
 class FusedDenseLayer(nn.Module):
@@ -198,7 +223,7 @@ class FusedDenseLayer(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         norm1, shift_norm1, norm2, shift_norm2 = self.norms
-        convolved, shifted = self.convolution(tokens).add_(tokens), self.mixing(tokens)
+        convolved, shifted = _wide(self.convolution(tokens)).add_(tokens), self.mixing(tokens)
         attended = self.attention(torch.cat([norm1(convolved), shift_norm1(shifted), shift_norm1(tokens)]))
         attended = attended.unflatten(0, (3, -1)) + torch.stack([tokens, shifted, tokens])
         output = torch.add(self.added, attended[1] + attended[2], alpha=self.share)
@@ -220,7 +245,7 @@ class FusedTransformerLayer(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         norm1, norm2 = self.norms
-        tokens = norm1(self.attention(tokens).add_(tokens))
+        tokens = norm1(_wide(self.attention(tokens)).add_(tokens))
         return norm2(self.output(self.hidden(tokens), tokens))
 
 
@@ -235,7 +260,7 @@ class FusedEmbedding(nn.Module):
         self.output = FusedLinear(weight, None, like)
 
     def forward(self, tokens: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
-        return self.output(self.norms[0](self.inputs(tokens)).relu_(), others)
+        return self.output(self.norms[0](_wide(self.inputs(tokens))).relu_(), others)
 
 
 class FusedStream(nn.Module):
@@ -271,7 +296,8 @@ class FusedStream(nn.Module):
         """Return the hidden states after the last layer in the place where `USDRLTokenStream` has them."""
         if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
-        batch = step = len(next(iter(tokens.values())))
+        # Not len(), which would fix the batch of an exported model.
+        batch = step = next(iter(tokens.values())).shape[0]
         if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
             step = max(1, _PIECE * torch.get_num_threads() // self.added.numel())
         if batch <= step:
@@ -283,10 +309,10 @@ class FusedStream(nn.Module):
         hidden = self.inputs[0](tokens[0], None)
         for embedding, values in zip(self.inputs[1:], tokens[1:], strict=True):
             hidden = embedding(values, hidden)
-        hidden = hidden.add_(self.added)
+        hidden = _wide(hidden).add_(self.added)
         for layer in self.fused_layers:
             hidden = layer(hidden)
-        return hidden
+        return hidden.to(self.added.dtype)
 
 
 def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = True) -> USDRLPreTrainedModel:

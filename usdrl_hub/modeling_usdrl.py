@@ -92,7 +92,7 @@ def eager_attention_forward(
         scores = scores.masked_fill(later, -torch.inf)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -856,7 +856,7 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
     @staticmethod
     def running_maximum(frames: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
         """Maximum ``(B, T, d)`` of the frames up to each one, and of those before."""
-        highest = frames.cummax(dim=1).values
+        highest, _ = frames.cummax(dim=1)
         return highest if before is None else torch.maximum(highest, before[:, None])
 
 
@@ -914,7 +914,7 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
         there = (window_starts >= 0)[..., None].expand(-1, -1, frames)
         place = (window_starts[..., None] + torch.arange(frames, device=features.device)).clamp(min=0)
         place, weight = place.flatten(1), there.flatten(1).to(features.dtype)
-        length = int(place.max()) + 1
+        length = place.max().item() + 1
         total = features.new_zeros(batch, length, width)
         weighted = features.flatten(1, 2) * weight[..., None]
         total.scatter_add_(1, place[..., None].expand(-1, -1, width), weighted)

@@ -34,9 +34,14 @@ def run_record(started: float, argv: list[str] | None = None) -> dict[str, Any]:
         "command": shlex.join([Path(argv[0]).name, *argv[1:]]),
         "wall_seconds": round(time.monotonic() - started, 1),
         "git_revision": _git_revision(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": package_versions(),
         "hardware": _hardware(),
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that results depend on; None where one is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,212 @@
+"""Models as one ONNX file each, which runs without torch: weights, preprocessing and class names.
+
+What is exported is the fused model, by `transformers.exporters`. The file takes its place only after onnxruntime has
+computed from it what PyTorch computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ..files import new_folder
+from ..hub.loading import load_feature_extractor, load_model
+from ..layouts import get_layout
+from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
+from ..tasks.results import package_versions
+
+FORMATS = ("onnx",)
+FILE_NAME = "model.onnx"
+# What transformers.exporters and the check import.
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_TOLERANCE = 1e-5
+# The first one is traced; at 1 sizes that were taken for constants would show.
+_BATCHES = (2, 1, 5)
+# A file of more bytes is no valid one: ONNX wants the weights in a second file then.
+_LARGEST = 2**31 - 2**20
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written and checked.
+
+    Attributes:
+        path: The file.
+        model_class: Name of the class that was exported.
+        inputs: Sizes of each input, by name; those that are free are names, such as "batch".
+        outputs: The same of each output.
+        error: Largest difference of an output to PyTorch's, over the largest value of that output.
+    """
+
+    path: Path
+    model_class: str
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    error: float
+
+
+def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format: str = "onnx") -> Export:
+    """Write a model as one ONNX file that needs neither torch nor this package.
+
+    The file's metadata hold ``config.json`` (class names and sizes), ``preprocessor_config.json`` (what clips went
+    through), ``joint_names`` in the order that the model reads, ``coordinates`` (3d or 2d) and ``versions``, each as
+    JSON. The batch is free, as
+    are the windows and frames of a segmenter; the frames of a clip are the model's. Of a pretraining checkpoint the
+    encoder is exported.
+
+    Args:
+        name: A checkpoint's name or folder.
+        output_dir: Folder to make, for ``model.onnx``.
+        format: "onnx".
+
+    Raises:
+        CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If the format is unknown, several models are named, a package is missing, the folder exists and is
+            not empty, the model has more than 2 GB, or the file computes something else than PyTorch.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"there is no format '{format}': use {', '.join(FORMATS)}")
+    if "," in str(name) and not Path(name).is_dir():
+        raise ValueError(f"'{name}' is an ensemble: export its models one by one, and average their probabilities")
+    for package in _PACKAGES:
+        try:
+            import_module(package)
+        except ImportError:
+            raise ValueError(f"an export needs the package {package}: pip install 'usdrl-hub[onnx]'") from None
+    with new_folder(output_dir) as folder:
+        model = load_model(name, dtype=torch.float32)
+        if isinstance(model, USDRLForPreTraining):
+            model = cast(USDRLPreTrainedModel, model.base_model)
+        # Some configurations ask for what a fused model has not.
+        model.config.output_hidden_states = model.config.output_attentions = False
+        size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        if size > _LARGEST:
+            raise ValueError(f"model '{name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2 at most")
+        metadata = _metadata(name, model)
+        program = _trace(model)
+        _save(program, metadata, folder / FILE_NAME)
+        error = _check(folder / FILE_NAME, model)
+    sizes = [
+        {value.name: _sizes(value) for value in values} for values in (program.graph.inputs, program.graph.outputs)
+    ]
+    return Export(Path(output_dir) / FILE_NAME, type(model).__name__, sizes[0], sizes[1], error)
+
+
+def _metadata(name: str | os.PathLike, model: USDRLPreTrainedModel) -> dict[str, str]:
+    """What a user of the file has to know, as JSON by name."""
+    extractor = load_feature_extractor(name)
+    layout = get_layout(extractor.layout)
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    # Where it was loaded from.
+    config.pop("_name_or_path", None)
+    return {
+        "config.json": json.dumps(config),
+        "preprocessor_config.json": json.dumps(extractor.to_dict()),
+        "joint_names": json.dumps(list(layout.joint_names)),
+        "coordinates": json.dumps(layout.coordinates),
+        "versions": json.dumps(package_versions()),
+    }
+
+
+def _inputs(model: USDRLPreTrainedModel, batch: int) -> dict[str, torch.Tensor]:
+    """Random inputs, the same at every call."""
+    config, generator = model.config, torch.Generator().manual_seed(batch)
+    clip = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+    if not isinstance(model, USDRLForActionSegmentation):
+        return {"keypoints": torch.randn(batch, *clip, generator=generator)}
+    windows = batch + 1
+    starts = torch.arange(windows).mul(max(config.num_frames // 2, 1)).expand(batch, -1).clone()
+    # A shorter video, filled up.
+    starts[1:, -1] = -1
+    return {"keypoints": torch.randn(batch, windows, *clip, generator=generator), "window_starts": starts}
+
+
+def _trace(model: USDRLPreTrainedModel) -> Any:
+    """The fused model as an `onnx_ir.Model` whose free sizes have names."""
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    inputs = _inputs(model, _BATCHES[0])
+    free = ["batch", "windows"] if "window_starts" in inputs else ["batch"]
+    axes = {axis: torch.export.Dim(name) for axis, name in enumerate(free)}
+    with _silence():
+        try:
+            exporter = OnnxExporter()
+        except ImportError as error:
+            raise ValueError(f"an export needs other packages: {error}") from None
+        program = exporter.export(
+            model.fuse(packed=False), dict(inputs), OnnxConfig(dynamic_shapes=dict.fromkeys(inputs, axes))
+        ).program
+    symbols = dict(zip(map(str, program.graph.inputs[0].shape), free, strict=False))
+    for value in [*program.graph.inputs, *program.graph.outputs]:
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, int):
+                # A size that no input has is the number of a video's frames.
+                value.shape[axis] = symbols.get(str(size), "frames")
+    return program
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep notes to developers of torch and transformers from a user, for whom the result is checked."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _save(program: Any, metadata: dict[str, str], path: Path) -> None:
+    import onnx_ir
+
+    # Where each operation stands in the code, with this machine's folders.
+    for node in program.graph.all_nodes():
+        node.metadata_props.clear()
+    program.metadata_props.update(metadata)
+    onnx_ir.save(program, str(path))
+
+
+def _sizes(value: Any) -> list[int | str]:
+    return [size if isinstance(size, int) else str(size) for size in value.shape]
+
+
+@torch.inference_mode()
+def _check(path: Path, model: USDRLPreTrainedModel) -> float:
+    """Largest relative difference between what onnxruntime computes from a file and what the model computes.
+
+    Raises:
+        ValueError: If it is above 1e-5.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names, largest = [output.name for output in session.get_outputs()], 0.0
+    for batch in _BATCHES:
+        inputs = _inputs(model, batch)
+        expected = model(**inputs)
+        found = session.run(names, {name: values.numpy() for name, values in inputs.items()})
+        for name, values in zip(names, found, strict=True):
+            truth = expected[name].numpy()
+            error = float(np.abs(values - truth).max() / np.abs(truth).max()) if values.shape == truth.shape else None
+            # NaN is no small error.
+            if error is None or not error <= _TOLERANCE:
+                raise ValueError(
+                    f"the exported model's '{name}' differs from PyTorch's at a batch of {batch} "
+                    f"({'in shape' if error is None else f'relative error {error:.1e}'}), so it is not written"
+                )
+            largest = max(largest, error)
+    return largest
