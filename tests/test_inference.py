@@ -1,4 +1,9 @@
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -17,9 +22,11 @@ from usdrl_hub import (
     extract_embeddings,
     iter_predictions,
 )
+from usdrl_hub.cli import main as cli
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.inference import iter_embeddings
+from usdrl_hub.inference.inputs import Workers, read_ahead
 
 from .test_modeling import tiny_config
 
@@ -258,3 +265,87 @@ def test_embeddings_are_named_by_their_path_below_the_folder(capsys, tmp_path):
         np.save(tmp_path / "in" / f"{name}.npy", np.random.default_rng(0).normal(size=(30, 25, 3)))
     assert run(capsys, "embed", tmp_path / "in", "--output", tmp_path / "e.npz")[0] == 0
     assert np.load(tmp_path / "e.npz")["names"].tolist() == ["a/r0", "b/r0"]
+
+
+# -- read ahead, and several processes
+
+
+def test_reading_ahead_keeps_order_brings_errors_in_place_and_stops_with_its_reader():
+    made = []
+
+    def items(count, fail=None):
+        for number in range(count):
+            if number == fail:
+                raise SkeletonFormatError("the fifth is bad")
+            made.append(number)
+            yield number
+
+    assert list(read_ahead(items(20))) == list(range(20))
+    got = []
+    with pytest.raises(SkeletonFormatError, match="the fifth is bad"):
+        for number in read_ahead(items(20, fail=5)):
+            got.append(number)
+    assert got == list(range(5))
+    made.clear()
+    reader = read_ahead(items(1000), count=2)
+    assert next(reader) == 0
+    reader.close()
+    assert len(made) <= 5 and not [t for t in threading.enumerate() if t.name == "usdrl-read-ahead"]
+
+
+@pytest.mark.parametrize("count, block, workers", [(10, 4, 3), (0, 4, 2), (1, 64, 8), (129, 64, 2), (640, 64, 7)])
+def test_shares_are_whole_blocks_that_follow_each_other(count, block, workers):
+    shares = [range(count)[Workers(rank, workers).share(count, block)] for rank in range(workers)]
+    assert [number for share in shares for number in share] == list(range(count))
+    assert all(share.start % block == 0 for share in shares if len(share))
+    sizes = [-(-len(share) // block) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def launch(*arguments, count=2) -> list[tuple[int, str]]:
+    """Exit status and messages of the command in several processes, as a launcher starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "usdrl_hub.cli", *map(str, arguments)]
+    running = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    return [(process.returncode, output) for process, output in zip(running, outputs, strict=True)]
+
+
+def test_several_processes_write_what_one_writes(tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for number, sample in enumerate(load_samples()[:6]):
+        np.save(recordings / f"{number}.npy", USDRLFeatureExtractor(num_persons=1).prepare(sample).keypoints)
+    (recordings / "5.npy").write_text("no array")
+    given = ["embed", recordings, "--batch-size", "2", "--output"]
+    with pytest.raises(SystemExit, match="2"):
+        cli([*map(str, given), str(tmp_path / "one.npz")])
+    (first, told), (second, complained) = launch(*given, tmp_path / "two.npz")
+    assert (first, second) == (0, 2)
+    assert "embeddings of 5 recordings" in told and "5.npy" in complained and "recordings by" not in complained
+    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert two["names"].tolist() == one["names"].tolist() == list("01234")
+    np.testing.assert_allclose(two["embeddings"], one["embeddings"], rtol=1e-6, atol=1e-6)
+
+
+def test_where_one_process_cannot_go_on_all_say_so_and_nothing_is_left(tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for number, sample in enumerate(load_samples()[:2]):
+        np.save(recordings / f"{number}.npy", USDRLFeatureExtractor(num_persons=1).prepare(sample).keypoints)
+    (tmp_path / "out.npz").mkdir()
+    (first, told), (second, complained) = launch("embed", recordings, "--output", tmp_path / "out.npz")
+    assert (first, second) == (2, 2) and "it is a folder" in told and "another process could not go on" in complained
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "recordings"]

@@ -34,7 +34,7 @@ from .inference.drawing import draw_clip
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.export import FORMATS, export_model
-from .inference.inputs import list_files, read_file, ready_model
+from .inference.inputs import Workers, list_files, read_file, ready_model
 from .inference.mapping import SUFFIXES as MAP_SUFFIXES
 from .inference.mapping import draw_map, make_map
 from .inference.prediction import Prediction, iter_predictions
@@ -333,21 +333,29 @@ def embed(
     """Write the embeddings of skeleton recordings.
 
     The .npz file holds `names` and `embeddings`: (N, 2d) for clips; for frames (all frames, 2d) with the `offsets`
-    (N + 1) of the recordings in it.
+    (N + 1) of the recordings in it. Several processes or GPUs share the work: 'accelerate launch -m usdrl_hub.cli
+    embed ...'; the file is the same.
     """
     if output.suffix != ".npz":
         raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
     errors = _Errors()
     # An older result in the folder is no recording.
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
-    progress = tqdm(files, unit="file", disable=None, file=sys.stderr)
-    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
+    workers = Workers.of_environment()
+    mine = workers.share_of(files, batch_size)
+    encoder, extractor = _ready(model, False, device or workers.device, dtype, missing, choose_by, relink)
     source_layout = layout or extractor.source_layout or extractor.layout
-    sequences = (
-        sequence
-        for file in progress
-        for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
-    )
+    hidden = None if workers.is_first else True
+    sequences: Iterable[SkeletonSequence]
+    if isinstance(mine, list):
+        progress = tqdm(mine, unit="file", disable=hidden, file=sys.stderr)
+        sequences = (
+            sequence
+            for file in progress
+            for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+        )
+    else:
+        sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
     stream = iter_embeddings(
         sequences,
         encoder,
@@ -359,7 +367,8 @@ def embed(
         on_error=errors,
     )
     count = write_embeddings(stream, output, level)
-    print(f"{output}: embeddings of {count} recordings by {model}")
+    if workers.is_first:
+        print(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()
 
 

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from ..normalization import resize
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .inputs import (
     ErrorHandler,
+    Workers,
     batched,
     batches_of_clips,
     checked,
@@ -220,6 +223,9 @@ def write_embeddings(
 ) -> int:
     """Write names and embeddings to an ``.npz`` file as they come; only the names stay in memory.
 
+    Where several processes share the work (see `Workers`), each has the stream of its share; the first one writes the
+    file, in the order of the processes, and a file system that all of them see is needed.
+
     Args:
         stream: What `iter_embeddings` yields.
         path: File to write, whole or not at all: `names` ``(N,)`` and `embeddings`, ``(N, 2d)`` for clips, ``(all
@@ -227,35 +233,73 @@ def write_embeddings(
         level: "clip" or "frame", as the stream was made.
 
     Returns:
-        Number of recordings written.
+        Number of recordings written, by all processes.
 
     Raises:
         SkeletonFormatError: If the stream is empty.
         ValueError: If the file cannot be written.
     """
-    path = Path(path)
-    names: list[str] = []
-    lengths: list[int] = []
-    width = 0
-    with new_file(path) as partial, tempfile.TemporaryFile(dir=path.parent) as raw:
-        for sequence, embedding in stream:
-            rows = np.atleast_2d(embedding)
-            width = rows.shape[1]
-            names.append(sequence.name)
-            lengths.append(len(rows))
-            raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-        if not names:
-            raise SkeletonFormatError(f"no recording could be embedded, so {path} is not written")
-        arrays = {"names": np.array(names)}
-        if level == "frame":
-            arrays["offsets"] = np.cumsum([0, *lengths])
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w") as member:
-                    npy_format.write_array(member, array, allow_pickle=False)
-            raw.seek(0)
-            with archive.open("embeddings.npy", "w", force_zip64=True) as member:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (sum(lengths), width)}
-                npy_format.write_array_header_1_0(member, header)
-                shutil.copyfileobj(raw, member, 1 << 20)
-    return len(names)
+    path, workers = Path(path), Workers.of_environment()
+    part = failed = partial = None
+    with ExitStack() as stack:
+        try:
+            if workers.is_first:
+                partial = stack.enter_context(new_file(path))
+            part = stack.enter_context(_Part.of(stream, path))
+        except Exception as error:
+            failed = error
+        # All come here, also who failed: nobody waits in vain, and no rows go before they were read.
+        with workers.gathered(part.facts if part else None) as parts:
+            if failed is not None:
+                raise failed
+            if None in parts:
+                raise SkeletonFormatError(f"{path} is not written: another process could not go on, as it says")
+            count = sum(len(names) for _, names, _, _ in parts)
+            if not count:
+                raise SkeletonFormatError(f"no recording could be embedded, so {path} is not written")
+            if partial is not None:
+                _write_archive(partial, parts, level)
+    return count
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Embeddings that one process has made: the file of their rows, names, rows of each, and numbers of a row."""
+
+    facts: tuple[str, list[str], list[int], int]
+
+    @classmethod
+    @contextmanager
+    def of(cls, stream: Iterable[tuple[SkeletonSequence, np.ndarray]], path: Path) -> Iterator[_Part]:
+        """Write what a stream yields to a file beside `path`, which is gone afterwards."""
+        names: list[str] = []
+        lengths: list[int] = []
+        width = 0
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as raw:
+            for sequence, embedding in stream:
+                rows = np.atleast_2d(embedding)
+                width = rows.shape[1]
+                names.append(sequence.name)
+                lengths.append(len(rows))
+                raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+            raw.flush()
+            yield cls((raw.name, names, lengths, width))
+
+
+def _write_archive(path: Path, parts: list[tuple[str, list[str], list[int], int]], level: str) -> None:
+    """Write the parts of all processes, in their order, as an ``.npz`` file."""
+    lengths = [length for _, _, part, _ in parts for length in part]
+    arrays = {"names": np.array([name for _, names, _, _ in parts for name in names])}
+    if level == "frame":
+        arrays["offsets"] = np.cumsum([0, *lengths])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w") as member:
+                npy_format.write_array(member, array, allow_pickle=False)
+        with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+            width = max(width for _, _, _, width in parts)
+            header = {"descr": "<f4", "fortran_order": False, "shape": (sum(lengths), width)}
+            npy_format.write_array_header_1_0(member, header)
+            for file, _, _, _ in parts:
+                with open(file, "rb") as raw:
+                    shutil.copyfileobj(raw, member, 1 << 20)

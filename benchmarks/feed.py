@@ -1,0 +1,96 @@
+"""Whether reading, normalising and copying keep the encoder waiting.
+
+    python benchmarks/feed.py [--clips 2048] [--output benchmarks/feed.json]
+
+Clips per second of embedding a store from disk, beside those of the bare encoder on clips that are ready in memory, in
+turns, medians of five: the recogniser that ships, on the CPU; on a GPU also an encoder of the paper's size (hidden
+size 1024) in bfloat16. The store holds the clips that ship with the package, over and over, in the layout of the model
+("prepared") and in their own, which has to be converted.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.files import new_file
+from usdrl_hub.inference import iter_embeddings
+from usdrl_hub.inference.inputs import ready_model
+from usdrl_hub.tasks.results import run_record, without_places
+
+sys.path.insert(0, str(Path(__file__).parent))
+from data import medians  # noqa: E402
+
+BATCH = 64
+
+
+def write_store(path: Path, count: int, layout: str | None) -> SkeletonStore:
+    samples = load_samples()
+    if layout is not None:
+        samples = [sample.to_layout(layout) for sample in samples]
+    rows = (replace(samples[number % len(samples)], name=str(number)) for number in range(count))
+    return SkeletonStore.write(rows, path)
+
+
+def measure(model: USDRLModel, extractor: USDRLFeatureExtractor, store: SkeletonStore) -> dict[str, float]:
+    """Clips per second of both, and their ratio."""
+    ready = extractor([store[number] for number in range(BATCH)], return_tensors="pt", device=model.device)
+    clips = ready["keypoints"]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for _ in range(len(store) // BATCH):
+            model(clips).pooler_output.float().cpu()
+
+    def feed() -> None:
+        for _ in iter_embeddings(store, model, BATCH, feature_extractor=extractor):
+            pass
+
+    seconds = medians(5, bare=bare, feed=feed)
+    rates = {name: len(store) / value for name, value in seconds.items()}
+    return {**rates, "share": rates["feed"] / rates["bare"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=2048)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    count = arguments.clips // BATCH * BATCH
+    rows = {}
+    with tempfile.TemporaryDirectory() as name:
+        stores = {
+            "prepared": write_store(Path(name) / "prepared", count, "ntu25"),
+            "of another layout": write_store(Path(name) / "own", count, None),
+        }
+        encoders = {"usdrl/tiny-uiprmd on the CPU": ready_model("usdrl/tiny-uiprmd", None, False, "cpu", "float32")}
+        if torch.cuda.is_available():
+            large = USDRLModel(USDRLConfig()).to("cuda").fuse().to(torch.bfloat16)
+            extractor = USDRLFeatureExtractor.from_model_config(large.config)
+            encoders["hidden size 1024 on the GPU"] = (large, extractor)
+        for who, (model, extractor) in encoders.items():
+            for what, store in stores.items():
+                rows[f"{who}, {what}"] = measure(model, extractor, store)
+    if not torch.cuda.is_available():
+        rows["hidden size 1024 on the GPU"] = "not measured"
+    print("| what | bare encoder, clips/s | embedding from disk, clips/s | share |\n|---|---|---|---|")
+    for what, row in rows.items():
+        if isinstance(row, str):
+            print(f"| {what} | {row} | | |")
+        else:
+            print(f"| {what} | {row['bare']:.0f} | {row['feed']:.0f} | {100 * row['share']:.0f} % |")
+    record = {"table": rows, "threads": torch.get_num_threads(), **without_places(run_record(started))}
+    with new_file(arguments.output) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
