@@ -173,13 +173,13 @@ def standing_body() -> np.ndarray:
 
 def test_an_implausible_body_is_doubted_with_the_way_to_mend_it():
     body = standing_body()
-    assert implausible(SkeletonSequence(body)) is None
-    assert "units='mm'" in implausible(SkeletonSequence(body * 1000))
-    assert "units='cm'" in implausible(SkeletonSequence(body * 100))
-    assert "mirrored=True" in implausible(SkeletonSequence(body * np.array([-1, 1, 1], np.float32)))
+    assert implausible(body[None, :, 0], "ntu25") is None
+    assert "units='mm'" in implausible(1000 * body[None, :, 0], "ntu25")
+    assert "units='cm'" in implausible(100 * body[None, :, 0], "ntu25")
+    assert "mirrored=True" in implausible(body[None, :, 0] * [-1, 1, 1], "ntu25")
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0].astype(np.float32)
     for matrix in (rotation, -rotation):
-        doubt = implausible(SkeletonSequence(body @ matrix))
+        doubt = implausible((body @ matrix)[None, :, 0], "ntu25")
         assert (doubt is None) == (np.linalg.det(matrix) > 0)
 
 

@@ -52,7 +52,7 @@ class RaggedFrames:
     @property
     def seen(self) -> torch.Tensor:
         """Whether a person is not empty in a frame ``(F, M)``."""
-        return self.frames.sum(-1).sum(-1) != 0
+        return self.frames.flatten(2).sum(-1) != 0
 
 
 def person_energy(batch: RaggedFrames) -> torch.Tensor:
@@ -179,8 +179,9 @@ def center_persons(keypoints: torch.Tensor, center_joint: int) -> torch.Tensor:
         keypoints: ``(..., M, V, C)``.
         center_joint: Joint of person 0 that becomes the origin.
     """
-    present = keypoints.sum(-1, keepdim=True) != 0
-    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * present
+    # Sums over a short last axis are slow: one addition a coordinate is not.
+    total = sum(keypoints[..., channel : channel + 1] for channel in range(keypoints.shape[-1]))
+    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * (total != 0)
 
 
 def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> torch.Tensor:
@@ -287,8 +288,10 @@ def normalize_sequences(
     index = torch.arange(len(batch.frames), device=batch.lengths.device)[:, None]
     filled = filled_frame_index(batch) if fill else None
     turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
-    frames = _normalized(batch, filled, index, batch.sequence_of_frame, turn)
-    return RaggedFrames(frames[:, 0], batch.lengths)
+    frames, change = _centered(batch, filled, index, turn)[:, 0], _body_change(batch, filled, turn)
+    if change is not None:
+        frames = torch.einsum("nmvc,ndc->nmvd", frames, change.to(frames.dtype)[batch.sequence_of_frame])
+    return RaggedFrames(frames, batch.lengths)
 
 
 def clip_batch(
@@ -329,11 +332,11 @@ def clip_batch(
     first = (batch.starts + border)[:, None]
     index = torch.cat([first + before, first + after], dim=1)
     filled = filled_frame_index(batch) if fill else None
-    row = torch.arange(len(lengths), device=lengths.device)
     turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
-    frames = _normalized(batch, filled, index, row, turn)
+    frames, change = _centered(batch, filled, index, turn), _body_change(batch, filled, turn)
     weight = weight.to(frames.dtype)[:, :, None, None, None]
-    return frames[:, :num_frames] * (1 - weight) + frames[:, num_frames:] * weight
+    clips = frames[:, :num_frames] * (1 - weight) + frames[:, num_frames:] * weight
+    return clips if change is None else _turned(clips, change)
 
 
 def resize(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
@@ -365,15 +368,9 @@ class _Turn:
     torso_length: float
 
 
-def _normalized(
-    batch: RaggedFrames, filled: torch.Tensor | None, index: torch.Tensor, sequence: torch.Tensor, turn: _Turn
-) -> torch.Tensor:
-    """Normalised frames at `index` ``(N, K)`` of the sequences `sequence` ``(N,)``: ``(N, K, M, V, C)``."""
-    frames = _centered(batch, filled, index, turn)
-    change = _body_change(batch, filled, turn)
-    if change is None:
-        return frames
-    return torch.einsum("nkmvc,ndc->nkmvd", frames, change.to(frames.dtype)[sequence])
+def _turned(clips: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Clips ``(B, T, M, V, C)``, each multiplied by its own matrix ``(B, C, C)``."""
+    return torch.bmm(clips.flatten(1, 3), change.to(clips.dtype).transpose(1, 2)).view_as(clips)
 
 
 def _centered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor, turn: _Turn) -> torch.Tensor:
@@ -416,4 +413,4 @@ def normalize_further(beginning: RaggedFrames, frames: torch.Tensor, fill: bool 
     how = _Turn(**turn)
     change = _body_change(beginning, filled_frame_index(beginning) if fill else None, how)
     frames = frames if how.center_joint is None else center_persons(frames, how.center_joint)
-    return frames if change is None else torch.einsum("nkmvc,ndc->nkmvd", frames, change.to(frames.dtype))
+    return frames if change is None else _turned(frames.contiguous(), change)

@@ -365,44 +365,48 @@ def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
     return replace(sequence, keypoints=linked)
 
 
-def implausible(sequence: SkeletonSequence) -> str | None:
-    """Say what is odd about a 3D body's size or handedness, and how to mend it, or None.
+def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
+    """Say what is odd about the size or handedness of 3D bodies, and how to mend it, or None.
 
     The trunk (pelvis to neck) of a person is between 0.2 and 1 m long; the toes of a body whose axes are right-handed
-    point away from its back. A body turned over or too short to tell raises no doubt.
+    point away from its back. A body turned over, or of which a joint is missing in all frames, raises no doubt.
+
+    Args:
+        bodies: A few frames of each of some recordings ``(B, K, V, 3)``, metres.
+        layout: Their layout.
     """
-    layout = get_layout(sequence.layout)
-    if sequence.coordinates != "3d":
-        return None
+    layout = get_layout(layout)
     names = ("spine_base", "neck", "left_shoulder", "right_shoulder", "left_ankle", "left_foot")
     made = [make_joint(name, layout) for name in names]
     if made[0] is None or made[1] is None:
         return None
-    # A few frames tell as much as an hour.
-    keypoints = sequence.keypoints[:: max(sequence.num_frames // 8, 1), 0]
-    keypoints = keypoints[seen_joints(keypoints).all(-1)].astype(np.float64)
-    if not len(keypoints):
+    whole = seen_joints(bodies).all(-1)
+    if not whole.any():
         return None
     has_toes = {"left_ankle", "left_foot"} <= set(layout.joint_names) and made[2] is not None and made[3] is not None
-    joints = np.stack(made[: 6 if has_toes else 2]) @ keypoints  # type: ignore[arg-type]
-    trunk = joints[:, 1] - joints[:, 0]
-    # The middle of the sorted values: of so few, NumPy's median takes longer than all the rest.
-    length = float(np.sqrt(np.sort((trunk * trunk).sum(-1))[len(trunk) // 2]))
-    if not 0.2 <= length <= 1:
-        if length < 0.2:
-            return "A body is much smaller than a person is in metres: check the units."
-        unit = "mm" if length > 100 else "cm"
+    joints = np.stack(made[: 6 if has_toes else 2]) @ bodies.astype(np.float64)  # type: ignore[arg-type]
+    trunk = joints[..., 1, :] - joints[..., 0, :]
+    lengths = _middle(np.sqrt((trunk * trunk).sum(-1)), whole)
+    if (lengths < 0.2).any():
+        return "A body is much smaller than a person is in metres: check the units."
+    if (lengths > 1).any():
+        unit = "mm" if np.nanmax(lengths) > 100 else "cm"
         return f"A body is much larger than a person is in metres: give the sequence units='{unit}'."
     if has_toes:
-        toes, shoulders = joints[:, 5] - joints[:, 4], joints[:, 3] - joints[:, 2]
-        # The cross product, written out: NumPy's takes longer than all the rest.
-        ahead = trunk[:, [1, 2, 0]] * shoulders[:, [2, 0, 1]] - trunk[:, [2, 0, 1]] * shoulders[:, [1, 2, 0]]
+        toes, shoulders = joints[..., 5, :] - joints[..., 4, :], joints[..., 3, :] - joints[..., 2, :]
+        ahead = np.cross(trunk, shoulders)
         size = np.sqrt((ahead * ahead).sum(-1) * (toes * toes).sum(-1))
-        if np.sort((ahead * toes).sum(-1) / np.maximum(size, 1e-9))[len(trunk) // 2] < -0.5:
+        if (_middle((ahead * toes).sum(-1) / np.maximum(size, 1e-9), whole) < -0.5).any():
             return (
                 "The toes of a body point backwards, so its axes may be left-handed: give the sequence mirrored=True."
             )
     return None
+
+
+def _middle(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Median over the frames that are there of each row, of rows that have any."""
+    known = there.any(-1)
+    return np.nanmedian(np.where(there, values, np.nan)[known], axis=-1)
 
 
 def to_float32(array: ArrayLike, where: str) -> np.ndarray:
