@@ -3,11 +3,13 @@
     python benchmarks/mocap.py pretrain NAME --data DATA --runs RUNS
     python benchmarks/mocap.py proof MODEL [MODEL ...] --data DATA [--only 1nn linear finetuned]
     python benchmarks/mocap.py robust MODEL [MODEL ...] --data DATA
+    python benchmarks/mocap.py layouts MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py ablation --data DATA --runs RUNS
     python benchmarks/mocap.py table
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
-(mocap-tiny or mocap-small-nc) without labels on the motion it names, and leaves the encoder in RUNS/NAME.
+(mocap-tiny or mocap-small-nc) without labels on the motion in SOURCES, of UI-PRMD without the people whose clips ship
+with the package, and leaves the encoder in RUNS/NAME.
 
 `proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
 of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
@@ -15,6 +17,9 @@ random weights (frozen) or trained from scratch, and the joints themselves, as t
 sbu draw k is scored on fold k. Whatever is already in the output file is kept.
 
 `robust`: how near the embeddings of clips with half of the joints missing are to those of the whole clips.
+
+`layouts`: clips of two sets of marker and mocap joints that come by way of every registered layout that has at least
+15 of its joints there, classified by a head trained on clips converted at once: how often the class is the same.
 
 `ablation`: changes of the recipe mocap-tiny, one at a time, in a short run of one seed, scored with five clips per
 class by nearest neighbour and logistic regression.
@@ -33,10 +38,19 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel
+from usdrl_hub import (
+    SkeletonDataset,
+    SkeletonSequence,
+    SkeletonStore,
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLModel,
+)
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file
+from usdrl_hub.layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, weights_through
 from usdrl_hub.normalization import resize
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
@@ -55,6 +69,15 @@ SEEDS = (0, 1, 2)
 MEASURES = ("1nn", "linear", "finetuned")
 # About as many steps for every number of clips; the same for pretrained weights and from scratch.
 STEPS, BATCH = 150, 16
+
+
+def sources(name: str, data: Path, runs: Path) -> list[Path]:
+    """Data sets of a checkpoint, of UI-PRMD without the people whose clips ship with the package."""
+    paths = {source: data / f"{source}.npz" for source in SOURCES[name]}
+    part = runs / "ui_prmd_vicon-train"
+    if not part.is_dir():
+        SkeletonStore.write(default_split(SkeletonDataset.open(paths["ui_prmd_vicon"]))[0].usable(), part)
+    return [part, *(path for source, path in paths.items() if source != "ui_prmd_vicon")]
 
 
 class Set:
@@ -330,6 +353,37 @@ def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
             print(f"| {path.name} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+@torch.no_grad()
+def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
+    """Classes of clips that came in another layout, beside those of the same clips converted at once."""
+    print("| model | set | layout | joints | same class |\n|---|---|---|---|---|")
+    for path in models:
+        extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
+        target = get_layout(extractor.layout)
+        for name in ("ui_prmd_vicon", "hdm05_11"):
+            parts = [part.usable() for part in default_split(SkeletonDataset.open(data / f"{name}.npz"))[:2]]
+            labels = torch.as_tensor(np.asarray(parts[0].column("labels"), dtype=np.int64))
+            native = [embed_clips(model, extractor(list(part), return_tensors="pt")["keypoints"]) for part in parts]
+            with torch.enable_grad():
+                head = fit_logistic_regression(native[0].clone(), labels, int(labels.max()) + 1)
+            answers = head(native[1].clone()).argmax(1)
+            for layout in LAYOUTS.values():
+                source = parts[1].layout
+                weights = weights_through(source, layout, target, least=15)
+                if weights is None or layout.name == source.name:
+                    continue
+                # Turned upright first: the way between is a matter of joints only.
+                axes, signs = TO_Y_UP[source.up]
+                clips = [
+                    SkeletonSequence(weights @ (s.keypoints[..., axes] * np.float32(signs)), target) for s in parts[1]
+                ]
+                features = embed_clips(model, extractor(clips, return_tensors="pt")["keypoints"]).clone()
+                joints = sum(make_joint(joint, source) is not None for joint in layout.joint_names)
+                same = float((head(features).argmax(1) == answers).float().mean())
+                record.put("layouts", path.name, name, layout.name, value={"joints": joints, "same_class": same})
+                print(f"| {path.name} | {name} | {layout.name} | {joints} | {100 * same:.1f} |", flush=True)
+
+
 # Name of each row, and what of the recipe it changes: fields of the model, the loss and the views, and of the recipe.
 ABLATION = {
     "the recipe": {},
@@ -362,7 +416,7 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
         recipe = replace(base, **changed).changed(epochs=ABLATION_EPOCHS)
         folder = runs / ("ablation-" + name.replace(" ", "-").replace(",", ""))
         if not (folder / "model.safetensors").is_file():
-            pretrain([data / f"{source}.npz" for source in SOURCES["mocap-tiny"]], folder, recipe, seed=0)
+            pretrain(sources("mocap-tiny", data, runs), folder, recipe, seed=0)
         extractor, model = USDRLFeatureExtractor.from_pretrained(folder), USDRLModel.from_pretrained(folder).eval()
         scores: dict[str, list[float]] = {"1nn": [], "linear": []}
         for test in TESTS:
@@ -379,7 +433,7 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pretrain", "proof", "robust", "ablation", "table"])
+    parser.add_argument("what", choices=["pretrain", "proof", "robust", "layouts", "ablation", "table"])
     parser.add_argument("names", nargs="*", help="The recipe, the models' folders, or the ablation's rows.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path)
@@ -394,12 +448,14 @@ def main() -> None:
         parser.error("name --runs")
     if arguments.what == "pretrain":
         for name in arguments.names:
-            sources = [arguments.data / f"{source}.npz" for source in SOURCES[name]]
-            pretrain(sources, arguments.runs / name, name, seed=0, progress=True)
+            found = sources(name, arguments.data, arguments.runs)
+            pretrain(found, arguments.runs / name, name, seed=0, progress=True)
     elif arguments.what == "proof":
         prove([Path(name) for name in arguments.names], arguments.data, record, arguments.only, tuple(arguments.sets))
     elif arguments.what == "robust":
         measure_robustness([Path(name) for name in arguments.names], arguments.data, record)
+    elif arguments.what == "layouts":
+        measure_layouts([Path(name) for name in arguments.names], arguments.data, record)
     elif arguments.what == "ablation":
         ablate(arguments.data, arguments.runs, record, arguments.names or None)
     else:

@@ -585,6 +585,28 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     return weights
 
 
+def weights_through(source: Layout, between: Layout, target: Layout, least: int = 0) -> np.ndarray | None:
+    """Weights ``(V_target, V_source)`` of joints that come by way of another layout, of those joints that it can have.
+
+    Args:
+        source: Layout of the joints.
+        between: Layout of the way.
+        target: Layout wanted.
+        least: How many joints the layout between must have.
+
+    Returns:
+        The weights; None where it has fewer, or `target` cannot be made of them.
+    """
+    made = {name: row for name in between.joint_names if (row := make_joint(name, source)) is not None}
+    if len(made) < max(least, 1):
+        return None
+    try:
+        back = conversion_weights(Layout(between.name, tuple(made), (), derived=between.derived), target)
+    except ValueError:
+        return None
+    return back @ np.stack(list(made.values()))
+
+
 @lru_cache(maxsize=4096)
 def make_joint(name: str, source: Layout, asked: frozenset[str] = frozenset()) -> np.ndarray | None:
     """Weights ``(V,)`` that make one named joint of the source's, or None; `asked` are joints it is wanted for.

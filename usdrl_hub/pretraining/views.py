@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..layouts import LAYOUTS, Layout, LayoutLike, conversion_weights, get_layout, make_joint
+from ..layouts import LAYOUTS, Layout, LayoutLike, get_layout, weights_through
 from ..normalization import RaggedFrames, nearest_joints
 
 _MASK = (1 << 63) - 1
@@ -95,20 +95,9 @@ class _Body:
         beyond = beyond ^ (beyond.sum(1, keepdims=True) > layout.num_joints / 2)
         self.parts = torch.from_numpy(beyond)
         # Itself where it can become no other.
-        others = [weights for other in LAYOUTS.values() if (weights := _through(layout, other)) is not None]
+        known = [other for other in LAYOUTS.values() if other.name != layout.name]
+        others = [weights for other in known if (weights := weights_through(layout, other, layout)) is not None]
         self.others = torch.from_numpy(np.stack(others or [np.eye(layout.num_joints, dtype=np.float32)]))
-
-
-def _through(layout: Layout, other: Layout) -> np.ndarray | None:
-    """Weights ``(V, V)`` that make the joints as they come back from another layout; None where they cannot."""
-    if other.name == layout.name:
-        return None
-    made = {name: weights for name in other.joint_names if (weights := make_joint(name, layout)) is not None}
-    try:
-        back = conversion_weights(Layout(other.name, tuple(made), (), derived=other.derived), layout)
-    except ValueError:
-        return None
-    return back @ np.stack(list(made.values()))
 
 
 @dataclass(frozen=True)
