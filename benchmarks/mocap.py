@@ -5,6 +5,7 @@
     python benchmarks/mocap.py robust MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py layouts MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py ablation --data DATA --runs RUNS
+    python benchmarks/mocap.py ship NAME --runs RUNS
     python benchmarks/mocap.py table
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
@@ -23,6 +24,8 @@ sbu draw k is scored on fold k. Whatever is already in the output file is kept.
 
 `ablation`: changes of the recipe mocap-tiny, one at a time, in a short run of one seed, scored with five clips per
 class by nearest neighbour and logistic regression.
+
+`ship` writes the encoder of a run as it is published, with its figures, to a folder beside the output file.
 
 `table` prints what has been measured, with the difference to each rival at five clips per class and its 95 % interval
 (paired bootstrap over test clips within each set), and draws the curves.
@@ -49,14 +52,15 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
-from usdrl_hub.files import new_file
+from usdrl_hub.files import new_file, new_folder
+from usdrl_hub.hub.cards import FEW_LABELS
 from usdrl_hub.layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, weights_through
 from usdrl_hub.normalization import resize
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.tasks.fit import FitRecipe, fit
 from usdrl_hub.tasks.linear import fit_logistic_regression
-from usdrl_hub.tasks.results import run_record, sha256, without_places
+from usdrl_hub.tasks.results import run_record, sha256, without_places, write_metrics
 from usdrl_hub.tasks.retrieval import embed_clips, top_k
 
 SOURCES = {
@@ -271,6 +275,11 @@ def difference(ours: dict, rival: dict, draws: int = 2000) -> tuple[float, float
     return float(np.mean(means)), float(low), float(high)
 
 
+def everyone(content: dict) -> dict[str, list[str]]:
+    """Whose accuracy is known, by measure."""
+    return {m: sorted({who for s in content["hits"].values() for who in s.get(m, {})}) for m in MEASURES}
+
+
 def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
     """Mean accuracy over sets and draws, in percent."""
     found = accuracies(content, measure, who, shots)
@@ -280,10 +289,9 @@ def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
 def print_table(content: dict, picture: Path | None) -> None:
     """Print the table of the README, and draw the curves."""
     shots = [str(count or "all") for count in SHOTS]
-    everyone = {m: sorted({who for s in content["hits"].values() for who in s.get(m, {})}) for m in MEASURES}
     print("| measure | who | set | " + " | ".join(shots) + " |\n|" + "---|" * (3 + len(shots)))
     for measure in MEASURES:
-        for who in everyone[measure]:
+        for who in everyone(content)[measure]:
             columns = [accuracies(content, measure, who, count) for count in shots]
             for name in TESTS:
                 cells = [f"{100 * np.mean([h.mean() for h in c[name]]):.1f}" if name in c else "" for c in columns]
@@ -294,26 +302,26 @@ def print_table(content: dict, picture: Path | None) -> None:
             print(f"| {measure} | {who} | **mean** | " + " | ".join(f"{100 * mean:.1f}" for mean in means) + " |")
     print("\n| with 5 clips per class | against | difference | 95 % interval |\n|---|---|---|---|")
     for measure in MEASURES:
-        for who in everyone[measure]:
+        for who in everyone(content)[measure]:
             for rival in ("joints", "normalised", "random", "scratch"):
-                if who in content["models"] and rival in everyone[measure]:
+                if who in content["models"] and rival in everyone(content)[measure]:
                     ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
                     mean, low, high = (100 * value for value in difference(ours, theirs))
                     print(f"| {who}, {measure} | {rival} | {mean:+.1f} | {low:+.1f} to {high:+.1f} |")
     if picture is not None:
-        draw_curves(content, everyone, shots, picture)
+        draw_curves(content, shots, picture)
 
 
-def draw_curves(content: dict, everyone: dict[str, list[str]], shots: list[str], path: Path) -> None:
+def draw_curves(content: dict, shots: list[str], path: Path) -> None:
     """Mean accuracy over the sets against the number of labelled clips of a class."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
-        for who in everyone[measure]:
+        for who in everyone(content)[measure]:
             means = [mean_accuracy(content, measure, who, count) for count in shots]
             axes.plot(shots, means, marker="o", linestyle="-" if who in content["models"] else "--", label=who)
         axes.set(title=measure, xlabel="labelled clips of each class")
         axes.grid(alpha=0.3)
-        if everyone[measure]:
+        if everyone(content)[measure]:
             axes.legend(fontsize=8)
     figure.supylabel("accuracy, %, mean of five sets", fontsize=9)
     with new_file(path) as partial:
@@ -384,6 +392,43 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
                 print(f"| {path.name} | {name} | {layout.name} | {joints} | {100 * same:.1f} |", flush=True)
 
 
+def ship(name: str, runs: Path, record: Record, folder: Path) -> None:
+    """Write an encoder's folder as it is published: without the projectors of its pretraining, with its figures."""
+    run, content = runs / name, record.content
+    shots = [str(count or "all") for count in SHOTS]
+    few = [
+        {
+            "measure": measure,
+            "who": who,
+            "accuracy": {count: mean / 100 for count, mean in zip(shots, means, strict=True)},
+        }
+        for measure in MEASURES
+        for who in everyone(content)[measure]
+        if all(len(accuracies(content, measure, who, count)) == len(TESTS) for count in shots)
+        and len(means := [mean_accuracy(content, measure, who, count) for count in shots])
+    ]
+    figures = {f"{row['measure']}@5": row["accuracy"]["5"] for row in few if row["who"] == name}
+    with new_folder(folder) as partial:
+        USDRLModel.from_pretrained(run).save_pretrained(partial)
+        USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)
+        draw_curves(content, shots, partial / FEW_LABELS)
+        made = without_places(json.loads((run / "metrics.json").read_text()))
+        kept = ("seed", "recipe", "steps", "command", "wall_seconds", "git_revision", "versions", "hardware")
+        write_metrics(
+            partial,
+            {
+                "task": "frozen or fine-tuned, with few labels",
+                "dataset": ", ".join(TESTS),
+                "n": {"test": sum(content["sets"][f"{test} 0"]["test"] for test in TESTS)},
+                "trained_on": list(SOURCES[name]),
+                "metrics": figures,
+                "few_labels": few,
+                **{key: made[key] for key in kept if key in made},
+                "checkpoint_sha256": sha256(partial / "model.safetensors"),
+            },
+        )
+
+
 # Name of each row, and what of the recipe it changes: fields of the model, the loss and the views, and of the recipe.
 ABLATION = {
     "the recipe": {},
@@ -433,7 +478,7 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pretrain", "proof", "robust", "layouts", "ablation", "table"])
+    parser.add_argument("what", choices=["pretrain", "proof", "robust", "layouts", "ablation", "ship", "table"])
     parser.add_argument("names", nargs="*", help="The recipe, the models' folders, or the ablation's rows.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path)
@@ -442,9 +487,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     record = Record(arguments.output)
-    if arguments.what != "table" and arguments.data is None:
+    if arguments.what not in ("ship", "table") and arguments.data is None:
         parser.error("name --data")
-    if arguments.what in ("pretrain", "ablation") and arguments.runs is None:
+    if arguments.what in ("pretrain", "ship", "ablation") and arguments.runs is None:
         parser.error("name --runs")
     if arguments.what == "pretrain":
         for name in arguments.names:
@@ -456,6 +501,9 @@ def main() -> None:
         measure_robustness([Path(name) for name in arguments.names], arguments.data, record)
     elif arguments.what == "layouts":
         measure_layouts([Path(name) for name in arguments.names], arguments.data, record)
+    elif arguments.what == "ship":
+        for name in arguments.names:
+            ship(name, arguments.runs, record, arguments.output.parent / f"usdrl--{name}")
     elif arguments.what == "ablation":
         ablate(arguments.data, arguments.runs, record, arguments.names or None)
     else:

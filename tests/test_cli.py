@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -100,8 +101,13 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
 def test_demo_writes_embeddings_and_a_picture(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--output-dir", tmp_path / "demo")
     assert code == 0 and "truth" in out and " of 100 clips right" in out
-    assert sorted(os.listdir(tmp_path / "demo")) == ["embeddings.npz", "prediction.png", "uiprmd-samples.npz"]
-    assert (tmp_path / "demo" / "prediction.png").read_bytes()[:4] == b"\x89PNG"
+    files = ["embeddings.npz", "nearest.png", "prediction.png", "uiprmd-samples.npz"]
+    assert sorted(os.listdir(tmp_path / "demo")) == files
+    for picture in ("nearest.png", "prediction.png"):
+        assert (tmp_path / "demo" / picture).read_bytes()[:4] == b"\x89PNG"
+    # Movements of a person, by another sensor, whom the encoder never saw.
+    right, asked = re.search(r"(\d+) of (\d+) nearest clips are the same movement", out).groups()
+    assert int(asked) == 10 and int(right) >= 7
     with np.load(tmp_path / "demo" / "embeddings.npz") as file:
         assert file["embeddings"].shape == (100, 160) and len(file["names"]) == 100
 

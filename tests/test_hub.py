@@ -96,6 +96,9 @@ def test_checkpoints_are_listed_with_their_facts():
     info = infos[TINY]
     assert (info.task, info.layout, info.num_labels, info.license) == ("recognition", "ntu25", 10, "apache-2.0")
     assert info.shipped and info.measured["accuracy"] == 0.969 and next(iter(infos)) == TINY
+    tiny, small = infos["usdrl/mocap-tiny"], infos["usdrl/mocap-small-nc"]
+    assert tiny.shipped and tiny.license == "apache-2.0" and "commercial use" in tiny.terms
+    assert small.license == "cc-by-nc-4.0" and "CC BY-NC" in small.terms and "not in the package" in small.origin
     linear = infos["usdrl/ntu60-xsub-linear"]
     assert (linear.num_labels, linear.published) == (60, {"linear/ntu60-xsub accuracy": 0.852})
     assert not linear.shipped and linear.measured == {} and "2508.12586" in linear.source
@@ -106,14 +109,16 @@ def test_checkpoints_are_listed_with_their_facts():
     assert [info.name for info in list_checkpoints("uiprmd", shipped=True)] == [TINY]
     with pytest.raises(ValueError, match="no task 'detect'"):
         list_checkpoints(task="detect")
-    with pytest.raises(CheckpointLoadError, match="there are: usdrl/tiny-uiprmd"):
+    with pytest.raises(CheckpointLoadError, match="there are: usdrl/.*tiny-uiprmd"):
         checkpoint_path("usdrl/nothing")
 
 
 def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_says():
     named = {name for entry in CHECKPOINTS.values() for name in entry.benchmarks}
     assert {name for name, row in BENCHMARKS.items() if row.protocol != "own"} == named
-    pattern = re.compile(r"usdrl/[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?")
+    pattern = re.compile(
+        r"usdrl/(mocap-[a-z-]+|[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?)"
+    )
     for entry in CHECKPOINTS.values():
         assert pattern.fullmatch(entry.name), entry.name
         assert entry.config.architectures == [entry.kind.__name__] and entry.config.modality == entry.modality
@@ -174,7 +179,7 @@ def test_cards_are_up_to_date(cards):
     assert kept == cards, "run make cards"
     assert (checkpoint_path(TINY) / "README.md").read_text() == cards["tiny-uiprmd"]
     pictures = {path.name for path in (REPOSITORY / "model_cards").glob("*.png")}
-    assert {re.search(r"\(([^)]*png)\)", card)[1] for card in cards.values()} == pictures
+    assert {name for card in cards.values() for name in re.findall(r"\(([^)]*png)\)", card)} == pictures
 
 
 def test_cards_hold_no_figure_without_a_source(cards):
@@ -190,7 +195,7 @@ def test_cards_are_what_the_hub_reads(cards):
     for name, text in cards.items():
         card = ModelCard(text)
         assert card.data.library_name == "transformers" and "usdrl" in card.data.tags
-        assert card.data.license in ("apache-2.0", "other") and "$" not in text
+        assert card.data.license in ("apache-2.0", "cc-by-nc-4.0", "other") and "$" not in text
         for heading in ("Input", "Use", "Classes", "Training", "Results", "Limits and bias", "Licence", "Citation"):
             assert f"\n## {heading}\n" in text, name
         assert "@article{wang2025foundation" in text and "@inproceedings{weng2025usdrl" in text

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -30,7 +31,7 @@ from .hub.loading import load_feature_extractor, load_model
 from .hub.publish import publish
 from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, namespace
 from .hub.remote_code import add_remote_code
-from .inference.drawing import draw_clip
+from .inference.drawing import draw_clip, draw_clips
 from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.export import FORMATS, export_model
@@ -38,7 +39,7 @@ from .inference.inputs import Workers, list_files, read_file, ready_model
 from .inference.mapping import SUFFIXES as MAP_SUFFIXES
 from .inference.mapping import draw_map, make_map
 from .inference.prediction import Prediction, iter_predictions
-from .inference.rendering import Recording, check_output, draw_timelines, find_recording, shown_name
+from .inference.rendering import Recording, check_output, draw_timelines, find_recording, nearest_clips, shown_name
 from .inference.rendering import render as render_recording
 from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
 from .inference.video import PoseEstimator, check_flat, is_video, iter_videos, read_video
@@ -900,7 +901,36 @@ def demo(
     title = f"{first.sequence.name}: {label} ({100 * probability:.0f} %)"
     picture = output_dir / "prediction.png"
     draw_clip(extractor(first.sequence).keypoints[0], extractor.layout, title, picture)
-    print(f"\nwritten: {embeddings}, {picture}\ntry: usdrl predict {output_dir / 'uiprmd-samples.npz'}")
+    similar = output_dir / "nearest.png"
+    _show_nearest(similar)
+    print(f"\nwritten: {embeddings}, {picture}, {similar}\ntry: usdrl predict {output_dir / 'uiprmd-samples.npz'}")
+
+
+def _show_nearest(picture: Path) -> None:
+    """Find the movements most like those of one person, seen by another sensor, among the clips of the others."""
+    model, sensor = "usdrl/mocap-tiny", "kinect20"
+    encoder, extractor = ready_model(model, None, False, None, None)
+    # The sensor sees half of the frames and 20 joints of its own.
+    asked = [
+        replace(seen, keypoints=seen.keypoints[::2], fps=None)
+        for clip in load_samples()
+        if clip.subject == 2 and not clip.name.endswith("_inc") and (seen := clip.to_layout(sensor))
+    ]
+    gallery = load_samples()
+    gallery = gallery.select(np.array([clip.subject != 2 and not clip.name.endswith("_inc") for clip in gallery]))
+    print(f"\n{model}: nearest movements of four people to those of a fifth, whom it never saw, as {sensor} at 17 Hz")
+    right = 0
+    drawn: list[tuple[SkeletonSequence, str]] = []
+    for query in asked:
+        found = nearest_clips(query, gallery, encoder, extractor, 3)
+        label = gallery.class_names[query.label or 0]
+        right += found[0].label == label
+        print(f"  {label:45}" + "; ".join(str(near.label) for near in found))
+        if not drawn:
+            drawn = [(query, f"{query.name}, {sensor}: {label}")]
+            drawn += [(near.sequence, f"{near.sequence.name}: {near.label}") for near in found]
+    print(f"{right} of {len(asked)} nearest clips are the same movement")
+    draw_clips([(extractor(clip).keypoints[0], title) for clip, title in drawn], extractor.layout, picture)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

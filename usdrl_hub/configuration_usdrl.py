@@ -14,6 +14,8 @@ from .layouts import get_layout
 MODALITIES = ("joint", "bone", "motion")
 # Where the checkpoints that ship in the package lie, in folders named owner--name.
 CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
+# Those that are in the project's repository only, because their terms or size keep them out of the package.
+REPOSITORY_FOLDER = Path(__file__).parent.parent / "checkpoints"
 LARGEST_NUM_LABELS = 1_000_000
 # Stages and layers of a segmentation head: the dilation of a layer doubles from each to the next.
 LARGEST_DEPTH = 32
@@ -22,7 +24,7 @@ RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
 
 
 def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
-    """Return the folder of a checkpoint that ships in the package, or the name unchanged.
+    """Return the folder of a checkpoint in the package or around it, or the name unchanged.
 
     A folder of that name in the working directory comes first, as everywhere in transformers; a `revision` or
     `subfolder` asks for the repository on the hub.
@@ -35,8 +37,8 @@ def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathL
         return name
     if name.count("/") != 1 or ".." in name:
         return name
-    folder = CHECKPOINTS_FOLDER / name.replace("/", "--")
-    return str(folder) if folder.is_dir() else name
+    folders = (parent / name.replace("/", "--") for parent in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER))
+    return next((str(folder) for folder in folders if folder.is_dir()), name)
 
 
 @contextmanager

@@ -218,6 +218,24 @@ DATASETS: dict[str, DatasetFacts] = {
             "1980 recordings, 10 people, 10 movements",
             "an .npz file as in the README",
         ),
+        DatasetFacts(
+            "mocap",
+            "UI-PRMD (Vicon; five of its ten people) and two people of CMU's motion capture",
+            "https://www.webpages.uidaho.edu/ui-prmd/ and http://mocap.cs.cmu.edu",
+            "public domain (PDDL 1.0), and free for research and commercial use",
+            "980 and 28 recordings",
+            "see benchmarks/mocap.py",
+        ),
+        DatasetFacts(
+            "mocap-nc",
+            "UI-PRMD (Vicon; five of its ten people), two people of CMU's motion capture, and both Bandai-Namco "
+            "motion data sets",
+            "https://www.webpages.uidaho.edu/ui-prmd/, http://mocap.cs.cmu.edu and "
+            "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset",
+            "public domain (PDDL 1.0); free for research and commercial use; CC BY-NC 4.0",
+            "980, 28 and 3076 recordings",
+            "see benchmarks/mocap.py",
+        ),
     )
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, USDRLConfig
+from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, REPOSITORY_FOLDER, USDRLConfig
 from ..data.facts import DATASETS, DatasetFacts, nearest
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
@@ -44,6 +44,7 @@ TASK_NAMES: dict[type[USDRLPreTrainedModel], str] = {
     USDRLForPreTraining: "pretraining",
     USDRLModel: "embedding",
 }
+_REPOSITORY = "in the folder checkpoints/ of the project's repository, not in the package"
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
 _RESEARCH = "other"
 _MULTIMODAL = "+".join(("joint", "motion", "bone"))
@@ -103,8 +104,9 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path | None:
-        """Where it lies in the package, if it ships."""
-        path = CHECKPOINTS_FOLDER / self.name.replace("/", "--")
+        """Where it lies, in the package or the repository around it."""
+        parent = REPOSITORY_FOLDER if self.origin == _REPOSITORY else CHECKPOINTS_FOLDER
+        path = parent / self.name.replace("/", "--")
         return path if (path / "config.json").is_file() else None
 
     @cached_property
@@ -164,6 +166,12 @@ class Checkpoint:
             made = (
                 f"its authors publish the original at {ORIGINALS[self.encoder]}: download it and run 'usdrl convert "
                 f"FILE.pth.tar --layout {self.config.layout}{modality}{task} --output-dir {short}'"
+            )
+        elif self.origin in (_REPOSITORY, _SHIPPED):
+            return (
+                f"it lies {self.origin}: take its folder from there, or pretrain it on {self.facts.title} with "
+                f"'python benchmarks/mocap.py pretrain {short} --data DATA --runs RUNS', and give the folder in place "
+                f"of {name or self.name}"
             )
         elif self.base:
             made = (
@@ -337,6 +345,42 @@ def _shipped() -> Iterator[Checkpoint]:
             "accuracy on the test people in view, so that figure is a little optimistic. It is no medical device."
         ),
     )
+    limits = (
+        "It is small, and has seen little: few people, healthy adults, in laboratories, {motion}. It tells movements "
+        "of the whole body apart better than those of hands and objects, which its joints do not show. Where many "
+        "labelled clips are at hand, or for arm gestures, the joints themselves or a network trained from scratch can "
+        "do as well: the figures say where. In pretraining two people are beside each other, but never in contact. "
+        "Its recipe was chosen with results on the sets that it is scored on in view. It names nothing, and it is no "
+        "medical device."
+    )
+    for short, dataset, origin, licence, summary, motion in (
+        (
+            "mocap-tiny",
+            "mocap",
+            _SHIPPED,
+            "apache-2.0",
+            "A small encoder of any 3D motion, pretrained without labels on motion whose terms allow any use.",
+            "rehabilitation exercises, walks and jumps",
+        ),
+        (
+            "mocap-small-nc",
+            "mocap-nc",
+            _REPOSITORY,
+            "cc-by-nc-4.0",
+            "A small encoder of any 3D motion, pretrained without labels on more motion, not for commercial use.",
+            "rehabilitation exercises, walks and jumps, and acted everyday movements in several styles",
+        ),
+    ):
+        yield Checkpoint(
+            name=f"{NAMESPACE}/{short}",
+            kind=USDRLModel,
+            dataset=dataset,
+            summary=summary,
+            origin=origin,
+            license=licence,
+            limits=limits.format(motion=motion),
+            recipe=short,
+        )
 
 
 def _checkpoints() -> dict[str, Checkpoint]:
@@ -386,7 +430,7 @@ class CheckpointInfo:
         license: Licence of the weights.
         terms: Terms of the training data.
         origin: Where the weights come from.
-        shipped: Whether it lies in the package.
+        shipped: Whether it is here: in the package, or in the repository around it.
         benchmarks: Ids of the benchmarks that score it.
         published: What papers report, ``"benchmark metric"`` -> value in [0, 1].
         source: Where that stands.

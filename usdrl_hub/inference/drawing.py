@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..data.samples import load_samples
 from ..files import new_file
@@ -75,6 +77,31 @@ def draw_clip(
     coordinates = "3d" if clip.shape[-1] == 3 else "2d"
     scene = Scene.of(SkeletonSequence(clip, get_layout(layout), coordinates=coordinates, up="y"))
     draw_stills(Picture(replace(scene, azimuth=0.0, elevation=0.0, floor=None), title), path, num_pictures)
+
+
+def draw_clips(
+    clips: Sequence[tuple[np.ndarray, str]], layout: LayoutLike, path: str | os.PathLike, num_pictures: int = 8
+) -> None:
+    """Draw several clips as `draw_clip` does, one below the other.
+
+    Args:
+        clips: Keypoints ``(T, M, V, C)`` and heading of each.
+        layout: Joint layout of all.
+        path: PNG file to write.
+        num_pictures: Frames drawn of each.
+    """
+    with tempfile.TemporaryDirectory() as folder, new_file(path) as partial:
+        rows = []
+        for number, (clip, title) in enumerate(clips):
+            row = Path(folder) / f"{number}.png"
+            draw_clip(clip, layout, title, row, num_pictures)
+            rows.append(Image.open(row).convert("RGB"))
+        sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+        top = 0
+        for picture in rows:
+            sheet.paste(picture, (0, top))
+            top += picture.height
+        sheet.save(partial, format="png")
 
 
 def draw_layout(layout: LayoutLike, path: str | os.PathLike) -> None:

@@ -1,0 +1,89 @@
+"""The encoder of open motion that ships: what it must hold on clips of people whom it never saw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub import LAYOUTS, SkeletonSequence, USDRLFeatureExtractor, USDRLModel, checkpoint_path, get_layout
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.layouts import weights_through
+from usdrl_hub.tasks.linear import fit_logistic_regression
+from usdrl_hub.tasks.retrieval import embed_clips, top_k
+
+NAME = "usdrl/mocap-tiny"
+BETWEEN = [
+    name
+    for name, layout in LAYOUTS.items()
+    if name != "ui-prmd39"
+    and weights_through(get_layout("ui-prmd39"), layout, get_layout("ntu25"), least=15) is not None
+]
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return USDRLFeatureExtractor.from_pretrained(NAME)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return USDRLModel.from_pretrained(NAME).eval()
+
+
+@pytest.fixture(scope="module")
+def clips(extractor):
+    return [extractor.prepare(sample) for sample in load_samples()]
+
+
+@pytest.fixture(scope="module")
+def native(model, extractor, clips):
+    return embed_clips(model, extractor.clips(clips)).clone()
+
+
+@pytest.fixture(scope="module")
+def head(native):
+    """Trained on clips of three people that were converted at once."""
+    labels = torch.tensor([sample.label for sample in load_samples()])
+    train = torch.tensor([sample.subject in (2, 4, 6) for sample in load_samples()])
+    head = fit_logistic_regression(native[train], labels[train], 10)
+    with torch.no_grad():
+        assert (head(native[~train]).argmax(1) == labels[~train]).float().mean() > 0.5
+    return head
+
+
+def test_it_is_small_and_lies_in_the_package():
+    files = list(checkpoint_path(NAME).glob("*.safetensors"))
+    assert 0 < sum(file.stat().st_size for file in files) <= 8_000_000
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BETWEEN)
+def test_clips_by_way_of_another_layout_get_the_same_class(model, extractor, native, head, name):
+    source, target = get_layout("ui-prmd39"), get_layout("ntu25")
+    weights = weights_through(source, LAYOUTS[name], target, least=15)
+    tested = [sample for sample in load_samples() if sample.subject not in (2, 4, 6)]
+    rows = torch.tensor([sample.subject not in (2, 4, 6) for sample in load_samples()])
+    # z up to y up.
+    bodies = [sample.keypoints[..., [0, 2, 1]] * np.float32([1, 1, -1]) for sample in tested]
+    features = embed_clips(
+        model,
+        extractor([SkeletonSequence(weights @ body, target) for body in bodies], return_tensors="pt")["keypoints"],
+    )
+    same = head(features.clone()).argmax(1) == head(native[rows]).argmax(1)
+    assert same.float().mean() >= 0.9
+
+
+def test_half_of_the_joints_are_enough_to_know_a_clip_again(model, extractor, clips, native):
+    rng, half = np.random.default_rng(0), []
+    for clip in clips:
+        keypoints = clip.keypoints.copy()
+        keypoints[:, :, rng.permutation(25)[:12]] = 0
+        half.append(replace(clip, keypoints=keypoints))
+    features = embed_clips(model, extractor.clips(half))
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(features, native).min() >= 0.9
+    # All clips are alike to such a cosine: without what they share, each is still nearest to itself.
+    mean = native.mean(0)
+    assert cosine(features - mean, native - mean).mean() >= 0.7
+    assert (top_k(features, native, 1)[1][:, 0] == torch.arange(len(native))).float().mean() >= 0.5
