@@ -86,6 +86,9 @@ def main(model, recording):
     fits = frames.ndim == 4 and frames.shape[2:] == (len(joints), 3)
     if not fits or not np.isfinite(frames).all() or not frames.any():
         sys.exit(f"{recording}: give (frames, persons, {len(joints)}, 3) without NaN; joints: {', '.join(joints)}")
+    some, joints_seen = frames.any(-1).any(-1, keepdims=True), frames.any(-1)
+    if how.get("fill_joints") and (some & ~joints_seen).any():
+        sys.exit(f"{recording}: joints are missing, which {model} wants filled from their neighbours: use usdrl_hub")
     [logits] = session.run(["logits"], {"keypoints": make_clip(frames, how)})
     scores = np.exp(logits[0] - logits[0].max())
     for number in np.argsort(-scores, kind="stable")[:3]:
