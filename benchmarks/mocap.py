@@ -215,14 +215,14 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
     started = time.monotonic()
     encoders = {path.name: USDRLModel.from_pretrained(path).eval() for path in models}
     extractor = USDRLFeatureExtractor.from_pretrained(models[0])
-    config = encoders[models[0].name].config
     for path in models:
         record.put("models", path.name, value=sha256(path / "model.safetensors"))
     for name in tests:
         for seed in SEEDS:
             subject = Set(data / f"{name}.npz", extractor, seed)
             record.put("sets", f"{name} {seed}", value={"split": subject.rule, "test": len(subject.labels[1])})
-            networks = {**encoders, "random": random_encoder(config, seed)}
+            untrained = {f"{name} random": random_encoder(model.config, seed) for name, model in encoders.items()}
+            networks = {**encoders, **untrained}
             if {"1nn", "linear"} & set(measures):
                 features = {
                     who: [embed_clips(model, part) for part in subject.clips] for who, model in networks.items()
@@ -240,7 +240,7 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
             if "finetuned" in measures:
                 for shots in SHOTS:
                     for who, encoder in networks.items():
-                        who = "scratch" if who == "random" else who
+                        who = who.replace(" random", " scratch")
                         keys = ("hits", name, "finetuned", who, str(shots or "all"), str(seed))
                         if not record.has(*keys):
                             hits = finetuned_hits(encoder, subject, subject.drawn(shots))
@@ -303,7 +303,7 @@ def print_table(content: dict, picture: Path | None) -> None:
     print("\n| with 5 clips per class | against | difference | 95 % interval |\n|---|---|---|---|")
     for measure in MEASURES:
         for who in everyone(content)[measure]:
-            for rival in ("joints", "normalised", "random", "scratch"):
+            for rival in ("joints", "normalised", f"{who} random", f"{who} scratch"):
                 if who in content["models"] and rival in everyone(content)[measure]:
                     ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
                     mean, low, high = (100 * value for value in difference(ours, theirs))
