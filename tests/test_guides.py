@@ -35,7 +35,12 @@ DOCUMENTS = [README, *GUIDES]
 # What is not run here, and why; to the letter as it stands in a document.
 NOT_RUN = {
     "git clone <this repository> && cd usdrl_hub": "needs the repository's address",
-    "make demo": "builds an environment; see .ci",
+    "make demo": "builds an environment; see .ci, as for all of make",
+    "make test": "as above",
+    "make lint": "as above",
+    "make format": "as above",
+    "make cards": "as above",
+    "make bench": "as above",
     "pip install torch==2.13.0 && pip install .": "installs",
     "pip install 'usdrl-hub[map]'": "installs",
     "pip install 'usdrl-hub[video]'": "installs",
@@ -53,7 +58,7 @@ NOT_RUN = {
     "usdrl evaluate pretrained --benchmark linear/ntu60-xsub --data ntu60 --output-dir scored": "needs NTU RGB+D",
     "usdrl convert epoch_450.pth.tar --output-dir ntu60-xsub": "needs the authors' file; docs/authors-checkpoints.md",
     "torchrun --nproc-per-node 8 -m usdrl_hub.cli pretrain store --output-dir pretrained": "needs several GPUs",
-    "python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT --push --namespace alice": "needs the authors' files",
+    "python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT --push --namespace alice": "needs their files",
     # Of the table of results, whose data sets do not ship.
     "usdrl finetune ui_prmd_vicon.npz --output-dir OUT --from-scratch --hidden-size 80 --num-persons 1 --layout ntu25 "
     "--mirror --baseline": "needs all of UI-PRMD",
@@ -191,3 +196,101 @@ def reader(tmp_path, monkeypatch, hub):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_a_document_says_can_be_pasted_and_prints_what_it_says(reader, document):
     reader.read(document)
+
+
+def test_nothing_is_left_out_that_no_document_says():
+    said = {
+        shlex.join(words) if len(words) > 1 else words[0]
+        for document in DOCUMENTS
+        for language, content in blocks_of(document)
+        if language == "bash"
+        for words in commands_of(content)
+    }
+    inline = {span for document in DOCUMENTS for span in inline_commands_of(document)}
+    assert not [
+        entry for entry in NOT_RUN if entry not in said | inline and shlex.join(shlex.split(entry)) not in said
+    ]
+    targets = (ROOT / "Makefile").read_text()
+    assert all(f"\n{entry.split()[1]}:" in targets for entry in NOT_RUN if entry.startswith("make "))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_running_text_exist_with_their_options(document):
+    known = get_command(app).commands
+    for span in inline_commands_of(document):
+        words = shlex.split(span)
+        if words[0] == "usdrl" and span not in NOT_RUN:
+            assert words[1] in known, span
+            options = {name: option for option in known[words[1]].params for name in option.opts}
+            rest = words[2:]
+            while rest:
+                assert rest[0] in options, f"{document.name}: '{span}' is a command: let a block run it"
+                rest = rest[1 if options[rest[0]].is_flag else 2 :]
+        elif words[0] == "python":
+            # Measurements on data that do not ship.
+            assert words[1].startswith("benchmarks/") and (ROOT / words[1]).is_file(), span
+        elif words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), span
+
+
+def test_guides_are_linked_from_the_readme_and_links_lead_somewhere():
+    assert len(GUIDES) == 6
+    linked = set()
+    for document in DOCUMENTS:
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", " ".join(text.split())):
+            target = (document.parent / file).resolve() if file else document
+            assert target.is_file(), f"{document.name}: {file}"
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
+            assert not anchor or anchor in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
+            linked |= {target} if document == README else set()
+    assert linked >= set(GUIDES)
+
+
+def write_recordings(folder: Path, layout: str, suffix: str) -> None:
+    """Six clips of two classes, as somebody has them who uses a layout and a kind of file."""
+    for clip in load_samples():
+        if clip.label > 1 or clip.name.endswith("_inc") or clip.subject > 6:
+            continue
+        target = LAYOUTS[layout]
+        keypoints = convert_layout(clip.keypoints, clip.layout, layout)
+        if target.coordinates != "3d":
+            pixels = (960, 540) + (200, -200) * keypoints[..., :2]
+            score = np.ones_like(pixels[..., :1])
+            keypoints = np.concatenate([pixels, score], axis=-1) if target.coordinates == "2d+score" else pixels
+        file = folder / str(clip.label) / f"{clip.name}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == "json":
+            file.write_text(json.dumps(keypoints[:, 0].tolist()))
+        else:
+            np.save(file, keypoints)
+
+
+@pytest.mark.parametrize(
+    "layout, suffix",
+    [
+        ("ntu25", "npy"),
+        ("ui-prmd39", "json"),
+        ("smpl24", "json"),
+        ("sbu15", "npy"),
+        ("openpose18", "json"),
+        ("jhmdb15", "npy"),
+    ],
+)
+def test_the_readmes_three_commands_make_a_picture_of_predictions(reader, layout, suffix):
+    write_recordings(Path("recordings"), layout, suffix)
+    [commands] = [
+        commands_of(content)
+        for _, content in blocks_of(README)
+        if content.startswith("usdrl prepare folder recordings")
+    ]
+    assert [words[1] for words in commands] == ["prepare", "finetune", "predict"]
+    flat = LAYOUTS[layout].coordinates != "3d"
+    # The options that the README names beside them for 2D; and one epoch, to be quick.
+    more = [["--image-size", "1920x1080"], ["--from-scratch", "--hidden-size", "96"], ["--image-size", "1920x1080"]]
+    assert all(" ".join(options) in " ".join(README.read_text().split()) for options in more)
+    for words, options in zip(commands, more, strict=True):
+        words = [{"kinect20": layout, "recordings/squat": "recordings/0"}.get(word, word) for word in words]
+        quick = ["--epochs", "1"] if words[1] == "finetune" else []
+        reader.run([*words, *(options if flat else []), *quick])
+    assert Path("predictions.png").read_bytes()[:4] == b"\x89PNG" and Path("predictions.png").stat().st_size > 10_000
