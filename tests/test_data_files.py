@@ -203,6 +203,26 @@ def test_pose_files_are_read(tmp_path):
     assert read_skeleton(path).keypoints.shape == (3, 1, 33, 3)
 
 
+def test_json_holds_arrays_of_any_layout(tmp_path):
+    path = tmp_path / "plain.json"
+    keypoints = np.random.randn(6, 20, 3).round(3)
+    path.write_text(json.dumps(keypoints.tolist()))
+    [plain] = iter_skeletons(path, "kinect20")
+    assert plain.layout.name == "kinect20" and plain.name == "plain"
+    np.testing.assert_allclose(plain.keypoints[:, 0], keypoints, rtol=1e-6)
+    pairs = np.random.randn(90, 2, 17, 3)
+    path.write_text(json.dumps({"keypoints": pairs.tolist(), "fps": 30}))
+    flat = read_pose_json(path, "coco17", image_shape=(1080, 1920))
+    assert (flat.num_persons, flat.coordinates, flat.image_shape) == (2, "2d+score", (1080, 1920))
+    holes = keypoints.tolist()
+    holes[2][3] = [None, None, None]
+    path.write_text(json.dumps(holes))
+    with pytest.raises(SkeletonFormatError, match="NaN"):
+        list(iter_skeletons(path, "kinect20"))
+    [filled] = iter_skeletons(path, "kinect20", missing="interpolate")
+    assert not filled.keypoints[2, 0, 3].any() and filled.keypoints[2, 0, 4].any()
+
+
 def test_tables_are_read(tmp_path):
     sequence = read_csv(write_table(tmp_path / "walk.csv"))
     assert sequence.keypoints.shape == (5, 1, 25, 3) and sequence.coordinates == "3d" and sequence.name == "walk"
@@ -228,6 +248,10 @@ def test_tables_are_read(tmp_path):
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, NaN]}]}', "NaN or infinite"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "has 1 joints: name the layout"),
         ("a.json", "[" * 100_000, "it is no JSON"),
+        ("a.json", "[[[1, 2, 3], [1, 2]]]", "no array: every frame needs as many joints"),
+        ("a.json", '[[[1, 2, "x"]]]', "no array"),
+        ("a.json", "[1, 2, 3]", "(3,)"),
+        ("a.json", "[[[[]]]]", "frame 0: it is not a list of people"),
         ("a.csv", "frame\n", "no frame below"),
         ("a.csv", "frame,x\n1,2\n", "needs the column 'spine_base_x'"),
         ("a.txt", "1 2 3\n", "line 1: 3 numbers, expected 150"),

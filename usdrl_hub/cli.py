@@ -676,7 +676,7 @@ def recipes() -> None:
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model folder.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
     modality: Annotated[str, typer.Option(help="What the model was trained on: joint, bone or motion.")] = "joint",
     layout: Annotated[str | None, typer.Option(help="Joint layout; follows from the joints if unset.")] = None,
@@ -690,7 +690,7 @@ def convert(
 ) -> None:
     """Convert the authors' checkpoint to a model folder, or back."""
     if to_original:
-        model = load_model(checkpoint)
+        model = load_model(checkpoint.as_posix())
         with new_folder(output_dir) as folder:
             save_original(model, folder / "checkpoint.pth.tar")
         print(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")

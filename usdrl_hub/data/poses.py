@@ -10,6 +10,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,20 +155,27 @@ def _pyskl_sequence(path: Path, number: int, entry: Any) -> SkeletonSequence:
 
 
 def read_pose_json(
-    path: str | os.PathLike, layout: LayoutLike | None = None, image_shape: tuple[float, float] | None = None
+    path: str | os.PathLike,
+    layout: LayoutLike | None = None,
+    image_shape: tuple[float, float] | None = None,
+    axes: str | None = None,
+    missing: str = "refuse",
 ) -> SkeletonSequence:
-    """Read the keypoints that a pose estimator wrote as JSON.
+    """Read the keypoints that a pose estimator, or a program of one's own, wrote as JSON.
 
     Understood are OpenPose (``people`` with ``pose_keypoints_2d``; one frame per file), AlphaPose (a list of
     detections with ``image_id``, ``keypoints`` and perhaps ``idx``), MMPose (``instance_info``) and MediaPipe (a list
     of frames with ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture);
-    and lists as `from_pose_estimation` takes them.
+    lists as `from_pose_estimation` takes them; and an array of any layout: lists of frames (of persons) of joints of
+    coordinates, by themselves or as ``keypoints``.
 
     Args:
         path: The file.
         layout: Joint layout, where it has as many joints as the file; else, and where None, the one that pose
             estimators mean by that number.
         image_shape: Height and width of the picture, where the file does not say.
+        axes: Axis order of an array, see `SkeletonSequence.from_array`.
+        missing: What null and NaN in an array mean, as there.
 
     Returns:
         The sequence; people are told apart by the file's track numbers where it has them, else by their order.
@@ -182,6 +190,11 @@ def read_pose_json(
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+    numbers = content.get("keypoints") if isinstance(content, dict) else content
+    if _is_array(numbers):
+        array = _array(path, numbers)
+        found = SkeletonSequence.from_array(array, layout or "ntu25", axes, str(path), missing)
+        return replace(found, name=path.stem, image_shape=None if found.coordinates == "3d" else image_shape)
     if isinstance(content, list) and any(isinstance(frame, list) for frame in content):
         return from_pose_estimation(content, image_shape, None, path.stem, str(path))
     detections, kind = _detections(path, content)
@@ -276,6 +289,24 @@ def _detections(path: Path, content: Any) -> tuple[list[_Detection], str]:
             if key in content[0]:
                 return list(_mediapipe(path, content, key)), kind
     raise SkeletonFormatError(f"{path}: it is not JSON of OpenPose, AlphaPose, MMPose or MediaPipe")
+
+
+def _is_array(content: Any) -> bool:
+    """Whether lists hold nothing but lists, down to the first number."""
+    if not isinstance(content, list):
+        return False
+    while isinstance(content, list) and content:
+        content = content[0]
+    return content is None or isinstance(content, int | float)
+
+
+def _array(path: Path, values: Any) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise SkeletonFormatError(
+            f"{path}: its lists are no array: every frame needs as many joints, and every joint as many numbers"
+        ) from None
 
 
 def _numbers(path: str | Path, frame: int, values: Any) -> np.ndarray:

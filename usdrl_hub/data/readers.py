@@ -25,8 +25,8 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
     Args:
         path: An NTU RGB+D ``.skeleton`` file; a UAV-Human or PKU-MMD ``.txt`` file; a NumPy array in ``.npy`` or
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
-            `read_pose_json`); or a ``.csv`` (see `read_csv`).
-        layout: Joint layout of an array or a CSV; other files have their own.
+            `read_pose_json`; also plain lists of numbers); or a ``.csv`` (see `read_csv`).
+        layout: Joint layout of an array (in JSON, too) or a CSV; other files have their own.
         axes: Axis order of an array, see `SkeletonSequence.from_array`.
 
     Returns:
@@ -88,7 +88,7 @@ def iter_skeletons(
     elif path.suffix == ".pkl":
         yield from read_pyskl(path, on_error)[0]
     elif path.suffix == ".json":
-        yield read_pose_json(path, layout)
+        yield read_pose_json(path, layout, axes=axes, missing=missing)
     elif path.suffix == ".csv":
         yield read_csv(path, layout)
     elif path.suffix == ".txt" and UAV.name.search(path.stem):
