@@ -314,15 +314,16 @@ def print_table(content: dict, picture: Path | None) -> None:
 
 def draw_curves(content: dict, shots: list[str], path: Path) -> None:
     """Mean accuracy over the sets against the number of labelled clips of a class."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
+    measures = [measure for measure in MEASURES if everyone(content)[measure]]
+    figure = Figure(figsize=(0.4 + 3.6 * len(measures), 3.6), layout="constrained")
+    rows = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, measure in zip(rows, measures, strict=True):
         for who in everyone(content)[measure]:
             means = [mean_accuracy(content, measure, who, count) for count in shots]
             axes.plot(shots, means, marker="o", linestyle="-" if who in content["models"] else "--", label=who)
         axes.set(title=measure, xlabel="labelled clips of each class")
         axes.grid(alpha=0.3)
-        if everyone(content)[measure]:
-            axes.legend(fontsize=8)
+        axes.legend(fontsize=8)
     figure.supylabel("accuracy, %, mean of five sets", fontsize=9)
     with new_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

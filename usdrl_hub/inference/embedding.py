@@ -25,11 +25,11 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .inputs import (
     ErrorHandler,
     Workers,
+    ahead,
     batched,
     batches_of_clips,
     checked,
     iter_sequences,
-    read_ahead,
     ready_model,
 )
 
@@ -200,7 +200,7 @@ def frame_outputs(
             yield batch, extractor.clips([window for _, _, window, _ in batch], device)
 
     total = count = None
-    for batch, clips in read_ahead(batches()):
+    for batch, clips in ahead(batches(), device):
         with torch.inference_mode():
             dense = compute(clips).cpu()
         for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):

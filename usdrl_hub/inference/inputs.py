@@ -194,12 +194,17 @@ def read_file(
 def batches_of_clips(
     sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, size: int, device: torch.device
 ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
-    """Yield lists of up to `size` prepared sequences with their clips on the device, read ahead by a thread.
+    """Yield lists of up to `size` prepared sequences with their clips on the device, read ahead where that pays.
 
     Raises:
         ValueError: If `size` is below 1.
     """
-    return read_ahead((batch, extractor.clips(batch, device)) for batch in batched(sequences, size))
+    return ahead(((batch, extractor.clips(batch, device)) for batch in batched(sequences, size)), device)
+
+
+def ahead(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
+    """Items made by a thread while an accelerator computes; in turn on a CPU, where both want the same cores."""
+    return iter(items) if device.type == "cpu" else read_ahead(items)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
