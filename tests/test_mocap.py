@@ -43,12 +43,11 @@ def native(model, extractor, clips):
 
 @pytest.fixture(scope="module")
 def head(native):
-    """Trained on clips of three people that were converted at once."""
+    """Trained on the clips converted at once; benchmarks/mocap.py has other people for it, and more of them."""
     labels = torch.tensor([sample.label for sample in load_samples()])
-    train = torch.tensor([sample.subject in (2, 4, 6) for sample in load_samples()])
-    head = fit_logistic_regression(native[train], labels[train], 10)
+    head = fit_logistic_regression(native, labels, 10)
     with torch.no_grad():
-        assert (head(native[~train]).argmax(1) == labels[~train]).float().mean() > 0.5
+        assert (head(native).argmax(1) == labels).float().mean() > 0.95
     return head
 
 
@@ -62,15 +61,13 @@ def test_it_is_small_and_lies_in_the_package():
 def test_clips_by_way_of_another_layout_get_the_same_class(model, extractor, native, head, name):
     source, target = get_layout("ui-prmd39"), get_layout("ntu25")
     weights = weights_through(source, LAYOUTS[name], target, least=15)
-    tested = [sample for sample in load_samples() if sample.subject not in (2, 4, 6)]
-    rows = torch.tensor([sample.subject not in (2, 4, 6) for sample in load_samples()])
     # z up to y up.
-    bodies = [sample.keypoints[..., [0, 2, 1]] * np.float32([1, 1, -1]) for sample in tested]
+    bodies = [sample.keypoints[..., [0, 2, 1]] * np.float32([1, 1, -1]) for sample in load_samples()]
     features = embed_clips(
         model,
         extractor([SkeletonSequence(weights @ body, target) for body in bodies], return_tensors="pt")["keypoints"],
     )
-    same = head(features.clone()).argmax(1) == head(native[rows]).argmax(1)
+    same = head(features.clone()).argmax(1) == head(native).argmax(1)
     assert same.float().mean() >= 0.9
 
 

@@ -334,6 +334,9 @@ def distributed_run(motion, folder, micro):
     trainer.train()
     if trainer.is_world_process_zero():
         save_file({f"gradient.{name}": value for name, value in first.items()} | model.state_dict(), folder)
+    # Who leaves first without a word makes the other abort.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.state.destroy_process_group()
 
 
 @pytest.mark.parametrize("micro", [0, 3])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch.distributed as dist
 import typer
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -951,6 +952,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("usdrl: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # Of several processes, one that ends while others still hold its connections makes them abort.
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":
