@@ -124,6 +124,11 @@ def test_who_stays_away_is_forgotten_and_begins_anew():
     assert stream.people == ["b"]
     stream.reset()
     assert stream.people == [] and stream.push_many({}) == {}
+    # Who came by `push` is forgotten alone.
+    stream.push(frame)
+    for _ in range(4):
+        stream.push_many({"b": frame})
+    assert stream.people == ["b"]
 
 
 def test_nobody_is_nobody_until_somebody_comes():

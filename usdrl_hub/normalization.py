@@ -18,7 +18,7 @@ import torch
 # Below this, a body vector has no direction and a rotation no axis; the release uses the same number.
 _NO_DIRECTION = 1e-6
 # Frames that say which way a body stands: one frame of a depth sensor is noisy.
-_FIRST_FRAMES = 8
+FIRST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ def _body_change(batch: RaggedFrames, filled: torch.Tensor | None, turn: _Turn) 
     """What each sequence's centred coordinates are multiplied by, float64 ``(B, C, C)``; None where by nothing."""
     change = None
     if turn.upright and turn.x_axis is not None:
-        place = torch.arange(_FIRST_FRAMES, device=batch.lengths.device)
+        place = torch.arange(FIRST_FRAMES, device=batch.lengths.device)
         first = batch.starts[:, None] + torch.minimum(place, batch.lengths[:, None] - 1)
         change = upright_rotation(_centered(batch, filled, first, turn)[:, :, 0], turn.x_axis)
     elif turn.x_axis is not None or turn.z_axis is not None:

@@ -167,7 +167,9 @@ class Checkpoint:
                 f"its authors publish the original at {ORIGINALS[self.encoder]}: download it and run 'usdrl convert "
                 f"FILE.pth.tar --layout {self.config.layout}{modality}{task} --output-dir {short}'"
             )
-        elif self.origin in (_REPOSITORY, _SHIPPED):
+        elif self.origin == _SHIPPED:
+            return f"it ships with the package, as {self.name}"
+        elif self.origin == _REPOSITORY:
             return (
                 f"it lies {self.origin}: take its folder from there, or pretrain it on {self.facts.title} with "
                 f"'python benchmarks/mocap.py pretrain {short} --data DATA --runs RUNS', and give the folder in place "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,10 @@ from ..modeling_usdrl import (
     USDRLPreTrainedModel,
     USDRLTransformerLayer,
 )
+from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
 from ..tasks.early_prediction import OVERLAP
 from .inputs import ready_model
-
-# First frames that say how a body stands and how large it is, where the model's preprocessing asks for that.
-_BEGINNING = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,13 +223,9 @@ class USDRLStream:
                 frame = person.frames[-1]
             person.frames.append(frame)
             person.count += 1
-            if len(person.beginning) < _BEGINNING:
+            if len(person.beginning) < FIRST_FRAMES:
                 person.beginning.append(frame)
-            if self.is_causal or (
-                person.count >= self.min_frames
-                and (person.count - self.min_frames) % self.stride == 0
-                and any(kept.any() for kept in person.frames)
-            ):
+            if self.is_causal or (self._is_due(person) and any(kept.any() for kept in person.frames)):
                 due.append(key)
         if not due:
             return {}
@@ -261,7 +255,8 @@ class USDRLStream:
         for key in self.people:
             self._absent[key] = 0 if key in present else self._absent.get(key, 0) + 1
             if self._absent[key] > self.patience:
-                self.reset(key)
+                # Not by `reset`, to which the key of `push` means everybody.
+                del self._people[key], self._absent[key]
 
     def _free_slot(self) -> int:
         used = {person.slot for person in self._people.values()}
@@ -292,14 +287,9 @@ class USDRLStream:
             starts = torch.zeros(len(clips), 1, dtype=torch.long, device=clips.device)
             scores = self._of_frames(self.model(clips[:, None], window_starts=starts).logits, lengths)
         results = self._results(due, encoded.pooler_output, scores)
+        starts_at = {key: person.count - len(person.frames) for key, person in zip(due, people, strict=True)}
         return {
-            key: StreamResult(
-                max(result.frame - self.delay, self._people[key].count - len(self._people[key].frames)),
-                self._people[key].count - len(self._people[key].frames),
-                result.embedding,
-                result.probabilities,
-                result.class_names,
-            )
+            key: replace(result, frame=max(result.frame - self.delay, starts_at[key]), start=starts_at[key])
             for key, result in results.items()
         }
 
@@ -357,7 +347,7 @@ class USDRLStream:
 
     def _tokens(self, people: list[_Person], frames: int) -> torch.Tensor:
         """The last frames of people, normalised ``(P, frames, M, V, C)``; the first repeats where there are fewer."""
-        known = _BEGINNING if self.extractor.upright or self.extractor.torso is not None else 1
+        known = FIRST_FRAMES if self.extractor.upright or self.extractor.torso is not None else 1
         rows = []
         for person in people:
             beginning = person.beginning[:known]
