@@ -144,6 +144,21 @@ def test_a_sequence_does_not_depend_on_its_batch(batch, random):
     assert torch.equal(together[number], alone[0])
 
 
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_whole_sequence_has_the_same_digits_beside_one_with_missing_joints(absent):
+    generator = torch.Generator().manual_seed(0)
+    for frames in (5, 63, 64, 200):
+        whole, broken = (torch.randn(frames + more, 2, 25, 3, generator=generator) + 2 for more in (0, 7))
+        broken[3, 0, 7] = 0
+        if absent:
+            whole[:, 1] = 0
+        alone = RaggedFrames(whole, torch.tensor([frames]))
+        beside = RaggedFrames(torch.cat([whole, broken]), torch.tensor([frames, frames + 7]))
+        first, second = (clip_batch(batch, 64, 1, (4, 8), (0, 1))[0] for batch in (alone, beside))
+        assert torch.equal(first, second)
+        assert bool((first[:, 1] == 0).all()) == absent
+
+
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=3))
 def test_rotations_are_rotations_onto_the_target(vector):
     rotation = rotation_onto(torch.tensor([vector], dtype=torch.float64), (1.0, 0.0, 0.0))[0]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,29 @@ def test_selections_read_only_what_they_hold(tmp_path):
     odd = store.select(store.column("labels") == 1)
     assert [s.name for s in odd] == ["s1", "s3", "s5", "s7", "s9"] and [s.name for s in odd[1:3]] == ["s3", "s5"]
     assert isinstance(SkeletonDataset.open(tmp_path / "store"), SkeletonStore)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=0, max_size=12), st.integers(1, 10), st.sampled_from(["float32", "int16"]))
+def test_any_order_is_read_one_after_another_as_one_by_one(tmp_path_factory, numbers, part, dtype):
+    written = [sequence(1 + n % 4, 1 + n % 2, n, label=n % 2) for n in range(10)]
+    store = write(tmp_path_factory.mktemp("stores") / "store", written, dtype, part)
+    chosen = replace(store, selection=np.array(numbers, dtype=np.int64))
+    read = list(chosen)
+    assert [s.name for s in read] == [f"s{n}" for n in numbers]
+    for place, found in enumerate(read):
+        np.testing.assert_array_equal(found.keypoints, chosen[place].keypoints)
+        assert found.keypoints.base is None or found.keypoints.base.size == found.keypoints.size
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_named(tmp_path):
+    store = write(tmp_path / "store", [sequence(seed=n) for n in range(3)])
+    shard = next((tmp_path / "store").glob("frames-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-4])
+    store[1]
+    for read in (lambda: list(store), lambda: store[2]):
+        with pytest.raises(SkeletonFormatError, match="has been cut: make the store anew"):
+            read()
 
 
 def test_the_hash_is_that_of_the_content(tmp_path):

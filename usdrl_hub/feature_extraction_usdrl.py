@@ -461,8 +461,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         if sequence.coordinates != "3d":
             array = array if self.use_score else array[..., :2]
             array = array[..., : self.num_channels]
-        missing = (0, persons - array.shape[1]), (0, 0), (0, self.num_channels - array.shape[-1])
-        return np.pad(array, ((0, 0), *missing)) if any(after for _, after in missing) else array
+        missing = (persons - array.shape[1], self.num_channels - array.shape[-1])
+        return np.pad(array, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]))) if any(missing) else array
 
 
 def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str) -> Iterable[SkeletonSequence]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
@@ -137,20 +138,22 @@ def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
     return filled
 
 
-def filled_frame_index(batch: RaggedFrames) -> torch.Tensor:
+def filled_frame_index(batch: RaggedFrames) -> torch.Tensor | None:
     """Frame that stands at each place after empty frames are filled, per person.
 
     A person whose first frame is empty has the non-empty frames moved to the front; then an empty tail repeats what
     stands before it from the beginning; gaps inside stay. A person who is never seen keeps the places as they are.
 
     Returns:
-        Int64 tensor ``(F, M)`` of frame numbers into `batch.frames`.
+        Int64 tensor ``(F, M)`` of frame numbers into `batch.frames`; None where all stay where they are.
     """
+    seen = batch.seen
+    count = batch.sum(seen.long())
+    if ((count == 0) | (count == batch.lengths[:, None])).all():
+        return None
     sequence, start = batch.sequence_of_frame, batch.starts
     num_frames, num_persons = batch.frames.shape[:2]
-    seen = batch.seen
     position = (torch.arange(num_frames, device=sequence.device) - start[sequence])[:, None]
-    count = batch.sum(seen.long())
     last = torch.full_like(count, -1).scatter_reduce_(
         0, sequence[:, None].expand_as(seen), torch.where(seen, position, -1), "amax"
     )
@@ -179,9 +182,25 @@ def center_persons(keypoints: torch.Tensor, center_joint: int) -> torch.Tensor:
         keypoints: ``(..., M, V, C)``.
         center_joint: Joint of person 0 that becomes the origin.
     """
+    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * _not_missing(keypoints)[..., None]
+
+
+def _not_missing(keypoints: torch.Tensor) -> torch.Tensor:
+    """Whether the coordinates of a joint do not sum to zero ``(...)``."""
     # Sums over a short last axis are slow: one addition a coordinate is not.
-    total = sum(keypoints[..., channel : channel + 1] for channel in range(keypoints.shape[-1]))
-    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * (total != 0)
+    total = keypoints[..., 0]
+    for channel in range(1, keypoints.shape[-1]):
+        total = total + keypoints[..., channel]
+    return total != 0
+
+
+def _wholly_there(batch: RaggedFrames) -> torch.Tensor | None:
+    """Whether a person is there ``(B, M)``, if each is with all joints in all frames or never; None otherwise."""
+    there = _not_missing(batch.frames)
+    if there.all():
+        return there.new_ones(len(batch.lengths), there.shape[1])
+    ever = batch.sum(there.any(-1).long()) > 0
+    return ever if (there == ever[batch.sequence_of_frame][..., None]).all() else None
 
 
 def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> torch.Tensor:
@@ -330,12 +349,27 @@ def clip_batch(
     border = ((1 - crop_ratio) * lengths.double() / 2).long()
     before, after, weight = _resize_positions(lengths - 2 * border, num_frames)
     first = (batch.starts + border)[:, None]
-    index = torch.cat([first + before, first + after], dim=1)
     filled = filled_frame_index(batch) if fill else None
     turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
-    frames, change = _centered(batch, filled, index, turn), _body_change(batch, filled, turn)
-    weight = weight.to(frames.dtype)[:, :, None, None, None]
-    clips = frames[:, :num_frames] * (1 - weight) + frames[:, num_frames:] * weight
+    change = _body_change(batch, filled, turn)
+    weight = weight.to(batch.frames.dtype)[:, :, None, None, None]
+    frames, later = (_gathered(batch, filled, first + place) for place in (before, after))
+    if center_joint is None:
+        clips = frames.lerp_(later, weight)
+    elif (there := _wholly_there(batch)) is None:
+        # Interpolated where the centre goes, and not where it is: so the digits are those of the short way.
+        masks = [_not_missing(values)[..., None] for values in (frames, later)]
+        origins = [
+            values[..., :1, center_joint : center_joint + 1, :] * mask
+            for values, mask in zip((frames, later), masks, strict=True)
+        ]
+        clips = (frames * masks[0]).lerp_(later * masks[1], weight) - origins[0].lerp_(origins[1], weight)
+    else:
+        # Where nothing is missing, the interpolated centre is the centre of what was interpolated.
+        clips = frames.lerp_(later, weight)
+        clips -= clips[..., :1, center_joint : center_joint + 1, :].clone()
+        if not there.all():
+            clips *= there[:, None, :, None, None]
     return clips if change is None else _turned(clips, change)
 
 
@@ -370,14 +404,26 @@ class _Turn:
 
 def _turned(clips: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """Clips ``(B, T, M, V, C)``, each multiplied by its own matrix ``(B, C, C)``."""
-    return torch.bmm(clips.flatten(1, 3), change.to(clips.dtype).transpose(1, 2)).view_as(clips)
+    batch, channels = len(clips), clips.shape[-1]
+    # Products with matrices of three columns are slow: eight joints at once are not.
+    joints = gcd(clips[0].numel() // channels, 8)
+    blocks = clips.new_zeros(batch, joints, channels, joints, channels)
+    blocks.diagonal(dim1=1, dim2=3).copy_(change.transpose(1, 2)[..., None])
+    size = joints * channels
+    return torch.bmm(clips.reshape(batch, -1, size), blocks.view(batch, size, size)).view_as(clips)
 
 
 def _centered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor, turn: _Turn) -> torch.Tensor:
     """Frames of a batch about person 0's centre joint."""
-    persons = torch.arange(batch.frames.shape[1], device=places.device)
-    frames = batch.frames[places] if filled is None else batch.frames[filled[places], persons]
+    frames = _gathered(batch, filled, places)
     return frames if turn.center_joint is None else center_persons(frames, turn.center_joint)
+
+
+def _gathered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor) -> torch.Tensor:
+    """Frames ``(..., M, V, C)`` of a batch at places ``(...)``; see `filled_frame_index`."""
+    if filled is None:
+        return batch.frames.index_select(0, places.flatten()).unflatten(0, places.shape)
+    return batch.frames[filled[places], torch.arange(batch.frames.shape[1], device=places.device)]
 
 
 def _body_change(batch: RaggedFrames, filled: torch.Tensor | None, turn: _Turn) -> torch.Tensor | None:

@@ -91,6 +91,13 @@ class SkeletonSequence:
                 "layout the data have"
             )
         self._check_attributes(where, layout, keypoints.shape[-1])
+        numbers = keypoints.reshape(-1)
+        # One fast product says that all is well; where it overflows or vanishes, one looks more closely.
+        if not 0 < np.dot(numbers, numbers) < np.inf:
+            self._check_numbers(where, keypoints)
+        object.__setattr__(self, "keypoints", keypoints)
+
+    def _check_numbers(self, where: str, keypoints: np.ndarray) -> None:
         finite = np.isfinite(keypoints)
         if not finite.all():
             frame, person, joint, _ = (int(i) for i in np.argwhere(~finite)[0])
@@ -100,7 +107,6 @@ class SkeletonSequence:
             )
         if not keypoints.any():
             raise SkeletonFormatError(f"{where}: every person is empty in every frame, so there is nothing to read")
-        object.__setattr__(self, "keypoints", keypoints)
 
     def _check_attributes(self, where: str, layout: Layout, channels: int) -> None:
         if self.up is not None and self.up not in TO_Y_UP:
@@ -405,8 +411,12 @@ def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
 
 def _middle(values: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Median over the frames that are there of each row, of rows that have any."""
-    known = there.any(-1)
-    return np.nanmedian(np.where(there, values, np.nan)[known], axis=-1)
+    count = there.sum(-1)
+    known = count > 0
+    # The others are sorted behind; numpy's median that leaves some out is ten times slower.
+    ordered, count = np.sort(np.where(there, values, np.inf)[known], axis=-1), count[known]
+    row = np.arange(len(ordered))
+    return (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2
 
 
 def to_float32(array: ArrayLike, where: str) -> np.ndarray:
@@ -419,6 +429,8 @@ def to_float32(array: ArrayLike, where: str) -> np.ndarray:
         array = np.asarray(array)
     except ValueError:
         raise SkeletonFormatError(f"{where}: rows of different length are not an array of keypoints") from None
+    if array.dtype == np.float32:
+        return array
     if array.dtype.kind not in "fiu":
         raise SkeletonFormatError(f"{where}: keypoints must be real numbers, got an array of type {array.dtype}")
     with np.errstate(over="ignore"):

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 _FORMAT = "usdrl-skeletons-1"
 _NONE = -1
 _COLUMNS = ("shard", "start", "frames", "persons", "label", "subject", "camera", "setup", "split")
+# What a sequence is made of, in this order.
+_ENTRIES = ("persons", "fps", "image_shape", "scale", "split", "label", "subject", "camera", "setup")
 _SPLITS = (None, "train", "test")
 # Sequences per part where somebody hands over a stream of them.
 _PART = 1000
@@ -93,43 +96,56 @@ class SkeletonStore:
             SkeletonFormatError: If nobody is seen in them.
         """
         number = int(self.selection[place])
-        entry = {key: int(self.index[key][number]) for key in _COLUMNS}
-        end = entry["frames"] if end is None else end
-        shape = (end - start, entry["persons"], self.header["joints"], self.header["channels"])
-        dtype = np.dtype(self.header["dtype"])
-        shard = self.header["shards"][entry["shard"]]
-        count = int(np.prod(shape))
-        values = np.fromfile(
-            self.path / shard["file"],
-            dtype,
-            count,
-            offset=shard["offset"] + (entry["start"] + start * int(np.prod(shape[1:]))) * dtype.itemsize,
-        )
-        if dtype == np.int16:
-            values = values * self.index["scale"][number]
-        fps = float(self.index["fps"][number])
-        label, subject, camera, setup = (
-            None if entry[key] == _NONE else entry[key] for key in ("label", "subject", "camera", "setup")
-        )
-        image = self.index["image_shape"][number]
-        people = self.header["subject_names"]
-        return SkeletonSequence(
-            values.reshape(shape),
-            layout=get_layout(self.header["layout"]),
-            fps=None if np.isnan(fps) else fps,
-            name=self.name(number),
-            up=self.header["up"],
-            units=self.header["units"],
-            coordinates=self.header["coordinates"],
-            mirrored=self.header["mirrored"],
-            image_shape=None if np.isnan(image).any() else (float(image[0]), float(image[1])),
-            label=label,
-            subject=people[subject] if people and subject is not None else subject,
-            camera=camera,
-            setup=setup,
-            events=self.events(number) if (start, end) == (0, entry["frames"]) else None,
-            split=_SPLITS[entry["split"] + 1],
-        )
+        frames, frame = int(self.index["frames"][number]), self._numbers_of_frame(number)
+        end = frames if end is None else end
+        shard, first = int(self.index["shard"][number]), int(self.index["start"][number])
+        values = self._read(shard, first + start * frame, [(end - start) * frame])
+        [sequence] = self._sequences(np.array([number]), values, (start, end) == (0, frames))
+        return sequence
+
+    def _numbers_of_frame(self, number: int) -> int:
+        """How many numbers a frame of a sequence has."""
+        return int(self.index["persons"][number]) * self.header["joints"] * self.header["channels"]
+
+    def _read(self, shard: int, start: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield numbers of a shard as they were written, in arrays that lie one behind another from `start`."""
+        facts, dtype = self.header["shards"][shard], np.dtype(self.header["dtype"])
+        with open(self.path / facts["file"], "rb", buffering=0) as file:
+            file.seek(facts["offset"] + start * dtype.itemsize)
+            for count in counts:
+                values = np.empty(count, dtype)
+                if file.readinto(values) != values.nbytes:  # type: ignore[arg-type]
+                    raise SkeletonFormatError(
+                        f"{self.path / facts['file']}: the file has been cut: make the store anew"
+                    )
+                yield values
+
+    def _sequences(
+        self, numbers: np.ndarray, arrays: Iterable[np.ndarray], are_whole: bool = True
+    ) -> Iterator[SkeletonSequence]:
+        """Yield sequences by their numbers in the whole store, of the numbers that were read."""
+        entries = zip(*(self.index[key][numbers].tolist() for key in _ENTRIES), strict=True)
+        joints, channels, people = self.header["joints"], self.header["channels"], self.header["subject_names"]
+        shared = {key: self.header[key] for key in ("up", "units", "coordinates", "mirrored")}
+        shared["layout"] = get_layout(self.header["layout"])
+        for number, values, entry in zip(numbers.tolist(), arrays, entries, strict=True):
+            persons, fps, (height, width), scale, split, *marks = entry
+            if values.dtype == np.int16:
+                values = values * np.float32(scale)
+            label, subject, camera, setup = (None if mark == _NONE else mark for mark in marks)
+            yield SkeletonSequence(
+                values.reshape(-1, persons, joints, channels),
+                fps=None if isnan(fps) else fps,
+                name=self.name(number),
+                image_shape=None if isnan(height) or isnan(width) else (height, width),
+                label=label,
+                subject=people[subject] if people and subject is not None else subject,
+                camera=camera,
+                setup=setup,
+                events=self.events(number) if are_whole else None,
+                split=_SPLITS[split + 1],
+                **shared,
+            )
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
         """Read the sequences in order."""
@@ -137,7 +153,17 @@ class SkeletonStore:
 
     def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
         """Read the sequences in order; what is in a store can be read, so `on_error` is never called."""
-        return (self[place] for place in range(len(self)))
+        sizes = self.lengths.astype(np.int64) * self.index["persons"][self.selection]
+        sizes *= self.header["joints"] * self.header["channels"]
+        shards, starts = self.index["shard"][self.selection], self.index["start"][self.selection]
+        # Those that lie one behind another are read from one open file.
+        jumps = (shards[1:] != shards[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
+        bounds = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(self)]
+        for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+            for part in range(first, end, _PART):
+                numbers = self.selection[part : min(part + _PART, end)]
+                counts = sizes[part : part + len(numbers)].tolist()
+                yield from self._sequences(numbers, self._read(int(shards[part]), int(starts[part]), counts))
 
     def name(self, number: int) -> str:
         """Name of a sequence by its number in the whole store."""
