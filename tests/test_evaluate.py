@@ -17,9 +17,10 @@ from usdrl_hub.data.facts import DATASETS, NTU120_CLASSES, PKU_CLASSES
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
 from usdrl_hub.tasks.benchmarks import BENCHMARKS, TASKS
-from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, features_of, repeat, run_linear, tiny_recordings
+from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, repeat, run_linear, tiny_recordings
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import train_recogniser
+from usdrl_hub.tasks.retrieval import embed_part
 
 from .test_cli import run
 
@@ -96,7 +97,7 @@ def test_cached_features_score_as_the_whole_loop_does():
     assert abs(scores["accuracy"] - cached["accuracy"]) <= 0.001
     for ours, theirs in zip(classifier.usdrl.parameters(), looped.usdrl.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    features, _ = features_of(context, context.test)
+    features, _ = embed_part(context.encoder, context.extractor, context.test)
     assert features.shape == (40, 160)
 
 

@@ -49,10 +49,8 @@ from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
 from .recognition import train_recogniser
 from .results import run_record, sha256, write_metrics
-from .retrieval import embed_clips, retrieval_metrics, top_k
+from .retrieval import embed_part, retrieval_metrics, top_k
 from .segmentation import WholeVideoDataset, segment, segmentation_metrics
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -303,16 +301,6 @@ def tiny_recordings() -> SkeletonDataset:
     return SkeletonDataset.from_arrays(arrays, "clips that ship with the package")
 
 
-def features_of(context: Context, part: LabelledData) -> tuple[torch.Tensor, np.ndarray]:
-    """Embeddings ``(N, 2d)`` of a part, computed once, and its labels; memory holds one batch of clips."""
-    features = []
-    for start in range(0, len(part), _BATCH):
-        sequences = list(part[start : start + _BATCH])
-        clips = context.extractor(sequences, return_tensors="pt")["keypoints"]
-        features.append(embed_clips(context.encoder, clips))
-    return torch.cat(features), np.asarray(part.column("labels"))
-
-
 def _top(logits: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
     truth = torch.as_tensor(labels)
     rank = (logits >= logits.gather(1, truth[:, None])).sum(dim=1)
@@ -326,7 +314,7 @@ def run_linear(context: Context) -> Outcome:
     """A linear layer on the frozen encoder's features."""
     if (head := context.given(USDRLForActionRecognition)) is not None:
         return _scored(context, head), head
-    features, labels = features_of(context, context.train)
+    features, labels = embed_part(context.encoder, context.extractor, context.train)
     recipe = context.recipe
     if recipe.get("solver") == "logistic":
         layer = fit_logistic_regression(features, labels, len(context.class_names), recipe["strength"])
@@ -348,7 +336,7 @@ def run_linear(context: Context) -> Outcome:
 
 def _scored(context: Context, classifier: USDRLForActionRecognition) -> dict[str, float]:
     """Accuracy of a recogniser on the test part."""
-    features, labels = features_of(replace(context, encoder=classifier), context.test)
+    features, labels = embed_part(classifier, context.extractor, context.test)
     with torch.no_grad():
         return _top(classifier.classifier(features.to(classifier.device)).cpu(), labels)
 
@@ -378,14 +366,14 @@ def run_semi(context: Context) -> Outcome:
 
 def run_retrieval(context: Context) -> Outcome:
     """Nearest training clips by the cosine of the frozen encoder's embeddings."""
-    gallery, labels = features_of(context, context.train)
-    queries, truth = features_of(context, context.test)
+    gallery, labels = embed_part(context.encoder, context.extractor, context.train)
+    queries, truth = embed_part(context.encoder, context.extractor, context.test)
     return retrieval_metrics(gallery, labels, queries, truth), None
 
 
 def run_one_shot(context: Context) -> Outcome:
     """Nearest of a few exemplars of each class, drawn from the test part's classes; several draws."""
-    features, labels = features_of(context, context.test)
+    features, labels = embed_part(context.encoder, context.extractor, context.test)
     recipe, accuracies = context.recipe, []
     for draw in range(recipe["draws"]):
         exemplar = draw_exemplars(labels, recipe["shots"], context.seed + draw)

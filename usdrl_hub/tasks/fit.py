@@ -32,6 +32,8 @@ class FitRecipe:
         augment: Change clips at random, see `ClipAugmentation`.
         mirror: Also train on mirror images.
         freeze_encoder: Train the head only.
+        linear_start: Start a recogniser's head from the logistic regression on its encoder's features. A random head
+            would spoil a pretrained encoder before a few clips have trained it.
     """
 
     epochs: float = 40
@@ -47,6 +49,7 @@ class FitRecipe:
     augment: bool = True
     mirror: bool = False
     freeze_encoder: bool = False
+    linear_start: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""

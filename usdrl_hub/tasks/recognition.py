@@ -23,7 +23,9 @@ from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
 from .fit import FitRecipe, fit
+from .linear import fit_logistic_regression
 from .results import run_record, sha256, write_metrics
+from .retrieval import embed_part
 
 
 def finetune(
@@ -45,7 +47,8 @@ def finetune(
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
     AdamW with a cosine schedule after a tenth of warm-up; gradients are clipped at norm 1; the training clips are
-    changed at random by `ClipAugmentation`.
+    changed at random by `ClipAugmentation`. A new head on a pretrained encoder starts from the logistic regression on
+    the encoder's features, so that a few clips are enough.
 
     Args:
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
@@ -75,15 +78,6 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
-    recipe = FitRecipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        mirror=mirror,
-        freeze_encoder=linear_probe,
-    )
     with new_folder(output_dir) as folder:
         dataset = SkeletonDataset.open(data)
         labels = dataset.column("labels")
@@ -92,7 +86,17 @@ def finetune(
         dataset = dataset.select(labels >= 0).usable()
         train, test, split = default_split(dataset)
         set_seed(seed)
-        classifier, extractor = _model(model, config or {}, dataset, normalization)
+        classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
+        recipe = FitRecipe(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            mirror=mirror,
+            freeze_encoder=linear_probe,
+            linear_start=model is not None and not has_head,
+        )
         # What cannot be read is told before the training, not after it.
         for sequence in (*train, *test):
             extractor.prepare(sequence)
@@ -126,6 +130,10 @@ def train_recogniser(
     progress: bool = False,
 ) -> dict[str, float]:
     """Train a recogniser in place, and score it on a test part where there is one; see `fit`."""
+    if recipe.linear_start:
+        features, labels = embed_part(classifier, extractor, train)
+        start = fit_logistic_regression(features, labels, len(classifier.config.class_names))
+        classifier.classifier.load_state_dict(start.state_dict())
     augment = None
     if recipe.augment:
         augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None)
@@ -138,15 +146,15 @@ def _model(
     fields: Mapping[str, Any],
     dataset: LabelledData,
     normalization: str | None,
-) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor]:
-    """The model to train and its feature extractor, with the data set's classes."""
+) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor, bool]:
+    """The model to train, its feature extractor, with the data set's classes, and whether its head knows them."""
     id2label = dict(enumerate(dataset.class_names))
     if name is None:
         layout = fields.get("layout", dataset.layout.to_config())
         given = {"num_persons": dataset.max_persons, "num_joints": dataset.layout.num_joints} | dict(fields)
         config = USDRLConfig(**(given | {"layout": layout, "id2label": id2label}))
         extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None, normalization=normalization)
-        return USDRLForActionRecognition(config), extractor
+        return USDRLForActionRecognition(config), extractor, False
     if normalization is not None:
         fields = {**fields, "normalization": normalization}
     if fields:
@@ -154,11 +162,11 @@ def _model(
     config = load_config(name)
     loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)
     if isinstance(loaded, USDRLForActionRecognition) and config.id2label == id2label:
-        return loaded, extractor
+        return loaded, extractor, True
     config.id2label, config.label2id = id2label, {label: number for number, label in id2label.items()}
     classifier = USDRLForActionRecognition(config)
     classifier.usdrl.load_state_dict(loaded.base_model.state_dict())
-    return classifier, extractor
+    return classifier, extractor, False
 
 
 def nearest_neighbour_baselines(train: LabelledData, test: LabelledData, num_frames: int = 64) -> dict[str, float]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..data.dataset import LabelledData
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 
 # Similarities in memory at once: 32 MiB of float32, and twice that for the numbers beside them.
@@ -23,6 +25,17 @@ def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tenso
     parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_BATCH)]
     encoder.train(training)
     return torch.cat(parts)
+
+
+def embed_part(
+    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: LabelledData
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Embeddings ``(N, 2d)`` of a part of a data set, and its labels; memory holds one batch of clips."""
+    features = []
+    for start in range(0, len(part), _BATCH):
+        sequences = list(part[start : start + _BATCH])
+        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"]))
+    return torch.cat(features), np.asarray(part.column("labels"))
 
 
 def top_k(
