@@ -6,11 +6,12 @@
     python benchmarks/mocap.py layouts MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py ablation --data DATA --runs RUNS
     python benchmarks/mocap.py ship NAME --runs RUNS
-    python benchmarks/mocap.py table
+    python benchmarks/mocap.py table [README.md]
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
-(mocap-tiny or mocap-small-nc) without labels on the motion in SOURCES, of UI-PRMD without the people whose clips ship
-with the package, and leaves the encoder in RUNS/NAME.
+(mocap-tiny, mocap-small-nc, or mocap-tiny-pairs: the first with people put beside each other) without labels on the
+motion in SOURCES, of UI-PRMD without the people whose clips ship with the package, and leaves the encoder in
+RUNS/NAME.
 
 `proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
 of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
@@ -23,15 +24,17 @@ sbu draw k is scored on fold k. Whatever is already in the output file is kept.
 15 of its joints there, classified by a head trained on clips converted at once: how often the class is the same.
 
 `ablation`: changes of the recipe mocap-tiny, one at a time, in a short run of one seed, scored with five clips per
-class by nearest neighbour and logistic regression.
+class by nearest neighbour and logistic regression, and by how many clips without half of their joints are nearest to
+themselves.
 
 `ship` writes the encoder of a run as it is published, with its figures, to a folder beside the output file.
 
 `table` prints what has been measured, with the difference to each rival at five clips per class and its 95 % interval
-(paired bootstrap over test clips within each set), and draws the curves.
+(paired bootstrap over test clips within each set), draws the curves, and brings the tables of a document up to date.
 """
 
 import argparse
+import copy
 import json
 import time
 from dataclasses import replace
@@ -71,8 +74,13 @@ TESTS = ("utd_mhad", "nw_ucla", "sbu", "utkinect", "hdm05_11")
 SHOTS = (1, 2, 5, 10, None)
 SEEDS = (0, 1, 2)
 MEASURES = ("1nn", "linear", "finetuned")
-# About as many steps for every number of clips; the same for pretrained weights and from scratch.
-STEPS, BATCH = 150, 16
+TITLES = {"1nn": "1-NN", "linear": "linear probe", "finetuned": "fine-tuned"}
+JOINTS = {"normalised": "joints, normalised", "joints": "joints as they are"}
+# The recipe as it was first, by which pairs are judged at full length.
+WITH_PAIRS = {"mocap-tiny-pairs": "mocap-tiny, trained with `pairs: 0.5`"}
+# Fine-tuning takes as many steps for every number of clips, or this many passes where there are more; the same for
+# pretrained weights and from scratch. Chosen on training people of utd_mhad and nw_ucla.
+STEPS, PASSES, BATCH = 160, 4, 16
 
 
 def sources(name: str, data: Path, runs: Path) -> list[Path]:
@@ -154,16 +162,25 @@ class Clips(torch.utils.data.Dataset):
 
 
 def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.Tensor:
-    """Fine-tune everything on the drawn clips, and say which test clips are right."""
-    config = USDRLConfig(**{**encoder.config.to_dict(), "num_labels": data.num_classes})
+    """Fine-tune everything on the drawn clips, and say which test clips are right.
+
+    The head starts from the logistic regression on the encoder's features, be they pretrained or random: with a few
+    clips, a random head would spoil either.
+    """
+    config = copy.deepcopy(encoder.config)
+    config.num_labels = data.num_classes
     torch.manual_seed(data.seed)
     model = USDRLForActionRecognition(config)
     model.usdrl.load_state_dict(encoder.state_dict())
-    # As many epochs as make the steps; at least eight passes over what there is.
+    clips, labels = data.clips[0][rows], data.labels[0][rows]
+    start = fit_logistic_regression(embed_clips(encoder, clips), labels, data.num_classes)
+    model.classifier.load_state_dict(start.state_dict())
     per_epoch = -(-len(rows) // BATCH)
-    recipe = FitRecipe(epochs=max(round(STEPS / per_epoch), 8), batch_size=BATCH, label_smoothing=0.1)
-    dataset = Clips(data.clips[0][rows], data.labels[0][rows], ClipAugmentation())
-    fit(model, dataset, recipe, data.seed)
+    recipe = FitRecipe(
+        epochs=max(STEPS / per_epoch, PASSES), batch_size=BATCH, learning_rate=3e-4, label_smoothing=0.1
+    )
+    augment = ClipAugmentation(shortest_crop=0.7, shear=0.15, missing_joints=0.1)
+    fit(model, Clips(clips, labels, augment), recipe, data.seed)
     with torch.inference_mode():
         answers = [model(part).logits.argmax(1) for part in data.clips[1].split(128)]
     return torch.cat(answers) == data.labels[1]
@@ -286,42 +303,84 @@ def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
     return 100 * float(np.mean([np.mean([hits.mean() for hits in draws]) for draws in found.values()]))
 
 
-def print_table(content: dict, picture: Path | None) -> None:
-    """Print the table of the README, and draw the curves."""
+def label(content: dict, who: str) -> str:
+    """How a table calls a network or its rival."""
+    if who in content["models"]:
+        return f"`usdrl/{who}`" if who in SOURCES else WITH_PAIRS[who]
+    network, _, kind = who.rpartition(" ")
+    return {"random": f"{network}, random weights", "scratch": f"{network}, from scratch"}.get(kind) or JOINTS[who]
+
+
+def whole_rows(content: dict) -> list[tuple[str, str]]:
+    """Measures and names of whom all is known, networks first."""
     shots = [str(count or "all") for count in SHOTS]
-    print("| measure | who | set | " + " | ".join(shots) + " |\n|" + "---|" * (3 + len(shots)))
-    for measure in MEASURES:
-        for who in everyone(content)[measure]:
-            columns = [accuracies(content, measure, who, count) for count in shots]
-            for name in TESTS:
-                cells = [f"{100 * np.mean([h.mean() for h in c[name]]):.1f}" if name in c else "" for c in columns]
-                print(f"| {measure} | {who} | {name} | " + " | ".join(cells) + " |")
-            means = [
-                np.mean([np.mean([h.mean() for h in draws]) for draws in c.values()]) if c else np.nan for c in columns
-            ]
-            print(f"| {measure} | {who} | **mean** | " + " | ".join(f"{100 * mean:.1f}" for mean in means) + " |")
-    print("\n| with 5 clips per class | against | difference | 95 % interval |\n|---|---|---|---|")
-    for measure in MEASURES:
-        for who in everyone(content)[measure]:
-            for rival in ("joints", "normalised", f"{who} random", f"{who} scratch"):
-                if who in content["models"] and rival in everyone(content)[measure]:
-                    ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
-                    mean, low, high = (100 * value for value in difference(ours, theirs))
-                    print(f"| {who}, {measure} | {rival} | {mean:+.1f} | {low:+.1f} to {high:+.1f} |")
-    if picture is not None:
-        draw_curves(content, shots, picture)
+    return [
+        (measure, who)
+        for measure in MEASURES
+        for who in sorted(everyone(content)[measure], key=lambda who: (who in JOINTS, who))
+        if all(
+            len(found := accuracies(content, measure, who, count)) == len(TESTS)
+            and all(len(draws) == len(SEEDS) for draws in found.values())
+            for count in shots
+        )
+    ]
 
 
-def draw_curves(content: dict, shots: list[str], path: Path) -> None:
+def tables(content: dict) -> list[str]:
+    """The tables of the README: accuracy with few labels, differences to the rivals, and the ablation."""
+    shots = [str(count or "all") for count in SHOTS]
+    lines = [f"| measure | features | {' | '.join(shots)} | at 5: {' | '.join(TESTS)} |", "|" + "---|" * 12]
+    for measure, who in whole_rows(content):
+        at_five = accuracies(content, measure, who, "5")
+        means = [mean_accuracy(content, measure, who, count) for count in shots]
+        means += [100 * float(np.mean([hits.mean() for hits in at_five[name]])) for name in TESTS]
+        cells = " | ".join(f"{mean:.1f}" for mean in means)
+        lines.append(f"| {TITLES[measure]} | {label(content, who)} | {cells} |")
+    gaps = ["| with 5 clips per class | against | difference | 95 % interval |", "|---|---|---|---|"]
+    for measure, who in whole_rows(content):
+        for rival in (*JOINTS, f"{who} random", f"{who} scratch", f"{who}-pairs"):
+            if who in SOURCES and (measure, rival) in whole_rows(content):
+                ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
+                mean, low, high = (100 * value for value in difference(ours, theirs))
+                gaps.append(
+                    f"| {label(content, who)}, {TITLES[measure]} | {label(content, rival)} | {mean:+.1f} "
+                    f"| {low:+.1f} to {high:+.1f} |"
+                )
+    changes = ["| change | 1-NN | linear probe | on sbu | finds itself |", "|---|---|---|---|---|"]
+    for name in ABLATION:
+        if name in content.get("ablation", {}):
+            values = content["ablation"][name]
+            cells = [float(np.mean(list(values[key].values()))) for key in ("1nn", "linear", "finds_itself")]
+            cells.insert(2, values["linear"]["sbu"])
+            changes.append(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |")
+    return ["\n".join(rows) for rows in (lines, gaps, changes)]
+
+
+def write_tables(content: dict, path: Path) -> None:
+    """Put the tables where a document has tables with the same first row."""
+    text = path.read_text()
+    for table in tables(content):
+        head, found, rest = text.partition("\n" + table.splitlines()[0] + "\n")
+        if not found:
+            raise SystemExit(f"{path}: there is no table that begins with '{table.splitlines()[0]}'")
+        text = f"{head}\n{table}\n\n{rest.partition(chr(10) * 2)[2]}"
+    with new_file(path) as partial:
+        partial.write_text(text)
+
+
+def draw_curves(content: dict, path: Path) -> None:
     """Mean accuracy over the sets against the number of labelled clips of a class."""
-    measures = [measure for measure in MEASURES if everyone(content)[measure]]
+    shots = [str(count or "all") for count in SHOTS]
+    known = whole_rows(content)
+    measures = [measure for measure in MEASURES if measure in dict(known)]
     figure = Figure(figsize=(0.4 + 3.6 * len(measures), 3.6), layout="constrained")
     rows = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(rows, measures, strict=True):
-        for who in everyone(content)[measure]:
+        for who in [who for of, who in known if of == measure and who not in WITH_PAIRS]:
             means = [mean_accuracy(content, measure, who, count) for count in shots]
-            axes.plot(shots, means, marker="o", linestyle="-" if who in content["models"] else "--", label=who)
-        axes.set(title=measure, xlabel="labelled clips of each class")
+            name = label(content, who).strip("`")
+            axes.plot(shots, means, marker="o", linestyle="-" if who in SOURCES else "--", label=name)
+        axes.set(title=TITLES[measure], xlabel="labelled clips of each class")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.supylabel("accuracy, %, mean of five sets", fontsize=9)
@@ -330,29 +389,37 @@ def draw_curves(content: dict, shots: list[str], path: Path) -> None:
 
 
 @torch.inference_mode()
+def half_missing(
+    extractor: USDRLFeatureExtractor, model: USDRLModel, path: Path
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Embeddings of a set's test clips, of the same without half of the joints, and which of these find their clip."""
+    _, test, _ = default_split(SkeletonDataset.open(path))
+    whole = [extractor.prepare(sequence) for sequence in test.usable()]
+    rng = np.random.default_rng(0)
+    half = []
+    for sequence in whole:
+        keypoints = sequence.keypoints.copy()
+        joints = keypoints.shape[2]
+        keypoints[:, :, rng.permutation(joints)[: joints // 2]] = 0
+        half.append(replace(sequence, keypoints=keypoints))
+    first, second = (embed_clips(model, extractor(s, return_tensors="pt")["keypoints"]) for s in (whole, half))
+    return first, second, top_k(second, first, 1)[1][:, 0] == torch.arange(len(first))
+
+
 def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
-    """Embeddings of clips of which each joint is missing with even chances, beside those of the whole clips."""
+    """Embeddings of clips without half of their joints, drawn at random, beside those of the whole clips."""
     print("| model | set | cosine | without the mean | finds its clip | to other clips |\n|---|---|---|---|---|---|")
     for path in models:
         extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
         for name in TESTS:
-            _, test, _ = default_split(SkeletonDataset.open(data / f"{name}.npz"))
-            whole = [extractor.prepare(sequence) for sequence in test.usable()]
-            rng = np.random.default_rng(0)
-            half = []
-            for sequence in whole:
-                keypoints = sequence.keypoints.copy()
-                joints = keypoints.shape[2]
-                keypoints[:, :, rng.permutation(joints)[: joints // 2]] = 0
-                half.append(replace(sequence, keypoints=keypoints))
-            first, second = (embed_clips(model, extractor(s, return_tensors="pt")["keypoints"]) for s in (whole, half))
+            first, second, found = half_missing(extractor, model, data / f"{name}.npz")
             cosine = torch.nn.functional.cosine_similarity
             mean = first.mean(0)
             values = {
                 "cosine": float(cosine(first, second).mean()),
                 "lowest_cosine": float(cosine(first, second).min()),
                 "centred_cosine": float(cosine(first - mean, second - mean).mean()),
-                "finds_itself": float((top_k(second, first, 1)[1][:, 0] == torch.arange(len(first))).float().mean()),
+                "finds_itself": float(found.float().mean()),
                 "other_clips_cosine": float(cosine(first, first.roll(1, 0)).mean()),
             }
             record.put("robust", path.name, name, value=values)
@@ -401,18 +468,16 @@ def ship(name: str, runs: Path, record: Record, folder: Path) -> None:
         {
             "measure": measure,
             "who": who,
-            "accuracy": {count: mean / 100 for count, mean in zip(shots, means, strict=True)},
+            "accuracy": {count: mean_accuracy(content, measure, who, count) / 100 for count in shots},
         }
-        for measure in MEASURES
-        for who in everyone(content)[measure]
-        if all(len(accuracies(content, measure, who, count)) == len(TESTS) for count in shots)
-        and len(means := [mean_accuracy(content, measure, who, count) for count in shots])
+        for measure, who in whole_rows(content)
+        if who not in WITH_PAIRS
     ]
     figures = {f"{row['measure']}@5": row["accuracy"]["5"] for row in few if row["who"] == name}
     with new_folder(folder) as partial:
         USDRLModel.from_pretrained(run).save_pretrained(partial)
         USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)
-        draw_curves(content, shots, partial / FEW_LABELS)
+        draw_curves(content, partial / FEW_LABELS)
         made = without_places(json.loads((run / "metrics.json").read_text()))
         kept = ("seed", "recipe", "steps", "command", "wall_seconds", "git_revision", "versions", "hardware")
         write_metrics(
@@ -438,7 +503,7 @@ ABLATION = {
         | {"turn": 0.0, "stretch": 0.0, "slowest": 1}
     },
     "nothing lost": {"views": {"lost_joints": 0.0, "lost_part": 0.0, "other_layout": 0.0}},
-    "without pairs": {"pairs": 0.0},
+    "half of the lone people in pairs": {"pairs": 0.5},
     "STTR": {"model": {"encoder": "sttr"}},
     "without the temporal domain": {"loss": {"temporal": 0.0}},
     "without the spatial domain": {"loss": {"spatial": 0.0}},
@@ -464,10 +529,11 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
         if not (folder / "model.safetensors").is_file():
             pretrain(sources("mocap-tiny", data, runs), folder, recipe, seed=0)
         extractor, model = USDRLFeatureExtractor.from_pretrained(folder), USDRLModel.from_pretrained(folder).eval()
-        scores: dict[str, list[float]] = {"1nn": [], "linear": []}
+        scores: dict[str, list[float]] = {"1nn": [], "linear": [], "finds_itself": []}
         for test in TESTS:
             subject = Set(data / f"{test}.npz", extractor, 0)
             hits = frozen_hits([embed_clips(model, part) for part in subject.clips], subject, subject.drawn(5))
+            hits["finds_itself"] = half_missing(extractor, model, data / f"{test}.npz")[2]
             for measure in scores:
                 scores[measure].append(float(hits[measure].float().mean()))
         values = {measure: dict(zip(TESTS, found, strict=True)) for measure, found in scores.items()}
@@ -480,7 +546,7 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pretrain", "proof", "robust", "layouts", "ablation", "ship", "table"])
-    parser.add_argument("names", nargs="*", help="The recipe, the models' folders, or the ablation's rows.")
+    parser.add_argument("names", nargs="*", help="Recipe, models' folders, the ablation's rows, or documents.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
@@ -494,8 +560,10 @@ def main() -> None:
         parser.error("name --runs")
     if arguments.what == "pretrain":
         for name in arguments.names:
-            found = sources(name, arguments.data, arguments.runs)
-            pretrain(found, arguments.runs / name, name, seed=0, progress=True)
+            plain = name.removesuffix("-pairs")
+            recipe = replace(load_recipe(plain), pairs=0.5) if name in WITH_PAIRS else plain
+            found = sources(plain, arguments.data, arguments.runs)
+            pretrain(found, arguments.runs / name, recipe, seed=0, progress=True)
     elif arguments.what == "proof":
         prove([Path(name) for name in arguments.names], arguments.data, record, arguments.only, tuple(arguments.sets))
     elif arguments.what == "robust":
@@ -508,7 +576,10 @@ def main() -> None:
     elif arguments.what == "ablation":
         ablate(arguments.data, arguments.runs, record, arguments.names or None)
     else:
-        print_table(record.content, arguments.output.with_suffix(".png"))
+        print("\n\n".join(tables(record.content)))
+        for name in arguments.names:
+            write_tables(record.content, Path(name))
+        draw_curves(record.content, arguments.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

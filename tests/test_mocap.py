@@ -1,6 +1,9 @@
 """The encoder of open motion that ships: what it must hold on clips of people whom it never saw."""
 
+import importlib.util
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ from usdrl_hub import LAYOUTS, SkeletonSequence, USDRLFeatureExtractor, USDRLMod
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.layouts import weights_through
 from usdrl_hub.tasks.linear import fit_logistic_regression
+from usdrl_hub.tasks.results import sha256
 from usdrl_hub.tasks.retrieval import embed_clips, top_k
 
 NAME = "usdrl/mocap-tiny"
+ROOT = Path(__file__).parents[1]
 BETWEEN = [
     name
     for name, layout in LAYOUTS.items()
@@ -49,6 +54,35 @@ def head(native):
     with torch.no_grad():
         assert (head(native).argmax(1) == labels).float().mean() > 0.95
     return head
+
+
+@pytest.fixture(scope="module")
+def mocap():
+    """The benchmark's module, and what it has measured."""
+    spec = importlib.util.spec_from_file_location("mocap", ROOT / "benchmarks" / "mocap.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, json.loads((ROOT / "benchmarks" / "mocap.json").read_text())
+
+
+def test_the_tables_of_the_readme_are_what_was_measured(mocap):
+    readme, tables = (ROOT / "README.md").read_text(), mocap[0].tables(mocap[1])
+    assert len(tables) == 3 and all(len(table.splitlines()) > 5 for table in tables)
+    for table in tables:
+        assert f"\n{table}\n\n" in readme, "bring it up to date with 'python benchmarks/mocap.py table README.md'"
+
+
+@pytest.mark.parametrize("folder", ["usdrl_hub/checkpoints/usdrl--mocap-tiny", "checkpoints/usdrl--mocap-small-nc"])
+def test_the_figures_that_ship_are_what_was_measured(mocap, folder):
+    module, content = mocap
+    metrics = json.loads((ROOT / folder / "metrics.json").read_text())
+    assert metrics["checkpoint_sha256"] == sha256(ROOT / folder / "model.safetensors")
+    assert [(row["measure"], row["who"]) for row in metrics["few_labels"]] == [
+        row for row in module.whole_rows(content) if row[1] not in module.WITH_PAIRS
+    ]
+    for row in metrics["few_labels"]:
+        for shots, accuracy in row["accuracy"].items():
+            assert 100 * accuracy == pytest.approx(module.mean_accuracy(content, row["measure"], row["who"], shots))
 
 
 def test_it_is_small_and_lies_in_the_package():
