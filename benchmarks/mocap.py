@@ -479,7 +479,7 @@ def ship(name: str, runs: Path, record: Record, folder: Path) -> None:
         USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)
         draw_curves(content, partial / FEW_LABELS)
         made = without_places(json.loads((run / "metrics.json").read_text()))
-        kept = ("seed", "recipe", "steps", "command", "wall_seconds", "git_revision", "versions", "hardware")
+        kept = ("seed", "recipe", "steps", "log", "command", "wall_seconds", "git_revision", "versions", "hardware")
         write_metrics(
             partial,
             {
