@@ -143,6 +143,16 @@ def test_a_new_head_on_a_pretrained_encoder_starts_from_what_the_features_say(tm
     assert record["metrics"]["accuracy"] >= 0.7
 
 
+def test_flat_keypoints_are_told_to_begin_from_scratch(tmp_path):
+    data = np.random.default_rng(0).uniform(1, 9, (40, 1, 17, 2)).astype(np.float32)
+    arrays = {"data": data, "offsets": np.arange(0, 41, 10), "labels": np.array([0, 1, 0, 1])}
+    arrays |= {"subjects": np.array([1, 1, 2, 2]), "layout": np.array("coco17")}
+    np.savez(tmp_path / "flat.npz", **arrays)
+    with pytest.raises(ValueError, match="are 2D, but 'usdrl/mocap-tiny' reads 3D: train .* --from-scratch"):
+        finetune(tmp_path / "flat.npz", tmp_path / "out", "usdrl/mocap-tiny")
+    assert not (tmp_path / "out").exists()
+
+
 def _with_even_and_odd_people(folder):
     """The shipped clips, whose people all have even numbers, with people 2, 6 and 10 as odd ones."""
     with np.load(sample_path()) as file:

@@ -87,6 +87,13 @@ def finetune(
         train, test, split = default_split(dataset)
         set_seed(seed)
         classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
+        flat = [get_layout(layout).coordinates != "3d" for layout in (dataset.layout, extractor.layout)]
+        if flat[0] != flat[1]:
+            kinds = ["2D" if is_flat else "3D" for is_flat in flat]
+            raise ValueError(
+                f"{data}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
+                "with --from-scratch (model=None)"
+            )
         recipe = FitRecipe(
             epochs=epochs,
             batch_size=batch_size,
