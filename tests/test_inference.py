@@ -178,6 +178,22 @@ def test_bad_inputs_are_refused_or_reported(tmp_path):
     ]
 
 
+def test_what_comes_live_is_not_kept_waiting(recordings, model, extractor):
+    read = []
+
+    def live():
+        for number, recording in enumerate([*recordings] * 3):
+            read.append(number)
+            yield recording
+
+    stream = iter_embeddings(live(), model, 2, feature_extractor=extractor)
+    first = next(stream)[1]
+    assert len(read) == 2
+    rest = [embedding for _, embedding in stream]
+    together = extract_embeddings([*recordings] * 3, model, 2, feature_extractor=extractor)
+    np.testing.assert_array_equal([first, *rest], together)
+
+
 def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):
     def stream(count):
         for _ in range(count):

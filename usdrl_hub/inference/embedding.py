@@ -143,14 +143,12 @@ def iter_embeddings(
     layout = source_layout or extractor.source_layout or extractor.layout
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
-    embed = _embed_clips if level == "clip" else _embed_frames
-    yield from embed(sequences, cast(USDRLModel, encoder), extractor, batch_size)
-
-
-def _embed_clips(
-    sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
-) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    for batch, clips in batches_of_clips(sequences, extractor, batch_size, encoder.device):
+    encoder = cast(USDRLModel, encoder)
+    if level == "frame":
+        yield from _embed_frames(sequences, encoder, extractor, batch_size)
+        return
+    is_live = isinstance(files_or_sequences, Iterator)
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, encoder.device, is_live):
         with torch.inference_mode():
             pooled = encoder(clips).pooler_output
         yield from zip(batch, pooled.float().cpu().numpy(), strict=True)

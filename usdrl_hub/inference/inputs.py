@@ -31,6 +31,9 @@ from ..sequence import SkeletonFormatError, SkeletonSequence, link_persons
 Item = TypeVar("Item")
 # What launchers of several processes tell each of them, and what holds where nobody has launched any.
 _LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+# Batches whose clips are made together, unless they have more frames: what a small operation costs, it costs once.
+_BATCHES_TOGETHER = 4
+_FRAMES_TOGETHER = 1 << 16
 # Called with each error of a stream that goes on without the input.
 ErrorHandler = Callable[[SkeletonFormatError], None]
 
@@ -192,14 +195,41 @@ def read_file(
 
 
 def batches_of_clips(
-    sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, size: int, device: torch.device
+    sequences: Iterable[SkeletonSequence],
+    extractor: USDRLFeatureExtractor,
+    size: int,
+    device: torch.device,
+    is_live: bool = False,
 ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
     """Yield lists of up to `size` prepared sequences with their clips on the device, read ahead where that pays.
+
+    Args:
+        sequences: As `USDRLFeatureExtractor.prepare` has given them.
+        extractor: The model's.
+        size: Sequences of a batch.
+        device: Where the clips go.
+        is_live: Make each batch as soon as its sequences are there, instead of some of them together.
 
     Raises:
         ValueError: If `size` is below 1.
     """
-    return ahead(((batch, extractor.clips(batch, device)) for batch in batched(sequences, size)), device)
+
+    def with_clips(batches: list[list[SkeletonSequence]]) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+        clips = extractor.clips([sequence for batch in batches for sequence in batch], device)
+        return zip(batches, clips.split(size), strict=True)
+
+    def batches() -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+        waiting: list[list[SkeletonSequence]] = []
+        for batch in batched(sequences, size):
+            waiting.append(batch)
+            frames = sum(sequence.num_frames for batch in waiting for sequence in batch)
+            if is_live or len(waiting) == _BATCHES_TOGETHER or frames > _FRAMES_TOGETHER:
+                yield from with_clips(waiting)
+                waiting = []
+        if waiting:
+            yield from with_clips(waiting)
+
+    return ahead(batches(), device)
 
 
 def ahead(items: Iterable[Item], device: torch.device) -> Iterator[Item]:

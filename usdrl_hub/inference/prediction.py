@@ -83,7 +83,8 @@ def iter_predictions(
     layout = source_layout or extractor.source_layout or extractor.layout
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
-    for batch, clips in batches_of_clips(sequences, extractor, batch_size, classifier.device):
+    is_live = isinstance(files_or_sequences, Iterator)
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, classifier.device, is_live):
         with torch.inference_mode():
             probabilities = classifier(clips).logits.float().softmax(dim=-1).cpu().numpy()
         for sequence, row in zip(batch, probabilities, strict=True):
