@@ -238,7 +238,12 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
         for seed in SEEDS:
             subject = Set(data / f"{name}.npz", extractor, seed)
             record.put("sets", f"{name} {seed}", value={"split": subject.rule, "test": len(subject.labels[1])})
-            untrained = {f"{name} random": random_encoder(model.config, seed) for name, model in encoders.items()}
+            # With pairs, the same network has been measured already.
+            untrained = {
+                f"{name} random": random_encoder(model.config, seed)
+                for name, model in encoders.items()
+                if name not in WITH_PAIRS
+            }
             networks = {**encoders, **untrained}
             if {"1nn", "linear"} & set(measures):
                 features = {
@@ -306,7 +311,7 @@ def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
 def label(content: dict, who: str) -> str:
     """How a table calls a network or its rival."""
     if who in content["models"]:
-        return f"`usdrl/{who}`" if who in SOURCES else WITH_PAIRS[who]
+        return f"`usdrl/{who}`" if who in SOURCES else WITH_PAIRS.get(who, who)
     network, _, kind = who.rpartition(" ")
     return {"random": f"{network}, random weights", "scratch": f"{network}, from scratch"}.get(kind) or JOINTS[who]
 
@@ -560,7 +565,9 @@ def main() -> None:
         parser.error("name --runs")
     if arguments.what == "pretrain":
         for name in arguments.names:
-            plain = name.removesuffix("-pairs")
+            plain = name.removesuffix("-pairs") if name in WITH_PAIRS else name
+            if plain not in SOURCES:
+                parser.error(f"no checkpoint is called {name}: there are {', '.join((*SOURCES, *WITH_PAIRS))}")
             recipe = replace(load_recipe(plain), pairs=0.5) if name in WITH_PAIRS else plain
             found = sources(plain, arguments.data, arguments.runs)
             pretrain(found, arguments.runs / name, recipe, seed=0, progress=True)

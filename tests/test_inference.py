@@ -186,12 +186,26 @@ def test_what_comes_live_is_not_kept_waiting(recordings, model, extractor):
             read.append(number)
             yield recording
 
+    class Camera:
+        def __iter__(self):
+            return live()
+
+    assert next(iter_embeddings(Camera(), model, 1, feature_extractor=extractor))[0].name == "r1" and read == [0]
+    read.clear()
     stream = iter_embeddings(live(), model, 2, feature_extractor=extractor)
     first = next(stream)[1]
     assert len(read) == 2
     rest = [embedding for _, embedding in stream]
     together = extract_embeddings([*recordings] * 3, model, 2, feature_extractor=extractor)
     np.testing.assert_array_equal([first, *rest], together)
+
+
+def test_what_was_read_before_an_error_comes_before_it(recordings, model, extractor):
+    inputs = [*recordings[:5], np.full((4, 25, 3), np.nan), recordings[5]]
+    stream = iter_embeddings(inputs, model, 2, feature_extractor=extractor)
+    assert [next(stream)[0].name for _ in range(4)] == [recording.name for recording in recordings[:4]]
+    with pytest.raises(SkeletonFormatError, match="NaN"):
+        next(stream)
 
 
 def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):

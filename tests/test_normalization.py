@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from usdrl_hub.layouts import get_layout
@@ -144,6 +144,22 @@ def test_a_sequence_does_not_depend_on_its_batch(batch, random):
     assert torch.equal(together[number], alone[0])
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_body_far_away_keeps_its_digits_whoever_is_beside_it(missing):
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(90, 2, 25, 3, generator=generator) + torch.tensor([1000.0, 0, -3000])
+    if missing:
+        frames[5, 0, 7] = 0
+    lengths, turns = torch.tensor([90]), (1, (4, 8), (0, 1))
+    far = clip_batch(RaggedFrames(frames, lengths), 64, *turns)
+    expected = clip_batch(RaggedFrames(frames.double(), lengths), 64, *turns)
+    torch.testing.assert_close(far.double(), expected, rtol=1e-5, atol=1e-5)
+    near = torch.randn(40, 2, 25, 3, generator=generator)
+    both = RaggedFrames(torch.cat([frames, near]), torch.tensor([90, 40]))
+    together, alone = clip_batch(both, 64, *turns), clip_batch(RaggedFrames(near, torch.tensor([40])), 64, *turns)
+    assert torch.equal(together[0], far[0]) and torch.equal(together[1], alone[0])
+
+
 @pytest.mark.parametrize("absent", [False, True])
 def test_a_whole_sequence_has_the_same_digits_beside_one_with_missing_joints(absent):
     generator = torch.Generator().manual_seed(0)
@@ -212,6 +228,8 @@ def test_resizing_is_torch_linear_interpolation(length, size):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(["ntu25", "coco17", "ui-prmd39", "mediapipe33"]))
+# Twelve and thirteen bones away.
+@example(14272, "ui-prmd39")
 def test_missing_joints_are_put_where_their_nearest_neighbours_are(seed, name):
     layout, rng = get_layout(name), np.random.default_rng(seed)
     frames = rng.normal(size=(5, 2, layout.num_joints, 3)).astype(np.float32)

@@ -18,6 +18,8 @@ import torch
 
 # Below this, a body vector has no direction and a rotation no axis; the release uses the same number.
 _NO_DIRECTION = 1e-6
+# Coordinates from here on cost digits, if a body is interpolated before it is centred.
+_FAR = 8.0
 # Frames that say which way a body stands: one frame of a depth sensor is noisy.
 FIRST_FRAMES = 8
 
@@ -113,9 +115,11 @@ def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         Float32 ``(..., V, V)``: rows of seen joints are the identity's, the others sum to 1, or to 0 where no joint is
         seen. Each bone more weighs a thousandth, so that the nearest decide.
     """
-    falling = torch.exp2(-10.0 * distances.clamp(max=12)).float()
-    weights = falling * seen[..., None, :]
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    away = torch.where(seen[..., None, :], distances.float(), torch.inf)
+    # From the nearest on: a thousandth for each of many bones would vanish.
+    further = away - away.amin(-1, keepdim=True).clamp(max=torch.finfo(torch.float32).max)
+    weights = torch.exp2(-10.0 * further)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
     return torch.where(seen[..., :, None], torch.eye(len(distances), device=seen.device), weights)
 
 
@@ -356,9 +360,16 @@ def clip_batch(
     frames, later = (_gathered(batch, filled, first + place) for place in (before, after))
     if center_joint is None:
         clips = frames.lerp_(later, weight)
-    elif (there := _wholly_there(batch)) is None:
+        return clips if change is None else _turned(clips, change)
+    there = _wholly_there(batch)
+    masks = [] if there is not None else [_not_missing(values)[..., None] for values in (frames, later)]
+    start = frames[:, :1, :1, center_joint : center_joint + 1, :].clone()
+    far = (start.abs() > _FAR).any(-1, keepdim=True)
+    if far.any():
+        # Far from the origin, interpolation would lose the digits that the centred body needs.
+        frames, later = frames - start * far, later - start * far
+    if there is None:
         # Interpolated where the centre goes, and not where it is: so the digits are those of the short way.
-        masks = [_not_missing(values)[..., None] for values in (frames, later)]
         origins = [
             values[..., :1, center_joint : center_joint + 1, :] * mask
             for values, mask in zip((frames, later), masks, strict=True)

@@ -93,7 +93,9 @@ class SkeletonSequence:
         self._check_attributes(where, layout, keypoints.shape[-1])
         numbers = keypoints.reshape(-1)
         # One fast product says that all is well; where it overflows or vanishes, one looks more closely.
-        if not 0 < np.dot(numbers, numbers) < np.inf:
+        with np.errstate(over="ignore"):
+            is_well = 0 < np.dot(numbers, numbers) < np.inf
+        if not is_well:
             self._check_numbers(where, keypoints)
         object.__setattr__(self, "keypoints", keypoints)
 

@@ -262,7 +262,7 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
         if key in arrays and (arrays[key].ndim != 1 or (arrays[key].size and arrays[key].dtype.kind not in "US")):
             raise SkeletonFormatError(f"{where}: '{key}' must be a list of names")
     names = arrays.get("class_names")
-    if names is not None and len(names) and "labels" in arrays and arrays["labels"].max(initial=-1) >= len(names):
+    if names is not None and len(names) and "labels" in arrays and (arrays["labels"] >= len(names)).any():
         raise SkeletonFormatError(
             f"{where}: label {arrays['labels'].max()} has no name among {len(names)} class_names"
         )

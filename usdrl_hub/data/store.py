@@ -114,7 +114,11 @@ class SkeletonStore:
             file.seek(facts["offset"] + start * dtype.itemsize)
             for count in counts:
                 values = np.empty(count, dtype)
-                if file.readinto(values) != values.nbytes:  # type: ignore[arg-type]
+                rest = memoryview(values).cast("B")  # type: ignore[arg-type]
+                # The system reads 2 GiB at once, at most.
+                while rest and (number := file.readinto(rest)):
+                    rest = rest[number:]
+                if rest:
                     raise SkeletonFormatError(
                         f"{self.path / facts['file']}: the file has been cut: make the store anew"
                     )

@@ -29,6 +29,7 @@ from .inputs import (
     batched,
     batches_of_clips,
     checked,
+    is_live,
     iter_sequences,
     ready_model,
 )
@@ -147,8 +148,9 @@ def iter_embeddings(
     if level == "frame":
         yield from _embed_frames(sequences, encoder, extractor, batch_size)
         return
-    is_live = isinstance(files_or_sequences, Iterator)
-    for batch, clips in batches_of_clips(sequences, extractor, batch_size, encoder.device, is_live):
+    for batch, clips in batches_of_clips(
+        sequences, extractor, batch_size, encoder.device, is_live(files_or_sequences)
+    ):
         with torch.inference_mode():
             pooled = encoder(clips).pooler_output
         yield from zip(batch, pooled.float().cpu().numpy(), strict=True)

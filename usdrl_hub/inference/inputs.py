@@ -6,7 +6,7 @@ import copy
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -36,6 +36,12 @@ _BATCHES_TOGETHER = 4
 _FRAMES_TOGETHER = 1 << 16
 # Called with each error of a stream that goes on without the input.
 ErrorHandler = Callable[[SkeletonFormatError], None]
+
+
+def is_live(inputs: Any) -> bool:
+    """Whether inputs may come one by one while one waits, and are not all there already."""
+    at_rest = (str, os.PathLike, Sequence, np.ndarray, torch.Tensor, SkeletonSequence, SkeletonDataset, SkeletonStore)
+    return not isinstance(inputs, at_rest)
 
 
 def list_files(path: str | os.PathLike) -> list[Path]:
@@ -199,7 +205,7 @@ def batches_of_clips(
     extractor: USDRLFeatureExtractor,
     size: int,
     device: torch.device,
-    is_live: bool = False,
+    at_once: bool = False,
 ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
     """Yield lists of up to `size` prepared sequences with their clips on the device, read ahead where that pays.
 
@@ -208,7 +214,7 @@ def batches_of_clips(
         extractor: The model's.
         size: Sequences of a batch.
         device: Where the clips go.
-        is_live: Make each batch as soon as its sequences are there, instead of some of them together.
+        at_once: Make each batch as soon as its sequences are there, instead of some batches together.
 
     Raises:
         ValueError: If `size` is below 1.
@@ -220,14 +226,26 @@ def batches_of_clips(
 
     def batches() -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
         waiting: list[list[SkeletonSequence]] = []
-        for batch in batched(sequences, size):
+        failed = None
+        iterator = batched(sequences, size)
+        while True:
+            try:
+                batch = next(iterator, None)
+            except Exception as error:
+                # What was read before it comes before it.
+                failed = error
+                break
+            if batch is None:
+                break
             waiting.append(batch)
             frames = sum(sequence.num_frames for batch in waiting for sequence in batch)
-            if is_live or len(waiting) == _BATCHES_TOGETHER or frames > _FRAMES_TOGETHER:
+            if at_once or len(waiting) == _BATCHES_TOGETHER or frames > _FRAMES_TOGETHER:
                 yield from with_clips(waiting)
                 waiting = []
         if waiting:
             yield from with_clips(waiting)
+        if failed is not None:
+            raise failed
 
     return ahead(batches(), device)
 

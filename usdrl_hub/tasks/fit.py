@@ -32,8 +32,9 @@ class FitRecipe:
         augment: Change clips at random, see `ClipAugmentation`.
         mirror: Also train on mirror images.
         freeze_encoder: Train the head only.
-        linear_start: Start a recogniser's head from the logistic regression on its encoder's features. A random head
-            would spoil a pretrained encoder before a few clips have trained it.
+        linear_start: Start a recogniser's head from the logistic regression on its encoder's features, see
+            `recognition.train_recogniser`; other heads have none. A random head would spoil a pretrained encoder
+            before a few clips have trained it.
     """
 
     epochs: float = 40

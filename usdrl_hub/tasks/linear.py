@@ -24,7 +24,7 @@ def fit_logistic_regression(
     Returns:
         A layer from D features to K logits, on the features' device.
     """
-    labels = torch.as_tensor(labels, device=features.device)
+    labels = torch.as_tensor(labels, device=features.device).long()
     values = features.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, unbiased=False)
     # A feature that never changes says nothing, but must not divide by zero.
@@ -81,7 +81,7 @@ def train_linear(
         seed: Seeds weights (normal, deviation 0.01) and order.
     """
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.as_tensor(labels, device=features.device)
+    labels = torch.as_tensor(labels, device=features.device).long()
     layer = nn.Linear(features.shape[1], num_classes, device=features.device)
     with torch.no_grad():
         layer.weight.copy_(0.01 * torch.randn(layer.weight.shape, generator=generator))

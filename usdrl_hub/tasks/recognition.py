@@ -88,7 +88,7 @@ def finetune(
         set_seed(seed)
         classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
         flat = [get_layout(layout).coordinates != "3d" for layout in (dataset.layout, extractor.layout)]
-        if flat[0] != flat[1]:
+        if model is not None and flat[0] != flat[1]:
             kinds = ["2D" if is_flat else "3D" for is_flat in flat]
             raise ValueError(
                 f"{data}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
@@ -138,6 +138,8 @@ def train_recogniser(
 ) -> dict[str, float]:
     """Train a recogniser in place, and score it on a test part where there is one; see `fit`."""
     if recipe.linear_start:
+        if torch.cuda.is_available():
+            classifier.to("cuda")  # type: ignore[arg-type]
         features, labels = embed_part(classifier, extractor, train)
         start = fit_logistic_regression(features, labels, len(classifier.config.class_names))
         classifier.classifier.load_state_dict(start.state_dict())

@@ -53,7 +53,8 @@ def _version(name: str) -> str | None:
 
 def _git_revision() -> str | None:
     """Revision of the checkout that the package runs from, with "+changes" if it is not clean; None elsewhere."""
-    folder = Path(__file__).parent
+    # The whole package: its recipes and shipped checkpoints make results, too.
+    folder = Path(__file__).parents[1]
     try:
         git = ["git", "-C", str(folder)]
         tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
