@@ -5,13 +5,13 @@
     python benchmarks/mocap.py robust MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py layouts MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py ablation --data DATA --runs RUNS
-    python benchmarks/mocap.py ship NAME --runs RUNS
+    python benchmarks/mocap.py ship MODEL [MODEL ...]
     python benchmarks/mocap.py table [README.md]
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
 (mocap-tiny, mocap-small-nc, or mocap-tiny-pairs: the first with people put beside each other) without labels on the
 motion in SOURCES, of UI-PRMD without the people whose clips ship with the package, and leaves the encoder in
-RUNS/NAME.
+RUNS/NAME. MODEL is such a folder, or one that is published (`usdrl_hub/checkpoints/usdrl--mocap-tiny`).
 
 `proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
 of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
@@ -27,7 +27,7 @@ sbu draw k is scored on fold k. Whatever is already in the output file is kept.
 class by nearest neighbour and logistic regression, and by how many clips without half of their joints are nearest to
 themselves.
 
-`ship` writes the encoder of a run as it is published, with its figures, to a folder beside the output file.
+`ship` writes an encoder as it is published, with its figures, to a folder beside the output file.
 
 `table` prints what has been measured, with the difference to each rival at five clips per class and its 95 % interval
 (paired bootstrap over test clips within each set), draws the curves, and brings the tables of a document up to date.
@@ -182,8 +182,13 @@ def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.
     augment = ClipAugmentation(shortest_crop=0.7, shear=0.15, missing_joints=0.1)
     fit(model, Clips(clips, labels, augment), recipe, data.seed)
     with torch.inference_mode():
-        answers = [model(part).logits.argmax(1) for part in data.clips[1].split(128)]
+        answers = [model(part.to(model.device)).logits.argmax(1).cpu() for part in data.clips[1].split(128)]
     return torch.cat(answers) == data.labels[1]
+
+
+def name_of(model: Path) -> str:
+    """What a checkpoint is called: its folder, without the owner that a published one begins with."""
+    return model.name.removeprefix("usdrl--")
 
 
 def random_encoder(config: USDRLConfig, seed: int) -> USDRLModel:
@@ -230,10 +235,10 @@ class Record:
 def prove(models: list[Path], data: Path, record: Record, measures: list[str], tests: tuple[str, ...]) -> None:
     """Measure everything that is not yet in the record."""
     started = time.monotonic()
-    encoders = {path.name: USDRLModel.from_pretrained(path).eval() for path in models}
+    encoders = {name_of(path): USDRLModel.from_pretrained(path).eval() for path in models}
     extractor = USDRLFeatureExtractor.from_pretrained(models[0])
     for path in models:
-        record.put("models", path.name, value=sha256(path / "model.safetensors"))
+        record.put("models", name_of(path), value=sha256(path / "model.safetensors"))
     for name in tests:
         for seed in SEEDS:
             subject = Set(data / f"{name}.npz", extractor, seed)
@@ -427,11 +432,11 @@ def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
                 "finds_itself": float(found.float().mean()),
                 "other_clips_cosine": float(cosine(first, first.roll(1, 0)).mean()),
             }
-            record.put("robust", path.name, name, value=values)
+            record.put("robust", name_of(path), name, value=values)
             cells = [
                 f"{values[key]:.3f}" for key in ("cosine", "centred_cosine", "finds_itself", "other_clips_cosine")
             ]
-            print(f"| {path.name} | {name} | " + " | ".join(cells) + " |", flush=True)
+            print(f"| {name_of(path)} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 @torch.no_grad()
@@ -461,13 +466,13 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
                 features = embed_clips(model, extractor(clips, return_tensors="pt")["keypoints"]).clone()
                 joints = sum(make_joint(joint, source) is not None for joint in layout.joint_names)
                 same = float((head(features).argmax(1) == answers).float().mean())
-                record.put("layouts", path.name, name, layout.name, value={"joints": joints, "same_class": same})
-                print(f"| {path.name} | {name} | {layout.name} | {joints} | {100 * same:.1f} |", flush=True)
+                record.put("layouts", name_of(path), name, layout.name, value={"joints": joints, "same_class": same})
+                print(f"| {name_of(path)} | {name} | {layout.name} | {joints} | {100 * same:.1f} |", flush=True)
 
 
-def ship(name: str, runs: Path, record: Record, folder: Path) -> None:
+def ship(run: Path, record: Record, folder: Path) -> None:
     """Write an encoder's folder as it is published: without the projectors of its pretraining, with its figures."""
-    run, content = runs / name, record.content
+    name, content = name_of(run), record.content
     shots = [str(count or "all") for count in SHOTS]
     few = [
         {
@@ -561,7 +566,7 @@ def main() -> None:
     record = Record(arguments.output)
     if arguments.what not in ("ship", "table") and arguments.data is None:
         parser.error("name --data")
-    if arguments.what in ("pretrain", "ship", "ablation") and arguments.runs is None:
+    if arguments.what in ("pretrain", "ablation") and arguments.runs is None:
         parser.error("name --runs")
     if arguments.what == "pretrain":
         for name in arguments.names:
@@ -579,7 +584,8 @@ def main() -> None:
         measure_layouts([Path(name) for name in arguments.names], arguments.data, record)
     elif arguments.what == "ship":
         for name in arguments.names:
-            ship(name, arguments.runs, record, arguments.output.parent / f"usdrl--{name}")
+            run = Path(name)
+            ship(run, record, arguments.output.parent / f"usdrl--{name_of(run)}")
     elif arguments.what == "ablation":
         ablate(arguments.data, arguments.runs, record, arguments.names or None)
     else:
