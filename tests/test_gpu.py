@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings
+from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, iter_predictions
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
 from usdrl_hub.pretraining import MultiGrainedFeatureDecorrelation, ViewAugmentation
@@ -69,6 +69,39 @@ def test_embeddings_are_those_of_the_cpu():
         assert cosine.min() > 0.99
 
 
+@pytest.mark.parametrize("level", ["clip", "frame"])
+def test_batches_that_are_replayed_are_those_of_the_cpu(level):
+    # Several of one size, one smaller, clips made by a thread in a stream of its own.
+    clips = [clip for clip in load_samples()] * 3
+    expected, found = (
+        extract_embeddings(clips, device=place, batch_size=16, level=level) for place in ("cpu", "cuda")
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert relative_error(one, other) < 1e-3
+    if level == "clip":
+        rows = [
+            [row.probabilities for row in iter_predictions(clips, device=d, batch_size=16)] for d in ("cpu", "cuda")
+        ]
+        assert np.abs(np.subtract(*rows)).max() < 1e-3
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_heads_wider_than_fast_kernels_compute_what_the_cpu_does(training):
+    model = USDRLModel(tiny_config(hidden_size=512, drop_path_rate=0.0)).train(training)
+    keypoints = clips(model.config, 60)
+    results = []
+    for place in ("cpu", "cuda"):
+        moved = copy.deepcopy(model).to(place)
+        pooled = moved(keypoints.to(place)).pooler_output
+        pooled.square().sum().backward()
+        gradients = {name: weights.grad.cpu() for name, weights in moved.named_parameters()}
+        results.append((pooled.detach().cpu(), gradients))
+    assert relative_error(results[1][0], results[0][0]) < 1e-3
+    largest = max(gradient.abs().max() for gradient in results[0][1].values())
+    for name, gradient in results[0][1].items():
+        assert (results[1][1][name] - gradient).abs().max() < 1e-2 * largest
+
+
 @pytest.mark.parametrize("fields", [{}, {"encoder": "sttr"}, {"num_attention_heads": 4}, {"is_causal": True}])
 def test_fused_models_compute_what_the_model_computes_on_the_cpu(fields):
     model = USDRLModel(tiny_config(hidden_size=64, **fields)).eval()
@@ -113,3 +146,14 @@ def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
     assert record["log"][-1]["loss"] > 0 and record["steps"] > 0
     assert extract_embeddings(sample_path(), tmp_path / "run", device="cuda").shape == (100, 32)
     assert next(USDRLModel.from_pretrained(tmp_path / "run").parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 8}, {"activation_checkpointing": True}])
+def test_a_compiled_encoder_learns_as_one_that_is_not(tmp_path, options):
+    losses = [
+        pretrain([sample_path()], tmp_path / str(compiled), recipe(), compile_encoder=compiled, **options)["log"][0][
+            "loss"
+        ]
+        for compiled in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)

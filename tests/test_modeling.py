@@ -18,6 +18,7 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.hub.convert import original_state_dict
+from usdrl_hub.modeling_usdrl import USDRLAttention
 
 from .conftest import relative_error
 from .reference import encode
@@ -318,3 +319,36 @@ def test_bone_moves_to_the_clips_device_type():
     model = USDRLModel(tiny_config(modality="bone")).to(torch.bfloat16)
     assert model(clips(model.config)).pooler_output.dtype == torch.bfloat16
     assert model.tokens.parents.dtype == torch.long and np.array_equal(model.tokens.parents, [0, 0, 1, 1, 2])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_merged_products_is_that_of_separate_ones(causal):
+    torch.manual_seed(0)
+    model = USDRLModel(tiny_config(is_causal=causal)).double().train()
+    attention = next(module for module in model.modules() if isinstance(module, USDRLAttention))
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randn(9, 20, attention.head_size, dtype=torch.float64, requires_grad=True)
+    assert attention.is_merging(9 * 20) and not attention.is_merging(attention.head_size)
+    weights = torch.randn(9, 20, attention.head_size, dtype=torch.float64)
+    wanted = [tokens, *attention.parameters()]
+    merged = attention(tokens)[0]
+    separate = attention.eval()(tokens)[0]
+    assert relative_error(merged.detach(), separate.detach()) < 1e-12
+    gradients = [torch.autograd.grad((context * weights).sum(), wanted) for context in (merged, separate)]
+    for gradient, expected in zip(*gradients, strict=True):
+        assert relative_error(gradient, expected) < 1e-11
+
+
+def test_attention_that_something_hangs_on_is_not_merged():
+    attention = USDRLAttention(tiny_config()).train()
+    assert attention.is_merging(10_000)
+    seen = []
+    attention.out_proj.register_forward_pre_hook(lambda *_: seen.append(1))
+    assert not attention.is_merging(10_000)
+    attention(torch.randn(200, 20, attention.head_size))
+    assert seen
+    attention.out_proj = torch.nn.Sequential(USDRLAttention(tiny_config()).out_proj)
+    assert not attention.is_merging(10_000)
+    several = USDRLAttention(tiny_config(num_attention_heads=2)).train()
+    assert not several.is_merging(10_000)

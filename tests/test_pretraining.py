@@ -301,6 +301,36 @@ def test_cached_gradients_see_the_same_stochastic_depth(motion, tmp_path):
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options", [{}, {"micro_batch_size": 8}, {"arguments": {"activation_checkpointing": True}}], ids=str
+)
+def test_a_compiled_encoder_has_the_same_gradients(motion, tmp_path, monkeypatch, options, backend):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled, make = [], torch.nn.Module.compile
+    if backend != "inductor":
+        # The one that is used takes most of a minute here; this one traces and differentiates in the same way.
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: make(module, backend=backend))
+    results = []
+    for compile_encoder in (False, True):
+        torch.manual_seed(0)
+        model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"drop_path_rate": 0.5})))
+        trainer = trainer_of(motion, tmp_path, model=model, compile_encoder=compile_encoder, **options)
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(16)])
+        torch.manual_seed(1)
+        loss = trainer.training_step(model, batch)
+        compiled.append(bool(torch._dynamo.utils.counters["stats"]["unique_graphs"]))
+        results.append((loss, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}))
+    assert compiled == [False, True]
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=0)
+    largest = max(gradient.abs().max().item() for gradient in results[0][1].values())
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-5 * largest)
+
+
 PROCESSES = """
 import sys
 sys.path.insert(0, sys.argv[4])

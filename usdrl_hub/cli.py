@@ -553,6 +553,9 @@ def pretrain(
     activation_checkpointing: Annotated[
         bool, typer.Option("--activation-checkpointing", help="Less memory, more time.")
     ] = False,
+    compile_encoder: Annotated[
+        bool, typer.Option("--compile", help="Compile the encoder: a minute more at first, faster steps on a GPU.")
+    ] = False,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     precision: Annotated[str | None, typer.Option(help="mixed, float32, bf16 or fp16.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
@@ -591,6 +594,7 @@ def pretrain(
         probe_epochs,
         max_steps,
         progress=sys.stderr.isatty(),
+        compile_encoder=compile_encoder,
     )
     if record is None:
         print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)

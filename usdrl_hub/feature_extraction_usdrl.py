@@ -423,9 +423,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """Sequences that were prepared, end to end: the people and frames that the model reads."""
         persons = max(sequence.num_persons for sequence in sequences)
         arrays = [self._array(sequence, persons) for sequence in sequences]
-        # numpy's own concatenation asks the system for new memory each time, which takes longer than the copying.
-        frames = torch.cat([_tensor(array) for array in arrays])
         lengths = torch.tensor([len(array) for array in arrays])
+        # numpy's own concatenation asks the system for new memory each time, which takes longer than the copying; from
+        # pinned memory, which torch keeps, a GPU reads many times faster.
+        frames = torch.empty((int(lengths.sum()), *arrays[0].shape[1:]), pin_memory=_is_cuda(device))
+        torch.cat([_tensor(array) for array in arrays], out=frames)
         layout = get_layout(self.layout)
         if layout.coordinates == "3d" and self.num_channels == 3:
             # A few frames tell as much as an hour.
@@ -434,7 +436,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             doubt = implausible(frames[places, 0].numpy(), layout)
             if doubt:
                 logger.warning_once(doubt)
-        batch = select_persons(RaggedFrames(frames.to(device), lengths.to(device)), self.num_persons)
+        batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
+        batch = select_persons(batch, self.num_persons)
         if self.max_frames is not None:
             if int(lengths.max()) > self.max_frames:
                 logger.warning_once(
@@ -464,6 +467,10 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             array = array[..., : self.num_channels]
         missing = (persons - array.shape[1], self.num_channels - array.shape[-1])
         return np.pad(array, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]))) if any(missing) else array
+
+
+def _is_cuda(device: str | torch.device | None) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

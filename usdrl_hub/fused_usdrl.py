@@ -8,6 +8,7 @@ rounding of a sum costs more than all those of the products. Axes: B clips, S to
 """
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -40,6 +41,16 @@ def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """In float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], inputs: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """What a function makes of each of some batches: in one call, where nobody joins small operations to large ones.
+
+    A compiler does; what is put together for it is only written and read once more.
+    """
+    if torch.compiler.is_compiling():
+        return [function(tokens) for tokens in inputs]
+    return function(torch.cat(inputs)).chunk(len(inputs))
 
 
 class FusedNorm(nn.LayerNorm):
@@ -186,10 +197,10 @@ class FusedTokenMixing(nn.Module):
         self.bias1, self.bias2 = _constant(biases[0], like), _constant(biases[1] * is_mixed, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        # Matrices on the left, so that nothing has to be transposed.
+        # Matrices on the left, so that nothing has to be transposed. baddbmm would first write the bias everywhere.
         weight1, weight2 = (weight.expand(tokens.shape[0], -1, -1) for weight in (self.weight1, self.weight2))
-        hidden = torch.baddbmm(self.bias1, weight1, tokens.to(weight1.dtype)).relu_()
-        return _wide(torch.baddbmm(self.bias2, weight2, hidden)).add_(tokens)
+        hidden = torch.bmm(weight1, tokens.to(weight1.dtype)).add_(self.bias1).relu_()
+        return _wide(torch.bmm(weight2, hidden).add_(self.bias2)).add_(tokens)
 
 
 class FusedDenseLayer(nn.Module):
@@ -224,11 +235,14 @@ class FusedDenseLayer(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         norm1, shift_norm1, norm2, shift_norm2 = self.norms
         convolved, shifted = _wide(self.convolution(tokens)).add_(tokens), self.mixing(tokens)
-        attended = self.attention(torch.cat([norm1(convolved), shift_norm1(shifted), shift_norm1(tokens)]))
-        attended = attended.unflatten(0, (3, -1)) + torch.stack([tokens, shifted, tokens])
-        output = torch.add(self.added, attended[1] + attended[2], alpha=self.share)
-        output = self.output[0](self.hidden[0](norm2(attended[0])), output)
-        hidden = self.hidden[1](shift_norm2(attended[1:]))
+        normed = [norm1(convolved), shift_norm1(shifted), shift_norm1(tokens)]
+        attended = _each(self.attention, normed)
+        convolved, shifted, plain = (
+            part + residual for part, residual in zip(attended, (tokens, shifted, tokens), strict=True)
+        )
+        output = torch.add(self.added, shifted + plain, alpha=self.share)
+        output = self.output[0](self.hidden[0](norm2(convolved)), output)
+        hidden = _each(lambda tokens: self.hidden[1](shift_norm2(tokens)), [shifted, plain])
         return self.output[1](hidden[0] + hidden[1], output)
 
 

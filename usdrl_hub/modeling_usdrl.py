@@ -24,6 +24,9 @@ from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .layouts import get_layout
 from .weights import HUB_ARGUMENTS, MEANING, check_meaning, check_shapes, find_shapes
 
+# GPUs have fast kernels of attention for heads up to this size.
+_WIDEST_HEAD = 256
+
 
 @dataclass
 class USDRLModelOutput(ModelOutput):
@@ -138,14 +141,50 @@ class USDRLAttention(nn.Module):
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, tokens, width = hidden_states.shape
+        if not output_attentions and self.is_merging(batch * tokens):
+            return self.merged(hidden_states), None
         projected = self.in_proj(hidden_states).view(batch, tokens, 3, width // self.head_size, self.head_size)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        attend: Callable = eager_attention_forward
-        # Only eager attention has weights to return.
-        if not output_attentions:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        context, weights = attend(self, query, key, value, None, scaling=self.scaling, is_causal=self.is_causal)
+        context, weights = self.attend(query, key, value, self.scaling, output_attentions)
         return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Context ``(B, S, heads, d / heads)`` of queries, keys and values ``(B, heads, S, d / heads)``."""
+        attend: Callable = eager_attention_forward
+        # Only eager attention has weights to return, and for wide heads it is the faster one, too.
+        if not output_attentions and not (query.is_cuda and self.head_size > _WIDEST_HEAD):
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        return attend(self, query, key, value, None, scaling=scaling, is_causal=self.is_causal)
+
+    def is_merging(self, rows: int) -> bool:
+        """Whether `merged` is worth it: in training with one head, on batches that make up for the products."""
+        return (
+            self.training
+            and self.head_size == self.config.hidden_size
+            and rows > 2 * self.head_size
+            # Adapters and the like have more to compute than these weights say.
+            and all(
+                type(each) is USDRLLinear and not each._forward_pre_hooks for each in (self.in_proj, self.out_proj)
+            )
+        )
+
+    def merged(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The same with two products for a token in place of four, see `fused_usdrl.FusedAttention`."""
+        width = torch.promote_types(self.in_proj.weight.dtype, torch.float32)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            inputs, out = self.in_proj.weight.to(width), self.out_proj.weight.to(width)
+            query, key, value = inputs.chunk(3)
+            query_bias, _, value_bias = self.in_proj.bias.to(width).chunk(3)
+            keys = key.T * self.scaling
+            weight = torch.cat([keys @ query, out @ value])
+            bias = torch.cat([keys @ query_bias, out @ value_bias + self.out_proj.bias])
+        weight, bias = weight.to(self.in_proj.weight.dtype), bias.to(self.in_proj.weight.dtype)
+        queries, values = nn.functional.linear(hidden_states, weight, bias)[:, None].chunk(2, dim=-1)
+        # Under autocast what was projected is of another type than what was not.
+        context, _ = self.attend(queries, hidden_states[:, None].to(queries.dtype), values, 1.0, False)
+        return context.squeeze(2)
 
 
 class USDRLMLP(nn.Module):

@@ -32,6 +32,7 @@ from .inputs import (
     is_live,
     iter_sequences,
     ready_model,
+    replayed,
 )
 
 LEVELS = ("clip", "frame")
@@ -148,19 +149,22 @@ def iter_embeddings(
     if level == "frame":
         yield from _embed_frames(sequences, encoder, extractor, batch_size)
         return
+    encode = replayed(encoder)
     for batch, clips in batches_of_clips(
         sequences, extractor, batch_size, encoder.device, is_live(files_or_sequences)
     ):
         with torch.inference_mode():
-            pooled = encoder(clips).pooler_output
+            pooled = encode(clips).pooler_output
         yield from zip(batch, pooled.float().cpu().numpy(), strict=True)
 
 
 def _embed_frames(
     sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    encode = replayed(encoder)
+
     def compute(clips: torch.Tensor) -> torch.Tensor:
-        return encoder(clips).last_hidden_state.float()
+        return encode(clips).last_hidden_state.float()
 
     return frame_outputs(sequences, compute, extractor, batch_size, encoder.device)
 

@@ -31,9 +31,11 @@ from ..sequence import SkeletonFormatError, SkeletonSequence, link_persons
 Item = TypeVar("Item")
 # What launchers of several processes tell each of them, and what holds where nobody has launched any.
 _LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-# Batches whose clips are made together, unless they have more frames: what a small operation costs, it costs once.
-_BATCHES_TOGETHER = 4
-_FRAMES_TOGETHER = 1 << 16
+# Batches whose clips are made together, unless they have more frames: what a small operation costs, it costs once. On
+# an accelerator launching an operation takes longer than the operation; as many may wait there for their turn, or the
+# thread that makes them would stand still while they are used.
+_BATCHES_TOGETHER = {"cpu": 4, "other": 16}
+_FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 18}
 # Called with each error of a stream that goes on without the input.
 ErrorHandler = Callable[[SkeletonFormatError], None]
 
@@ -219,6 +221,7 @@ def batches_of_clips(
     Raises:
         ValueError: If `size` is below 1.
     """
+    place = "cpu" if device.type == "cpu" else "other"
 
     def with_clips(batches: list[list[SkeletonSequence]]) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
         clips = extractor.clips([sequence for batch in batches for sequence in batch], device)
@@ -226,6 +229,7 @@ def batches_of_clips(
 
     def batches() -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
         waiting: list[list[SkeletonSequence]] = []
+        together = 1
         failed = None
         iterator = batched(sequences, size)
         while True:
@@ -239,9 +243,11 @@ def batches_of_clips(
                 break
             waiting.append(batch)
             frames = sum(sequence.num_frames for batch in waiting for sequence in batch)
-            if at_once or len(waiting) == _BATCHES_TOGETHER or frames > _FRAMES_TOGETHER:
+            if at_once or len(waiting) == together or frames > _FRAMES_TOGETHER[place]:
                 yield from with_clips(waiting)
                 waiting = []
+                # Few at first: until then, whoever uses them has nothing to do.
+                together = min(2 * together, _BATCHES_TOGETHER[place])
         if waiting:
             yield from with_clips(waiting)
         if failed is not None:
@@ -252,7 +258,7 @@ def batches_of_clips(
 
 def ahead(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
     """Items made by a thread while an accelerator computes; in turn on a CPU, where both want the same cores."""
-    return iter(items) if device.type == "cpu" else read_ahead(items)
+    return iter(items) if device.type == "cpu" else read_ahead(items, _BATCHES_TOGETHER["other"], device)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -268,11 +274,18 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def read_ahead(items: Iterable[Item], count: int = 2) -> Iterator[Item]:
+def read_ahead(items: Iterable[Item], count: int = 2, device: torch.device | None = None) -> Iterator[Item]:
     """Yield items that a thread makes while the ones before are used, up to `count` ahead.
 
     An error comes where its item would have come. Whoever stops early stops the thread, after the item it is at.
+
+    Args:
+        items: What to make, in order.
+        count: How many items may wait.
+        device: Where tensors in items, which are tuples, are made; on a GPU in a stream of the thread's own, or each
+            would wait for all that its user has begun.
     """
+    stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
     made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
     stopped = threading.Event()
 
@@ -287,8 +300,10 @@ def read_ahead(items: Iterable[Item], count: int = 2) -> Iterator[Item]:
 
     def work() -> None:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.cuda.stream(stream):
                 for item in items:
+                    if stream is not None:
+                        stream.synchronize()
                     if not put(True, item):
                         return
             put(False, None)
@@ -301,6 +316,10 @@ def read_ahead(items: Iterable[Item], count: int = 2) -> Iterator[Item]:
         while True:
             is_item, value = made.get()
             if is_item:
+                for part in value if stream is not None else ():
+                    if isinstance(part, torch.Tensor):
+                        # Its memory is not given to the thread again before the user's stream is through with it.
+                        part.record_stream(torch.cuda.current_stream(device))
                 yield value
             elif value is None:
                 return
@@ -380,6 +399,50 @@ def ready_model(
     if model.device != place or model.dtype != dtype or model.training:
         wanted = copy.deepcopy(wanted).to(device=place, dtype=dtype).eval()  # type: ignore[call-arg]
     return wanted, feature_extractor or USDRLFeatureExtractor.from_model_config(model.config)
+
+
+def replayed(model: Any) -> Callable[[torch.Tensor], Any]:
+    """A model whose batches of one size are launched at once, where it is fused and on a GPU; elsewhere it itself."""
+    return _Replay(model) if getattr(model, "is_fused", False) and model.device.type == "cuda" else model
+
+
+class _Replay:
+    """A fused model's run on batches of one size, recorded as a CUDA graph.
+
+    Launching its operations one by one takes longer than they do, and holds up the thread that reads ahead. What is
+    returned for a batch of that size is overwritten by the next one.
+    """
+
+    def __init__(self, model: USDRLPreTrainedModel):
+        self.model = model
+        # The size of the first batch, which is that of all but the last.
+        self.size: torch.Size | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, clips: torch.Tensor) -> Any:
+        if clips.shape != self.size:
+            self.size = self.size or clips.shape
+            return self.model(clips)
+        if self.graph is None:
+            self.record(clips)
+        self.clips.copy_(clips)
+        self.graph.replay()  # type: ignore[union-attr]
+        return self.output
+
+    def record(self, clips: torch.Tensor) -> None:
+        """Record the run, after one in another stream in which libraries set themselves up."""
+        with torch.cuda.device(self.model.device):
+            self.clips = torch.empty_like(clips).copy_(clips)
+            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                self.model(self.clips)
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Another thread may be making clips.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self.output = self.model(self.clips)
+            self.graph = graph
 
 
 def load_fused(name: str | os.PathLike, whole: bool, device: torch.device, dtype: torch.dtype) -> USDRLPreTrainedModel:

@@ -16,7 +16,7 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import ErrorHandler, batches_of_clips, checked, is_live, iter_sequences
+from .inputs import ErrorHandler, batches_of_clips, checked, is_live, iter_sequences, replayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,11 @@ def iter_predictions(
     layout = source_layout or extractor.source_layout or extractor.layout
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
+    classify = replayed(classifier)
     for batch, clips in batches_of_clips(
         sequences, extractor, batch_size, classifier.device, is_live(files_or_sequences)
     ):
         with torch.inference_mode():
-            probabilities = classifier(clips).logits.float().softmax(dim=-1).cpu().numpy()
+            probabilities = classify(clips).logits.float().softmax(dim=-1).cpu().numpy()
         for sequence, row in zip(batch, probabilities, strict=True):
             yield Prediction(sequence, row, classifier.config.class_names)

@@ -43,6 +43,7 @@ def pretrain(
     probe_epochs: int = 1,
     max_steps: int | None = None,
     progress: bool = False,
+    compile_encoder: bool = False,
 ) -> dict[str, Any] | None:
     """Pretrain a model without labels, or go on with a run that was stopped.
 
@@ -61,6 +62,7 @@ def pretrain(
         probe_epochs: See `probe`.
         max_steps: Stop after this many steps; the recipe's epochs where None.
         progress: Show bars.
+        compile_encoder: See `USDRLPreTrainer`.
 
     Returns:
         The record written to ``metrics.json``; None if a signal stopped the run, which then can go on.
@@ -143,6 +145,7 @@ def pretrain(
         adam=training.optimizer == "adam",
         probe=prober,
         probe_epochs=probe_epochs,
+        compile_encoder=compile_encoder,
     )
     if trainer.is_world_process_zero():
         with new_file(folder / _RUN) as partial:
