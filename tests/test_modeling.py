@@ -324,31 +324,33 @@ def test_bone_moves_to_the_clips_device_type():
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_of_merged_products_is_that_of_separate_ones(causal):
     torch.manual_seed(0)
-    model = USDRLModel(tiny_config(is_causal=causal)).double().train()
-    attention = next(module for module in model.modules() if isinstance(module, USDRLAttention))
+    attention = USDRLAttention(USDRLModel(tiny_config(is_causal=causal)).config).double()
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tokens = torch.randn(9, 20, attention.head_size, dtype=torch.float64, requires_grad=True)
-    assert attention.is_merging(9 * 20) and not attention.is_merging(attention.head_size)
-    weights = torch.randn(9, 20, attention.head_size, dtype=torch.float64)
-    wanted = [tokens, *attention.parameters()]
-    merged = attention(tokens)[0]
-    separate = attention.eval()(tokens)[0]
-    assert relative_error(merged.detach(), separate.detach()) < 1e-12
-    gradients = [torch.autograd.grad((context * weights).sum(), wanted) for context in (merged, separate)]
+    tokens, weights = torch.randn(2, 9, 20, attention.head_size, dtype=torch.float64)
+    wanted = [tokens.requires_grad_(), *attention.parameters()]
+    contexts = [attention(tokens, products=products)[0] for products in (attention.products(9 * 20), None)]
+    assert not torch.equal(*contexts) and relative_error(*(context.detach() for context in contexts)) < 1e-12
+    gradients = [torch.autograd.grad((context * weights).sum(), wanted) for context in contexts]
     for gradient, expected in zip(*gradients, strict=True):
         assert relative_error(gradient, expected) < 1e-11
 
 
-def test_attention_that_something_hangs_on_is_not_merged():
-    attention = USDRLAttention(tiny_config()).train()
-    assert attention.is_merging(10_000)
-    seen = []
-    attention.out_proj.register_forward_pre_hook(lambda *_: seen.append(1))
-    assert not attention.is_merging(10_000)
-    attention(torch.randn(200, 20, attention.head_size))
-    assert seen
-    attention.out_proj = torch.nn.Sequential(USDRLAttention(tiny_config()).out_proj)
-    assert not attention.is_merging(10_000)
-    several = USDRLAttention(tiny_config(num_attention_heads=2)).train()
-    assert not several.is_merging(10_000)
+def test_products_are_merged_in_training_where_nothing_hangs_on_them():
+    attention = USDRLAttention(tiny_config())
+    assert attention.products(17) is not None and attention.products(16) is None
+    assert attention.eval().products(10_000) is None
+    attention.train().out_proj.register_forward_pre_hook(lambda *_: None)
+    assert attention.products(10_000) is None
+    attention = USDRLAttention(tiny_config())
+    attention.in_proj = torch.nn.Sequential(attention.in_proj)
+    assert attention.products(10_000) is None
+    assert USDRLAttention(tiny_config(num_attention_heads=2)).products(10_000) is None
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_training_computes_what_evaluation_does_but_for_stochastic_depth(encoder):
+    model = USDRLModel(tiny_config(encoder=encoder, drop_path_rate=0.0))
+    keypoints = clips(model.config, 6)
+    trained, evaluated = (model.train(mode)(keypoints).pooler_output.detach() for mode in (True, False))
+    assert relative_error(trained, evaluated) < 1e-5

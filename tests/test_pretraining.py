@@ -331,6 +331,22 @@ def test_a_compiled_encoder_has_the_same_gradients(motion, tmp_path, monkeypatch
         torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-5 * largest)
 
 
+def test_an_encoder_that_cannot_be_compiled_is_told_in_a_sentence(motion, tmp_path, monkeypatch):
+    def no_compiler(graph, _):
+        raise OSError("there is no C++ compiler")
+
+    make = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: make(module, backend=no_compiler))
+    with pytest.raises(
+        ValueError, match=r"cannot be compiled here: .*no C\+\+ compiler.*: install what is missing"
+    ) as said:
+        pretrain([motion], tmp_path / "run", recipe(), compile_encoder=True)
+    assert "\n" not in str(said.value)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    # The same command without it begins the run.
+    assert pretrain([motion], tmp_path / "run", recipe(epochs=1), max_steps=1)["steps"] == 1
+
+
 PROCESSES = """
 import sys
 sys.path.insert(0, sys.argv[4])

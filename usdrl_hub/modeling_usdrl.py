@@ -8,6 +8,7 @@ tokens of a stream.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -138,18 +139,29 @@ class USDRLAttention(nn.Module):
         self.out_proj = USDRLLinear(config.hidden_size, config.hidden_size, role="attention_output")
 
     def forward(
-        self, hidden_states: torch.Tensor, output_attentions: bool = False
+        self,
+        hidden_states: torch.Tensor,
+        output_attentions: bool = False,
+        products: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, tokens, width = hidden_states.shape
-        if not output_attentions and self.is_merging(batch * tokens):
-            return self.merged(hidden_states), None
+        if products is not None and not output_attentions:
+            query, value = nn.functional.linear(hidden_states, *products)[:, None].chunk(2, dim=-1)
+            # Under autocast what was multiplied is of another type than what was not.
+            context, _ = self.attend(query, hidden_states[:, None].to(query.dtype), value, 1.0)
+            return context.squeeze(2), None
         projected = self.in_proj(hidden_states).view(batch, tokens, 3, width // self.head_size, self.head_size)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         context, weights = self.attend(query, key, value, self.scaling, output_attentions)
         return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
 
     def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, output_attentions: bool
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Context ``(B, S, heads, d / heads)`` of queries, keys and values ``(B, heads, S, d / heads)``."""
         attend: Callable = eager_attention_forward
@@ -158,33 +170,28 @@ class USDRLAttention(nn.Module):
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         return attend(self, query, key, value, None, scaling=scaling, is_causal=self.is_causal)
 
-    def is_merging(self, rows: int) -> bool:
-        """Whether `merged` is worth it: in training with one head, on batches that make up for the products."""
-        return (
-            self.training
-            and self.head_size == self.config.hidden_size
-            and rows > 2 * self.head_size
-            # Adapters and the like have more to compute than these weights say.
-            and all(
-                type(each) is USDRLLinear and not each._forward_pre_hooks for each in (self.in_proj, self.out_proj)
-            )
-        )
+    def products(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight ``(2d, d)`` and bias that stand for the four of one head, see `fused_usdrl.FusedAttention`.
 
-    def merged(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The same with two products for a token in place of four, see `fused_usdrl.FusedAttention`."""
-        width = torch.promote_types(self.in_proj.weight.dtype, torch.float32)
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            inputs, out = self.in_proj.weight.to(width), self.out_proj.weight.to(width)
-            query, key, value = inputs.chunk(3)
-            query_bias, _, value_bias = self.in_proj.bias.to(width).chunk(3)
-            keys = key.T * self.scaling
+        A token takes two products with them in place of four. Made anew from the weights that are trained, so they
+        are worth it in training, with one head, for more tokens in all than a token has numbers; None elsewhere, and
+        where adapters or the like have more to compute than these weights say.
+        """
+        is_plain = all(
+            type(linear) is USDRLLinear and not (linear._forward_hooks or linear._forward_pre_hooks)
+            for linear in (self.in_proj, self.out_proj)
+        )
+        if not (self.training and is_plain and self.head_size == self.config.hidden_size < num_tokens):
+            return None
+        dtype = self.in_proj.weight.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        with torch.autocast(self.in_proj.weight.device.type, enabled=False):
+            query, key, value = self.in_proj.weight.to(wide).chunk(3)
+            query_bias, _, value_bias = self.in_proj.bias.to(wide).chunk(3)
+            keys, out = key.T * self.scaling, self.out_proj.weight.to(wide)
             weight = torch.cat([keys @ query, out @ value])
             bias = torch.cat([keys @ query_bias, out @ value_bias + self.out_proj.bias])
-        weight, bias = weight.to(self.in_proj.weight.dtype), bias.to(self.in_proj.weight.dtype)
-        queries, values = nn.functional.linear(hidden_states, weight, bias)[:, None].chunk(2, dim=-1)
-        # Under autocast what was projected is of another type than what was not.
-        context, _ = self.attend(queries, hidden_states[:, None].to(queries.dtype), values, 1.0, False)
-        return context.squeeze(2)
+        return weight.to(dtype), bias.to(dtype)
 
 
 class USDRLMLP(nn.Module):
@@ -212,7 +219,7 @@ class USDRLConvolutionalAttention(nn.Module):
         self.drop_path = USDRLDropPath(config.drop_path_rate)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+        self, hidden_states: torch.Tensor, attention: Callable, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         mixed = hidden_states + self.conv(hidden_states.transpose(1, 2)).relu().transpose(1, 2)
         attended, weights = attention(self.norm1(mixed), output_attentions)
@@ -248,7 +255,7 @@ class USDRLDenseShiftAttention(nn.Module):
         return nn.functional.linear(tokens, weight, linear.bias)
 
     def branch(
-        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+        self, hidden_states: torch.Tensor, attention: Callable, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One pre-norm Transformer layer; both branches share its weights."""
         attended, weights = attention(self.norm1(hidden_states), output_attentions)
@@ -256,7 +263,7 @@ class USDRLDenseShiftAttention(nn.Module):
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states))), weights
 
     def forward(
-        self, hidden_states: torch.Tensor, attention: USDRLAttention, output_attentions: bool
+        self, hidden_states: torch.Tensor, attention: Callable, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         shifted, shifted_weights = self.branch(self.shift(hidden_states), attention, output_attentions)
         plain, plain_weights = self.branch(hidden_states, attention, output_attentions)
@@ -276,8 +283,10 @@ class USDRLDenseLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        convolved, weights = self.convolutional(hidden_states, self.attention, output_attentions)
-        shifted, *shift_weights = self.dense_shift(hidden_states, self.attention, output_attentions)
+        # All three uses of the attention share what is made of its weights.
+        attention = partial(self.attention, products=self.attention.products(hidden_states[..., 0].numel()))
+        convolved, weights = self.convolutional(hidden_states, attention, output_attentions)
+        shifted, *shift_weights = self.dense_shift(hidden_states, attention, output_attentions)
         output = self.alpha * convolved + (1 - self.alpha) * shifted
         return output, torch.stack([weights, *shift_weights], dim=1) if output_attentions else None
 

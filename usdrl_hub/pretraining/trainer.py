@@ -359,7 +359,8 @@ class USDRLPreTrainer(PublishingTrainer):
         try:
             return super().train(*args, **kwargs)
         except TorchDynamoException as error:
-            reason = str(error).partition("\n")[0]
+            # Advice to developers of torch follows after an empty line.
+            reason = " ".join(str(error).partition("\n\n")[0].split())
             raise ValueError(
                 f"the encoder cannot be compiled here: {reason}: install what is missing, or do not compile it"
             ) from error
