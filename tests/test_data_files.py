@@ -15,8 +15,10 @@ import pytest
 
 from usdrl_hub import SkeletonFormatError, get_layout, read_skeleton
 from usdrl_hub.data.poses import load_numpy_pickle, read_csv, read_pose_json, read_pyskl
-from usdrl_hub.data.readers import iter_skeletons
+from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.readers import find_recordings, iter_skeletons
 from usdrl_hub.data.text import read_pku_labels, read_pku_skeleton, read_pku_split
+from usdrl_hub.inference.inputs import iter_sequences
 
 RNG = np.random.default_rng(0)
 
@@ -345,3 +347,72 @@ def test_the_pickles_of_the_tests_hold_what_they_claim(tmp_path):
         if opcode.name == "GLOBAL"
     }
     assert any("_reconstruct" in name for name in names) and any("scalar" in name for name in names)
+
+
+def write_frames(folder, name="squat", start=0, step=1, tracked=False, frames=6):
+    """Frames as OpenPose writes them: a person to the left and one to the right, who swap places in the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bodies = np.random.default_rng(0).uniform(0, 50, (2, 25, 2)) + [[[100, 100]], [[900, 100]]]
+    for number in range(frames):
+        rows = [np.c_[body + number, np.ones(25)].ravel().tolist() for body in bodies]
+        people = [
+            {"person_id": [4 - who if tracked else -1], "pose_keypoints_2d": row} for who, row in enumerate(rows)
+        ]
+        # Nobody is seen in the first frame and the last.
+        people = [] if number in (0, frames - 1) else people[:: -1 if number % 2 else 1]
+        file = folder / f"{name}_{start + step * number:012d}_keypoints.json"
+        file.write_text(json.dumps({"version": 1.3, "people": people}))
+    return bodies
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("start, step", [(0, 1), (7, 5)])
+def test_frames_of_openpose_are_one_recording(tmp_path, tracked, start, step):
+    bodies = write_frames(tmp_path, "a [1] *", start, step, tracked)
+    write_frames(tmp_path, "other")
+    [path, other] = find_recordings(tmp_path)
+    assert (path.name, other.name) == ("a [1] *_*_keypoints.json", "other_*_keypoints.json")
+    sequence = read_skeleton(path)
+    assert (sequence.name, sequence.layout.name, sequence.keypoints.shape) == ("a [1] *", "openpose25", (6, 2, 25, 3))
+    assert not sequence.keypoints[[0, 5]].any()
+    left, right = sorted(sequence.keypoints[1:5].transpose(1, 0, 2, 3), key=lambda person: person[0, 0, 0])
+    for body, person in zip(bodies, (left, right), strict=True):
+        np.testing.assert_allclose(person[..., :2], body + np.arange(1, 5)[:, None, None], rtol=1e-6)
+    # A frame by itself is a recording of one frame.
+    assert read_skeleton(tmp_path / f"other_{2:012d}_keypoints.json").num_frames == 1
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no such file"),
+        ("[]", r"walk_000000000003_keypoints.json: it is no frame of OpenPose"),
+        ('{"people": [', r"walk_000000000003_keypoints.json: it is no JSON"),
+        ('{"people": [{"pose_keypoints_2d": [1, 2]}]}', r"walk_000000000003_keypoints.json, frame 3"),
+        ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "people have 1 and 25 joints"),
+        ('{"people": 3}', "no list 'people'"),
+    ],
+)
+def test_damaged_frames_of_openpose_are_refused(tmp_path, content, message):
+    if content is not None:
+        write_frames(tmp_path, "walk")
+        (tmp_path / f"walk_{3:012d}_keypoints.json").write_text(content)
+    with pytest.raises(SkeletonFormatError, match=message):
+        read_skeleton(tmp_path / "walk_*_keypoints.json")
+
+
+def test_frames_without_anybody_are_refused(tmp_path):
+    write_frames(tmp_path, frames=2)
+    with pytest.raises(SkeletonFormatError, match="nobody is detected"):
+        read_skeleton(tmp_path / "squat_*_keypoints.json")
+
+
+def test_folders_of_openpose_become_stores_and_embeddings(tmp_path):
+    for name in ("squat", "lunge"):
+        write_frames(tmp_path / "raw" / name / "day 1", f"{name}-1")
+        write_frames(tmp_path / "raw" / name / "day 1", f"{name}-2")
+    store, report = prepare("folder", tmp_path / "raw", tmp_path / "store", image_shape=(1080, 1920))
+    assert (len(store), report["read"], store.class_names) == (4, 4, ["lunge", "squat"])
+    assert store.names[0] == "lunge/day 1/lunge-1" and store[0].image_shape == (1080, 1920)
+    names = [sequence.name for sequence in iter_sequences(tmp_path / "raw")]
+    assert names == store.names

@@ -8,19 +8,23 @@ import json
 import math
 import os
 import pickle
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..layouts import LayoutLike, get_layout
+from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence, link_persons
 
 # Which layout a pose estimator means by a number of joints.
 _BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
+# What OpenPose calls the file of a frame, and what stands for all frames of a recording.
+_FRAME = re.compile(r"(?P<name>.+)_\d{12}_keypoints\.json")
+_SERIES = re.compile(r"(?P<name>.+)_\*_keypoints\.json")
 
 
 class _NumpyUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
@@ -163,10 +167,11 @@ def read_pose_json(
 ) -> SkeletonSequence:
     """Read the keypoints that a pose estimator, or a program of one's own, wrote as JSON.
 
-    Understood are OpenPose (``people`` with ``pose_keypoints_2d``; one frame per file), AlphaPose (a list of
-    detections with ``image_id``, ``keypoints`` and perhaps ``idx``), MMPose (``instance_info``) and MediaPipe (a list
-    of frames with ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture);
-    lists as `from_pose_estimation` takes them; and an array of any layout: lists of frames (of persons) of joints of
+    Understood are OpenPose (``people`` with ``pose_keypoints_2d``; a file is one frame, and ``NAME_*_keypoints.json``
+    stands for all frames of a recording, see `join_frames`), AlphaPose (a list of detections with ``image_id``,
+    ``keypoints`` and perhaps ``idx``), MMPose (``instance_info``) and MediaPipe (a list of frames with
+    ``pose_world_landmarks``, in metres and y down, or ``pose_landmarks``, in shares of the picture); lists as
+    `from_pose_estimation` takes them; and an array of any layout: lists of frames (of persons) of joints of
     coordinates, by themselves or as ``keypoints``.
 
     Args:
@@ -178,18 +183,16 @@ def read_pose_json(
         missing: What null and NaN in an array mean, as there.
 
     Returns:
-        The sequence; people are told apart by the file's track numbers where it has them, else by their order.
+        The sequence; people are told apart by the file's track numbers where it has them, else by their order, or, in
+        OpenPose's frames, by where they were before.
 
     Raises:
         SkeletonFormatError: If the file is not JSON of one of these forms; the message names file and frame.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+    if is_series(path):
+        return _read_frames(path, layout, image_shape)
+    content = _load_json(path)
     numbers = content.get("keypoints") if isinstance(content, dict) else content
     if _is_array(numbers):
         array = _array(path, numbers)
@@ -204,13 +207,79 @@ def read_pose_json(
         fields |= {"coordinates": "3d", "up": "-y"}
     elif kind == "shares":
         fields |= {"coordinates": "2d+score", "image_shape": (1.0, 1.0)}
+    chosen = _layout_of(path, joints, layout, kind == "world")
+    most = 8_000_000 + 5 * path.stat().st_size
+    return SkeletonSequence(_stack(path, detections, most=most), chosen, name=path.stem, **fields)
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+
+
+def _layout_of(path: Path, joints: int, layout: LayoutLike | None, is_3d: bool) -> Layout:
+    """The layout that was named, where it fits what a file holds, else the one that pose estimators mean."""
     chosen = None if layout is None else get_layout(layout)
-    if chosen is None or chosen.num_joints != joints or (chosen.coordinates == "3d" and kind != "world"):
+    if chosen is None or chosen.num_joints != joints or (chosen.coordinates == "3d" and not is_3d):
         if joints not in _BY_JOINTS:
             raise SkeletonFormatError(f"{path}: no layout of a pose estimator has {joints} joints: name the layout")
         chosen = get_layout(_BY_JOINTS[joints])
-    most = 8_000_000 + 5 * path.stat().st_size
-    return SkeletonSequence(_stack(path, detections, most=most), chosen, name=path.stem, **fields)
+    return chosen
+
+
+def join_frames(files: Iterable[Path]) -> list[Path]:
+    """Paths of recordings: OpenPose's files of single frames become one ``NAME_*_keypoints.json`` for each recording.
+
+    Args:
+        files: Paths of files.
+
+    Returns:
+        The paths, sorted; those of recordings may be given to all readers.
+    """
+    frames = {file: _FRAME.fullmatch(file.name) for file in files}
+    return sorted(
+        {file.with_name(f"{match['name']}_*_keypoints.json") if match else file for file, match in frames.items()}
+    )
+
+
+def is_series(path: str | os.PathLike) -> bool:
+    """Whether a path stands for all of OpenPose's frames of a recording, see `join_frames`."""
+    return _SERIES.fullmatch(Path(path).name) is not None
+
+
+def recording_name(path: str | os.PathLike) -> str:
+    """What a recording is called: its file's name without the ending; that of its film, for OpenPose's frames."""
+    match = _SERIES.fullmatch(Path(path).name)
+    return match["name"] if match else Path(path).stem
+
+
+def _read_frames(path: Path, layout: LayoutLike | None, image_shape: tuple[float, float] | None) -> SkeletonSequence:
+    """The recording whose frames OpenPose wrote, in the order of their numbers, which may have gaps."""
+    name = recording_name(path)
+    matches = {file: _FRAME.fullmatch(file.name) for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+    files = sorted(file for file, match in matches.items() if match and match["name"] == name)
+    if not files:
+        raise SkeletonFormatError(f"{path}: there is no such file")
+    detections: list[_Detection] = []
+    for number, file in enumerate(files):
+        content = _load_json(file)
+        people = content.get("people") if isinstance(content, dict) else None
+        if not isinstance(people, list):
+            raise SkeletonFormatError(f"{file}: it is no frame of OpenPose: it has no list 'people'")
+        for person in people:
+            row = _row(file, number, person, "pose_keypoints_2d")
+            track = person.get("person_id")
+            track = track[0] if isinstance(track, list) and track else track
+            detections.append((number, track if isinstance(track, int) and track >= 0 else None, row))
+    chosen = _layout_of(path, _count_joints(path, detections), layout, False)
+    keypoints = _stack(path, detections, len(files))
+    sequence = SkeletonSequence(keypoints, chosen, name=name, image_shape=image_shape)
+    has_tracks = all(track is not None for _, track, _ in detections)
+    return sequence if has_tracks else link_persons(sequence)
 
 
 def from_pose_estimation(

@@ -24,8 +24,9 @@ from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
+from .poses import recording_name
 from .protocols import protocol_side
-from .readers import SUFFIXES, iter_skeletons
+from .readers import SUFFIXES, find_recordings, iter_skeletons
 from .store import SkeletonStore, StoreWriter
 from .text import NTU, UAV, read_pku_labels
 
@@ -196,8 +197,7 @@ def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
         found = [
             Source(file.relative_to(raw).as_posix(), file, label)
             for label, name in enumerate(classes)
-            for file in sorted((raw / name).rglob("*"))
-            if file.suffix in SUFFIXES and file.is_file()
+            for file in find_recordings(raw / name)
         ]
         expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
     elif kind in ("pku1", "pku2"):
@@ -288,7 +288,7 @@ def _read_source(
 ) -> tuple[list[SkeletonSequence], list[tuple[str, str]], Counter[str]]:
     """Sequences of one file, its problems as (reason, message), and how many joints it has, lacks and was given."""
     joints: Counter[str] = Counter()
-    if source.path.stem in reading.ignored:
+    if recording_name(source.path) in reading.ignored:
         return [], [("in the list of names to leave out", "")], joints
     if has_sides and source.split is None:
         return [], [("on no side of the protocol", "")], joints
@@ -323,7 +323,7 @@ def _completed(
     """The sequence with what is known of it from elsewhere; events that are not in it are problems."""
     fields: dict[str, Any] = {}
     if source.label is not None:
-        fields |= {"label": source.label, "name": Path(source.name).with_suffix("").as_posix()}
+        fields |= {"label": source.label, "name": Path(source.name).with_name(recording_name(source.name)).as_posix()}
     if source.subject is not None:
         fields["subject"] = source.subject
     if source.split is not None:

@@ -12,11 +12,16 @@ import numpy as np
 from ..layouts import LayoutLike
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .dataset import SkeletonDataset, load_npz
-from .poses import read_csv, read_pose_json, read_pyskl
+from .poses import is_series, join_frames, read_csv, read_pose_json, read_pyskl
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
 SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
+
+
+def find_recordings(folder: str | os.PathLike) -> list[Path]:
+    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `poses.join_frames`."""
+    return join_frames(file for file in Path(folder).rglob("*") if file.suffix in SUFFIXES and file.is_file())
 
 
 def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: str | None = None) -> SkeletonSequence:
@@ -25,7 +30,8 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
     Args:
         path: An NTU RGB+D ``.skeleton`` file; a UAV-Human or PKU-MMD ``.txt`` file; a NumPy array in ``.npy`` or
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
-            `read_pose_json`; also plain lists of numbers); or a ``.csv`` (see `read_csv`).
+            `read_pose_json`; also plain lists of numbers, and ``NAME_*_keypoints.json`` for OpenPose's frames); or a
+            ``.csv`` (see `read_csv`).
         layout: Joint layout of an array (in JSON, too) or a CSV; other files have their own.
         axes: Axis order of an array, see `SkeletonSequence.from_array`.
 
@@ -65,6 +71,9 @@ def iter_skeletons(
         SkeletonFormatError: See `read_skeleton`.
     """
     path = Path(path)
+    if is_series(path):
+        yield read_pose_json(path, layout)
+        return
     if not path.is_file():
         raise SkeletonFormatError(f"{path}: there is no such file")
     if path.stat().st_size == 0:

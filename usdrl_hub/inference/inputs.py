@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 
 from ..data.dataset import SkeletonDataset
-from ..data.readers import SUFFIXES, iter_skeletons
+from ..data.poses import recording_name
+from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..fused_usdrl import fuse_model
@@ -47,7 +48,7 @@ def is_live(inputs: Any) -> bool:
 
 
 def list_files(path: str | os.PathLike) -> list[Path]:
-    """The file itself, or the skeleton files in a folder and its subfolders, sorted by path.
+    """The file itself, or the recordings in a folder and its subfolders, sorted by path, see `find_recordings`.
 
     Raises:
         SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
@@ -55,7 +56,7 @@ def list_files(path: str | os.PathLike) -> list[Path]:
     path = Path(path)
     if not path.is_dir() or is_store(path):
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    files = find_recordings(path)
     if not files:
         raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file in this folder")
     return files
@@ -193,8 +194,8 @@ def read_file(
         return
     try:
         for sequence in iter_skeletons(file, layout, axes, on_error, missing):
-            if file != given and sequence.name == file.stem:
-                sequence = replace(sequence, name=file.relative_to(given).with_suffix("").as_posix())
+            if file != given and sequence.name == recording_name(file):
+                sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(given).as_posix())
             yield sequence
     except SkeletonFormatError as error:
         if on_error is None:
