@@ -422,6 +422,12 @@ def test_pieces_are_read_by_themselves(tmp_path):
     for number in range(3):
         np.testing.assert_array_equal(store.piece(number, 4, 11).keypoints, store[number].keypoints[4:11])
     assert store.piece(1, 4, 11).events is None and store.piece(1, 0, 20).events is not None
+    data = load_samples()
+    for some in (store, data):
+        frames = int(some.lengths[0])
+        for start, end in ((-1, 3), (3, 3), (4, frames + 1), (frames, None)):
+            with pytest.raises(IndexError, match=f"no part of a sequence of {frames} frames"):
+                some.piece(0, start, end)
 
 
 FINISH = """

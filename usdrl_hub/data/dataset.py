@@ -14,7 +14,7 @@ import torch
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .store import SkeletonStore
+from .store import SkeletonStore, check_frames
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -135,11 +135,16 @@ class SkeletonDataset(Sequence):
 
         Raises:
             SkeletonFormatError: As for a whole sequence.
+            IndexError: If the sequence has no such frames.
         """
         number = int(self.selection[index])
         first, last = int(self.offsets[number]), int(self.offsets[number + 1])
-        whole = start == 0 and (end is None or first + end == last)
-        keypoints = self.frames[first + start : last if end is None else first + end, ..., :3]
+        end = last - first if end is None else end
+        # A sequence without frames is what it is, and refused below.
+        if last > first:
+            check_frames(start, end, last - first)
+        whole = (start, end) == (0, last - first)
+        keypoints = self.frames[first + start : first + end, ..., :3]
         if self.joint_order != list(range(len(self.joint_order))):
             keypoints = keypoints[:, :, self.joint_order]
         label = self._field("labels", number)

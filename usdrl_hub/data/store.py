@@ -36,6 +36,16 @@ _SPLITS = (None, "train", "test")
 _PART = 1000
 
 
+def check_frames(start: int, end: int, frames: int) -> None:
+    """Refuse a part of a sequence that is empty or goes beyond it, where another sequence lies.
+
+    Raises:
+        IndexError: If it does.
+    """
+    if not 0 <= start < end <= frames:
+        raise IndexError(f"frames {start} to {end} are no part of a sequence of {frames} frames")
+
+
 def is_store(path: str | os.PathLike) -> bool:
     """Whether a finished store lies at `path`."""
     return (Path(path) / "store.json").is_file()
@@ -94,10 +104,12 @@ class SkeletonStore:
 
         Raises:
             SkeletonFormatError: If nobody is seen in them.
+            IndexError: If the sequence has no such frames.
         """
         number = int(self.selection[place])
         frames, frame = int(self.index["frames"][number]), self._numbers_of_frame(number)
         end = frames if end is None else end
+        check_frames(start, end, frames)
         shard, first = int(self.index["shard"][number]), int(self.index["start"][number])
         values = self._read(shard, first + start * frame, [(end - start) * frame])
         [sequence] = self._sequences(np.array([number]), values, (start, end) == (0, frames))
