@@ -4,12 +4,12 @@
 
 Measures the loss, the views on one core, a whole step of a small batch on the CPU, and, where there is a CUDA device,
 a whole step of the largest batch up to 384 under mixed precision, as `usdrl pretrain --compile` does it and without,
-its share of the device's measured bf16 matrix rate (of the operations that the plain encoder has), the memory it
-takes, and what the schedule of NTU-60 would take. `--gpu` measures that alone; what the output file has of the other
-kind of device stays, with the run that it is of. Sizes are those of the paper: hidden size 1024, 25 joints, 2 people,
-64 frames, 4 views. The released model as shipped is made for 17 joints, and its views do not run on NumPy 2; the
-constant that says so, and the call, are changed on loading. Without the released code or a GPU, the rows say "not
-measured".
+its share of the device's measured bf16 matrix rate (of the operations that the plain encoder has), the memory that a
+first step takes which is not compiled, and what the schedule of NTU-60 would take. `--gpu` measures that alone; what
+the output file has of the other kind of device stays, with the run that it is of. Sizes are those of the paper: hidden
+size 1024, 25 joints, 2 people, 64 frames, 4 views. The released model as shipped is made for 17 joints, and its views
+do not run on NumPy 2; the constant that says so, and the call, are changed on loading. Without the released code or a
+GPU, the rows say "not measured".
 """
 
 import argparse

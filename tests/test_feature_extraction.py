@@ -262,3 +262,13 @@ def test_it_follows_from_a_model():
     assert (extractor.num_frames, extractor.num_persons, extractor.max_frames) == (32, 1, None)
     with pytest.raises(ValueError, match="has no layout"):
         USDRLFeatureExtractor.from_model_config(USDRLConfig(num_joints=4, hidden_size=16))
+
+
+def test_clips_are_float32_whatever_the_default():
+    extractor, before = USDRLFeatureExtractor(), torch.get_default_dtype()
+    try:
+        for dtype in (torch.bfloat16, torch.float64):
+            torch.set_default_dtype(dtype)
+            assert extractor(np.random.rand(9, 25, 3), return_tensors="pt")["keypoints"].dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)

@@ -8,6 +8,7 @@ import torch
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, iter_predictions
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.inference.inputs import _Replay
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
 from usdrl_hub.pretraining import MultiGrainedFeatureDecorrelation, ViewAugmentation
 from usdrl_hub.pretraining.run import pretrain
@@ -70,7 +71,9 @@ def test_embeddings_are_those_of_the_cpu():
 
 
 @pytest.mark.parametrize("level", ["clip", "frame"])
-def test_batches_that_are_replayed_are_those_of_the_cpu(level):
+def test_batches_that_are_replayed_are_those_of_the_cpu(level, monkeypatch):
+    recorded, record = [], _Replay.record
+    monkeypatch.setattr(_Replay, "record", lambda *arguments: (recorded.append(1), record(*arguments)))
     # Several of one size, one smaller, clips made by a thread in a stream of its own.
     clips = [clip for clip in load_samples()] * 3
     expected, found = (
@@ -83,6 +86,7 @@ def test_batches_that_are_replayed_are_those_of_the_cpu(level):
             [row.probabilities for row in iter_predictions(clips, device=d, batch_size=16)] for d in ("cpu", "cuda")
         ]
         assert np.abs(np.subtract(*rows)).max() < 1e-3
+    assert recorded
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -99,7 +103,8 @@ def test_heads_wider_than_fast_kernels_compute_what_the_cpu_does(training):
     assert relative_error(results[1][0], results[0][0]) < 1e-3
     largest = max(gradient.abs().max() for gradient in results[0][1].values())
     for name, gradient in results[0][1].items():
-        assert (results[1][1][name] - gradient).abs().max() < 1e-2 * largest
+        # Some are zero in exact arithmetic.
+        assert (results[1][1][name] - gradient).norm() < 1e-2 * gradient.norm() + 1e-5 * largest
 
 
 @pytest.mark.parametrize("fields", [{}, {"encoder": "sttr"}, {"num_attention_heads": 4}, {"is_causal": True}])
@@ -148,12 +153,13 @@ def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
     assert next(USDRLModel.from_pretrained(tmp_path / "run").parameters()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 8}, {"activation_checkpointing": True}])
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 8}])
 def test_a_compiled_encoder_learns_as_one_that_is_not(tmp_path, options):
+    torch._dynamo.utils.counters.clear()
     losses = [
         pretrain([sample_path()], tmp_path / str(compiled), recipe(), compile_encoder=compiled, **options)["log"][0][
             "loss"
         ]
         for compiled in (False, True)
     ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2) and torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -343,9 +343,34 @@ def test_products_are_merged_in_training_where_nothing_hangs_on_them():
     attention.train().out_proj.register_forward_pre_hook(lambda *_: None)
     assert attention.products(10_000) is None
     attention = USDRLAttention(tiny_config())
+    attention.out_proj.register_full_backward_hook(lambda *_: None)
+    assert attention.products(10_000) is None
+    attention = USDRLAttention(tiny_config())
+    attention.in_proj.forward = lambda tokens: tokens
+    assert attention.products(10_000) is None
+    attention = USDRLAttention(tiny_config())
+    everywhere = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert attention.products(10_000) is None
+    everywhere.remove()
+    assert attention.products(10_000) is not None
     attention.in_proj = torch.nn.Sequential(attention.in_proj)
     assert attention.products(10_000) is None
     assert USDRLAttention(tiny_config(num_attention_heads=2)).products(10_000) is None
+
+
+def test_models_in_training_can_be_exported_and_their_attention_replaced():
+    class Plain(torch.nn.Module):
+        def forward(self, tokens, output_attentions=False):
+            return tokens, None
+
+    model = USDRLModel(tiny_config(drop_path_rate=0.0)).train()
+    keypoints = clips(model.config, 9)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(model, (keypoints,), dynamic_shapes={"keypoints": {0: batch}})
+    expected = model(keypoints[:2]).pooler_output
+    assert relative_error(exported.module()(keypoints[:2]).pooler_output.detach(), expected.detach()) < 1e-5
+    model.temporal.layers[0].attention = Plain()
+    assert model(keypoints).pooler_output.isfinite().all()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

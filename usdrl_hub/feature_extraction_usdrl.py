@@ -426,7 +426,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         lengths = torch.tensor([len(array) for array in arrays])
         # numpy's own concatenation asks the system for new memory each time, which takes longer than the copying; from
         # pinned memory, which torch keeps, a GPU reads many times faster.
-        frames = torch.empty((int(lengths.sum()), *arrays[0].shape[1:]), pin_memory=_is_cuda(device))
+        shape = (int(lengths.sum()), *arrays[0].shape[1:])
+        frames = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=_is_cuda(device))
         torch.cat([_tensor(array) for array in arrays], out=frames)
         layout = get_layout(self.layout)
         if layout.coordinates == "3d" and self.num_channels == 3:
@@ -470,7 +471,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
 
 def _is_cuda(device: str | torch.device | None) -> bool:
-    return device is not None and torch.device(device).type == "cuda"
+    return device is not None and torch.device(device).type == "cuda" and torch.cuda.is_available()
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

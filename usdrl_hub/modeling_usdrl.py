@@ -13,6 +13,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +28,8 @@ from .weights import HUB_ARGUMENTS, MEANING, check_meaning, check_shapes, find_s
 
 # GPUs have fast kernels of attention for heads up to this size.
 _WIDEST_HEAD = 256
+# torch 2.6 cannot tell an export from a compilation.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 @dataclass
@@ -126,6 +129,13 @@ class USDRLLinear(nn.Linear):
         self.role = role
 
 
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether a linear layer does what its weights say and nothing else."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    is_own = type(linear) is USDRLLinear and "forward" not in vars(linear)
+    return is_own and not any(getattr(linear, name) for name in hooks) and not _has_any_global_hook()
+
+
 class USDRLAttention(nn.Module):
     """Multi-head self-attention over the tokens of one stream."""
 
@@ -165,23 +175,25 @@ class USDRLAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Context ``(B, S, heads, d / heads)`` of queries, keys and values ``(B, heads, S, d / heads)``."""
         attend: Callable = eager_attention_forward
-        # Only eager attention has weights to return, and for wide heads it is the faster one, too.
-        if not output_attentions and not (query.is_cuda and self.head_size > _WIDEST_HEAD):
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        chosen = self.config._attn_implementation
+        # Only eager attention has weights to return; for wide heads it is faster than what "sdpa" finds there.
+        is_wide = query.is_cuda and self.head_size > _WIDEST_HEAD and chosen == "sdpa"
+        if not output_attentions and not is_wide:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
         return attend(self, query, key, value, None, scaling=scaling, is_causal=self.is_causal)
 
     def products(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Weight ``(2d, d)`` and bias that stand for the four of one head, see `fused_usdrl.FusedAttention`.
 
         A token takes two products with them in place of four. Made anew from the weights that are trained, so they
-        are worth it in training, with one head, for more tokens in all than a token has numbers; None elsewhere, and
-        where adapters or the like have more to compute than these weights say.
+        are worth it in training, with one head, for more tokens in all than a token has numbers; None elsewhere, where
+        adapters or hooks have more to do than these weights say, and in an export, which may be of any batch.
         """
-        is_plain = all(
-            type(linear) is USDRLLinear and not (linear._forward_hooks or linear._forward_pre_hooks)
-            for linear in (self.in_proj, self.out_proj)
-        )
-        if not (self.training and is_plain and self.head_size == self.config.hidden_size < num_tokens):
+        if not self.training or torch.jit.is_tracing() or _is_exporting():
+            return None
+        if not self.head_size == self.config.hidden_size < num_tokens:
+            return None
+        if not all(_is_plain(linear) for linear in (self.in_proj, self.out_proj)):
             return None
         dtype = self.in_proj.weight.dtype
         wide = torch.promote_types(dtype, torch.float32)
@@ -283,8 +295,10 @@ class USDRLDenseLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # All three uses of the attention share what is made of its weights.
-        attention = partial(self.attention, products=self.attention.products(hidden_states[..., 0].numel()))
+        attention: Callable = self.attention
+        if isinstance(attention, USDRLAttention):
+            # All three uses share what is made of the weights.
+            attention = partial(attention, products=attention.products(hidden_states[..., 0].numel()))
         convolved, weights = self.convolutional(hidden_states, attention, output_attentions)
         shifted, *shift_weights = self.dense_shift(hidden_states, attention, output_attentions)
         output = self.alpha * convolved + (1 - self.alpha) * shifted

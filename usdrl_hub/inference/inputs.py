@@ -36,7 +36,10 @@ _LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 # an accelerator launching an operation takes longer than the operation; as many may wait there for their turn, or the
 # thread that makes them would stand still while they are used.
 _BATCHES_TOGETHER = {"cpu": 4, "other": 16}
-_FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 18}
+_FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 17}
+# Recording takes as long as a few batches.
+_BATCHES_BEFORE_REPLAY = 4
+_RECORDING = threading.Lock()
 # Called with each error of a stream that goes on without the input.
 ErrorHandler = Callable[[SkeletonFormatError], None]
 
@@ -403,8 +406,14 @@ def ready_model(
 
 
 def replayed(model: Any) -> Callable[[torch.Tensor], Any]:
-    """A model whose batches of one size are launched at once, where it is fused and on a GPU; elsewhere it itself."""
-    return _Replay(model) if getattr(model, "is_fused", False) and model.device.type == "cuda" else model
+    """A model whose batches of one size are launched at once, where it is fused and on a GPU; elsewhere it itself.
+
+    So it is where hooks hang on it, which would not be called.
+    """
+    if not getattr(model, "is_fused", False) or model.device.type != "cuda":
+        return model
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    return model if hooked else _Replay(model)
 
 
 class _Replay:
@@ -416,23 +425,31 @@ class _Replay:
 
     def __init__(self, model: USDRLPreTrainedModel):
         self.model = model
-        # The size of the first batch, which is that of all but the last.
+        # The size of the first batch, which is that of all but the last, and how many of it there were.
         self.size: torch.Size | None = None
+        self.count = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, clips: torch.Tensor) -> Any:
+        self.size = self.size or clips.shape
         if clips.shape != self.size:
-            self.size = self.size or clips.shape
+            # What a graph holds is not there for others.
+            self.graph = self.output = None
+            self.count = 0
             return self.model(clips)
+        self.count += 1
         if self.graph is None:
+            if self.count < _BATCHES_BEFORE_REPLAY:
+                return self.model(clips)
             self.record(clips)
         self.clips.copy_(clips)
         self.graph.replay()  # type: ignore[union-attr]
         return self.output
 
     def record(self, clips: torch.Tensor) -> None:
-        """Record the run, after one in another stream in which libraries set themselves up."""
-        with torch.cuda.device(self.model.device):
+        """Record the run, after one in the same stream in which libraries set themselves up."""
+        # One at a time in a process, and in a stream of the model's GPU: torch's own is of the first one used.
+        with _RECORDING, torch.cuda.device(self.model.device):
             self.clips = torch.empty_like(clips).copy_(clips)
             side, current = torch.cuda.Stream(), torch.cuda.current_stream()
             side.wait_stream(current)
@@ -441,7 +458,7 @@ class _Replay:
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             # Another thread may be making clips.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self.output = self.model(self.clips)
             self.graph = graph
 

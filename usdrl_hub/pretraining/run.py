@@ -85,7 +85,7 @@ def pretrain(
     if training.batch_size % world:
         raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")
     settings = {"recipe": asdict(recipe), "data": [str(Path(path).resolve()) for path in data], "seed": seed}
-    settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory}
+    settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory, "compile_encoder": compile_encoder}
     settings = json.loads(json.dumps(settings))
     resumed = _begin(folder, settings)
     sources = [SkeletonDataset.open(path) for path in data]
@@ -167,6 +167,7 @@ def pretrain(
         "steps": trainer.state.global_step,
         "recipe": asdict(recipe),
         "seed": seed,
+        "compiled": compile_encoder,
         "log": [entry for entry in trainer.state.log_history if "loss" in entry or "probe_1nn_accuracy" in entry],
         **run_record(started),
     }
@@ -191,7 +192,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
     """Make the folder of a run, or find the checkpoint to go on from."""
     stamp = folder / _RUN
     if stamp.is_file():
-        before = json.loads(stamp.read_text())
+        before = {"compile_encoder": False} | json.loads(stamp.read_text())
         begun = (folder / "model.safetensors").is_file() or any(folder.glob("checkpoint-*"))
         other = next((key for key in settings if before.get(key) != settings[key]), None)
         if other is not None and begun:

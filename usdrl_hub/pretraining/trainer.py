@@ -38,10 +38,15 @@ _DEAD = 1e-4
 
 def compile_streams(model: torch.nn.Module) -> None:
     """Have both streams of a model's encoder compiled when they are first used."""
-    for module in model.modules():
-        if isinstance(module, USDRLTokenStream):
-            # torch's own random numbers, which are kept in checkpoints and drawn again for cached gradients.
-            module.compile(dynamic=False, options={"fallback_random": True})
+    # Both count together, each with and without gradients, for every modality and a smaller last part of a batch.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    for stream in _streams(model):
+        # torch's own random numbers, which are kept in checkpoints and drawn again for cached gradients.
+        stream.compile(dynamic=False, options={"fallback_random": True})
+
+
+def _streams(model: torch.nn.Module) -> list[USDRLTokenStream]:
+    return [module for module in model.modules() if isinstance(module, USDRLTokenStream)]
 
 
 class PretrainingCollapseError(RuntimeError):
@@ -113,14 +118,14 @@ class USDRLPreTrainer(PublishingTrainer):
         probe: Called with the model every `probe_epochs` epochs; what it returns is logged, see `NeighbourProbe`.
         probe_epochs: See `probe`.
         collapse_loss: A loss above this is a collapse.
-        compile_encoder: Compile both streams with `torch.compile` for training steps: the first step takes a minute
+        compile_encoder: Compile both streams with `torch.compile` while `train` runs: the first step takes a minute
             longer, each one after it a third less on a GPU. It rounds in other places, and draws the same random
             numbers.
         **kwargs: Further arguments of `transformers.Trainer`.
 
     Raises:
         ValueError: If gradients are to be accumulated, or several devices are visible to one process, or a batch is
-            larger than the data.
+            larger than the data, or an encoder is to be compiled whose activations are computed again.
     """
 
     def __init__(
@@ -152,6 +157,11 @@ class USDRLPreTrainer(PublishingTrainer):
                 f"process per device with 'torchrun --nproc-per-node {args.n_gpu} -m usdrl_hub.cli pretrain ...', or "
                 "hide all but one with CUDA_VISIBLE_DEVICES"
             )
+        if compile_encoder and (args.activation_checkpointing or model.is_gradient_checkpointing):
+            raise ValueError(
+                "an encoder that is compiled draws other random numbers where activations are computed again: leave "
+                "one of compile_encoder and activation_checkpointing out; micro_batch_size saves memory, too"
+            )
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {micro_batch_size}")
         total = args.per_device_train_batch_size * max(args.world_size, 1)
@@ -169,6 +179,7 @@ class USDRLPreTrainer(PublishingTrainer):
             raise ValueError(f"views have {self.views.num_frames} frames, but the model {model.config.num_frames}")
         self.consistency = consistency
         self.micro_batch_size = micro_batch_size
+        self.compile_encoder = compile_encoder
         self.drop_epochs = None if drop_epochs is None else sorted(drop_epochs)
         self.adam = adam
         self.probe, self.probe_epochs = probe, probe_epochs
@@ -181,8 +192,6 @@ class USDRLPreTrainer(PublishingTrainer):
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, data_collator=PretrainingDataset.collate, **kwargs
         )
-        if compile_encoder:
-            compile_streams(model)
         self.add_callback(self._signals)
         self.add_callback(_Epochs(train_dataset))
         if probe is not None:
@@ -329,6 +338,7 @@ class USDRLPreTrainer(PublishingTrainer):
                 betas=(arguments.adam_beta1, arguments.adam_beta2),
                 eps=arguments.adam_epsilon,
                 weight_decay=arguments.weight_decay,
+                fused=arguments.device.type == "cuda",
             )
             return self.optimizer
         return super().create_optimizer(model)
@@ -353,18 +363,23 @@ class USDRLPreTrainer(PublishingTrainer):
         self._signals.received = None
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / _STAGING, ignore_errors=True)  # type: ignore[arg-type]
-        if threading.current_thread() is not threading.main_thread():
-            return super().train(*args, **kwargs)
-        before = {number: signal.signal(number, self._signals) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        is_main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, self._signals) for number in numbers if is_main}
+        if self.compile_encoder:
+            compile_streams(self.model)  # type: ignore[arg-type]
         try:
             return super().train(*args, **kwargs)
         except TorchDynamoException as error:
             # Advice to developers of torch follows after an empty line.
             reason = " ".join(str(error).partition("\n\n")[0].split())
             raise ValueError(
-                f"the encoder cannot be compiled here: {reason}: install what is missing, or do not compile it"
+                f"the encoder cannot be compiled here: {reason}: do not compile it, or install what is missing"
             ) from error
         finally:
+            for stream in _streams(self.model) if self.compile_encoder else ():  # type: ignore[arg-type]
+                # As it was: a trained model gets batches of any size.
+                stream._compiled_call_impl = None
             for number, handler in before.items():
                 signal.signal(number, handler)
 
