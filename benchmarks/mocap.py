@@ -568,6 +568,10 @@ def main() -> None:
         parser.error("name --data")
     if arguments.what in ("pretrain", "ablation") and arguments.runs is None:
         parser.error("name --runs")
+    if arguments.what in ("proof", "robust", "layouts", "ship"):
+        lost = [name for name in arguments.names if not (Path(name) / "model.safetensors").is_file()]
+        if lost or not arguments.names:
+            parser.error(f"{lost[0]}: no model lies there" if lost else "name folders of models")
     if arguments.what == "pretrain":
         for name in arguments.names:
             plain = name.removesuffix("-pairs") if name in WITH_PAIRS else name
