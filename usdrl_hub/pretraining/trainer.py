@@ -39,7 +39,8 @@ _DEAD = 1e-4
 def compile_streams(model: torch.nn.Module) -> None:
     """Have both streams of a model's encoder compiled when they are first used."""
     # Both count together, each with and without gradients, for every modality and a smaller last part of a batch.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    # By its older name, which every torch knows.
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
     for stream in _streams(model):
         # torch's own random numbers, which are kept in checkpoints and drawn again for cached gradients.
         stream.compile(dynamic=False, options={"fallback_random": True})
