@@ -78,6 +78,19 @@ def medians(repetitions: int = REPETITIONS, **functions: Callable[[], object]) -
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def earlier_record(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict:
+    """What the output file holds of an earlier run; refuses `--gpu` without a GPU, or without such a run to add to."""
+    if arguments.gpu and not torch.cuda.is_available():
+        parser.error("--gpu measures a GPU, and there is none")
+    if arguments.output.is_file():
+        return json.loads(arguments.output.read_text())
+    if arguments.gpu:
+        parser.error(
+            f"{arguments.output}: --gpu adds to the figures of a CPU, and there are none: run it without first"
+        )
+    return {}
+
+
 def load_release(folder: Path):
     """The released reading and normalisation functions, or None where there is no copy."""
     if not (folder / "data_gen").is_dir():

@@ -27,7 +27,7 @@ from usdrl_hub.inference.inputs import ready_model, replayed
 from usdrl_hub.tasks.results import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import medians  # noqa: E402
+from data import earlier_record, medians  # noqa: E402
 
 BATCH = 64
 GPU_ROW = "hidden size 1024 on the GPU"
@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="measure the GPU only")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
+    record = {"table": {}} | earlier_record(parser, arguments)
     started = time.monotonic()
     count = arguments.clips // BATCH * BATCH
-    record = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"table": {}}
     rows = {}
     with tempfile.TemporaryDirectory() as name:
         stores = {

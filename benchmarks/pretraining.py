@@ -32,7 +32,7 @@ from usdrl_hub.pretraining.trainer import compile_streams
 from usdrl_hub.tasks.results import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import make_sequences, medians  # noqa: E402
+from data import earlier_record, make_sequences, medians  # noqa: E402
 
 NOT_MEASURED = "not measured"
 BATCH = 384
@@ -266,9 +266,9 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="measure the GPU only")
     parser.add_argument("--cpu-batch", type=int, default=8)
     arguments = parser.parse_args()
+    record = {"gpu": NOT_MEASURED} | earlier_record(parser, arguments)
     started = time.monotonic()
     release = Release(arguments.reference) if (arguments.reference / "model").is_dir() else None
-    record = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"gpu": NOT_MEASURED}
     if not arguments.gpu:
         rows = {"loss, forward and backward, batch 384": measure_loss(release)}
         with threads(1):

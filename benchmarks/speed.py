@@ -33,7 +33,7 @@ from usdrl_hub.inference.inputs import ready_model
 from usdrl_hub.tasks.results import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import medians  # noqa: E402
+from data import earlier_record, medians  # noqa: E402
 from pretraining import load, matrix_rate  # noqa: E402
 
 BATCH = 64
@@ -251,6 +251,7 @@ def main() -> None:
     if arguments.embed:
         embed_once(arguments.embed[0], Path(arguments.embed[1]), arguments.reference)
         return
+    record = {"gpu": NOT_MEASURED} | earlier_record(parser, arguments)
     started = time.monotonic()
     has_release = (arguments.reference / "model").is_dir()
     with tempfile.TemporaryDirectory() as name:
@@ -267,7 +268,6 @@ def main() -> None:
         model = make_model()
         release = Release(arguments.reference, original) if has_release else None
     count = {"unfused": operations(model), "fused": operations(model.fuse(packed=False))}
-    record = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"gpu": NOT_MEASURED}
     if not arguments.gpu:
         record |= {"table": measure_cpu(model, release), "peak_memory_mib": memory, "operations_per_clip": count}
         record |= {**processor(), "threads": torch.get_num_threads(), **without_places(run_record(started))}

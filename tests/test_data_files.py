@@ -407,7 +407,7 @@ def test_frames_without_anybody_are_refused(tmp_path):
         read_skeleton(tmp_path / "squat_*_keypoints.json")
 
 
-def test_folders_of_openpose_become_stores_and_embeddings(tmp_path):
+def test_folders_of_openpose_become_stores_and_sequences(tmp_path):
     for name in ("squat", "lunge"):
         write_frames(tmp_path / "raw" / name / "day 1", f"{name}-1")
         write_frames(tmp_path / "raw" / name / "day 1", f"{name}-2")
