@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch.distributed as dist
 import typer
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -946,20 +945,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Notes of libraries to developers, which a user of the command can do nothing about.
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
     try:
+        status = _status(arguments)
+    finally:
+        Workers.leave()
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str] | None) -> int | str | None:
+    """Run the command, tell what went wrong, and let go of all that it held."""
+    try:
         app(args=None if arguments is None else list(arguments))
+    except SystemExit as end:
+        return end.code
     except SafetensorError as error:
         print(f"usdrl: a file cannot be written or read: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2)
     except (ValueError, OSError, StrictDataclassError, PretrainingCollapseError, BrokenProcessPool) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("usdrl: interrupted", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        # Of several processes, one that ends while others still hold its connections makes them abort.
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        return 130
+    else:
+        return None
+    return 2
 
 
 if __name__ == "__main__":

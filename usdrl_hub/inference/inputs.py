@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import queue
 import threading
@@ -134,6 +135,19 @@ class Workers:
             yield items
         finally:
             dist.barrier()
+
+    @staticmethod
+    def leave() -> None:
+        """Give up the connections to other processes, once nothing refers to what used them: a program's last act.
+
+        PyTorch's threads for them end with the last reference to a group of processes, which a model wrapped for
+        several processes has. One in a cycle (a trainer with a patched method) lives until it is collected; if that is
+        left to the end of the interpreter, a thread that still clears up a tensor aborts the process after all its
+        work (PyTorch issue 190489), and the launcher ends the others.
+        """
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+            gc.collect()
 
 
 def iter_sequences(
