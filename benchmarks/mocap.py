@@ -9,9 +9,10 @@
     python benchmarks/mocap.py table [README.md]
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
-(mocap-tiny, mocap-small-nc, or mocap-tiny-pairs: the first with people put beside each other) without labels on the
-motion in SOURCES, of UI-PRMD without the people whose clips ship with the package, and leaves the encoder in
-RUNS/NAME. MODEL is such a folder, or one that is published (`usdrl_hub/checkpoints/usdrl--mocap-tiny`).
+(mocap-tiny, mocap-small-nc; or a variant of the first: mocap-tiny-pairs has people put beside each other,
+mocap-tiny-seed1 and -seed2 have another seed) without labels on the motion in SOURCES, of UI-PRMD without the people
+whose clips ship with the package, and leaves the encoder in RUNS/NAME. MODEL is such a folder, or one that is
+published (`usdrl_hub/checkpoints/usdrl--mocap-tiny`).
 
 `proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
 of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
@@ -76,8 +77,13 @@ SEEDS = (0, 1, 2)
 MEASURES = ("1nn", "linear", "finetuned")
 TITLES = {"1nn": "1-NN", "linear": "linear probe", "finetuned": "fine-tuned"}
 JOINTS = {"normalised": "joints, normalised", "joints": "joints as they are"}
-# The recipe as it was first, by which pairs are judged at full length.
-WITH_PAIRS = {"mocap-tiny-pairs": "mocap-tiny, trained with `pairs: 0.5`"}
+# Other runs of a recipe: what tables call them, what they change, and their seed. The first is the recipe as it was
+# once, by which pairs are judged at full length; the others tell what is the luck of a seed.
+VARIANTS = {
+    "mocap-tiny-pairs": ("mocap-tiny, trained with `pairs: 0.5`", {"pairs": 0.5}, 0),
+    "mocap-tiny-seed1": ("mocap-tiny, pretrained with seed 1", {}, 1),
+    "mocap-tiny-seed2": ("mocap-tiny, pretrained with seed 2", {}, 2),
+}
 # Fine-tuning takes as many steps for every number of clips, or this many passes where there are more; the same for
 # pretrained weights and from scratch. Chosen on training people of utd_mhad and nw_ucla.
 STEPS, PASSES, BATCH = 160, 4, 16
@@ -191,6 +197,11 @@ def name_of(model: Path) -> str:
     return model.name.removeprefix("usdrl--")
 
 
+def recipe_of(name: str) -> str:
+    """The recipe that a checkpoint or a variant of one is trained by."""
+    return name.rpartition("-")[0] if name in VARIANTS else name
+
+
 def random_encoder(config: USDRLConfig, seed: int) -> USDRLModel:
     torch.manual_seed(seed)
     return USDRLModel(config).eval()
@@ -243,11 +254,11 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
         for seed in SEEDS:
             subject = Set(data / f"{name}.npz", extractor, seed)
             record.put("sets", f"{name} {seed}", value={"split": subject.rule, "test": len(subject.labels[1])})
-            # With pairs, the same network has been measured already.
+            # The network of a variant has been measured already.
             untrained = {
                 f"{name} random": random_encoder(model.config, seed)
                 for name, model in encoders.items()
-                if name not in WITH_PAIRS
+                if name not in VARIANTS
             }
             networks = {**encoders, **untrained}
             if {"1nn", "linear"} & set(measures):
@@ -316,7 +327,7 @@ def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
 def label(content: dict, who: str) -> str:
     """How a table calls a network or its rival."""
     if who in content["models"]:
-        return f"`usdrl/{who}`" if who in SOURCES else WITH_PAIRS.get(who, who)
+        return VARIANTS[who][0] if who in VARIANTS else f"`usdrl/{who}`"
     network, _, kind = who.rpartition(" ")
     return {"random": f"{network}, random weights", "scratch": f"{network}, from scratch"}.get(kind) or JOINTS[who]
 
@@ -347,9 +358,14 @@ def tables(content: dict) -> list[str]:
         cells = " | ".join(f"{mean:.1f}" for mean in means)
         lines.append(f"| {TITLES[measure]} | {label(content, who)} | {cells} |")
     gaps = ["| with 5 clips per class | against | difference | 95 % interval |", "|---|---|---|---|"]
-    for measure, who in whole_rows(content):
-        for rival in (*JOINTS, f"{who} random", f"{who} scratch", f"{who}-pairs"):
-            if who in SOURCES and (measure, rival) in whole_rows(content):
+    known = whole_rows(content)
+    for measure, who in known:
+        # What pretraining adds is told of each seed, the rest of the encoder that is published.
+        rivals = [f"{recipe_of(who)} random", f"{recipe_of(who)} scratch"] if who in content["models"] else []
+        rivals = [] if who == "mocap-tiny-pairs" else rivals
+        rivals = [*JOINTS, *rivals, f"{who}-pairs"] if who in SOURCES else rivals
+        for rival in rivals:
+            if (measure, rival) in known:
                 ours, theirs = (accuracies(content, measure, name, "5") for name in (who, rival))
                 mean, low, high = (100 * value for value in difference(ours, theirs))
                 gaps.append(
@@ -386,7 +402,7 @@ def draw_curves(content: dict, path: Path) -> None:
     figure = Figure(figsize=(0.4 + 3.6 * len(measures), 3.6), layout="constrained")
     rows = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(rows, measures, strict=True):
-        for who in [who for of, who in known if of == measure and who not in WITH_PAIRS]:
+        for who in [who for of, who in known if of == measure and who not in VARIANTS]:
             means = [mean_accuracy(content, measure, who, count) for count in shots]
             name = label(content, who).strip("`")
             axes.plot(shots, means, marker="o", linestyle="-" if who in SOURCES else "--", label=name)
@@ -481,7 +497,7 @@ def ship(run: Path, record: Record, folder: Path) -> None:
             "accuracy": {count: mean_accuracy(content, measure, who, count) / 100 for count in shots},
         }
         for measure, who in whole_rows(content)
-        if who not in WITH_PAIRS
+        if who not in VARIANTS
     ]
     figures = {f"{row['measure']}@5": row["accuracy"]["5"] for row in few if row["who"] == name}
     with new_folder(folder) as partial:
@@ -574,12 +590,13 @@ def main() -> None:
             parser.error(f"{lost[0]}: no model lies there" if lost else "name folders of models")
     if arguments.what == "pretrain":
         for name in arguments.names:
-            plain = name.removesuffix("-pairs") if name in WITH_PAIRS else name
+            plain = recipe_of(name)
             if plain not in SOURCES:
-                parser.error(f"no checkpoint is called {name}: there are {', '.join((*SOURCES, *WITH_PAIRS))}")
-            recipe = replace(load_recipe(plain), pairs=0.5) if name in WITH_PAIRS else plain
+                parser.error(f"no checkpoint is called {name}: there are {', '.join((*SOURCES, *VARIANTS))}")
+            _, changes, seed = VARIANTS.get(name, ("", {}, 0))
+            recipe = replace(load_recipe(plain), **changes) if changes else plain
             found = sources(plain, arguments.data, arguments.runs)
-            pretrain(found, arguments.runs / name, recipe, seed=0, progress=True)
+            pretrain(found, arguments.runs / name, recipe, seed=seed, progress=True)
     elif arguments.what == "proof":
         prove([Path(name) for name in arguments.names], arguments.data, record, arguments.only, tuple(arguments.sets))
     elif arguments.what == "robust":
