@@ -15,7 +15,7 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
-from usdrl_hub.feature_extraction_usdrl import action_proposals
+from usdrl_hub.feature_extraction_usdrl import action_proposals, average_phases
 from usdrl_hub.tasks.detection import (
     THETAS,
     FrameLabelDataset,
@@ -168,6 +168,35 @@ def test_proposals_are_the_longest_runs(frames, classes, seed, threshold):
     found = action_proposals(torch.from_numpy(probabilities), threshold).numpy()
     assert found.shape == (len(expected), 4)
     np.testing.assert_allclose(found, np.array(expected).reshape(-1, 4), rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**16))
+def test_frames_are_averaged_over_one_period_of_the_shift_gap(frames, gap, seed):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(3), frames)
+    probabilities[rng.random(frames) < 0.2] = 0
+    actual = average_phases(torch.from_numpy(probabilities), gap).numpy()
+    for frame in range(frames):
+        # Both ends of an even period count half.
+        near = [other for other in range(frames) if abs(other - frame) <= gap / 2 and probabilities[other].any()]
+        weights = np.array([0.5 if abs(other - frame) == gap / 2 else 1.0 for other in near])
+        seen = probabilities[frame].any()
+        expected = weights @ probabilities[near] / weights.sum() if seen else np.zeros(3)
+        np.testing.assert_allclose(actual[frame], expected, atol=1e-12)
+
+
+def test_what_every_fourth_frame_says_otherwise_breaks_no_segment():
+    """Frames 0, 4, 8 ... of dense shift are of another kind than the rest."""
+    probabilities = torch.tensor([[0.4, 0.6]]).repeat(24, 1)
+    probabilities[::4] = torch.tensor([0.9, 0.1])
+    assert len(action_proposals(probabilities, 0.3)) == 6
+    smooth = average_phases(probabilities, 4)
+    torch.testing.assert_close(smooth[2:-2], torch.tensor([[0.525, 0.475]]).repeat(20, 1))
+    assert action_proposals(smooth, 0.3)[:, 1:3].tolist() == [[0, 24]]
+    output = type("Output", (), {"logits": probabilities[None].log()})
+    [found] = USDRLFeatureExtractor().post_process_action_detection(output, 0.3, shift_gap=4)
+    assert found["segments"].tolist() == [[0, 24]]
 
 
 def test_suppression_keeps_the_likeliest_of_each_class():

@@ -18,11 +18,12 @@ from usdrl_hub import (
     iter_timelines,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.feature_extraction_usdrl import action_proposals
+from usdrl_hub.feature_extraction_usdrl import action_proposals, average_phases
 from usdrl_hub.inference import Timeline, segment_rows, write_segments
 from usdrl_hub.inference.drawing import _lanes
 from usdrl_hub.inference.rendering import draw_timelines
-from usdrl_hub.tasks.detection import suppress
+from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.tasks.detection import frame_probabilities, suppress
 
 from .test_cli import run
 from .test_rendering import tiny
@@ -85,6 +86,18 @@ def test_proposals_of_a_class_never_overlap_so_none_has_to_be_merged():
         probabilities = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(6) / 2, 400))
         found = action_proposals(probabilities, threshold).numpy()
         assert len(found) > 100 and suppress(found, 1e-9).all()
+
+
+@pytest.mark.parametrize("fields, gap", [({}, 4), ({"shift_gap": 3}, 3), ({"encoder": "sttr"}, 1)])
+def test_what_a_detector_says_is_averaged_over_the_gap_of_its_encoder(fields, gap):
+    model, extractor = tiny(USDRLForActionDetection, **fields)
+    with torch.no_grad():
+        model.classifier.weight.mul_(50)
+    sequence = SkeletonSequence(np.random.default_rng(0).standard_normal((150, 1, 5, 3)), extractor.layout)
+    [(_, plain)] = frame_probabilities(model, extractor, [extractor.prepare(sequence)])
+    timeline = make_timeline(sequence, model, extractor)
+    np.testing.assert_allclose(timeline.probabilities, average_phases(torch.from_numpy(plain), gap), atol=1e-6)
+    assert np.allclose(timeline.probabilities, plain) == (gap == 1)
 
 
 def test_overlapping_segments_are_drawn_below_each_other():

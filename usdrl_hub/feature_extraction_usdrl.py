@@ -76,6 +76,31 @@ def action_proposals(probabilities: torch.Tensor, threshold: float = 0.02) -> to
     return torch.stack([kind + 1, start, end, score.to(torch.float64)], dim=1)
 
 
+def average_phases(probabilities: torch.Tensor, shift_gap: int) -> torch.Tensor:
+    """Average every frame with its neighbours over one period of the encoder's shift gap.
+
+    Dense shift attention leaves every `shift_gap`-th frame unmixed, so that what a detector says jumps at each of them
+    and back. Over a whole period all kinds of frames have the same weight. At both ends, and beside frames in which
+    nobody is seen, fewer are averaged.
+
+    Args:
+        probabilities: ``(T, K)``; a frame in which nobody is seen is all 0, and stays so.
+        shift_gap: Of the model's configuration; with 1 nothing changes.
+
+    Returns:
+        ``(T, K)``; each frame sums to what it did, where those around it do.
+    """
+    half = shift_gap // 2
+    weights = probabilities.new_ones(1, 1, 2 * half + 1)
+    if shift_gap % 2 == 0:
+        # Both ends are of one kind, and share its weight.
+        weights[..., 0] = weights[..., -1] = 0.5
+    seen = probabilities.any(dim=1, keepdim=True)
+    rows = torch.cat([probabilities, seen.to(probabilities.dtype)], dim=1).T[:, None]
+    total = torch.nn.functional.conv1d(rows, weights, padding=half)[:, 0].T
+    return torch.where(seen, total[:, :-1] / total[:, -1:].clamp(min=0.5), probabilities)
+
+
 def keep_persons(sequence: SkeletonSequence, num_persons: int, choose_by: str = "energy") -> SkeletonSequence:
     """Keep at most `num_persons` people of a recording.
 
@@ -302,6 +327,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         outputs: Any,
         threshold: float = 0.02,
         target_lengths: Sequence[int] | None = None,
+        shift_gap: int = 1,
     ) -> list[dict[str, torch.Tensor]]:
         """Actions in clips, from the output of `USDRLForActionDetection`.
 
@@ -310,6 +336,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             threshold: See `action_proposals`.
             target_lengths: Frames of the recordings that the clips were resized from; the segments are in these. T
                 each where None.
+            shift_gap: With that of the model's configuration, probabilities are averaged over it first
+                (`average_phases`), so that segments do not break where it leaves frames unmixed. The release does not.
 
         Returns:
             For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` of first frame
@@ -325,6 +353,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"there are {batch} clips, but {len(lengths)} target_lengths")
         results = []
         for clip, length in zip(probabilities, lengths, strict=True):
+            clip = average_phases(clip, shift_gap)
             found = action_proposals(clip if length == frames else resize(clip, length), threshold)
             found = found[found[:, 3].argsort(descending=True, stable=True)]
             results.append(
