@@ -90,6 +90,8 @@ def average_phases(probabilities: torch.Tensor, shift_gap: int) -> torch.Tensor:
     Returns:
         ``(T, K)``; each frame sums to what it did, where those around it do.
     """
+    if shift_gap == 1:
+        return probabilities
     half = shift_gap // 2
     weights = probabilities.new_ones(1, 1, 2 * half + 1)
     if shift_gap % 2 == 0:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals, average_phases
+from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
 from ..files import new_file
 from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
@@ -239,10 +239,8 @@ def make_timeline(
     names, size = model.config.class_names, extractor.num_frames
     segments = whole = None
     if isinstance(model, USDRLForActionDetection):
-        [(_, frames)] = frame_probabilities(model, extractor, [prepared], batch_size)
-        shift_gap = model.config.shift_gap if model.config.encoder == "dste" else 1
-        smooth = average_phases(torch.from_numpy(frames), shift_gap)
-        values, segments = smooth.numpy(), action_proposals(smooth, threshold).numpy()
+        [(_, values)] = frame_probabilities(model, extractor, [prepared], batch_size, averaged=True)
+        segments = action_proposals(torch.from_numpy(values), threshold).numpy()
         about = f"Probability in each frame, from windows of {size} frames"
     elif isinstance(model, USDRLForActionSegmentation):
         [(_, values)] = segment_probabilities(model, extractor, [prepared])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
+from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals, average_phases
 from ..files import new_file
 from ..inference.embedding import frame_outputs
 from ..modeling_usdrl import USDRLForActionDetection
@@ -77,6 +77,7 @@ def frame_probabilities(
     sequences: Iterable[SkeletonSequence],
     batch_size: int = 64,
     stride: int | None = None,
+    averaged: bool = False,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
     """Yield each recording with the probabilities ``(T, K)`` of the classes in every frame.
 
@@ -86,13 +87,16 @@ def frame_probabilities(
         sequences: Recordings of any length.
         batch_size: Windows computed at once.
         stride: Frames between windows; half of their length where None. Probabilities are averaged where they overlap.
+        averaged: Whether to average over the encoder's shift gap, too (`average_phases`); the release does not.
     """
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
         return model(clips).logits.float().softmax(dim=-1)
 
     prepared = (extractor.prepare(sequence) for sequence in sequences)
-    yield from frame_outputs(prepared, compute, extractor, batch_size, model.device, stride)
+    shift_gap = model.config.shift_gap if averaged and model.config.encoder == "dste" else 1
+    for sequence, values in frame_outputs(prepared, compute, extractor, batch_size, model.device, stride):
+        yield sequence, average_phases(torch.from_numpy(values), shift_gap).numpy()
 
 
 def detect(probabilities: Iterable[np.ndarray], threshold: float = 0.02, overlap: float | None = None) -> np.ndarray:

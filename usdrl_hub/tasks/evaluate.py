@@ -392,7 +392,9 @@ def run_detection(context: Context) -> Outcome:
         videos = (widened(sequence, widen) if widen else sequence for sequence in context.train)
         data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
         fit(detector, data, FitRecipe.of(recipe), context.seed)
-    found = [values for _, values in frame_probabilities(detector, context.extractor, context.test)]
+    averaged = bool(recipe.get("average_phases"))
+    scored = frame_probabilities(detector, context.extractor, context.test, averaged=averaged)
+    found = [values for _, values in scored]
     proposals = detect(found, recipe["threshold"])
     truth = true_actions(context.test)
     if context.folder is not None:
@@ -458,7 +460,8 @@ RUNS: dict[str, Callable[[Context], Outcome]] = {
     "transfer": run_finetuned,
 }
 # Entries that tasks read besides those of `FitRecipe`.
-_OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold", "widen", "tolerance"}
+_OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold", "average_phases"}
+_OPTIONS |= {"widen", "tolerance"}
 _SHORT = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adamw", "schedule": "cosine"}
 _SHORT |= {"drop_epochs": [], "weight_decay": 0.05}
 _TINY: dict[str, dict[str, Any]] = {
