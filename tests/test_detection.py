@@ -197,6 +197,8 @@ def test_what_every_fourth_frame_says_otherwise_breaks_no_segment():
     output = type("Output", (), {"logits": probabilities[None].log()})
     [found] = USDRLFeatureExtractor().post_process_action_detection(output, 0.3, shift_gap=4)
     assert found["segments"].tolist() == [[0, 24]]
+    with pytest.raises(ValueError, match="shift_gap must be at least 1, got 0"):
+        average_phases(probabilities, 0)
 
 
 def test_suppression_keeps_the_likeliest_of_each_class():

@@ -711,6 +711,16 @@ def test_precisions_that_a_machine_has_not_are_refused(motion, tmp_path):
             pretrain([motion], tmp_path / "fp16", recipe(precision="fp16"))
 
 
+def test_what_cannot_begin_leaves_no_folder(motion, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder, kept in (("new/run", "mine"), ("mine", "mine"), ("mine/run", "mine")):
+        with pytest.raises(SkeletonFormatError, match="there is no such file"):
+            pretrain([tmp_path / "nowhere"], tmp_path / folder, recipe())
+        with pytest.raises(ValueError, match="larger than the"):
+            pretrain([motion], tmp_path / folder, recipe(batch_size=4096))
+        assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [kept]
+
+
 def test_folders_of_something_else_are_left_alone(motion, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")

@@ -89,7 +89,12 @@ def average_phases(probabilities: torch.Tensor, shift_gap: int) -> torch.Tensor:
 
     Returns:
         ``(T, K)``; each frame sums to what it did, where those around it do.
+
+    Raises:
+        ValueError: If the gap is below 1.
     """
+    if shift_gap < 1:
+        raise ValueError(f"shift_gap must be at least 1, got {shift_gap}")
     if shift_gap == 1:
         return probabilities
     half = shift_gap // 2

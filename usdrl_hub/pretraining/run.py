@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,69 +88,69 @@ def pretrain(
     settings = {"recipe": asdict(recipe), "data": [str(Path(path).resolve()) for path in data], "seed": seed}
     settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory, "compile_encoder": compile_encoder}
     settings = json.loads(json.dumps(settings))
-    resumed = _begin(folder, settings)
-    sources = [SkeletonDataset.open(path) for path in data]
-    if split == "train":
-        sources = [default_split(source)[0] for source in sources]
-    dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress, recipe.pairs, seed)
-    prober = None
-    if probe is not None:
-        train, test, _ = default_split(SkeletonDataset.open(probe))
-        prober = NeighbourProbe(train.usable(), test.usable(), extractor)
-    set_seed(seed)
-    model = USDRLForPreTraining(config)
-    steps = max(len(dataset) // training.batch_size, 1)
-    half = _half_precision(training.precision)
-    schedule = training.schedule
-    if schedule == "constant" and training.warmup:
-        schedule = "constant_with_warmup"
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=training.epochs,
-        max_steps=max_steps or -1,
-        per_device_train_batch_size=training.batch_size // world,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        lr_scheduler_type=schedule,
-        warmup_steps=int(training.warmup * (max_steps or steps * training.epochs)),
-        bf16=half == "bf16",
-        fp16=half == "fp16",
-        activation_checkpointing=activation_checkpointing,
-        # Without it several processes without accelerators would not know of each other.
-        use_cpu=not torch.accelerator.is_available(),
-        ddp_find_unused_parameters=False if world > 1 else None,
-        save_strategy="steps",
-        save_steps=max(int(steps * training.save_epochs), 1),
-        save_total_limit=2,
-        logging_steps=max(min(steps, 50), 1),
-        report_to="none",
-        disable_tqdm=not progress,
-        dataloader_num_workers=workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        seed=seed,
-    )
-    if world != arguments.world_size:
-        raise ValueError(
-            f"{world} processes were started, but training sees {arguments.world_size}: start them with torchrun or "
-            "accelerate launch"
+    with _begun(folder, settings) as resumed:
+        sources = [SkeletonDataset.open(path) for path in data]
+        if split == "train":
+            sources = [default_split(source)[0] for source in sources]
+        dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress, recipe.pairs, seed)
+        prober = None
+        if probe is not None:
+            train, test, _ = default_split(SkeletonDataset.open(probe))
+            prober = NeighbourProbe(train.usable(), test.usable(), extractor)
+        set_seed(seed)
+        model = USDRLForPreTraining(config)
+        steps = max(len(dataset) // training.batch_size, 1)
+        half = _half_precision(training.precision)
+        schedule = training.schedule
+        if schedule == "constant" and training.warmup:
+            schedule = "constant_with_warmup"
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=training.epochs,
+            max_steps=max_steps or -1,
+            per_device_train_batch_size=training.batch_size // world,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            lr_scheduler_type=schedule,
+            warmup_steps=int(training.warmup * (max_steps or steps * training.epochs)),
+            bf16=half == "bf16",
+            fp16=half == "fp16",
+            activation_checkpointing=activation_checkpointing,
+            # Without it several processes without accelerators would not know of each other.
+            use_cpu=not torch.accelerator.is_available(),
+            ddp_find_unused_parameters=False if world > 1 else None,
+            save_strategy="steps",
+            save_steps=max(int(steps * training.save_epochs), 1),
+            save_total_limit=2,
+            logging_steps=max(min(steps, 50), 1),
+            report_to="none",
+            disable_tqdm=not progress,
+            dataloader_num_workers=workers,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            seed=seed,
         )
-    trainer = USDRLPreTrainer(
-        model,
-        arguments,
-        dataset,
-        loss=loss,
-        views=views,
-        micro_batch_size=micro_batch_size,
-        drop_epochs=training.drop_epochs or None,
-        adam=training.optimizer == "adam",
-        probe=prober,
-        probe_epochs=probe_epochs,
-        compile_encoder=compile_encoder,
-    )
-    if trainer.is_world_process_zero():
-        with new_file(folder / _RUN) as partial:
-            partial.write_text(json.dumps(settings, indent=2))
+        if world != arguments.world_size:
+            raise ValueError(
+                f"{world} processes were started, but training sees {arguments.world_size}: start them with torchrun "
+                "or accelerate launch"
+            )
+        trainer = USDRLPreTrainer(
+            model,
+            arguments,
+            dataset,
+            loss=loss,
+            views=views,
+            micro_batch_size=micro_batch_size,
+            drop_epochs=training.drop_epochs or None,
+            adam=training.optimizer == "adam",
+            probe=prober,
+            probe_epochs=probe_epochs,
+            compile_encoder=compile_encoder,
+        )
+        if trainer.is_world_process_zero():
+            with new_file(folder / _RUN) as partial:
+                partial.write_text(json.dumps(settings, indent=2))
     trainer.accelerator.wait_for_everyone()
     state = TrainerState.load_from_json(str(resumed / "trainer_state.json")) if resumed else None
     if resumed and state and state.global_step >= state.max_steps:
@@ -188,9 +189,12 @@ def _half_precision(precision: str) -> str | None:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
-def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
-    """Make the folder of a run, or find the checkpoint to go on from."""
+@contextmanager
+def _begun(folder: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
+    """The folder of a run, made or with the checkpoint to go on from; away again where nothing comes of it."""
     stamp = folder / _RUN
+    made: list[Path] = []
+    resumed = None
     if stamp.is_file():
         before = {"compile_encoder": False} | json.loads(stamp.read_text())
         begun = (folder / "model.safetensors").is_file() or any(folder.glob("checkpoint-*"))
@@ -201,14 +205,22 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Path | None:
             )
         if (folder / "model.safetensors").is_file():
             raise ValueError(f"{folder}: the run there is finished: name a new folder")
-        return find_checkpoint(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        resumed = find_checkpoint(folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: it exists already and is not an empty folder: name a new one")
+    else:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: the folder cannot be made: {error.strerror}") from None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder}: the folder cannot be made: {error.strerror}") from None
-    return None
+        yield resumed
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # It is not empty.
+                path.rmdir()
+        raise
 
 
 def _finish(
