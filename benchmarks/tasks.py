@@ -12,6 +12,8 @@ two       the same for two people (recipe laptop-pairs): SBU's five folds
 correct   an encoder that saw nobody of UI-PRMD: whether a movement is done right
 gestures  as open, but without MSRC-12: its action points
 flat      an encoder of JHMDB's 2D joints (recipe benchmarks/jhmdb.yaml, --split train)
+averaged  usdrl/mocap-tiny's folder: one and the same detector, its frames as they are and averaged over the shift gap
+          (needs --keep)
 transfer  a recogniser that was fine-tuned on the set that --source names; its encoder goes to the other sets
 
 `nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do. --table
@@ -39,12 +41,17 @@ class Run:
     benchmark: str
     leak: bool = False
     fold: int = 0
+    of: str = ""
+    averaged: bool = False
 
     @property
     def key(self) -> str:
         """What it is called in the table."""
         fold = f" fold {self.fold}" if BENCHMARKS[self.benchmark].dataset == "sbu" else ""
-        return self.benchmark + fold + (" with leak" if self.leak else "")
+        of = f" of {self.of}" if self.of else ""
+        return (
+            self.benchmark + fold + of + (" with leak" if self.leak else "") + (", averaged" if self.averaged else "")
+        )
 
 
 GROUPS = {
@@ -63,6 +70,7 @@ GROUPS = {
     "correct": [Run(f"{task}/ui_prmd_vicon-correct") for task in ("linear", "finetuned")],
     "gestures": [Run("detection/msrc12")],
     "flat": [Run(f"{task}/jhmdb") for task in ("linear", "retrieval", "finetuned")],
+    "averaged": [Run("detection/utkinect_untrimmed", of="mocap-tiny", averaged=flag) for flag in (False, True)],
     "transfer": [Run(f"transfer/{name}") for name in SETS],
 }
 
@@ -81,7 +89,7 @@ COLUMNS = (
 
 
 # What is shown of the other tasks.
-SHOWN = ("accuracy", "accuracy_1nn", "point_F1", "mAP_action@0.5", "mAP_video@0.5", "frame_accuracy", "edit")
+SHOWN = ("accuracy", "accuracy_1nn", "point_F1", "mAP_action@0.5", "mAP_video@0.5", "F1@0.5", "frame_accuracy", "edit")
 SHOWN += ("F1@10", "F1@25", "F1@50")
 
 
@@ -129,6 +137,8 @@ def main() -> None:
         return
     if arguments.model is None or arguments.data is None:
         parser.error("name a MODEL and --data")
+    if arguments.group == "averaged" and arguments.keep is None:
+        parser.error("name --keep: the detector is scored twice")
     model = sha256(arguments.model / "model.safetensors")
     for run in GROUPS[arguments.group]:
         task, _, name = run.benchmark.partition("/")
@@ -143,11 +153,20 @@ def main() -> None:
         folder = arguments.keep / key.replace("/", "-").replace(" ", "-") if arguments.keep else None
         # What is trained in the same way is not trained twice.
         same = arguments.keep / f"finetuned-{name}" if arguments.keep and (run.leak or task == "early") else None
-        reuse = same is not None and task in ("finetuned", "early") and same.is_dir()
+        if run.averaged:
+            same = arguments.keep / f"{task}-{name}-of-{run.of}"
+        reuse = same is not None and (run.averaged or task in ("finetuned", "early")) and same.is_dir()
         model_folder, folder = (same, None) if reuse else (arguments.model, folder)
         record = without_places(
             evaluate(
-                model_folder, run.benchmark, data, folder, with_leak=run.leak, fold=run.fold, train_head=not reuse
+                model_folder,
+                run.benchmark,
+                data,
+                folder,
+                with_leak=run.leak,
+                fold=run.fold,
+                train_head=not reuse,
+                changes={"average_phases": True} if run.averaged else None,
             )
         )
         kept = ("split", "n", "metrics", "seed", "recipe", "wall_seconds", "git_revision", "versions", "hardware")
