@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from .data.facts import DATASETS
 from .data.prepare import prepare as prepare_store
 from .data.samples import load_samples, sample_path
+from .errors import one_sentence
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .files import new_folder
 from .hub.convert import convert_checkpoint, save_original
@@ -163,7 +164,7 @@ def _pose_estimator(
 
 
 def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_sentence(error)
 
 
 @app.command()

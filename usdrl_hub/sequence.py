@@ -1,6 +1,6 @@
 """`SkeletonSequence`: one recording, as every reader returns it and the feature extractor takes it.
 
-This file also ships as remote code, so it imports only its sibling `layouts`.
+This file also ships as remote code, so it imports only its siblings `errors` and `layouts`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .errors import EmptySequenceError, SkeletonFormatError
 from .layouts import TO_Y_UP, Layout, LayoutLike, convert_layout, get_layout, make_joint, seen_joints
 
 # Axis orders a caller may name. T frames, M persons, V joints, C coordinates.
@@ -23,10 +24,6 @@ MOST_PERSONS = 10
 _CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-
-
-class SkeletonFormatError(ValueError):
-    """Input that is not a usable skeleton sequence; the message names the file and the place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +105,7 @@ class SkeletonSequence:
                 "joints (all zero means missing)"
             )
         if not keypoints.any():
-            raise SkeletonFormatError(f"{where}: every person is empty in every frame, so there is nothing to read")
+            raise EmptySequenceError(f"{where}: every person is empty in every frame, so there is nothing to read")
 
     def _check_attributes(self, where: str, layout: Layout, channels: int) -> None:
         if self.up is not None and self.up not in TO_Y_UP:

@@ -161,7 +161,7 @@ class SkeletonDataset(Sequence):
                 events=self._events(number) if whole else None,
             )
         except SkeletonFormatError as error:
-            raise SkeletonFormatError(f"{self.source}: {error}") from None
+            raise type(error)(f"{self.source}: {error}") from None
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
         """Yield the sequences in order."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import EmptySequenceError
 from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence, link_persons
 
@@ -311,7 +312,7 @@ def from_pose_estimation(
     told = where or name or "poses"
     detections = list(_estimated(told, results))
     if not detections:
-        raise SkeletonFormatError(f"{told}: nobody is detected in its {len(results)} frames")
+        raise EmptySequenceError(f"{told}: nobody is detected in its {len(results)} frames")
     keypoints = _stack(told, detections, len(results))
     return link_persons(SkeletonSequence(keypoints, "coco17", fps=fps, name=name, image_shape=image_shape))
 
@@ -445,7 +446,7 @@ def _mediapipe(path: Path, content: Sequence[Any], key: str) -> Iterator[_Detect
 
 def _count_joints(path: Path, detections: Sequence[_Detection]) -> int:
     if not detections:
-        raise SkeletonFormatError(f"{path}: nobody is detected in it")
+        raise EmptySequenceError(f"{path}: nobody is detected in it")
     joints = {len(row) for _, _, row in detections}
     if len(joints) > 1:
         raise SkeletonFormatError(f"{path}: people have {min(joints)} and {max(joints)} joints: the file is mixed")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .dataset import SkeletonDataset, load_npz
@@ -296,8 +297,7 @@ def _read_source(
     problems: list[tuple[str, str]] = []
 
     def note(error: SkeletonFormatError) -> None:
-        nobody = "nobody" in str(error) or "no body" in str(error) or "every person is empty" in str(error)
-        problems.append(("nobody is seen" if nobody else "malformed", str(error)))
+        problems.append(("nobody is seen" if isinstance(error, EmptySequenceError) else "malformed", str(error)))
 
     try:
         for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):

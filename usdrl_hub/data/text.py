@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import EmptySequenceError
 from ..normalization import RaggedFrames, person_energy
 from ..sequence import SkeletonFormatError, SkeletonSequence
 
@@ -136,7 +137,7 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
     if line < len(lines):
         raise SkeletonFormatError(f"{path}, line {line + 1}: text goes on after the last of {num_frames} frames")
     if not bodies:
-        raise SkeletonFormatError(f"{path}: no body in any of {num_frames} frames, so there is nothing to read")
+        raise EmptySequenceError(f"{path}: no body in any of {num_frames} frames, so there is nothing to read")
     return bodies
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, REPOSITORY_FOLDER, USDRLConfig
 from ..data.facts import DATASETS, DatasetFacts, nearest
+from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
 from ..modeling_usdrl import (
@@ -48,10 +49,6 @@ _REPOSITORY = "in the folder checkpoints/ of the project's repository, not in th
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
 _RESEARCH = "other"
 _MULTIMODAL = "+".join(("joint", "motion", "bone"))
-
-
-class CheckpointLoadError(ValueError):
-    """A checkpoint that cannot be found or loaded; the message names it and says what to do."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ _PACKAGE = Path(__file__).parent.parent
 # Imports among these files are relative and of this folder only; transformers finds them by their text.
 CODE_FILES = (
     "configuration_usdrl.py",
+    "errors.py",
     "feature_extraction_usdrl.py",
     "fused_usdrl.py",
     "layouts.py",

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ..data.dataset import LabelledData
+from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .views import hashed_uniform
@@ -99,10 +100,8 @@ class PretrainingDataset(torch.utils.data.Dataset):
         source, number, start, end = (int(value) for value in self.pieces[row])
         try:
             return self.sources[source].piece(number, start, end)
-        except SkeletonFormatError as error:
-            if "every person is empty" in str(error):
-                return None
-            raise
+        except EmptySequenceError:
+            return None
 
     def __len__(self) -> int:
         """Number of pieces."""

@@ -1,0 +1,58 @@
+"""The errors of this package: types with fields, so that no caller has to read their English.
+
+This file also ships as remote code, so it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+# What an error tells at most: names of files, classes and tensors come from files that anybody may have written.
+LONGEST_SENTENCE = 300
+
+
+class USDRLError(ValueError):
+    """Wrong input of any kind; the message says what, where, and what to do."""
+
+
+class SkeletonFormatError(USDRLError):
+    """Input that is not a usable skeleton sequence; the message names the file and the place."""
+
+
+class EmptySequenceError(SkeletonFormatError):
+    """A recording, or a part of one, in which no person is seen."""
+
+
+class NonFiniteError(USDRLError):
+    """Weights, outputs, losses or scores that are NaN or infinite."""
+
+
+class TrainingDivergedError(NonFiniteError):
+    """Training that cannot go on, because its loss or a gradient is NaN or infinite."""
+
+
+class CheckpointLoadError(USDRLError):
+    """A checkpoint that cannot be found or loaded; the message names it and says what to do."""
+
+
+class FolderInUseError(USDRLError):
+    """Something that another process is writing; the message names the host and the process."""
+
+
+def printable(text: str) -> str:
+    r"""Text of unknown origin for a terminal or a table: one line, control characters as ``\x1b`` and the like."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
+    """What an error says, on one printable line of at most `longest` characters; its middle is left out beyond.
+
+    The beginning names the file, the end says what to do.
+    """
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    if len(text) <= longest:
+        return text
+    head = longest * 2 // 3
+    return f"{text[:head]} ... {text[len(text) - (longest - head - 5) :]}"
