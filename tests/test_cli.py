@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from usdrl_hub import extract_embeddings
 from usdrl_hub.cli import main
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.errors import notice
 
 from .conftest import GOLDENS, write_ntu
 
@@ -32,7 +34,8 @@ def recording(tmp_path):
 def test_predict_prints_a_table_that_names_model_and_labels(capsys, recording, tmp_path):
     skeleton = write_ntu(tmp_path / "S001C001P001R001A001.skeleton", np.random.randn(9, 1, 25, 3).astype(np.float32))
     code, out, err = run(capsys, "predict", recording, skeleton, "--top-k", 3)
-    assert code == 0 and err == ""
+    # These joints are at random, and so larger than any body.
+    assert code == 0 and err.startswith("usdrl: note: A body is much larger") and err.count("\n") == 1
     assert "model usdrl/tiny-uiprmd, 10 classes: deep squat, " in out
     lines = out.splitlines()
     assert lines[2].split() == ["file", "1.", "2.", "3."] and lines[4].startswith("walk ")
@@ -75,7 +78,7 @@ def test_a_folder_with_bad_files_gives_the_good_ones_and_status_2(capsys, tmp_pa
     np.save(folder / "e.npy", np.random.randn(4, 25, 3))
     code, _, err = run(capsys, "embed", folder, "--output", tmp_path / "out.npz")
     assert code == 2
-    told = [line for line in err.splitlines() if line.startswith("usdrl: ")]
+    told = [line for line in err.splitlines() if re.match("usdrl: (?!note: )", line)]
     assert len(told) == 3 and all(name in line for name, line in zip("bcd", told, strict=True))
     with np.load(tmp_path / "out.npz") as file:
         assert file["names"].tolist() == ["a", "e"]
@@ -192,3 +195,33 @@ def test_the_installed_command_runs():
     done = subprocess.run([command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "finetune" in done.stdout
     assert subprocess.run([command, "predict"], capture_output=True).returncode == 2
+
+
+def test_notices_are_told_once_per_kind_and_counted(capsys, monkeypatch, recording):
+    """issue 17: what the package warns of reaches the user of the command, and does not drown the rest."""
+
+    def told(*arguments, **choices):
+        for number in range(4):
+            notice(f"file {number}: \x1b[31m3 of 5 people are left out; --per-person keeps all", "people left out")
+        notice("the layout is guessed")
+        notice("the layout is guessed")
+        return iter(())
+
+    monkeypatch.setattr("usdrl_hub.cli.iter_predictions", told)
+    with warnings.catch_warnings(record=True) as others:
+        code, _, err = run(capsys, "predict", recording)
+    assert code == 0 and not others
+    assert [line for line in err.splitlines() if line] == [
+        "usdrl: note: file 0: \\x1b[31m3 of 5 people are left out; --per-person keeps all",
+        "usdrl: note: the layout is guessed",
+        "usdrl: note: 3 more like it (people left out)",
+    ]
+
+
+def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
+    """issue 17, faults.md 18: a skeleton in millimetres is told, once, also where the same was told before."""
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", 1000 * load_samples()[number].to_layout("ntu25").keypoints)
+    for _ in range(2):
+        code, _, err = run(capsys, "predict", tmp_path, "--batch-size", 1)
+        assert code == 0 and err.count("usdrl: note: ") == 1 and "units='mm'" in err

@@ -8,8 +8,9 @@ import shutil
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from .data.facts import DATASETS
 from .data.prepare import prepare as prepare_store
 from .data.samples import load_samples, sample_path
-from .errors import one_sentence
+from .errors import USDRLWarning, one_sentence, printable
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .files import new_folder
 from .hub.convert import convert_checkpoint, save_original
@@ -104,6 +105,50 @@ class _Errors:
     def finish(self) -> None:
         if self.count:
             raise typer.Exit(2)
+
+
+class _Notices:
+    """Warnings told on stderr: the first of each kind as it comes, and how many more there were at the end."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        # Those that are not the whole message: others were told in full.
+        self.kinds: set[str] = set()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """While the command runs, warnings of this package come here; others go their usual way."""
+        with warnings.catch_warnings():
+            # Notes of libraries to developers, which a user of the command can do nothing about.
+            warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
+            warnings.filterwarnings("always", category=USDRLWarning)
+            usual = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+                if isinstance(message, USDRLWarning):
+                    self.add(message)
+                else:
+                    usual(message, category, *place, **more)
+
+            warnings.showwarning = show
+            try:
+                yield
+            finally:
+                self.finish()
+
+    def add(self, warning: USDRLWarning) -> None:
+        """Tell a warning, unless one of its kind was told already."""
+        self.counts[warning.kind] += 1
+        if warning.kind != str(warning):
+            self.kinds.add(warning.kind)
+        if self.counts[warning.kind] == 1:
+            tqdm.write(f"usdrl: note: {_sentence(warning)}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Tell of how many more there were."""
+        for kind, count in self.counts.items():
+            if count > 1 and kind in self.kinds:
+                tqdm.write(f"usdrl: note: {count - 1} more like it ({printable(kind)})", file=sys.stderr)
 
 
 def _image_shape(size: str | None) -> tuple[float, float] | None:
@@ -943,10 +988,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # Notes of libraries to developers, which a user of the command can do nothing about.
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
     try:
-        status = _status(arguments)
+        with _Notices().told():
+            status = _status(arguments)
     finally:
         Workers.leave()
     sys.exit(status)

@@ -5,6 +5,8 @@ This file also ships as remote code, so it imports nothing of the package.
 
 from __future__ import annotations
 
+import warnings
+
 # What an error tells at most: names of files, classes and tensors come from files that anybody may have written.
 LONGEST_SENTENCE = 300
 
@@ -35,6 +37,32 @@ class CheckpointLoadError(USDRLError):
 
 class FolderInUseError(USDRLError):
     """Something that another process is writing; the message names the host and the process."""
+
+
+class USDRLWarning(UserWarning):
+    """What a user should know and that stops nothing: a guess, a repair, something left out.
+
+    The command prints the first of a kind, and how many more there were.
+
+    Attributes:
+        kind: What such warnings have in common, in a few words, such as "people left out".
+    """
+
+    def __init__(self, message: str, kind: str = ""):
+        super().__init__(message)
+        self.kind = kind or message
+
+
+def notice(message: str, kind: str = "", stacklevel: int = 2) -> None:
+    """Warn of what stops nothing: the one way of this package to do so, see `USDRLWarning`.
+
+    Args:
+        message: One sentence: what, where (file, sequence), and which option changes it.
+        kind: What all such warnings have in common, without names of files, such as "people left out"; the message
+            where empty.
+        stacklevel: Whose line is named, as for `warnings.warn`: 2 is that of the caller.
+    """
+    warnings.warn(USDRLWarning(message, kind), stacklevel=stacklevel + 1)
 
 
 def printable(text: str) -> str:

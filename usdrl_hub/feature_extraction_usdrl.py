@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
-from transformers.utils import logging
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
+from .errors import notice
 from .layouts import Layout, LayoutLike, get_layout
 from .normalization import (
     RaggedFrames,
@@ -32,8 +32,6 @@ from .sequence import (
     person_scores,
     to_float32,
 )
-
-logger = logging.get_logger(__name__)
 
 # What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
 NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
@@ -472,14 +470,14 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             places = (lengths.cumsum(0) - lengths)[:, None] + step.long()
             doubt = implausible(frames[places, 0].numpy(), layout)
             if doubt:
-                logger.warning_once(doubt)
+                notice(doubt)
         batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
         batch = select_persons(batch, self.num_persons)
         if self.max_frames is not None:
             if int(lengths.max()) > self.max_frames:
-                logger.warning_once(
-                    f"Only the first {self.max_frames} frames of a longer sequence are used, as in training; "
-                    "set the feature extractor's max_frames to None to use all."
+                notice(
+                    f"only the first {self.max_frames} frames of a longer sequence are used, as in training; set the "
+                    "feature extractor's max_frames to None to use all"
                 )
             batch = truncate(batch, self.max_frames)
         if self.fill_joints:

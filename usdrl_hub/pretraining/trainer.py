@@ -18,8 +18,8 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import get_device_states, set_device_states
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
-from transformers.utils import logging
 
+from ..errors import notice
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
 from ..normalization import RaggedFrames
 from ..tasks.results import sha256
@@ -27,8 +27,6 @@ from ..training import PublishingTrainer
 from .data import PretrainingDataset
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
 from .views import ViewAugmentation
-
-logger = logging.get_logger(__name__)
 
 _MANIFEST = "files.json"
 _STAGING = ".saving"
@@ -69,7 +67,10 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
             whole = False
         if whole:
             return Path(path)
-        logger.warning(f"{path}: this checkpoint is damaged or cut, so an older one is used where there is one")
+        notice(
+            f"{path}: this checkpoint is damaged or cut, so an older one is used where there is one",
+            "damaged checkpoints",
+        )
     return None
 
 
