@@ -1,5 +1,6 @@
 """Files and folders are whole or absent, and written by one process at a time."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import textwrap
 import pytest
 
 from usdrl_hub.errors import LONGEST_SENTENCE, FolderInUseError, one_sentence
-from usdrl_hub.files import locked, new_file, new_folder
+from usdrl_hub.files import locked, new_file, new_folder, scratch_file
 
 
 def begin(code: str, *arguments) -> subprocess.Popen:
@@ -106,3 +107,36 @@ def test_sentences_of_unknown_origin_are_one_short_printable_line():
     assert len(sentence) == LONGEST_SENTENCE and sentence.isprintable()
     assert sentence.startswith("a\\x1b[31m\\x07") and sentence.endswith("name another")
     assert one_sentence(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize("make", [new_file, new_folder])
+def test_errors_of_the_system_name_what_was_asked_for(tmp_path, make):
+    """faults.md "words that mislead": `[Errno 2] ... .x.partial`."""
+    with pytest.raises(OSError) as caught, make(tmp_path / "out") as partial:
+        if partial.is_file():
+            partial.unlink()
+        (partial / "in" / "side").write_text("x") if partial.is_dir() else None
+    asked = str(tmp_path / "out")
+    assert caught.value.filename.startswith(asked) and "partial" not in str(caught.value)
+    assert one_sentence(caught.value).startswith(asked) and "Errno" not in one_sentence(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError) as caught, new_file(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert one_sentence(caught.value) == f"{tmp_path / 'out'}: No space left on device"
+
+
+def test_a_scratch_file_is_gone_afterwards_and_when_its_process_died(tmp_path):
+    with scratch_file(tmp_path / "new" / "out") as file:
+        file.write_text("x")
+        assert os.listdir(tmp_path / "new") == [file.name]
+    assert os.listdir(tmp_path / "new") == []
+    process = begin(HOLD.format("scratch_file").replace("print", "partial.touch(); print"), tmp_path / "out")
+    process.kill()
+    process.wait()
+    assert len(list(tmp_path.glob(".out.*.partial"))) == 1
+    with new_file(tmp_path / "out") as partial:
+        partial.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == ["new", "out"]

@@ -79,7 +79,11 @@ def one_sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
 
     The beginning names the file, the end says what to do.
     """
-    text = printable(" ".join(str(error).split())) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        # In the order of the others, and without the system's number.
+        text = f"{error.filename}: {error.strerror}"
+    text = printable(" ".join(text.split())) or type(error).__name__
     if len(text) <= longest:
         return text
     head = longest * 2 // 3

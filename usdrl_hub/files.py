@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -22,6 +23,8 @@ from .errors import FolderInUseError
 _PATIENCE = 1.0
 # What this machine is called in the names of temporary files, which may lie on a disk that several machines share.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
+# What the system says, without a name, to who writes to an open file.
+_WHILE_WRITING = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
     try:
         # Where the system keeps others from reading what is locked (Windows), they are told less.
         with suppress(OSError):
-            file.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}))
+            file.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}), "utf-8")
         yield
     finally:
         # Deleted by its holder only; who has opened it already sees that it is gone, and begins again.
@@ -60,7 +63,7 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 def _holder(file: Path) -> str:
     """Who holds a lock, as its file says."""
     try:
-        holder = json.loads(file.read_text())
+        holder = json.loads(file.read_text("utf-8"))
         return f"process {int(holder['process'])} on {str(holder['host'])[:100]!r}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
@@ -90,7 +93,8 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         except OSError as error:
             raise ValueError(f"{path}: the folder cannot be made: {error.strerror}") from None
         try:
-            yield partial
+            with _naming(path, partial):
+                yield partial
             if exists:
                 for child in partial.iterdir():
                     os.replace(child, path / child.name)
@@ -128,6 +132,41 @@ def _umask() -> int:
     return mask
 
 
+def _partial(path: Path, what: str = "") -> Path:
+    """A temporary file of this process for `path`, which `new_file` deletes when the process has died."""
+    return path.with_name(f".{path.name}.{what}{os.getpid()}@{_HOST}.partial")
+
+
+@contextmanager
+def _naming(path: Path, partial: Path) -> Iterator[None]:
+    """Have errors of the system name the file or folder that was asked for in place of the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
+        if name.startswith(str(partial)):
+            raise OSError(error.errno, error.strerror, name.replace(str(partial), str(path), 1)) from error
+        if not name and error.errno in _WHILE_WRITING:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def scratch_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A file beside `path` for what is needed while that is made; it is gone afterwards.
+
+    Where the process dies first, `new_file` of the same path deletes it.
+    """
+    path = Path(path)
+    scratch = _partial(path, "scratch.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _naming(path, scratch):
+            yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_file(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file whole or not at all: what is written to the path given replaces `path` at the end.
@@ -140,7 +179,7 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: it is a folder, not a file to write")
-    partial = path.with_name(f".{path.name}.{os.getpid()}@{_HOST}.partial")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*@{_HOST}.partial"):
@@ -151,7 +190,8 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f"{path}: the file cannot be written: {error.strerror}") from None
     try:
-        yield partial
-        os.replace(partial, path)
+        with _naming(path, partial):
+            yield partial
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

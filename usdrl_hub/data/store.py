@@ -78,7 +78,7 @@ class SkeletonStore:
         """
         path = Path(path)
         try:
-            header = json.loads((path / "store.json").read_text())
+            header = json.loads((path / "store.json").read_text("utf-8"))
             index = load_file(path / "index.safetensors")
             shards = [(path / shard["file"]).stat().st_size == shard["bytes"] for shard in header["shards"]]
             complete = header["format"] == _FORMAT and all(shards) and all(key in index for key in _COLUMNS)
@@ -315,13 +315,13 @@ class StoreWriter:
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self.settings = json.dumps({**settings, "dtype": dtype, "format": _FORMAT}, sort_keys=True, default=str)
         stamp = self.partial / "settings.json"
-        if self.partial.exists() and (not stamp.is_file() or stamp.read_text() != self.settings):
+        if self.partial.exists() and (not stamp.is_file() or stamp.read_text("utf-8") != self.settings):
             shutil.rmtree(self.partial)
         if not self.partial.exists():
             self.partial.mkdir(parents=True)
             with new_file(stamp) as file:
-                file.write_text(self.settings)
-        self.parts = [json.loads(file.read_text()) for file in sorted(self.partial.glob("part-*.json"))]
+                file.write_text(self.settings, "utf-8")
+        self.parts = [json.loads(file.read_text("utf-8")) for file in sorted(self.partial.glob("part-*.json"))]
 
     @property
     def finished_sources(self) -> set[str]:
@@ -363,7 +363,7 @@ class StoreWriter:
             part["sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
             part["subject_names"] = _subject_names(sequences)
         with new_file(self.partial / f"part-{number:05d}.json") as file:
-            file.write_text(json.dumps(part))
+            file.write_text(json.dumps(part), "utf-8")
         self.parts.append(part)
 
     def check(self, sequence: SkeletonSequence, first: SkeletonSequence | None = None) -> None:
@@ -430,7 +430,7 @@ class StoreWriter:
         with new_file(self.partial / "index.safetensors") as file:
             save_file(index, file)
         with new_file(self.partial / "store.json") as file:
-            file.write_text(json.dumps(header))
+            file.write_text(json.dumps(header), "utf-8")
         os.replace(self.partial, self.path)
         # Only now: a run that is killed before has all it needs to come here again.
         for pattern in ("index-*.safetensors", "part-*.json", "settings.json"):

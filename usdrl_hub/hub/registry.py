@@ -132,7 +132,7 @@ class Checkpoint:
     def metrics(self) -> dict[str, Any]:
         """Its ``metrics.json``, empty where there is none."""
         path = None if self.folder is None else self.folder / "metrics.json"
-        return json.loads(path.read_text()) if path is not None and path.is_file() else {}
+        return json.loads(path.read_text("utf-8")) if path is not None and path.is_file() else {}
 
     @property
     def num_labels(self) -> int | None:

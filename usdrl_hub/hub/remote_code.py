@@ -48,10 +48,10 @@ def add_remote_code(folder: str | Path) -> None:
         path = folder / name
         if not path.is_file():
             continue
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
         config["auto_map"] = dict(auto_map)
         saved = (config.get("architectures") or [""])[0]
         if name == "config.json" and saved in _FRAME_HEADS:
             config["auto_map"]["AutoModelForTokenClassification"] = f"modeling_usdrl.{saved}"
         with new_file(path) as partial:
-            partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ import torch
 from numpy.lib import format as npy_format
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file
+from ..files import new_file, scratch_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
@@ -279,15 +278,16 @@ class _Part:
         names: list[str] = []
         lengths: list[int] = []
         width = 0
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as raw:
-            for sequence, embedding in stream:
-                rows = np.atleast_2d(embedding)
-                width = rows.shape[1]
-                names.append(sequence.name)
-                lengths.append(len(rows))
-                raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-            raw.flush()
-            yield cls((raw.name, names, lengths, width))
+        with scratch_file(path) as file:
+            with open(file, "wb") as raw:
+                for sequence, embedding in stream:
+                    rows = np.atleast_2d(embedding)
+                    width = rows.shape[1]
+                    names.append(sequence.name)
+                    lengths.append(len(rows))
+                    raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+            # Closed: some systems do not open a file twice.
+            yield cls((str(file), names, lengths, width))
 
 
 def _write_archive(path: Path, parts: list[tuple[str, list[str], list[int], int]], level: str) -> None:

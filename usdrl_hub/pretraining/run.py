@@ -150,7 +150,7 @@ def pretrain(
         )
         if trainer.is_world_process_zero():
             with new_file(folder / _RUN) as partial:
-                partial.write_text(json.dumps(settings, indent=2))
+                partial.write_text(json.dumps(settings, indent=2), "utf-8")
     trainer.accelerator.wait_for_everyone()
     state = TrainerState.load_from_json(str(resumed / "trainer_state.json")) if resumed else None
     if resumed and state and state.global_step >= state.max_steps:
@@ -196,7 +196,7 @@ def _begun(folder: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
     made: list[Path] = []
     resumed = None
     if stamp.is_file():
-        before = {"compile_encoder": False} | json.loads(stamp.read_text())
+        before = {"compile_encoder": False} | json.loads(stamp.read_text("utf-8"))
         begun = (folder / "model.safetensors").is_file() or any(folder.glob("checkpoint-*"))
         other = next((key for key in settings if before.get(key) != settings[key]), None)
         if other is not None and begun:

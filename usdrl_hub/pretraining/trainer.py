@@ -61,7 +61,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
         return None
     for path in reversed(sort_checkpoints(str(folder))):
         try:
-            manifest = json.loads((Path(path) / _MANIFEST).read_text())
+            manifest = json.loads((Path(path) / _MANIFEST).read_text("utf-8"))
             whole = all(sha256(Path(path) / name) == digest for name, digest in manifest.items())
         except (OSError, ValueError, AttributeError):
             whole = False
@@ -445,7 +445,7 @@ class USDRLPreTrainer(PublishingTrainer):
     def _publish(self, run: Path, name: str) -> None:
         staged = run / _STAGING / name
         manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
-        (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+        (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         if (run / name).exists():
             shutil.rmtree(run / name)
         os.replace(staged, run / name)

@@ -111,5 +111,5 @@ def write_metrics(folder: str | os.PathLike, record: dict[str, Any]) -> Path:
     """Write ``metrics.json`` into a folder, whole or not at all."""
     path = Path(folder) / "metrics.json"
     with new_file(path) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return path
