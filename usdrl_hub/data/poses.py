@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,92 +16,37 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EmptySequenceError
+from ..errors import EmptySequenceError, notice
 from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence, link_persons
+from .pickles import load_numpy_pickle
 
 # Which layout a pose estimator means by a number of joints.
 _BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
+_BY_JOINTS_3D = {25: "ntu25", 33: "mediapipe33"}
+# The layout that readers are given where nobody has named one.
+_UNNAMED = "ntu25"
+# Characters of the longest name of a recording.
+_LONGEST_NAME = 1000
 # What OpenPose calls the file of a frame, and what stands for all frames of a recording.
 _FRAME = re.compile(r"(?P<name>.+)_\d{12}_keypoints\.json")
 _SERIES = re.compile(r"(?P<name>.+)_\*_keypoints\.json")
 
 
-class _NumpyUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
-    """An unpickler that makes NumPy arrays and plain containers, and nothing else.
-
-    It is Python's own implementation in Python: the one in C sets aside memory for numbers that a file merely claims.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {
-            ("numpy", "ndarray"): "ndarray",
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _encode,
-        }
-        for package in ("numpy.core", "numpy._core"):
-            known[f"{package}.multiarray", "_reconstruct"] = _reconstruct
-            known[f"{package}.multiarray", "scalar"] = _scalar
-            known[f"{package}.numeric", "_frombuffer"] = _frombuffer
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it holds '{module}.{name}', which is no array or plain container")
-        return known[module, name]
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    # The true shape and type come with the array's state, beside its bytes.
-    if kind != "ndarray":
-        raise pickle.UnpicklingError("it holds an array of an unknown kind")
-    return np.empty(0, dtype=np.int8)
-
-
-def _scalar(dtype: Any, content: Any = b"") -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
-        raise pickle.UnpicklingError("it holds a number of an unknown kind")
-    return np.frombuffer(content, dtype=dtype, count=1)[0].item()
-
-
-def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes | bytearray):
-        raise pickle.UnpicklingError("it holds an array of an unknown kind")
-    return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("it holds bytes of an unknown kind")
-    return text.encode("latin1")
-
-
-def load_numpy_pickle(path: str | os.PathLike) -> Any:
-    """Load a pickle of NumPy arrays and plain containers; no code in it is run.
-
-    Raises:
-        SkeletonFormatError: If the file is missing, cut, or holds anything else.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
-    try:
-        return _NumpyUnpickler(io.BytesIO(content)).load()
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:200] or "it is damaged"
-        raise SkeletonFormatError(f"{path}: it is refused: {reason}") from None
-    except Exception as error:
-        # A damaged pickle fails in any way its opcodes lead to; none of them may reach the user as a traceback.
-        raise SkeletonFormatError(f"{path}: it is cut or damaged ({type(error).__name__})") from None
-
-
 def read_pyskl(
-    path: str | os.PathLike, on_error: Callable[[SkeletonFormatError], None] | None = None
+    path: str | os.PathLike,
+    on_error: Callable[[SkeletonFormatError], None] | None = None,
+    layout: LayoutLike | None = None,
 ) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
-    """Read a pyskl or MMAction2 pickle of COCO-17 keypoints in pixels.
+    """Read a pyskl or MMAction2 pickle: 2D keypoints in pixels, or 3D ones in metres, y up.
+
+    Keypoints ``(M, T, V, 3)`` without ``keypoint_score`` are 3D, as those of NTU RGB+D's sensor; others are 2D.
 
     Args:
         path: The file.
         on_error: Called with the error of an annotation, which is then left out; None raises it.
+        layout: Joint layout, where it has as many joints as the file; else, and where None, the one that such files
+            mean by that number.
 
     Returns:
         The sequences, one by one, and the data set's splits: name -> names of sequences.
@@ -118,12 +62,19 @@ def read_pyskl(
     splits = content.get("split", {})
     if not isinstance(splits, dict) or not all(isinstance(names, list | tuple) for names in splits.values()):
         raise SkeletonFormatError(f"{path}: 'split' is not lists of names")
-    named = {str(split): [str(name) for name in names] for split, names in splits.items()}
+    named = {
+        _text(f"{path}, 'split'", split): [_text(f"{path}, 'split'", name) for name in names]
+        for split, names in splits.items()
+    }
+    keypoints = [entry.get("keypoint") for entry in content["annotations"] if isinstance(entry, dict)]
+    # Annotations may refer to the same array again and again.
+    if sum(array.nbytes for array in keypoints if isinstance(array, np.ndarray)) > 8 * path.stat().st_size + 1_000_000:
+        raise SkeletonFormatError(f"{path}: it is refused: its annotations repeat the same keypoints")
 
     def sequences() -> Iterator[SkeletonSequence]:
         for number, entry in enumerate(content["annotations"]):
             try:
-                yield _pyskl_sequence(path, number, entry)
+                yield _pyskl_sequence(path, number, entry, layout)
             except SkeletonFormatError as error:
                 if on_error is None:
                     raise
@@ -132,30 +83,47 @@ def read_pyskl(
     return sequences(), named
 
 
-def _pyskl_sequence(path: Path, number: int, entry: Any) -> SkeletonSequence:
+def _text(where: str, name: Any) -> str:
+    """A name that a file has as text or as a number."""
+    if isinstance(name, int | float) or (isinstance(name, str) and len(name) <= _LONGEST_NAME):
+        return str(name)
+    raise SkeletonFormatError(f"{where}: a name is not a text of at most {_LONGEST_NAME} characters")
+
+
+def _pyskl_sequence(path: Path, number: int, entry: Any, layout: LayoutLike | None) -> SkeletonSequence:
     where = f"{path}, annotation {number}"
     if not isinstance(entry, dict):
         raise SkeletonFormatError(f"{where}: it is not a dictionary")
     keypoint, score = entry.get("keypoint"), entry.get("keypoint_score")
     if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu" or keypoint.ndim != 4:
         raise SkeletonFormatError(f"{where}: 'keypoint' is not an array (persons, frames, joints, 2 or 3)")
+    is_3d = keypoint.shape[3] == 3 and score is None
     if score is not None:
         if not isinstance(score, np.ndarray) or score.dtype.kind not in "fiu" or score.shape != keypoint.shape[:3]:
             raise SkeletonFormatError(f"{where}: 'keypoint_score' is not an array of the shape {keypoint.shape[:3]}")
         keypoint = np.concatenate([keypoint[..., :2], score[..., None]], axis=-1)
-    shape = entry.get("img_shape") or entry.get("original_shape")
+    chosen = _layout_of(where, keypoint.shape[2], layout, is_3d)
+    shape = entry.get("img_shape")
+    shape = entry.get("original_shape") if shape is None else shape
     label = entry.get("label")
     try:
-        image_shape = None if shape is None else (float(shape[0]), float(shape[1]))
+        # An array, a tuple or a list; a third number is that of colours.
+        image_shape = None if is_3d or shape is None else (float(shape[0]), float(shape[1]))
         label = None if label is None else int(label)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         raise SkeletonFormatError(f"{where}: 'img_shape' or 'label' is not a number") from None
-    layout = _BY_JOINTS.get(keypoint.shape[2])
-    if layout is None:
-        raise SkeletonFormatError(f"{where}: no known layout has {keypoint.shape[2]} joints")
-    name = str(entry.get("frame_dir", number))
+    if label is not None and label >= 1 << 31:
+        raise SkeletonFormatError(f"{where}: 'label' is no number of a class")
+    name = entry.get("frame_dir")
+    fields: dict[str, Any] = {"coordinates": "3d", "up": "y"} if is_3d else {"image_shape": image_shape}
     return SkeletonSequence.from_array(
-        np.asarray(keypoint), layout, "MTVC", name=name, label=label, image_shape=image_shape
+        # A copy, because the file's memory cannot be written.
+        np.array(keypoint),
+        chosen,
+        "MTVC",
+        name=str(number) if name is None else _text(where, name),
+        label=None if label is None or label < 0 else label,
+        **fields,
     )
 
 
@@ -222,14 +190,21 @@ def _load_json(path: Path) -> Any:
         raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
 
 
-def _layout_of(path: Path, joints: int, layout: LayoutLike | None, is_3d: bool) -> Layout:
-    """The layout that was named, where it fits what a file holds, else the one that pose estimators mean."""
+def _layout_of(where: str | Path, joints: int, layout: LayoutLike | None, is_3d: bool) -> Layout:
+    """The layout that was named, where it fits what a file holds, else the one that such files mean.
+
+    Raises:
+        SkeletonFormatError: If there is none.
+    """
     chosen = None if layout is None else get_layout(layout)
-    if chosen is None or chosen.num_joints != joints or (chosen.coordinates == "3d" and not is_3d):
-        if joints not in _BY_JOINTS:
-            raise SkeletonFormatError(f"{path}: no layout of a pose estimator has {joints} joints: name the layout")
-        chosen = get_layout(_BY_JOINTS[joints])
-    return chosen
+    if chosen is not None and chosen.num_joints == joints and (is_3d or chosen.coordinates != "3d"):
+        return chosen
+    known = _BY_JOINTS_3D if is_3d else _BY_JOINTS
+    if joints not in known:
+        raise SkeletonFormatError(f"{where}: no layout of a pose estimator has {joints} joints: name the layout")
+    if chosen is not None and chosen.num_joints != joints and chosen.name != _UNNAMED:
+        notice(f"Keypoints of {joints} joints are read as layout '{known[joints]}', not as '{chosen.name}'.")
+    return get_layout(known[joints])
 
 
 def join_frames(files: Iterable[Path]) -> list[Path]:

@@ -32,7 +32,8 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
             `read_pose_json`; also plain lists of numbers, and ``NAME_*_keypoints.json`` for OpenPose's frames); or a
             ``.csv`` (see `read_csv`).
-        layout: Joint layout of an array (in JSON, too) or a CSV; other files have their own.
+        layout: Joint layout of an array (in JSON, too) or a CSV, and of other keypoints where it has as many joints;
+            else files have their own.
         axes: Axis order of an array, see `SkeletonSequence.from_array`.
 
     Returns:
@@ -95,7 +96,7 @@ def iter_skeletons(
             )
         yield _from_array(arrays[key], layout, axes, path, missing)
     elif path.suffix == ".pkl":
-        yield from read_pyskl(path, on_error)[0]
+        yield from read_pyskl(path, on_error, layout)[0]
     elif path.suffix == ".json":
         yield read_pose_json(path, layout, axes=axes, missing=missing)
     elif path.suffix == ".csv":
