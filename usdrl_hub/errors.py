@@ -35,6 +35,10 @@ class CheckpointLoadError(USDRLError):
     """A checkpoint that cannot be found or loaded; the message names it and says what to do."""
 
 
+class OutputError(USDRLError, OSError):
+    """Something that cannot be written; the message names it and says why."""
+
+
 class FolderInUseError(USDRLError):
     """Something that another process is writing; the message names the host and the process."""
 
