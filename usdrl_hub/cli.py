@@ -49,7 +49,6 @@ from .layouts import get_layout
 from .modeling_usdrl import USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
-from .pretraining.trainer import PretrainingCollapseError
 from .sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
@@ -1004,7 +1003,7 @@ def _status(arguments: Sequence[str] | None) -> int | str | None:
         return end.code
     except SafetensorError as error:
         print(f"usdrl: a file cannot be written or read: {_sentence(error)}", file=sys.stderr)
-    except (ValueError, OSError, StrictDataclassError, PretrainingCollapseError, BrokenProcessPool) as error:
+    except (ValueError, OSError, StrictDataclassError, BrokenProcessPool) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("usdrl: interrupted", file=sys.stderr)

@@ -28,7 +28,27 @@ class NonFiniteError(USDRLError):
 
 
 class TrainingDivergedError(NonFiniteError):
-    """Training that cannot go on, because its loss or a gradient is NaN or infinite."""
+    """Training that cannot go on, because its loss, a gradient or a weight is NaN or infinite.
+
+    Attributes:
+        step: The step that could not be made, from 1; None where there are none.
+        learning_rate: What it was then, if known.
+        checkpoint: The last good checkpoint of the run; None where there is none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        step: int | None = None,
+        learning_rate: float | None = None,
+        checkpoint: str | None = None,
+    ):
+        super().__init__(message)
+        self.step, self.learning_rate, self.checkpoint = step, learning_rate, checkpoint
+
+
+class PretrainingCollapseError(TrainingDivergedError):
+    """Pretraining whose loss left its range, or whose features stopped telling clips apart."""
 
 
 class CheckpointLoadError(USDRLError):

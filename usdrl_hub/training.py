@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from huggingface_hub import HfApi
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer_utils import sort_checkpoints
 
+from .errors import TrainingDivergedError
+from .finite import check_finite
 from .modeling_usdrl import USDRLClassificationModel
+
+# Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
+_SMALLEST_SCALE = 2.0**-14
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -18,11 +27,18 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
     Args:
         prediction: Logits ``(..., K)`` and labels ``(...)``; labels of -100 are left out.
+
+    Raises:
+        NonFiniteError: If a logit is NaN or infinite.
+        ValueError: If no label is left.
     """
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    logits = _logits(prediction)
     labels = np.asarray(prediction.label_ids)
     counted = labels != -100
-    logits, labels = np.asarray(logits)[counted], labels[counted]
+    logits, labels = logits[counted], labels[counted]
+    if not len(labels):
+        raise ValueError("there is no label to score against: all of them are -100, or there are none")
+    check_finite(logits, "the logits that accuracy is of")
     # How many classes score at least as high as the true one, a tie counted against it.
     rank = (logits >= np.take_along_axis(logits, labels[:, None], axis=1)).sum(axis=1)
     scores = {"accuracy": float((rank <= 1).mean())}
@@ -31,7 +47,173 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return scores
 
 
-class PublishingTrainer(Trainer):
+def _logits(prediction: EvalPrediction) -> np.ndarray:
+    found = prediction.predictions
+    return np.asarray(found[0] if isinstance(found, tuple) else found)
+
+
+class GuardedTrainer(Trainer):
+    """A trainer that stops at the first step whose loss or gradient is NaN or infinite, before that step is made.
+
+    transformers' own goes on: it leaves such losses out of its log (`logging_nan_inf_filter`) and saves what is left
+    of the weights. Gradients of float16 that are too large are no divergence: the step is left out, and the scale
+    lowered. All processes of a distributed run stop at the same step.
+    """
+
+    _error: type[TrainingDivergedError] = TrainingDivergedError
+    _whose, _how = "training", "diverged"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Set the trainer up; see `transformers.Trainer`."""
+        super().__init__(*args, **kwargs)
+        # Which would hide what is to be told, and wait for the device in every step to do so.
+        self.args.logging_nan_inf_filter = False
+        self._loss_is_bad: torch.Tensor | None = None
+        self._norm: Any = None
+        self.add_callback(_StopOnDivergence(self))
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One step's gradients; whether its loss is finite is looked at before the weights are changed."""
+        loss = super().training_step(*args, **kwargs)
+        self._note_loss(loss)
+        return loss
+
+    def _note_loss(self, loss: torch.Tensor) -> None:
+        bad = ~torch.isfinite(loss.detach()).all()
+        self._loss_is_bad = bad if self._loss_is_bad is None else self._loss_is_bad | bad
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """Remember the norm that transformers computes, so that it need not be computed again."""
+        self._norm = super()._get_grad_norm(*args, **kwargs)
+        return self._norm
+
+    def check_step(self) -> None:
+        """Refuse the step that is about to be made if its loss or gradient is not finite.
+
+        Raises:
+            TrainingDivergedError: If one is; the message names the step, the learning rate and the last checkpoint.
+        """
+        loss, norm = self._loss_is_bad, self._norm
+        self._loss_is_bad = self._norm = None
+        if norm is None:
+            gradients = [values.grad for values in self.model.parameters() if values.grad is not None]  # type: ignore[union-attr]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        # One look at the device for both.
+        device = loss.device if loss is not None else self.args.device
+        norm_is_bad = ~torch.isfinite(torch.as_tensor(norm, device=device)).all()
+        told = torch.stack([loss if loss is not None else torch.zeros_like(norm_is_bad), norm_is_bad])
+        loss_is_bad, gradient_is_bad = self._of_all_processes(told)
+        if loss_is_bad:
+            raise self.diverged("the loss is NaN or infinite")
+        scaler = getattr(self.accelerator, "scaler", None)
+        if gradient_is_bad and (scaler is None or scaler.get_scale() < _SMALLEST_SCALE):
+            raise self.diverged("the gradient is NaN or infinite")
+
+    def check_weights(self) -> None:
+        """Refuse weights that the last step has broken, before they are saved or used.
+
+        Raises:
+            TrainingDivergedError: If one is NaN or infinite.
+        """
+        finite = [torch.isfinite(values.detach()).all() for values in self.model.parameters()]  # type: ignore[union-attr]
+        if finite and self._of_all_processes(~torch.stack([part.to(finite[0].device) for part in finite]).all())[0]:
+            raise self.diverged("weights are NaN or infinite after it", self.state.global_step)
+
+    def _of_all_processes(self, flags: torch.Tensor) -> list[bool]:
+        """Whether each flag is set in any process."""
+        flags = flags.flatten().to(torch.int32)
+        if self.args.world_size > 1 and dist.is_available() and dist.is_initialized():
+            flags = flags.to(self.args.device)
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in flags.tolist()]
+
+    def diverged(self, what: str, step: int | None = None) -> TrainingDivergedError:
+        """The error that says so.
+
+        Args:
+            what: What is wrong, as a clause.
+            step: In which step; the next where None.
+        """
+        step = self.state.global_step + 1 if step is None else step
+        rate = self.optimizer.param_groups[0]["lr"] if self.optimizer is not None else self.args.learning_rate
+        last = self.last_checkpoint()
+        return self._error(
+            f"step {step}: {what}: at a learning rate of {float(rate):g} {self._whose} has {self._how}; {_kept(last)}"
+            "; try a lower learning rate or a longer warm-up",
+            step,
+            float(rate),
+            last,
+        )
+
+    def last_checkpoint(self) -> str | None:
+        """The newest checkpoint that this run has written or begun from; None where there is none."""
+        folder = self.args.output_dir
+        found = sort_checkpoints(folder) if folder and os.path.isdir(folder) else []
+        steps = [(int(Path(path).name.rpartition("-")[2]), path) for path in found]
+        return next((path for step, path in reversed(steps) if step <= self.state.global_step), None)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `transformers.Trainer`.
+
+        Raises:
+            TrainingDivergedError: If a loss, a gradient or a weight is NaN or infinite.
+        """
+        self._loss_is_bad = self._norm = None
+        try:
+            return super().train(*args, **kwargs)
+        except TrainingDivergedError:
+            # What is told stands on a line of its own.
+            for callback in self.callback_handler.callbacks:
+                if (bar := getattr(callback, "training_bar", None)) is not None:
+                    bar.close()
+            raise
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.check_weights()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict and score as `transformers.Trainer`.
+
+        Raises:
+            NonFiniteError: If a prediction or the loss is NaN or infinite.
+        """
+        output = super().evaluation_loop(*args, **kwargs)
+        for values in _arrays(output.predictions):
+            check_finite(values, "the model's predictions")
+        for name, value in (output.metrics or {}).items():
+            if name.endswith("_loss"):
+                check_finite(value, name)
+        return output
+
+
+def _arrays(predictions: Any) -> Iterator[np.ndarray]:
+    """The arrays in what a model has predicted."""
+    if isinstance(predictions, np.ndarray):
+        yield predictions
+    elif isinstance(predictions, tuple | list):
+        for part in predictions:
+            yield from _arrays(part)
+
+
+def _kept(checkpoint: str | None) -> str:
+    return f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+
+
+class _StopOnDivergence(TrainerCallback):
+    """Looks at each step before it is made, and at the weights when the last one was."""
+
+    def __init__(self, trainer: GuardedTrainer):
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.check_step()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.check_weights()
+
+
+class PublishingTrainer(GuardedTrainer):
     """A trainer whose `push_to_hub` publishes as `usdrl push` does: one complete commit, and no pickle.
 
     transformers' own uploads ``training_args.bin``, which is one, and a card without results.

@@ -1,8 +1,9 @@
 """Self-supervised pretraining: views, multi-grained feature decorrelation, trainer and recipes."""
 
+from ..errors import PretrainingCollapseError
 from .data import PretrainingDataset
 from .losses import MultiGrainedFeatureDecorrelation
-from .trainer import PretrainingCollapseError, USDRLPreTrainer
+from .trainer import USDRLPreTrainer
 from .views import ViewAugmentation
 
 __all__ = [

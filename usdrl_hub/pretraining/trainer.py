@@ -19,7 +19,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 
-from ..errors import notice
+from ..errors import PretrainingCollapseError, notice
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
 from ..normalization import RaggedFrames
 from ..tasks.results import sha256
@@ -46,10 +46,6 @@ def compile_streams(model: torch.nn.Module) -> None:
 
 def _streams(model: torch.nn.Module) -> list[USDRLTokenStream]:
     return [module for module in model.modules() if isinstance(module, USDRLTokenStream)]
-
-
-class PretrainingCollapseError(RuntimeError):
-    """The loss left its range, or the features stopped telling clips apart; the message says which and since when."""
 
 
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:
@@ -129,6 +125,9 @@ class USDRLPreTrainer(PublishingTrainer):
         ValueError: If gradients are to be accumulated, or several devices are visible to one process, or a batch is
             larger than the data, or an encoder is to be compiled whose activations are computed again.
     """
+
+    _error = PretrainingCollapseError
+    _whose, _how = "the model", "collapsed"
 
     def __init__(
         self,
@@ -293,6 +292,7 @@ class USDRLPreTrainer(PublishingTrainer):
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= self.args.world_size
+        self._note_loss(losses["loss"])
         return losses["loss"].detach()
 
     def _note(self, parts: dict[str, torch.Tensor], output: Any) -> None:
@@ -306,20 +306,16 @@ class USDRLPreTrainer(PublishingTrainer):
             if name != "loss":
                 self._parts.setdefault(name, []).append(value)
         loss = values[names.index("loss")]
-        where = f"step {self.state.global_step + 1}"
         if not loss < self.collapse_loss:
-            what = "is not a number" if loss != loss else f"is {loss:.4g}, above {self.collapse_loss:g}"
-            raise PretrainingCollapseError(f"{where}: the loss {what}: the model has collapsed; {self._last_good()}")
+            limit = "is not a number" if loss != loss else f"is {loss:.4g}, above {self.collapse_loss:g}"
+            raise self.diverged(f"the loss {limit}")
         if values[-1] > 0.9:
-            raise PretrainingCollapseError(
-                f"{where}: {100 * values[-1]:.0f} % of the features are the same for all clips: the model has "
-                f"collapsed; {self._last_good()}"
-            )
+            raise self.diverged(f"{100 * values[-1]:.0f} % of the features are the same for all clips")
 
-    def _last_good(self) -> str:
+    def last_checkpoint(self) -> str | None:
+        """The newest whole checkpoint of the run; None where there is none."""
         last = find_checkpoint(self.args.output_dir)  # type: ignore[arg-type]
-        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        return f"{kept}; try a lower learning rate or a longer warm-up"
+        return str(last) if last else None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the mean of each part of the loss since the last log."""
@@ -398,6 +394,7 @@ class USDRLPreTrainer(PublishingTrainer):
         """Write a checkpoint beside the others and rename it, with a list of its files, when it is whole."""
         run = Path(super()._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
+        self.check_weights()
         self._refuse_collapsed()
         self._saving = True
         try:
@@ -437,10 +434,7 @@ class USDRLPreTrainer(PublishingTrainer):
         for name, buffer in bare.named_buffers():
             buffer.copy_(buffers[name])
         if not torch.isfinite(loss):
-            raise PretrainingCollapseError(
-                f"step {self.state.global_step}: the loss would not be a number any more: the model has collapsed; "
-                f"{self._last_good()}"
-            )
+            raise self.diverged("the loss would not be a number any more", self.state.global_step)
 
     def _publish(self, run: Path, name: str) -> None:
         staged = run / _STAGING / name

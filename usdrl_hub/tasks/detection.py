@@ -16,6 +16,7 @@ import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals, average_phases
 from ..files import new_file
+from ..finite import check_finite
 from ..inference.embedding import frame_outputs
 from ..modeling_usdrl import USDRLForActionDetection
 from ..sequence import SkeletonSequence
@@ -113,6 +114,7 @@ def detect(probabilities: Iterable[np.ndarray], threshold: float = 0.02, overlap
     """
     rows = [np.zeros((0, 5))]
     for video, values in enumerate(probabilities):
+        check_finite(values, f"video {video}: the probabilities of its frames")
         found = action_proposals(torch.from_numpy(values), threshold).numpy()
         if overlap is not None:
             found = found[suppress(found, overlap)]
@@ -167,9 +169,14 @@ def detection_metrics(
 
     Returns:
         `F1@θ` and `AP@θ` over everything, `mAP_action@θ`, the mean over classes, and `mAP_video@θ`, over videos.
+
+    Raises:
+        NonFiniteError: If a number of a proposal or a true action is NaN or infinite.
     """
     proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 5)
     truth = np.asarray(truth, dtype=np.float64).reshape(-1, 4)
+    check_finite(proposals, "the proposals")
+    check_finite(truth, "the true actions")
     # In the order in which proposals are taken away; all groups keep it.
     proposals = proposals[np.argsort(proposals[:, 4], kind="stable")]
     overlap, match = _best_matches(proposals, truth)
@@ -255,6 +262,7 @@ def point_metrics(points: np.ndarray, truth: np.ndarray, num_classes: int, toler
         `point_F1` over everything, and `point_F1_mean`, the mean over classes that have true moments.
     """
     points, truth = np.asarray(points, dtype=np.float64).reshape(-1, 4), np.asarray(truth).reshape(-1, 3)
+    check_finite(points, "the moments that were found")
     free = np.ones(len(truth), dtype=bool)
     right = np.zeros(len(points), dtype=bool)
     for number in np.argsort(-points[:, 3], kind="stable"):

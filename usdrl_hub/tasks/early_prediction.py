@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..inference.inputs import batched
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLForEarlyActionPrediction
 from ..normalization import RaggedFrames
@@ -55,7 +56,13 @@ def cut_and_resize_accuracy(
     Returns:
         `accuracy@r` for each ratio in percent, and `mean_accuracy` over them; a clip in which nobody is seen yet
         counts as wrong.
+
+    Raises:
+        NonFiniteError: If a score of the model is NaN or infinite.
+        ValueError: If there are no clips.
     """
+    if not len(sequences):
+        raise ValueError("there is no clip to score")
     accuracy = {}
     for ratio in ratios:
         right = 0
@@ -64,7 +71,9 @@ def cut_and_resize_accuracy(
             seen = [(piece, label) for piece, label in pieces if piece is not None]
             if seen:
                 clips = extractor([piece for piece, _ in seen], return_tensors="pt", device=model.device)["keypoints"]
-                predicted = model(clips).logits.argmax(dim=-1).tolist()
+                logits = model(clips).logits
+                check_finite(logits, f"the scores of the first {round(100 * ratio)} % of the clips")
+                predicted = logits.argmax(dim=-1).tolist()
                 right += sum(int(a == label) for a, (_, label) in zip(predicted, seen, strict=True))
         accuracy[f"accuracy@{round(100 * ratio)}"] = right / len(sequences)
     return {**accuracy, "mean_accuracy": float(np.mean(list(accuracy.values())))}
@@ -164,6 +173,9 @@ def causal_predictions(
         extractor: Its feature extractor.
         sequences: Clips or streams.
         batch_size: Sequences scored at once.
+
+    Raises:
+        NonFiniteError: If a score is NaN or infinite; the message names the sequence.
     """
     for group in batched(sequences, batch_size):
         batch = extractor.normalized(group, device=model.device)
@@ -180,6 +192,7 @@ def causal_predictions(
             row, place = new.nonzero(as_tuple=True)
             logits[row.cpu(), frame[row, place].cpu()] = model.classifier(running[row, place]).float().cpu()
         for sequence, values, length in zip(group, logits, batch.lengths.tolist(), strict=True):
+            check_finite(values[:length], f"{sequence.name or 'the recording'}: the scores of its frames")
             yield sequence, values[:length].numpy()
 
 
@@ -189,7 +202,9 @@ def causal_accuracy(
     sequences: Sequence[SkeletonSequence],
     ratios: Sequence[float] = RATIOS,
 ) -> dict[str, float]:
-    """Top-1 accuracy after the frames of each observation ratio; names as in `cut_and_resize_accuracy`."""
+    """Top-1 accuracy after the frames of each observation ratio; names and errors as in `cut_and_resize_accuracy`."""
+    if not len(sequences):
+        raise ValueError("there is no clip to score")
     right = dict.fromkeys(ratios, 0)
     for sequence, logits in causal_predictions(model, extractor, sequences):
         best = logits.argmax(axis=-1)

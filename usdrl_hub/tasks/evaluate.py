@@ -23,6 +23,7 @@ from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
+from ..finite import check_finite
 from ..hub.loading import load_feature_extractor, load_model
 from ..modeling_usdrl import (
     USDRLForActionDetection,
@@ -48,7 +49,7 @@ from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resiz
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
 from .recognition import train_recogniser
-from .results import run_record, sha256, write_metrics
+from .results import check_results, run_record, sha256, write_metrics
 from .retrieval import embed_part, retrieval_metrics, top_k
 from .segmentation import WholeVideoDataset, segment, segmentation_metrics
 
@@ -147,6 +148,8 @@ def evaluate(
     Raises:
         SkeletonFormatError: If the data cannot be read or split.
         CheckpointLoadError: If the model cannot be loaded.
+        TrainingDivergedError: If the training of a head comes to NaN or infinity; nothing is written then.
+        NonFiniteError: If what the model says, or a score, is NaN or infinite.
         ValueError: If the benchmark is unknown, its data are not given, or a change is no entry of its recipe.
     """
     started = time.monotonic()
@@ -168,6 +171,7 @@ def evaluate(
         for sequence in (train[0], test[0]):
             extractor.prepare(sequence)
         metrics, trained = RUNS[chosen.task](context)
+        check_results(metrics, chosen.id)
         record = {
             "benchmark": chosen.id,
             "task": chosen.task,
@@ -303,6 +307,9 @@ def tiny_recordings() -> SkeletonDataset:
 
 def _top(logits: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
     truth = torch.as_tensor(labels)
+    if not len(truth):
+        raise ValueError("there is no clip to score")
+    check_finite(logits, "the logits of the test clips")
     rank = (logits >= logits.gather(1, truth[:, None])).sum(dim=1)
     scores = {"accuracy": float((rank <= 1).double().mean())}
     if logits.shape[1] > 5:
@@ -377,6 +384,8 @@ def run_one_shot(context: Context) -> Outcome:
     recipe, accuracies = context.recipe, []
     for draw in range(recipe["draws"]):
         exemplar = draw_exemplars(labels, recipe["shots"], context.seed + draw)
+        if exemplar.all():
+            raise ValueError(f"with {recipe['shots']} exemplars of each class no clip is left to test: lower 'shots'")
         _, nearest = top_k(features[~exemplar], features[exemplar], 1)
         accuracies.append(float((labels[exemplar][nearest[:, 0].numpy()] == labels[~exemplar]).mean()))
     spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0

@@ -123,6 +123,9 @@ def fit(
 
     Returns:
         The test scores, without one where `test` is None.
+
+    Raises:
+        TrainingDivergedError: At the first step whose loss or gradient is NaN or infinite.
     """
     steps = -(-len(dataset) // recipe.batch_size) * recipe.epochs  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as scratch:

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..errors import TrainingDivergedError
+from ..finite import check_finite
+
 
 def fit_logistic_regression(
     features: torch.Tensor, labels: np.ndarray | torch.Tensor, num_classes: int, strength: float = 1.0
@@ -23,7 +26,12 @@ def fit_logistic_regression(
 
     Returns:
         A layer from D features to K logits, on the features' device.
+
+    Raises:
+        NonFiniteError: If a feature is NaN or infinite.
+        TrainingDivergedError: If the layer comes to be.
     """
+    check_finite(features, "the features to train on")
     labels = torch.as_tensor(labels, device=features.device).long()
     values = features.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, unbiased=False)
@@ -47,6 +55,8 @@ def fit_logistic_regression(
         entropy = nn.functional.cross_entropy(standard @ weight.T + bias, labels, reduction="sum")
         loss = (entropy + weight.square().sum() / (2 * strength)) / len(labels)
         loss.backward()
+        if not torch.isfinite(loss):
+            raise TrainingDivergedError("the loss of the logistic regression is NaN or infinite: lower its strength")
         return loss
 
     optimizer.step(closure)  # type: ignore[arg-type]
@@ -55,6 +65,7 @@ def fit_logistic_regression(
         weight = weight if directions is None else weight @ directions.T
         layer.weight.copy_(weight / deviation)
         layer.bias.copy_(bias - (weight / deviation) @ mean)
+    _check_layer(layer, "the logistic regression")
     return layer
 
 
@@ -79,7 +90,12 @@ def train_linear(
         drop_epochs: Finished epochs after which the learning rate is a tenth of what it was.
         batch_size: Features per step; the last, smaller batch of an epoch counts, too.
         seed: Seeds weights (normal, deviation 0.01) and order.
+
+    Raises:
+        NonFiniteError: If a feature is NaN or infinite.
+        TrainingDivergedError: At the first step whose loss or gradient is.
     """
+    check_finite(features, "the features to train on")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.as_tensor(labels, device=features.device).long()
     layer = nn.Linear(features.shape[1], num_classes, device=features.device)
@@ -88,17 +104,45 @@ def train_linear(
         layer.bias.zero_()
     optimizer = torch.optim.SGD(layer.parameters(), learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(drop_epochs), 0.1)
+    step = 0
     for _ in range(epochs):
         order = torch.randperm(len(features), generator=generator).to(features.device)
         for rows in order.split(batch_size):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(layer(features[rows]), labels[rows]).backward()
+            loss = nn.functional.cross_entropy(layer(features[rows]), labels[rows])
+            loss.backward()
+            step += 1
+            gradients = [values.grad.flatten() for values in layer.parameters() if values.grad is not None]
+            if not torch.isfinite(torch.cat([loss.detach()[None], *gradients])).all():
+                rate = float(schedule.get_last_lr()[0])
+                raise TrainingDivergedError(
+                    f"step {step}: the loss or its gradient is NaN or infinite: at a learning rate of {rate:g} the "
+                    "linear layer has diverged, and it has no checkpoints: try a lower learning rate",
+                    step,
+                    rate,
+                )
             optimizer.step()
         schedule.step()
+    _check_layer(layer, "the linear layer")
     return layer
+
+
+def _check_layer(layer: nn.Linear, what: str) -> None:
+    for values in layer.parameters():
+        if not torch.isfinite(values.detach()).all():
+            raise TrainingDivergedError(f"{what} has diverged: weights are NaN or infinite after the last step")
 
 
 @torch.no_grad()
 def accuracy_of(layer: nn.Linear, features: torch.Tensor, labels: np.ndarray | torch.Tensor) -> float:
-    """Share of features whose highest logit is that of their class."""
-    return float((layer(features).argmax(dim=1) == torch.as_tensor(labels, device=features.device)).double().mean())
+    """Share of features whose highest logit is that of their class.
+
+    Raises:
+        NonFiniteError: If a logit is NaN or infinite.
+        ValueError: If there are no features.
+    """
+    logits = layer(features)
+    if not len(logits):
+        raise ValueError("there is no clip to score")
+    check_finite(logits, "the logits that accuracy is of")
+    return float((logits.argmax(dim=1) == torch.as_tensor(labels, device=features.device)).double().mean())

@@ -75,6 +75,7 @@ def finetune(
     Raises:
         SkeletonFormatError: If the data cannot be read or split.
         CheckpointLoadError: If the model cannot be loaded.
+        TrainingDivergedError: If a loss, gradient or weight comes to NaN or infinity; no folder is left then.
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from ..files import new_file
+from ..finite import check_finite
 
 _PACKAGES = ("usdrl-hub", "torch", "transformers", "huggingface_hub", "safetensors", "numpy", "accelerate")
 
@@ -107,9 +109,42 @@ def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
     return shared
 
 
+def check_results(record: Any, where: str = "metrics.json") -> None:
+    """Refuse results that are NaN or infinite, wherever they stand in a record.
+
+    Args:
+        record: What ``metrics.json`` is to hold.
+        where: What it is, for the message, to which the path inside is added.
+
+    Raises:
+        NonFiniteError: If a number is.
+    """
+    if isinstance(record, Mapping):
+        for name, value in record.items():
+            check_results(value, f"{where}: {name}")
+    elif isinstance(record, list | tuple):
+        for number, value in enumerate(record):
+            check_results(value, f"{where}[{number}]")
+    elif isinstance(record, float):
+        check_finite(record, where, "this is no result; what it was measured on, or the model, is damaged")
+
+
 def write_metrics(folder: str | os.PathLike, record: dict[str, Any]) -> Path:
-    """Write ``metrics.json`` into a folder, whole or not at all."""
+    """Write ``metrics.json`` into a folder, whole or not at all.
+
+    A `log` may hold numbers that are no results, such as the norm of a gradient that was left out; they become null.
+
+    Raises:
+        NonFiniteError: If a result is NaN or infinite.
+    """
     path = Path(folder) / "metrics.json"
+    check_results({name: value for name, value in record.items() if name != "log"})
+    if "log" in record:
+        record = {**record, "log": [{key: _or_none(value) for key, value in entry.items()} for entry in record["log"]]}
     with new_file(path) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", "utf-8")
     return path
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

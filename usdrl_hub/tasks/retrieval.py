@@ -9,6 +9,7 @@ import torch
 
 from ..data.dataset import LabelledData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 
 # Similarities in memory at once: 32 MiB of float32, and twice that for the numbers beside them.
@@ -18,13 +19,19 @@ _BATCH = 256
 
 @torch.inference_mode()
 def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tensor:
-    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode."""
+    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode.
+
+    Raises:
+        NonFiniteError: If one is NaN or infinite.
+    """
     encoder: USDRLModel = model.base_model  # type: ignore[assignment]
     training = encoder.training
     encoder.eval()
     parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_BATCH)]
     encoder.train(training)
-    return torch.cat(parts)
+    embeddings = torch.cat(parts)
+    check_finite(embeddings, "the embeddings of the clips")
+    return embeddings
 
 
 def embed_part(
@@ -55,7 +62,10 @@ def top_k(
 
     Raises:
         ValueError: If `k` is not between 1 and G.
+        NonFiniteError: If a feature is NaN or infinite.
     """
+    check_finite(queries, "the features to search with")
+    check_finite(gallery, "the features to search among")
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must be between 1 and the {len(gallery)} items of the gallery, got {k}")
     place = gallery.device if device is None else torch.device(device)
@@ -115,7 +125,13 @@ def retrieval_metrics(
         `accuracy_1nn`; `recall@k`, the share of queries with an item of their class among the k most similar; `map`,
         the mean over queries of the average precision of the whole ranking, 0 for a query whose class is not in the
         gallery. All in [0, 1].
+
+    Raises:
+        ValueError: If there is no query or nothing to find.
+        NonFiniteError: If a feature is NaN or infinite.
     """
+    check_finite(queries, "the features to search with")
+    check_finite(gallery, "the features to search among")
     if not len(gallery) or not len(queries):
         raise ValueError("retrieval needs at least one query and one item to find")
     gallery_labels, query_labels = torch.as_tensor(gallery_labels), torch.as_tensor(query_labels)

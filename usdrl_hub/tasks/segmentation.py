@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..modeling_usdrl import USDRLForActionSegmentation
 from ..sequence import SkeletonSequence
 
@@ -98,10 +99,14 @@ def segment_probabilities(
         extractor: Its feature extractor.
         sequences: Videos of any length.
         stride: Frames between windows; half of their length where None.
+
+    Raises:
+        NonFiniteError: If a score is NaN or infinite; the message names the recording.
     """
     for sequence in sequences:
         windows, starts, _ = video_windows(sequence, extractor, stride)
         logits = model(windows[None].to(model.device), starts[None].to(model.device)).logits[0]
+        check_finite(logits, f"{sequence.name or 'the recording'}: the scores of its frames")
         yield sequence, nearest(logits.float().softmax(dim=-1).cpu(), sequence.num_frames).numpy()
 
 
@@ -140,15 +145,17 @@ def segmentation_metrics(
         over all segments of all videos (0 where none is right).
 
     Raises:
-        ValueError: If the videos or their lengths differ.
+        ValueError: If the videos or their lengths differ, or there are none.
     """
     if len(predicted) != len(truth) or any(len(a) != len(b) for a, b in zip(predicted, truth, strict=True)):
         raise ValueError("predictions and truth must be of the same videos, frame for frame")
+    if not sum(map(len, truth)):
+        raise ValueError("there is no frame to score")
     right = sum(int((a == b).sum()) for a, b in zip(predicted, truth, strict=True))
     pairs = [(segments_of(a), segments_of(b)) for a, b in zip(predicted, truth, strict=True)]
     metrics = {
-        "frame_accuracy": right / max(sum(map(len, truth)), 1),
-        "edit": float(np.mean([_edit(a[:, 0], b[:, 0]) for a, b in pairs])) if pairs else 0.0,
+        "frame_accuracy": right / sum(map(len, truth)),
+        "edit": float(np.mean([_edit(a[:, 0], b[:, 0]) for a, b in pairs])),
     }
     for overlap in overlaps:
         hits = sum(_hits(a, b, overlap) for a, b in pairs)
