@@ -21,7 +21,7 @@ import psutil
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
-from .errors import FolderInUseError, OutputError
+from .errors import FolderInUseError, OutputError, USDRLError
 
 # Seconds to wait for a lock: whoever has just let go of it may be deleting its file.
 _PATIENCE = 1.0
@@ -364,3 +364,48 @@ def _umask() -> int:
         mask = os.umask(0)
         os.umask(mask)
         return mask
+
+
+def check_space(path: str | os.PathLike, needed: int, what: str) -> None:
+    """Refuse, before the work, to write more than the disk has room for.
+
+    Args:
+        path: A file or folder that is to be written; it need not exist.
+        needed: Bytes that will be written, or a lower bound of them.
+        what: What is written, for the error.
+
+    Raises:
+        OutputError: If fewer bytes are free; the message says how many are needed.
+    """
+    place = Path(path).resolve()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        # Where the system does not say, writing will tell.
+        return
+    if needed > free:
+        raise OutputError(
+            f"{what}: it needs {_size(needed)} of disk and {_size(free)} are free: make room, or name another place"
+        )
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Refuse, before the work, what memory has no room for.
+
+    Args:
+        needed: Bytes that will be in memory at once, or a lower bound of them.
+        what: What is held there, for the error.
+        remedy: What to do about it, such as the option that keeps it on disk.
+
+    Raises:
+        USDRLError: If fewer bytes are available.
+    """
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise USDRLError(f"{what}: it needs {_size(needed)} of memory and {_size(available)} are available: {remedy}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
