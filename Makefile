@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu lint format bench cards wheel clean
+.PHONY: demo test test-slow test-gpu fuzz lint format bench cards wheel clean
 
 # torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml
@@ -24,6 +24,10 @@ test-slow: $(VENV)/installed
 
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest -m gpu
+
+# 100 000 damaged inputs of every family of readers; hours, and goes on where it was.
+fuzz: $(VENV)/installed
+	$(BIN)/python benchmarks/fuzz.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

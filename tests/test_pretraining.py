@@ -36,7 +36,7 @@ from usdrl_hub.pretraining import (
 )
 from usdrl_hub.pretraining.data import beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
-from usdrl_hub.pretraining.recipes import Recipe, Training, load_recipe, recipe_names
+from usdrl_hub.pretraining.recipes import Recipe, RecipeError, Training, load_recipe, recipe_names
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.trainer import compile_streams, find_checkpoint
 
@@ -621,12 +621,26 @@ def test_every_recipe_makes_a_model_and_views():
         ("window: abc\n", "'window' must be a whole number"),
         ("training: {batch_size: 8.5}\n", "batch_size must be a whole number"),
         ("!!python/object/apply:os.system ['true']\n", "cannot be read"),
+        ("[" * 2000, "nested too deeply"),
+        ("about: !!float x\n", "cannot be read"),
+        ("window: " + "9" * 5000, "cannot be read"),
+        ("training: {weight_decay: .nan}\n", "no number to train with"),
+        ("training: {warmup: a}\n", "warmup must be a number"),
+        ("training: {drop_epochs: [x]}\n", "drop_epochs must be numbers"),
+        ("about: [1]\n", "'about' must be a sentence"),
+        ("x" * 900 + ": 1\n", "there is no entry 'x"),
+        (
+            "\n".join(["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]),
+            "more than 10000 values",
+        ),
     ],
 )
 def test_recipes_that_are_none_are_refused(tmp_path, content, message):
+    """The last nine: faults.md 24, 29 and their kind."""
     (tmp_path / "mine.yaml").write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(tmp_path / "mine.yaml")
+    assert str(tmp_path / "mine.yaml") in str(caught.value) and len(str(caught.value)) <= 300
 
 
 def test_unknown_recipes_get_the_nearest_name():

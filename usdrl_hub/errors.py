@@ -12,7 +12,13 @@ LONGEST_SENTENCE = 300
 
 
 class USDRLError(ValueError):
-    """Wrong input of any kind; the message says what, where, and what to do."""
+    """Wrong input of any kind; the message says what, where, and what to do.
+
+    As text it is one printable line of at most `LONGEST_SENTENCE` characters, whatever names and values went into it.
+    """
+
+    def __str__(self) -> str:
+        return _clipped(printable(super().__str__()), LONGEST_SENTENCE)
 
 
 class SkeletonFormatError(USDRLError):
@@ -99,15 +105,16 @@ def _escaped(character: str) -> str:
 
 
 def one_sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
-    """What an error says, on one printable line of at most `longest` characters; its middle is left out beyond.
-
-    The beginning names the file, the end says what to do.
-    """
+    """What an error says, on one printable line of at most `longest` characters; its middle is left out beyond."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         # In the order of the others, and without the system's number.
         text = f"{error.filename}: {error.strerror}"
-    text = printable(" ".join(text.split())) or type(error).__name__
+    return _clipped(printable(" ".join(text.split())) or type(error).__name__, longest)
+
+
+def _clipped(text: str, longest: int) -> str:
+    """The beginning, which names the file, and the end, which says what to do."""
     if len(text) <= longest:
         return text
     head = longest * 2 // 3

@@ -20,6 +20,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from ..configuration_usdrl import USDRLConfig
+from ..errors import USDRLError
 from ..files import new_file
 from ..modeling_usdrl import (
     USDRLForActionDetection,
@@ -45,7 +46,7 @@ _BOTH = ("weight", "bias")
 _BATCH_NORM = (*_BOTH, "running_mean", "running_var", "num_batches_tracked")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(USDRLError):
     """A file that is not a checkpoint of the releases; the message names the file and the key."""
 
 

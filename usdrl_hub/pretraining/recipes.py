@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.errors import StrictDataclassError
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.facts import nearest
+from ..errors import USDRLError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
 from .data import check_pairs
@@ -20,6 +21,12 @@ from .losses import MultiGrainedFeatureDecorrelation
 from .views import ViewAugmentation
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+# Values of a recipe; those that ship have 30.
+_MOST_VALUES = 10_000
+
+
+class RecipeError(USDRLError):
+    """A recipe that cannot be found, read or followed; the message names the file and the entry."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,12 @@ class Training:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
+        for name in ("warmup", "weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if any(isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 1 for epoch in self.drop_epochs):
+            raise ValueError(f"drop_epochs must be numbers of epochs, got {list(self.drop_epochs)!r}")
         if not 0 <= self.warmup < 1 or self.weight_decay < 0 or self.max_grad_norm < 0:
             raise ValueError("warmup must be a share in [0, 1), weight_decay and max_grad_norm at least 0")
         choices = {
@@ -140,42 +153,69 @@ def load_recipe(name: str | os.PathLike) -> Recipe:
     """Load a recipe by its name, or from a YAML file of one's own.
 
     Raises:
-        ValueError: If there is no such recipe, or it is not one; the message names the file and the entry.
+        RecipeError: If there is no such recipe, or it is not one; the message names the file and the entry.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = recipe_names()
         if str(name) not in known:
-            raise ValueError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
+            raise RecipeError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
         path = RECIPES / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: the recipe cannot be read: {' '.join(str(error).split())[:200]}") from None
+    except Exception as error:
+        # The constructors of YAML's numbers and dates fail in any way that Python's do.
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise RecipeError(f"{path}: the recipe cannot be read: {reason[:150]}") from None
+    try:
+        return _make_recipe(content)
+    except Exception as error:
+        # Any entry may be of any type; each part of the recipe says in its own way that it is wrong.
+        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _make_recipe(content: Any) -> Recipe:
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of entries such as model, loss and training")
-    _check_keys(path, "", content, [entry.name for entry in fields(Recipe)])
+        raise ValueError("a recipe is a mapping of entries such as model, loss and training")
+    _check_size(content)
+    _check_keys("", content, [entry.name for entry in fields(Recipe)])
     for key in ("model", "extractor", "views", "training"):
         if not isinstance(content.get(key, {}), dict):
-            raise ValueError(f"{path}: '{key}' must be a mapping")
-    _check_keys(path, "training.", content.get("training", {}), [entry.name for entry in fields(Training)])
+            raise ValueError(f"'{key}' must be a mapping")
+    _check_keys("training.", content.get("training", {}), [entry.name for entry in fields(Training)])
     if isinstance(content.get("loss"), dict):
         known = [entry.name for entry in fields(MultiGrainedFeatureDecorrelation)]
-        _check_keys(path, "loss.", content["loss"], known)
-    _check_keys(path, "views.", content.get("views", {}), [entry.name for entry in fields(ViewAugmentation)])
-    _check_keys(path, "model.", content.get("model", {}), [entry.name for entry in fields(USDRLConfig)])
+        _check_keys("loss.", content["loss"], known)
+    _check_keys("views.", content.get("views", {}), [entry.name for entry in fields(ViewAugmentation)])
+    _check_keys("model.", content.get("model", {}), [entry.name for entry in fields(USDRLConfig)])
     window = content.get("window")
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"{path}: 'window' must be a whole number of frames, got {window!r}")
-    try:
-        recipe = Recipe(**{**content, "training": Training(**content.get("training", {}))})
-        recipe.build()
-        return recipe
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+        raise ValueError(f"'window' must be a whole number of frames, got {window!r}")
+    if not isinstance(content.get("about", ""), str):
+        raise ValueError("'about' must be a sentence")
+    recipe = Recipe(**{**content, "training": Training(**content.get("training", {}))})
+    recipe.build()
+    return recipe
 
 
-def _check_keys(path: Path, where: str, content: Mapping[str, Any], known: list[str]) -> None:
+def _check_size(content: Any) -> None:
+    """Refuse what is too large for a recipe, which aliases (``*name``) make it, and numbers that are not finite."""
+    left, values = _MOST_VALUES, [content]
+    while values:
+        value = values.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it has more than {_MOST_VALUES} values, aliases counted as what they stand for")
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"it has the value {value}, which is no number to train with")
+        if isinstance(value, Mapping):
+            values += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set):
+            values += value
+
+
+def _check_keys(where: str, content: Mapping[str, Any], known: list[str]) -> None:
     for key in content:
         if key not in known:
-            raise ValueError(f"{path}: there is no entry '{where}{key}': {nearest(str(key), known)}")
+            name = str(key)[:80]
+            raise ValueError(f"there is no entry '{where}{name}': {nearest(name, known)}")
