@@ -11,15 +11,30 @@ import pytest
 import torch
 from transformers import EvalPrediction, TrainerCallback
 
-from usdrl_hub import USDRLForActionRecognition, USDRLTrainer
+from usdrl_hub import (
+    SkeletonSequence,
+    USDRLEnsemble,
+    USDRLFeatureExtractor,
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+    USDRLStream,
+    extract_embeddings,
+)
 from usdrl_hub.errors import NonFiniteError, PretrainingCollapseError, TrainingDivergedError, USDRLError
+from usdrl_hub.inference.embedding import iter_embeddings
+from usdrl_hub.inference.mapping import make_map
+from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline, SkeletonFeatureExtractionPipeline
+from usdrl_hub.inference.prediction import iter_predictions
+from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.tasks.detection import detect, detection_metrics, point_metrics
 from usdrl_hub.tasks.evaluate import _top, evaluate
 from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression, train_linear
 from usdrl_hub.tasks.results import write_metrics
 from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics, top_k
 from usdrl_hub.tasks.segmentation import segmentation_metrics
-from usdrl_hub.training import accuracy
+from usdrl_hub.training import USDRLTrainer, accuracy
 
 from .test_modeling import tiny_config
 from .test_training import Clips, arguments
@@ -278,3 +293,95 @@ def test_finetune_that_diverges_leaves_no_folder(tmp_path, capsys):
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("usdrl: step ") and "there is no checkpoint yet; try a lower learning rate" in told
     assert not list(tmp_path.rglob("model*")) and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.fixture
+def spoiled():
+    """A recogniser that comes to infinity for one of three recordings, the one that stands 5 m away."""
+    config = tiny_config(num_joints=25, layout="ntu25")
+    model = USDRLForActionRecognition(config).eval()
+    extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
+    frames = np.random.default_rng(0).random((3, 20, 1, 25, 3), dtype=np.float32)
+    frames[1] += 5
+    sequences = [SkeletonSequence(clip, "ntu25", name=f"clip{number}") for number, clip in enumerate(frames)]
+
+    def spoil(module, inputs, output):
+        far = inputs[0].mean(dim=(1, 2, 3, 4)) > 3
+        output.pooler_output[far] = output.last_hidden_state[far] = INF
+
+    model.usdrl.register_forward_hook(spoil)
+    return model, extractor, sequences
+
+
+@pytest.mark.parametrize("level", ["clip", "frame"])
+def test_an_embedding_that_is_not_finite_costs_no_other(spoiled, level):
+    """faults.md 1: embed wrote NaN."""
+    model, extractor, sequences = spoiled
+    choices = {"feature_extractor": extractor, "level": level}
+    with pytest.raises(NonFiniteError, match="clip1: "):
+        extract_embeddings(sequences, model, **choices)
+    errors = []
+    found = list(iter_embeddings(sequences, model, **choices, on_error=errors.append))
+    assert [sequence.name for sequence, _ in found] == ["clip0", "clip2"]
+    assert all(np.isfinite(values).all() for _, values in found)
+    [error] = errors
+    assert isinstance(error, NonFiniteError) and str(error).startswith("clip1: ")
+
+
+def test_what_a_model_says_of_one_recording_costs_no_other(spoiled):
+    """faults.md 1: predict printed nan %."""
+    model, extractor, sequences = spoiled
+    for stream in (iter_predictions, iter_timelines):
+        with pytest.raises(NonFiniteError, match="clip1: what the model says of"):
+            list(stream(sequences, model, feature_extractor=extractor))
+        errors = []
+        found = list(stream(sequences, model, feature_extractor=extractor, on_error=errors.append))
+        names = [item[0].name if isinstance(item, tuple) else item.sequence.name for item in found]
+        assert names == ["clip0", "clip2"] and len(errors) == 1
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_no_probability_of_a_broken_model_leaves_it(tmp_path, value):
+    """faults.md 1: predict, timeline, stream, pipeline, ensemble and map of NaN logits; -inf for all of them, too."""
+    shapes = {"num_joints": 25, "layout": "ntu25"}
+    clip = np.random.default_rng(0).random((30, 25, 3), dtype=np.float32)
+
+    def made(kind, **fields):
+        model = kind(tiny_config(**shapes, **fields)).eval()
+        last = [name for name, _ in model.named_parameters() if not name.startswith("usdrl.") and "bias" in name][-1]
+        return broken(model, last, value), USDRLFeatureExtractor.from_model_config(model.config)
+
+    recogniser, extractor = made(USDRLForActionRecognition)
+    detector, _ = made(USDRLForActionDetection)
+    segmenter, _ = made(USDRLForActionSegmentation, segmentation_layers=1)
+    early, _ = made(USDRLForEarlyActionPrediction, is_causal=True)
+    ensemble = USDRLEnsemble([recogniser], extractor)
+    for model in (recogniser, ensemble):
+        with pytest.raises(NonFiniteError):
+            list(iter_predictions([clip], model, feature_extractor=extractor))
+    for model in (recogniser, ensemble, detector, segmenter, early):
+        with pytest.raises(NonFiniteError):
+            list(iter_timelines([clip], model, feature_extractor=extractor))
+    for model in (recogniser, detector, segmenter, early):
+        stream = USDRLStream(model, extractor, min_frames=1 if model is early else None)
+        with pytest.raises(NonFiniteError, match="the scene, frame [0-9]+: what the model says"):
+            for frame in clip:
+                stream.push(frame)
+    with pytest.raises(NonFiniteError, match="what the model says of the recording"):
+        SkeletonActionRecognitionPipeline(recogniser, feature_extractor=extractor)(clip)
+
+
+def test_no_embedding_of_a_broken_model_leaves_it(tmp_path):
+    """faults.md 1."""
+    config = tiny_config(num_joints=25, layout="ntu25")
+    model = broken(USDRLForActionRecognition(config), "usdrl.temporal.embedding.fc2.bias")
+    extractor = USDRLFeatureExtractor.from_model_config(config)
+    clips = [np.random.default_rng(number).random((30, 25, 3), dtype=np.float32) for number in range(3)]
+    with pytest.raises(NonFiniteError, match="the embedding of the recording"):
+        SkeletonFeatureExtractionPipeline(model, feature_extractor=extractor)(clips[0])
+    with pytest.raises(NonFiniteError, match="sequence 0: its embedding"):
+        make_map(clips, model, feature_extractor=extractor)
+    stream = USDRLStream(model.usdrl, extractor)
+    with pytest.raises(NonFiniteError, match="'ada', frame 2: the embedding"):
+        for frame in clips[0]:
+            stream.push_many({"ada": frame})

@@ -3,10 +3,24 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
-from usdrl_hub import USDRLConfig, USDRLForActionDetection, USDRLForActionRecognition, USDRLModel, USDRLTrainer
+from usdrl_hub import (
+    USDRLConfig,
+    USDRLEnsemble,
+    USDRLFeatureExtractor,
+    USDRLForActionDetection,
+    USDRLForActionRecognition,
+    USDRLForActionSegmentation,
+    USDRLForEarlyActionPrediction,
+    USDRLModel,
+    USDRLTrainer,
+)
 from usdrl_hub.data.samples import sample_path
+from usdrl_hub.errors import CheckpointLoadError
+from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
+from usdrl_hub.inference.prediction import iter_predictions
+from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.tasks.recognition import finetune, nearest_neighbour_baselines
 from usdrl_hub.training import accuracy
 
@@ -215,3 +229,180 @@ def test_nearest_neighbours_of_the_training_clips_are_themselves():
 
     samples = load_samples().select(np.arange(100) < 30)
     assert nearest_neighbour_baselines(samples, samples) == {"baseline_1nn_raw": 1.0, "baseline_1nn_centered": 1.0}
+
+
+class Items(torch.utils.data.Dataset):
+    """Labelled input of any head."""
+
+    def __init__(self, model, kind="", count=32):
+        config, generator = model.config, torch.Generator().manual_seed(0)
+        shape = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+        frames = config.num_frames
+        self.columns = {}
+        if isinstance(model, USDRLForActionSegmentation):
+            shape, frames = (2, *shape), 18
+            self.columns["window_starts"] = torch.tensor([0, 6]).expand(count, 2)
+        self.columns["keypoints"] = torch.randn(count, *shape, generator=generator)
+        if kind == "regression":
+            labels = torch.rand(count, generator=generator)
+        elif kind:
+            labels = (torch.rand(count, config.num_labels, generator=generator) > 0.5).float()
+        else:
+            size = (count,) if isinstance(model, USDRLForActionRecognition) else (count, frames)
+            labels = torch.randint(0, 4, size, generator=generator)
+            if len(size) == 2:
+                # Left out, not as many in each batch; a segmenter's loss is a mean over batches of equal numbers.
+                labels[:, -2:] = -100
+                if not isinstance(model, USDRLForActionSegmentation):
+                    labels[:8, -5:] = -100
+        self.columns["labels"] = labels
+
+    def __len__(self):
+        return len(self.columns["labels"])
+
+    def __getitem__(self, index):
+        return {name: values[index] for name, values in self.columns.items()}
+
+
+HEADS = [
+    (USDRLForActionRecognition, {}, {}),
+    (USDRLForActionRecognition, {}, {"label_smoothing_factor": 0.1}),
+    (USDRLForActionRecognition, {"num_labels": 1, "problem_type": "regression"}, {}),
+    (USDRLForActionRecognition, {"problem_type": "multi_label_classification"}, {}),
+    (USDRLForActionDetection, {}, {}),
+    (USDRLForActionDetection, {}, {"label_smoothing_factor": 0.1}),
+    (USDRLForEarlyActionPrediction, {"is_causal": True}, {}),
+    (USDRLForActionSegmentation, {"segmentation_layers": 2, "segmentation_channels": 8}, {}),
+]
+
+
+@pytest.mark.parametrize(("model_class", "fields", "changes"), HEADS)
+def test_loss_and_gradient_of_accumulated_batches_are_those_of_one(tmp_path, model_class, fields, changes):
+    """faults.md 7: both were 4 times too large for segmentation."""
+    found = []
+    for batch, steps in ((32, 1), (8, 4)):
+        torch.manual_seed(0)
+        model = model_class(tiny_config(drop_path_rate=0, **fields))
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
+        choices = {"optim": "sgd", "max_steps": 1, "max_grad_norm": 1e9, "logging_steps": 1} | changes
+        trainer = USDRLTrainer(
+            model,
+            arguments(tmp_path, **sizes, **choices),
+            train_dataset=Items(model, fields.get("problem_type", "")),
+        )
+        gradient = {}
+
+        class Keep(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, model=None, kept=gradient, **kwargs):
+                kept.update({name: values.grad.clone() for name, values in model.named_parameters()})
+
+        trainer.add_callback(Keep())
+        trainer.train()
+        found.append((trainer.state.log_history[0]["loss"], gradient))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    assert max(values.abs().max() for values in found[0][1].values()) > 1e-4
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_that_would_replace_a_loss_is_refused(tmp_path):
+    """faults.md 7, 14: the stages of a segmenter, and numbers, were left out without a word."""
+    # Where the configuration says what the problem is, transformers leaves the smoothing out, with a warning.
+    for model_class, fields, kind in ((*HEADS[-1][:2], ""), (USDRLForActionRecognition, {}, "several")):
+        model = model_class(tiny_config(**fields))
+        trainer = USDRLTrainer(
+            model,
+            arguments(tmp_path, label_smoothing_factor=0.1, max_steps=1),
+            train_dataset=Items(model, kind),
+        )
+        with pytest.raises(ValueError, match="label_smoothing_factor would replace"):
+            trainer.train()
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("shape", ["flat", "column"])
+def test_a_quality_score_is_learned_saved_and_predicted(tmp_path, told, shape):
+    """faults.md 14: problem_type was ignored, then torch's error came."""
+    torch.manual_seed(0)
+    fields = {"problem_type": "regression"} if told else {}
+    config = tiny_config(num_labels=1, drop_path_rate=0, num_joints=25, layout="ntu25", **fields)
+    data = Clips(config)
+    data.labels = data.labels.float() / 3
+    if shape == "column":
+        data.labels = data.labels[:, None]
+    trainer = USDRLTrainer(
+        USDRLForActionRecognition(config),
+        arguments(tmp_path / "run", num_train_epochs=40, per_device_train_batch_size=16),
+        train_dataset=data,
+        eval_dataset=data,
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    scores = trainer.evaluate()
+    assert scores["eval_mse"] < 0.2 * before["eval_mse"] and scores["eval_mae"] < before["eval_mae"]
+    assert scores["eval_loss"] == pytest.approx(scores["eval_mse"], rel=1e-3)
+    trainer.model.save_pretrained(tmp_path / "model")
+    model = USDRLForActionRecognition.from_pretrained(tmp_path / "model")
+    assert model.config.problem_type == "regression"
+    extractor = USDRLFeatureExtractor.from_model_config(model.config)
+    clips = np.random.default_rng(0).random((2, 30, 25, 3))
+    found = list(iter_predictions(list(clips), model, feature_extractor=extractor))
+    with torch.no_grad():
+        logits = model(**extractor(list(clips), return_tensors="pt")).logits
+    for prediction, value in zip(found, logits[:, 0].tolist(), strict=True):
+        assert prediction.is_regression and prediction.top(5) == [("LABEL_0", pytest.approx(value, abs=1e-5))]
+    recognise = SkeletonActionRecognitionPipeline(model, feature_extractor=extractor)
+    assert recognise(clips[0])[0]["score"] == pytest.approx(logits[0, 0].item(), abs=1e-5)
+    with pytest.raises(CheckpointLoadError, match="problem_type is 'regression', and a timeline needs"):
+        list(iter_timelines(list(clips), model, feature_extractor=extractor))
+    with pytest.raises(ValueError, match="an ensemble averages probabilities of classes"):
+        USDRLEnsemble([model], extractor)
+
+
+def test_classes_that_hold_together_have_probabilities_of_their_own(tmp_path):
+    """faults.md 14."""
+    torch.manual_seed(0)
+    config = tiny_config(drop_path_rate=0, num_joints=25, layout="ntu25")
+    model = USDRLForActionRecognition(config)
+    data = Items(model, "multi_label_classification")
+    trainer = USDRLTrainer(model, arguments(tmp_path, num_train_epochs=2), train_dataset=data, eval_dataset=data)
+    trainer.train()
+    assert model.config.problem_type == "multi_label_classification"
+    scores = trainer.evaluate()
+    with torch.no_grad():
+        logits = model.eval()(data.columns["keypoints"]).logits
+    right = (logits > 0) == (data.columns["labels"] > 0.5)
+    assert scores["eval_exact_match"] == pytest.approx(right.all(dim=1).double().mean().item())
+    truth = torch.nn.functional.binary_cross_entropy(logits.sigmoid(), data.columns["labels"])
+    assert scores["eval_loss"] == pytest.approx(truth.item(), rel=1e-5)
+    extractor = USDRLFeatureExtractor.from_model_config(config)
+    clip = np.random.default_rng(0).random((30, 25, 3))
+    [prediction] = iter_predictions([clip], model, feature_extractor=extractor)
+    with torch.no_grad():
+        expected = model(**extractor(clip, return_tensors="pt")).logits[0].sigmoid()
+    np.testing.assert_allclose(prediction.probabilities, expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("model_class", "fields"), [(head, fields) for head, fields, _ in HEADS[4:]])
+def test_heads_of_frames_name_the_problem_that_they_have_not(model_class, fields):
+    """faults.md 14."""
+    for problem in ("regression", "multi_label_classification"):
+        with pytest.raises(ValueError, match=f"problem_type is '{problem}': only USDRLForActionRecognition"):
+            model_class(tiny_config(problem_type=problem, **fields))
+    model = model_class(tiny_config(**fields))
+    item = {name: values[:2] for name, values in Items(model).columns.items()}
+    with pytest.raises(ValueError, match="the labels are classes, whole numbers"):
+        model(**{**item, "labels": item["labels"].float()})
+
+
+def test_labels_that_do_not_fit_the_problem_are_refused():
+    """faults.md 14: 0.7 was taken as class 0."""
+    config = tiny_config(num_labels=3, problem_type="multi_label_classification")
+    clips = torch.randn(4, *(getattr(config, f"num_{name}") for name in ("frames", "persons", "joints", "channels")))
+    with pytest.raises(ValueError, match=r"needs labels of the shape \(4, 3\), got \(4,\)"):
+        USDRLForActionRecognition(config)(clips, labels=torch.rand(4))
+    single = USDRLForActionRecognition(tiny_config(problem_type="single_label_classification"))
+    with pytest.raises(ValueError, match="the labels are classes, whole numbers from 0 to 3"):
+        single(clips, labels=torch.rand(4))

@@ -283,7 +283,10 @@ def predict(
             {
                 "name": prediction.sequence.name,
                 "frames": prediction.sequence.num_frames,
-                "top": [{"label": label, "probability": value} for label, value in prediction.top(top_k)],
+                "top": [
+                    {"label": label, "value" if prediction.is_regression else "probability": value}
+                    for label, value in prediction.top(top_k)
+                ],
             }
             for prediction in predictions
         ]
@@ -345,7 +348,10 @@ def _print_predictions(
     rows = [header]
     for prediction in predictions:
         row = [prediction.sequence.name]
-        row += [f"{100 * value:5.1f} % {label}" for label, value in prediction.top(top_k)]
+        row += [
+            f"{value:.4g} {label}" if prediction.is_regression else f"{100 * value:5.1f} % {label}"
+            for label, value in prediction.top(top_k)
+        ]
         if truth:
             label = prediction.sequence.label
             row.append("" if label is None else prediction.class_names[label])

@@ -791,12 +791,31 @@ class USDRLClassificationModel(USDRLPreTrainedModel):
         return self
 
 
+def _refuse_other_problems(model: nn.Module, config: USDRLConfig) -> None:
+    """Refuse configurations of a head that gives no class per frame."""
+    if config.problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"{type(model).__name__} names one class per frame, and problem_type is '{config.problem_type}': only "
+            "USDRLForActionRecognition has it; leave it out"
+        )
+
+
 def _cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """Mean cross-entropy of logits ``(N, K)``; over `num_items_in_batch` items where gradients are accumulated."""
+    if labels.is_floating_point():
+        raise ValueError(
+            f"the labels are classes, whole numbers from 0 to {logits.shape[-1] - 1}, but these are of type "
+            f"{labels.dtype}: convert them with labels.long()"
+        )
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device, torch.long), reduction=reduction)
+    return _over_items(loss, num_items_in_batch)
+
+
+def _over_items(loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
+    """A mean as it is, or a sum over the items of the whole accumulated batch."""
     if num_items_in_batch is None:
         return loss
     if isinstance(num_items_in_batch, torch.Tensor):
@@ -804,8 +823,19 @@ def _cross_entropy(
     return loss / num_items_in_batch
 
 
+def _problem_of(labels: torch.Tensor, logits: torch.Tensor) -> str:
+    """What labels of clips say the problem is, where the configuration does not: as transformers' heads do."""
+    if not labels.is_floating_point():
+        return "single_label_classification"
+    return "regression" if logits.shape[-1] == 1 else "multi_label_classification"
+
+
 class USDRLForActionRecognition(USDRLClassificationModel):
     """One class per clip: a linear layer on the pooled embedding.
+
+    Or, by the configuration's `problem_type`, numbers per clip such as a quality score (``"regression"``), or classes
+    of which several may hold (``"multi_label_classification"``). Where it says nothing, labels of a floating type
+    decide it at the first loss: one logit is a regression, several are classes that may hold together.
 
     Example:
         >>> from usdrl_hub import USDRLForActionRecognition
@@ -826,23 +856,54 @@ class USDRLForActionRecognition(USDRLClassificationModel):
 
         Args:
             keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
-            labels: Class of each clip ``(B,)``; -100 is left out of the loss.
-            num_items_in_batch: Clips in the whole accumulated batch, by which the summed loss is divided.
+            labels: Class of each clip ``(B,)``, -100 is left out of the loss; numbers ``(B, K)``, or ``(B,)`` for one,
+                of a regression; 0 or 1 for each class ``(B, K)`` where several may hold.
+            num_items_in_batch: Labels in the whole accumulated batch, by which the summed loss is divided.
             **kwargs: Passed to `USDRLModel.forward`.
 
         Returns:
-            `logits` ``(B, K)``, `loss` where labels are given, hidden states and attentions where asked for.
+            `logits` ``(B, K)``, `loss` where labels are given (cross-entropy, squared error, or binary cross-entropy),
+            hidden states and attentions where asked for.
+
+        Raises:
+            ValueError: If labels are of another type or shape than the problem needs.
         """
         encoded = self.usdrl(keypoints, **kwargs)
         logits = self.classifier(encoded.pooler_output)
-        loss = None if labels is None else _cross_entropy(logits, labels.flatten(), num_items_in_batch)
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
 
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        if self.config.problem_type is None and labels.is_floating_point():
+            # Saved with the model, which would be read as one of classes otherwise.
+            self.config.problem_type = _problem_of(labels, logits)
+        problem = self.config.problem_type or "single_label_classification"
+        if problem == "single_label_classification":
+            return _cross_entropy(logits, labels.flatten(), num_items_in_batch)
+        wanted = logits.shape if problem != "regression" or logits.shape[1] > 1 else (len(logits),)
+        if labels.shape not in (wanted, logits.shape):
+            raise ValueError(
+                f"problem_type '{problem}' with {logits.shape[1]} logits needs labels of the shape "
+                f"{tuple(wanted)}, got {tuple(labels.shape)}"
+            )
+        measure = nn.functional.mse_loss
+        if problem == "multi_label_classification":
+            measure = nn.functional.binary_cross_entropy_with_logits
+        reduction = "mean" if num_items_in_batch is None else "sum"
+        values = labels.to(logits.device, torch.float32).view_as(logits)
+        return _over_items(measure(logits.float(), values, reduction=reduction), num_items_in_batch)
+
 
 class USDRLForActionDetection(USDRLClassificationModel):
     """One class per frame, class 0 the background: a linear layer on the dense embedding."""
+
+    def __init__(self, config: USDRLConfig):
+        _refuse_other_problems(self, config)
+        super().__init__(config)
 
     @can_return_tuple
     def forward(
@@ -883,6 +944,7 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
     def __init__(self, config: USDRLConfig):
         if not config.is_causal:
             raise ValueError("early prediction needs a causal encoder: give is_causal=True")
+        _refuse_other_problems(self, config)
         super().__init__(config)
 
     @can_return_tuple
@@ -958,7 +1020,11 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
     The head is that of MS-TCN (Abu Farha and Gall, 2019): stages that each refine the classes of the one before.
     """
 
+    # The loss is a mean over each batch: the Trainer has to divide it where it accumulates gradients of several.
+    accepts_loss_kwargs = False
+
     def __init__(self, config: USDRLConfig):
+        _refuse_other_problems(self, config)
         super().__init__(config)
         self.usdrl = USDRLModel(config)
         sizes = [config.embedding_size] + [config.num_labels] * (config.segmentation_stages - 1)
@@ -1006,6 +1072,8 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
             labels are given: cross-entropy and 0.15 times the truncated squared change of the logarithms of the
             probabilities from frame to frame.
         """
+        if labels is not None and labels.is_floating_point():
+            raise ValueError(f"the labels are classes, whole numbers, but these are of type {labels.dtype}")
         windows = self.usdrl(keypoints.flatten(0, 1), **kwargs).last_hidden_state
         frames, there = self.blend(windows.unflatten(0, keypoints.shape[:2]), window_starts)
         mask = there[:, None].to(frames.dtype)

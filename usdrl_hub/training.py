@@ -16,7 +16,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from .errors import TrainingDivergedError
 from .finite import check_finite
-from .modeling_usdrl import USDRLClassificationModel
+from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation
 
 # Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
 _SMALLEST_SCALE = 2.0**-14
@@ -50,6 +50,38 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 def _logits(prediction: EvalPrediction) -> np.ndarray:
     found = prediction.predictions
     return np.asarray(found[0] if isinstance(found, tuple) else found)
+
+
+def default_scores(prediction: EvalPrediction) -> dict[str, float]:
+    """What a head's predictions are scored by, as its labels say.
+
+    Args:
+        prediction: Logits and labels. Whole labels ``(...)`` are classes, see `accuracy`. Of a floating type, ``(N,)``
+            or ``(N, 1)`` beside logits ``(N, 1)``, they are numbers to be met; ``(N, K)``, classes that may hold
+            together.
+
+    Returns:
+        For classes `accuracy` and `top5_accuracy`; for numbers `mse` and `mae`, the mean squared and absolute error;
+        for classes that may hold together `exact_match`, the share of clips with all of them right at a probability of
+        one half, and `f1`, of all classes and clips together.
+
+    Raises:
+        NonFiniteError: If a logit is NaN or infinite.
+        ValueError: If there is nothing to score.
+    """
+    logits, labels = _logits(prediction), np.asarray(prediction.label_ids)
+    if not np.issubdtype(labels.dtype, np.floating):
+        return accuracy(prediction)
+    if not len(labels):
+        raise ValueError("there is no label to score against")
+    check_finite(logits, "the logits that are scored")
+    if logits.shape[-1] == 1:
+        off = (logits.reshape(-1) - labels.reshape(-1)).astype(np.float64)
+        return {"mse": float(np.square(off).mean()), "mae": float(np.abs(off).mean())}
+    found, truth = logits > 0, labels > 0.5
+    total = int(found.sum() + truth.sum())
+    f1 = 2 * int((found & truth).sum()) / total if total else 1.0
+    return {"exact_match": float((found == truth).all(axis=-1).mean()), "f1": f1}
 
 
 class GuardedTrainer(Trainer):
@@ -277,7 +309,7 @@ class PublishingTrainer(GuardedTrainer):
 class USDRLTrainer(PublishingTrainer):
     """`transformers.Trainer` for USDRL heads.
 
-    Takes any data set that yields `keypoints` ``(T, M, V, C)`` and `labels`; accuracy is the default metric.
+    Takes any data set that yields `keypoints` ``(T, M, V, C)`` and `labels`; `default_scores` are the metrics.
 
     Args:
         *args: Those of `transformers.Trainer`.
@@ -285,16 +317,27 @@ class USDRLTrainer(PublishingTrainer):
         **kwargs: Those of `transformers.Trainer`.
 
     Raises:
-        ValueError: If `linear_probe` is asked of a model without a head to train.
+        ValueError: If `linear_probe` is asked of a model without a head to train, or label smoothing of one whose loss
+            it would replace.
     """
 
     def __init__(self, *args: Any, linear_probe: bool = False, **kwargs: Any):
         """Set the trainer up; see the class."""
-        kwargs.setdefault("compute_metrics", accuracy)
+        kwargs.setdefault("compute_metrics", default_scores)
         self.linear_probe = linear_probe
         super().__init__(*args, **kwargs)
         if linear_probe and self.model is not None:
             self._freeze(self.model)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The head's loss, or transformers' smoothed cross-entropy where `label_smoothing_factor` asks for it."""
+        if self.label_smoother is not None:
+            labels = inputs.get("labels")
+            stages = isinstance(self.accelerator.unwrap_model(self.model), USDRLForActionSegmentation)
+            if stages or (isinstance(labels, torch.Tensor) and labels.is_floating_point()):
+                what = "a segmenter's loss of all stages" if stages else "the loss of labels that are no classes"
+                raise ValueError(f"label_smoothing_factor would replace {what}: leave it at 0")
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> torch.nn.Module:
         """Make a model with `model_init`, which `train` does anew, and freeze its encoder where asked to."""

@@ -28,6 +28,7 @@ from .inputs import (
     batched,
     batches_of_clips,
     checked,
+    finite_rows,
     is_live,
     iter_sequences,
     ready_model,
@@ -74,6 +75,7 @@ def extract_embeddings(
     Raises:
         SkeletonFormatError: If an input cannot be read or does not fit the model.
         CheckpointLoadError: If the model cannot be found or loaded.
+        NonFiniteError: If an embedding is NaN or infinite; the message names the sequence.
         ValueError: If another argument is impossible.
 
     Example:
@@ -136,6 +138,7 @@ def iter_embeddings(
     Raises:
         SkeletonFormatError: See `extract_embeddings`.
         CheckpointLoadError: See `extract_embeddings`.
+        NonFiniteError: See `extract_embeddings`.
         ValueError: See `extract_embeddings`.
     """
     if level not in LEVELS:
@@ -146,7 +149,7 @@ def iter_embeddings(
     sequences = checked(found, extractor, on_error, per_person, image_shape)
     encoder = cast(USDRLModel, encoder)
     if level == "frame":
-        yield from _embed_frames(sequences, encoder, extractor, batch_size)
+        yield from _embed_frames(sequences, encoder, extractor, batch_size, on_error)
         return
     encode = replayed(encoder)
     for batch, clips in batches_of_clips(
@@ -154,18 +157,22 @@ def iter_embeddings(
     ):
         with torch.inference_mode():
             pooled = encode(clips).pooler_output
-        yield from zip(batch, pooled.float().cpu().numpy(), strict=True)
+        yield from finite_rows(batch, pooled.float().cpu().numpy(), "its embedding", on_error)
 
 
 def _embed_frames(
-    sequences: Iterable[SkeletonSequence], encoder: USDRLModel, extractor: USDRLFeatureExtractor, batch_size: int
+    sequences: Iterable[SkeletonSequence],
+    encoder: USDRLModel,
+    extractor: USDRLFeatureExtractor,
+    batch_size: int,
+    on_error: ErrorHandler | None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
     encode = replayed(encoder)
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
         return encode(clips).last_hidden_state.float()
 
-    return frame_outputs(sequences, compute, extractor, batch_size, encoder.device)
+    return frame_outputs(sequences, compute, extractor, batch_size, encoder.device, on_error=on_error)
 
 
 def frame_outputs(
@@ -175,6 +182,7 @@ def frame_outputs(
     batch_size: int,
     device: torch.device,
     stride: int | None = None,
+    on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
     """Yield each sequence with an output for every frame of it, averaged where windows overlap.
 
@@ -185,9 +193,13 @@ def frame_outputs(
         batch_size: Windows computed at once.
         device: Where to compute.
         stride: Frames between windows; half of their length where None. The last one ends at the last frame.
+        on_error: Called with the error of a sequence whose outputs are not finite; None raises it.
 
     Yields:
         The sequence, and ``(T_i, D)`` float32, zero where nobody is seen.
+
+    Raises:
+        NonFiniteError: If an output is NaN or infinite; the message names the sequence.
     """
     size = extractor.num_frames
     stride = stride or max(size // 2, 1)
@@ -217,7 +229,8 @@ def frame_outputs(
             total[start:end] += features.numpy()
             count[start:end] += 1
             if is_last:
-                yield sequence, total / np.maximum(count, 1)
+                outputs = (total / np.maximum(count, 1))[None]
+                yield from finite_rows([sequence], outputs, "what the model says of its frames", on_error)
                 total = count = None
 
 

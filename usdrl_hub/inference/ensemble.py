@@ -13,7 +13,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.loading import load_feature_extractor
 from ..hub.registry import CheckpointLoadError
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
-from .inputs import load_fused, ready_model
+from .inputs import load_fused, names_one_class, ready_model
 
 
 class USDRLEnsemble(nn.Module):
@@ -41,13 +41,18 @@ class USDRLEnsemble(nn.Module):
             weights: How much each counts, all 1 where None.
 
         Raises:
-            ValueError: If there is none, their classes or clips differ, or the weights are not one positive number
-                each.
+            ValueError: If there is none, one does not name one class per clip, their classes or clips differ, or the
+                weights are not one positive number each.
         """
         super().__init__()
         if not models:
             raise ValueError("an ensemble needs at least one model")
         first = models[0].config
+        for model in models:
+            if not names_one_class(model.config):
+                raise ValueError(
+                    f"an ensemble averages probabilities of classes, not of a {model.config.problem_type}"
+                )
         sizes = ("num_frames", "num_persons", "num_joints", "num_channels")
         for model in models[1:]:
             if model.config.class_names != first.class_names:

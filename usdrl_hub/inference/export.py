@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ..files import new_folder
+from ..finite import check_finite
 from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
@@ -198,6 +199,8 @@ def _check(path: Path, model: USDRLPreTrainedModel) -> float:
     for batch in _BATCHES:
         inputs = _inputs(model, batch)
         expected = model(**inputs)
+        for name in names:
+            check_finite(expected[name], f"the model's '{name}'")
         found = session.run(names, {name: values.numpy() for name, values in inputs.items()})
         for name, values in zip(names, found, strict=True):
             truth = expected[name].numpy()

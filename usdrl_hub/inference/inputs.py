@@ -19,11 +19,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonDataset
 from ..data.poses import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
+from ..errors import NonFiniteError, USDRLError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..fused_usdrl import fuse_model
 from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import LayoutLike
@@ -42,7 +45,9 @@ _FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 17}
 _BATCHES_BEFORE_REPLAY = 4
 _RECORDING = threading.Lock()
 # Called with each error of a stream that goes on without the input.
-ErrorHandler = Callable[[SkeletonFormatError], None]
+ErrorHandler = Callable[[USDRLError], None]
+# What one clip of a sound model may come to.
+NOT_FINITE = "its coordinates are too large for the model, or the model has diverged or is damaged"
 
 
 def is_live(inputs: Any) -> bool:
@@ -381,6 +386,48 @@ def checked(
             if on_error is None:
                 raise wrapped from error
             on_error(wrapped)
+
+
+def finite_rows(
+    sequences: Sequence[SkeletonSequence], values: np.ndarray, what: str, on_error: ErrorHandler | None
+) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+    """Yield each sequence with what a model gave for it, where that is finite: one that is not costs no other.
+
+    Args:
+        sequences: N sequences.
+        values: ``(N, ...)``.
+        what: What they are, for the error.
+        on_error: Called with the error of a sequence that has NaN or infinity; None raises it.
+
+    Raises:
+        NonFiniteError: See `on_error`; the message names the sequence.
+    """
+    for sequence, row in zip(sequences, values, strict=True):
+        try:
+            check_finite(row, f"{sequence.name or 'sequence'}: {what}", NOT_FINITE)
+        except NonFiniteError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        else:
+            yield sequence, row
+
+
+def class_scores(logits: torch.Tensor, config: USDRLConfig) -> torch.Tensor:
+    """What logits ``(..., K)`` say, in float32, as the model's `problem_type` has it.
+
+    Probabilities that sum to 1; of classes that may hold together (``"multi_label_classification"``) each by itself;
+    of a ``"regression"`` the numbers as they are.
+    """
+    values = logits.float()
+    if config.problem_type == "regression":
+        return values
+    return values.sigmoid() if config.problem_type == "multi_label_classification" else values.softmax(dim=-1)
+
+
+def names_one_class(config: USDRLConfig) -> bool:
+    """Whether a head's logits are those of classes that exclude each other."""
+    return config.problem_type in (None, "single_label_classification")
 
 
 def ready_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from transformers.pipelines.base import Pipeline
 
 from ..data.huggingface import from_huggingface
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..hub.loading import load_feature_extractor, load_model
 from ..hub.registry import DEFAULT_CHECKPOINT, CheckpointLoadError, checkpoint_path
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .ensemble import USDRLEnsemble
-from .inputs import checked, find_device, find_dtype, iter_sequences
+from .inputs import NOT_FINITE, checked, class_scores, find_device, find_dtype, iter_sequences
 
 # How inputs are read that do not say it.
 _READING = frozenset({"layout", "axes", "image_shape"})
@@ -151,7 +152,7 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
     """Names the action in skeleton recordings; see `SkeletonPipeline` for what it takes.
 
     The result for a recording is a list of ``{"label": ..., "score": ...}``, the `top_k` (5) likeliest classes with
-    their probabilities, likeliest first. The task is ``"skeleton-action-recognition"``.
+    their probabilities, likeliest first; of a regression its numbers. The task is ``"skeleton-action-recognition"``.
 
     Example:
         >>> import numpy as np
@@ -190,9 +191,11 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
         if not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k!r}")
         names = self.model.config.class_names
-        scores, places = model_outputs["logits"][0].float().softmax(dim=-1).topk(min(top_k, len(names)))
-        found = zip(scores.tolist(), places.tolist(), strict=True)
-        return [{"label": names[place], "score": score} for score, place in found]
+        found = class_scores(model_outputs["logits"][0], cast(Any, self.model.config))
+        check_finite(found, "what the model says of the recording", NOT_FINITE)
+        scores, places = found.topk(min(top_k, len(names)))
+        likeliest = zip(scores.tolist(), places.tolist(), strict=True)
+        return [{"label": names[place], "score": score} for score, place in likeliest]
 
 
 class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
@@ -229,6 +232,7 @@ class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
     def postprocess(self, model_outputs: Any, **chosen: Any) -> torch.Tensor | list:
         """Give the embedding of one clip."""
         found = model_outputs["pooled" if chosen.get("pool", True) else "frames"].float()
+        check_finite(found, "the embedding of the recording", NOT_FINITE)
         return found if chosen.get("return_tensors") else found.tolist()
 
 

@@ -16,7 +16,16 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import ErrorHandler, batches_of_clips, checked, is_live, iter_sequences, replayed
+from .inputs import (
+    ErrorHandler,
+    batches_of_clips,
+    checked,
+    class_scores,
+    finite_rows,
+    is_live,
+    iter_sequences,
+    replayed,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +34,16 @@ class Prediction:
 
     Attributes:
         sequence: The sequence, in the model's layout.
-        probabilities: One per class ``(K,)``, summing to 1.
+        probabilities: One per class ``(K,)``, summing to 1; each by itself where several classes may hold; the
+            numbers themselves of a regression.
         class_names: Names of the classes, in the same order.
+        is_regression: Whether these are numbers such as a quality score, and no probabilities.
     """
 
     sequence: SkeletonSequence
     probabilities: np.ndarray
     class_names: list[str]
+    is_regression: bool = False
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` likeliest classes with their probabilities, likeliest first."""
@@ -71,6 +83,7 @@ def iter_predictions(
     Raises:
         SkeletonFormatError: If an input cannot be read or does not fit the model.
         CheckpointLoadError: If the model cannot be loaded or does not classify clips.
+        NonFiniteError: If what the model says of a sequence is NaN or infinite.
         ValueError: If another argument is impossible.
     """
     classifier, extractor = ready_classifier(model, feature_extractor, device, dtype)
@@ -84,10 +97,11 @@ def iter_predictions(
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
     classify = replayed(classifier)
+    is_regression = classifier.config.problem_type == "regression"
     for batch, clips in batches_of_clips(
         sequences, extractor, batch_size, classifier.device, is_live(files_or_sequences)
     ):
         with torch.inference_mode():
-            probabilities = classify(clips).logits.float().softmax(dim=-1).cpu().numpy()
-        for sequence, row in zip(batch, probabilities, strict=True):
-            yield Prediction(sequence, row, classifier.config.class_names)
+            scores = class_scores(classify(clips).logits, classifier.config).cpu().numpy()
+        for sequence, row in finite_rows(batch, scores, "what the model says of it", on_error):
+            yield Prediction(sequence, row, classifier.config.class_names, is_regression)

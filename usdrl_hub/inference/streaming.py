@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..finite import check_finite
 from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..layouts import LayoutLike, get_layout
 from ..modeling_usdrl import (
@@ -30,7 +31,7 @@ from ..modeling_usdrl import (
 from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
 from ..tasks.early_prediction import OVERLAP
-from .inputs import ready_model
+from .inputs import NOT_FINITE, class_scores, ready_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class StreamResult:
         frame: Number of the frame that this is about, counted from 0 for each person or scene.
         start: First frame that the model saw for it.
         embedding: Float32 ``(2d,)``; for a causal model ``(d,)``, the maximum over the frames so far.
-        probabilities: One per class ``(K,)``, summing to 1; None without a head.
+        probabilities: One per class ``(K,)``, see `Prediction`; None without a head.
         class_names: Names of the classes; empty without a head.
     """
 
@@ -364,7 +365,12 @@ class USDRLStream:
     ) -> dict[Hashable, StreamResult]:
         names = [] if scores is None else self.model.config.class_names
         vectors = embeddings.float().cpu().numpy()
-        chances = [None] * len(keys) if scores is None else scores.float().softmax(dim=-1).cpu().numpy()
+        chances = [None] * len(keys) if scores is None else class_scores(scores, self.model.config).cpu().numpy()
+        for key, vector, chance in zip(keys, vectors, chances, strict=True):
+            where = f"{'the scene' if key is None else repr(key)}, frame {self._people[key].count - 1}"
+            check_finite(vector, f"{where}: the embedding", NOT_FINITE)
+            if chance is not None:
+                check_finite(chance, f"{where}: what the model says", NOT_FINITE)
         return {
             key: StreamResult(self._people[key].count - 1, 0, vector, chance, names)
             for key, vector, chance in zip(keys, vectors, chances, strict=True)

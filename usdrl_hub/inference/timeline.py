@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import NonFiniteError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
 from ..files import new_file
 from ..hub.registry import CheckpointLoadError
@@ -30,7 +31,7 @@ from ..tasks.early_prediction import causal_predictions
 from ..tasks.segmentation import segment_probabilities, segments_of
 from .embedding import frame_outputs
 from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import ErrorHandler, checked, iter_sequences
+from .inputs import ErrorHandler, checked, iter_sequences, names_one_class
 from .prediction import iter_predictions
 from .scene import is_rate
 
@@ -120,6 +121,7 @@ def iter_timelines(
     Raises:
         SkeletonFormatError: See `iter_predictions`.
         CheckpointLoadError: If the model cannot be loaded or names no classes.
+        NonFiniteError: If what the model says of a recording is NaN or infinite.
         ValueError: If another argument is impossible.
     """
     if not 0 < threshold < 1:
@@ -131,7 +133,14 @@ def iter_timelines(
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     for sequence in checked(found, extractor, on_error, per_person, image_shape):
         sequence = replace(sequence, fps=sequence.fps or fps)
-        yield sequence, make_timeline(sequence, loaded, extractor, batch_size, threshold)
+        try:
+            timeline = make_timeline(sequence, loaded, extractor, batch_size, threshold)
+        except NonFiniteError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
+        yield sequence, timeline
 
 
 def segment_rows(sequence: SkeletonSequence, timeline: Timeline) -> list[dict[str, Any]]:
@@ -227,13 +236,19 @@ def make_timeline(
         threshold: Probability above which a detector's class is a segment.
 
     Raises:
-        CheckpointLoadError: If the model names no classes.
+        CheckpointLoadError: If the model names no classes, or such that do not exclude each other.
         SkeletonFormatError: If the recording does not fit the model.
+        NonFiniteError: If what the model says is NaN or infinite.
     """
     if not isinstance(model, CLASSIFIERS):
         raise CheckpointLoadError(
             f"the model is {type(model).__name__}, which names no classes: take one that was trained to, or use it to "
             "find the nearest clips of a gallery"
+        )
+    if not names_one_class(model.config):
+        raise CheckpointLoadError(
+            f"the model's problem_type is '{model.config.problem_type}', and a timeline needs classes of which one "
+            "holds at a time: use predict, or take another model"
         )
     prepared = extractor.prepare(sequence)
     names, size = model.config.class_names, extractor.num_frames

@@ -93,6 +93,8 @@ class Context:
                 f"the model is {type(self.encoder).__name__}, and {kind.__name__} is needed to score it without "
                 "training: name one, or train a head"
             )
+        if self.encoder.config.problem_type not in (None, "single_label_classification"):
+            raise ValueError("the model does not name one class per clip, so it cannot be scored without training")
         if self.encoder.config.class_names != (names or self.class_names):
             raise ValueError("the model's classes are not those of the data, so it cannot be scored without training")
         return self.encoder
@@ -102,7 +104,14 @@ class Context:
         set_seed(self.seed)
         names = names or self.class_names
         config = USDRLConfig(
-            **{**self.encoder.config.to_dict(), "id2label": dict(enumerate(names)), "label2id": None, **fields}
+            **{
+                **self.encoder.config.to_dict(),
+                "id2label": dict(enumerate(names)),
+                "label2id": None,
+                # That of the head which it was saved with.
+                "problem_type": None,
+                **fields,
+            }
         )
         model = kind(config)
         state = self.encoder.base_model.state_dict()

@@ -171,9 +171,11 @@ def _model(
         raise ValueError(f"'{next(iter(fields))}' is a choice for a model from random weights; '{name}' has its own")
     config = load_config(name)
     loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)
-    if isinstance(loaded, USDRLForActionRecognition) and config.id2label == id2label:
+    one_class = config.problem_type in (None, "single_label_classification")
+    if isinstance(loaded, USDRLForActionRecognition) and one_class and config.id2label == id2label:
         return loaded, extractor, True
     config.id2label, config.label2id = id2label, {label: number for number, label in id2label.items()}
+    config.problem_type = None
     classifier = USDRLForActionRecognition(config)
     classifier.usdrl.load_state_dict(loaded.base_model.state_dict())
     return classifier, extractor, False
