@@ -10,8 +10,10 @@ import pytest
 
 from usdrl_hub import extract_embeddings
 from usdrl_hub.cli import main
+from usdrl_hub.data.readers import SUFFIXES
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
+from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
 
 from .conftest import GOLDENS, write_ntu
 
@@ -225,3 +227,107 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
     for _ in range(2):
         code, _, err = run(capsys, "predict", tmp_path, "--batch-size", 1)
         assert code == 0 and err.count("usdrl: note: ") == 1 and "units='mm'" in err
+
+
+@pytest.mark.parametrize(
+    "command, option",
+    [
+        (
+            "predict X --fps 30 --threshold 7",
+            "--threshold has no effect without --timeline: add --timeline, or leave it out",
+        ),
+        ("predict X --threshold 0.5", "--threshold has no effect without --timeline"),
+        ("predict X --output a.csv", "--output has no effect without --timeline"),
+        ("predict X --top-k 5 --timeline", "--top-k has no effect with --timeline"),
+        ("predict X --timeline --threshold 0.3", "--threshold has no effect on a model that is no detector"),
+        ("predict X --person-threshold 0.5", "--person-threshold has no effect without --pose-model"),
+        ("predict X --per-person --choose-by size", "--choose-by has no effect with --per-person"),
+        ("embed X --output a.npz --per-person --choose-by size", "--choose-by has no effect with --per-person"),
+        ("render X --output a.html --choose-by nonsense --nearest 9", "--choose-by has no effect without --model"),
+        (
+            "render X --output a.html --model usdrl/tiny-uiprmd --nearest 5",
+            "--nearest has no effect without --gallery",
+        ),
+        ("render X --output a.html --gallery X", "--gallery has no effect without --model"),
+        ("render X --output a.html --threshold 0.3", "--threshold has no effect without --model"),
+        ("render X --output a.html --dtype float32", "--dtype has no effect without --model"),
+        ("render X --output a.html --batch-size 4", "--batch-size has no effect without --model"),
+        ("render X --output a.html --device cpu", "--device has no effect without --model"),
+        ("render X --output a.html --pose-model a", "--pose-model has no effect on a file that is no video"),
+        ("render a.mp4 --output a.html --pose-model a --detector a --fps 9", "--fps has no effect on a video"),
+        ("finetune X --output-dir m --hidden-size 8", "--hidden-size has no effect without --from-scratch"),
+        ("finetune X --output-dir m --normalization ntu", "--normalization has no effect without --from-scratch"),
+        ("finetune X --output-dir m --from-scratch --model m", "--model has no effect with --from-scratch"),
+        ("pretrain X --output-dir m --max-steps 1 --epochs 2", "--epochs has no effect with --max-steps"),
+        ("pretrain X --output-dir m --workers 1", "--workers has no effect without --no-in-memory"),
+        ("pretrain X --output-dir m --probe-epochs 1", "--probe-epochs has no effect without --probe"),
+        ("evaluate --repeat m.json --seed 0", "--seed has no effect with --repeat"),
+        ("evaluate m --repeat m.json", "MODEL has no effect with --repeat"),
+        ("evaluate m --benchmark b --tiny --fold 1", "--fold has no effect with --tiny"),
+        ("convert X --output-dir m --to-original --alpha 0.5", "--alpha has no effect with --to-original"),
+        ("prepare folder X --output-dir m --split-file X", "--split-file has no effect on data other than PKU-MMD's"),
+        ("prepare pku1 X --output-dir m --split-file X", "--split-file has no effect without --protocol"),
+        ("push X a/b --namespace c", "--namespace has no effect on a name that has an owner"),
+    ],
+)
+def test_options_without_effect_are_refused_by_name(capsys, recording, tmp_path, monkeypatch, command, option):
+    """faults.md 16: whoever gives an option expects an effect, also where it is the default that is given."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *command.replace("X", recording.name).split())
+    assert (
+        code == 2
+        and out == ""
+        and option in err
+        and err.startswith("usdrl: --" if option[0] != "M" else "usdrl: M")
+        and os.listdir(tmp_path) == [recording.name]
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"predict X --timeline --fps {value}" for value in ("0", "-1", "nan", "inf")),
+        *(f"render X --output a.html --fps {value}" for value in ("0", "-1", "nan", "inf")),
+        *(f"prepare folder . --output-dir m --fps {value}" for value in ("0", "-1", "nan", "inf")),
+        *(f"finetune Y --output-dir m --epochs {value}" for value in ("0", "-1", "nan", "inf")),
+        *(f"pretrain Y --output-dir m --learning-rate {value}" for value in ("0", "-1", "nan", "inf")),
+        "predict X --top-k 0",
+        "predict X --layout nonsense",
+        "predict X --axes nonsense",
+        "embed X --output a.npz --axes nonsense",
+        "map X --output a.html --most 1",
+    ],
+)
+def test_numbers_and_names_out_of_range_are_refused(capsys, recording, tmp_path, monkeypatch, command):
+    """faults.md 16."""
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("X", recording.name).replace("Y", str(sample_path())).split()
+    code, out, err = run(capsys, *words)
+    assert code == 2 and out == "" and os.listdir(tmp_path) == [recording.name]
+    assert "Traceback" not in err and (words[-1] in err or words[-2] in err or "positive" in err)
+
+
+def test_a_table_without_rows_is_not_printed(capsys, tmp_path):
+    """faults.md, words that mislead: an empty table after a refused predict."""
+    for more in ([], ["--timeline"]):
+        code, out, err = run(capsys, "predict", tmp_path / "absent.npy", *more)
+        assert code == 2 and out == "" and err == f"usdrl: {tmp_path / 'absent.npy'}: there is no such file\n"
+
+
+def test_help_lists_what_there_is(capsys):
+    """faults.md, words that mislead: help texts that list 3 of 6 endings and 4 of 6 normalisations, and the README."""
+    words = {
+        name: run(capsys, name, "--help")[1].replace("│", " ").split() for name in ("predict", "embed", "finetune")
+    }
+    for name in ("predict", "embed"):
+        assert all(f"{suffix}" in " ".join(words[name]).replace("(", "").replace(")", "") for suffix in SUFFIXES)
+    told = " ".join(words["finetune"])
+    assert all(name in told for name in NORMALIZATIONS) and "README" not in told
+    assert "in the README" not in run(capsys, "benchmarks", "--json")[1]
+
+
+def test_a_recording_is_no_data_set_to_train_on(capsys, tmp_path):
+    """faults.md, words that mislead: "it is cut" for a BVH given to finetune."""
+    (tmp_path / "walk.bvh").write_text("HIERARCHY\n")
+    code, _, err = run(capsys, "finetune", tmp_path / "walk.bvh", "--output-dir", tmp_path / "model")
+    assert code == 2 and "it is no data set" in err and "usdrl prepare" in err and "cut" not in err

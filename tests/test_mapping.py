@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 
@@ -309,3 +310,13 @@ def test_data_sets_of_other_layouts_are_mapped(tmp_path, shared_data):
     data = SkeletonDataset.open(shared_data / "utkinect.npz")
     drawn = draw_map(data.select(np.arange(len(data)) < 60), tmp_path / "map.html", TINY)
     assert len(drawn.names) == 60 and drawn.thumbs.shape[3] == 25
+
+
+def test_choices_have_no_effect_on_a_map_that_was_made(tmp_path):
+    """faults.md 16: `draw_map(..., nonsense=1)`."""
+    made = make_map(load_samples()[:4])
+    with pytest.raises(ValueError, match="'nonsense' has no effect on a map that was made"):
+        draw_map(made, tmp_path / "map.html", nonsense=1)
+    with pytest.raises(TypeError, match="nonsense"):
+        draw_map(load_samples()[:4], tmp_path / "map.html", nonsense=1)
+    assert os.listdir(tmp_path) == []

@@ -10,10 +10,10 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +23,15 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
+from typer.core import TyperCommand
 
+from .configuration_usdrl import MODALITIES
 from .data.facts import DATASETS
 from .data.prepare import prepare as prepare_store
+from .data.readers import SUFFIXES
 from .data.samples import load_samples, sample_path
-from .errors import USDRLWarning, one_sentence, printable
-from .feature_extraction_usdrl import USDRLFeatureExtractor
+from .errors import USDRLError, USDRLWarning, one_sentence, printable
+from .feature_extraction_usdrl import CHOOSE_BY, MISSING, NORMALIZATIONS, USDRLFeatureExtractor
 from .files import new_folder
 from .hub.convert import convert_checkpoint, save_original
 from .hub.loading import load_feature_extractor, load_model
@@ -40,29 +43,176 @@ from .inference.embedding import iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.export import FORMATS, export_model
 from .inference.inputs import Workers, list_files, read_file, ready_model
+from .inference.mapping import PROJECTIONS, draw_map, make_map
 from .inference.mapping import SUFFIXES as MAP_SUFFIXES
-from .inference.mapping import draw_map, make_map
 from .inference.prediction import Prediction, iter_predictions
+from .inference.rendering import SUFFIXES as RENDER_SUFFIXES
 from .inference.rendering import Recording, check_output, draw_timelines, find_recording, nearest_clips, shown_name
 from .inference.rendering import render as render_recording
 from .inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
 from .inference.video import PoseEstimator, check_flat, is_video, iter_videos, read_video
 from .layouts import get_layout
-from .modeling_usdrl import USDRLPreTrainedModel
+from .modeling_usdrl import USDRLForActionDetection, USDRLPreTrainedModel
 from .pretraining.recipes import load_recipe, recipe_names
 from .pretraining.run import pretrain as run_pretraining
-from .sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
+from .sequence import AXES, SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
 from .tasks.benchmarks import BENCHMARKS, TASKS, get_benchmark
 from .tasks.evaluate import evaluate as run_evaluation
 from .tasks.evaluate import repeat as repeat_evaluation
 from .tasks.recognition import finetune as finetune_recognition
 
-app = typer.Typer(
+
+@dataclass(frozen=True)
+class _Need:
+    """Options that do nothing in some company.
+
+    Attributes:
+        options: Their names.
+        met: Whether they do something, by the values of all options; and the name of the option, or None.
+        otherwise: When they do not, in words.
+        add: The option that they need, where it is one.
+    """
+
+    options: tuple[str, ...]
+    met: Callable[[Mapping[str, Any]], bool]
+    otherwise: str
+    add: str = ""
+
+
+def _with(option: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: values[option] not in (None, False)
+
+
+def _without(option: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: values[option] in (None, False)
+
+
+_VIDEO_NEEDS = _Need(("person_threshold",), _with("pose_model"), "without --pose-model", "--pose-model")
+_ALONE_NEEDS = _Need(("choose_by",), _without("per_person"), "with --per-person, which keeps everybody")
+
+
+def _reads_file(values: Mapping[str, Any]) -> bool:
+    return values["pose_model"] is None or not is_video(values["file"])
+
+
+# What has no effect is refused: who gave it expects one.
+_NEEDS: dict[str, tuple[_Need, ...]] = {
+    "predict": (
+        _Need(("output", "threshold", "fps"), _with("timeline"), "without --timeline", "--timeline"),
+        _Need(("top_k",), _without("timeline"), "with --timeline"),
+        _VIDEO_NEEDS,
+        _ALONE_NEEDS,
+    ),
+    "embed": (_ALONE_NEEDS,),
+    "render": (
+        _Need(
+            ("gallery", "threshold", "choose_by", "batch_size", "dtype"), _with("model"), "without --model", "--model"
+        ),
+        _Need(("nearest",), _with("gallery"), "without --gallery", "--gallery"),
+        _Need(("device",), lambda values: values["model"] or values["pose_model"], "without --model", "--model"),
+        _VIDEO_NEEDS,
+        _Need(("pose_model", "detector"), lambda values: is_video(values["file"]), "on a file that is no video"),
+        _Need(("name", "layout", "axes", "up", "fps", "image_size"), _reads_file, "on a video"),
+    ),
+    "finetune": (
+        _Need(
+            ("encoder", "hidden_size", "num_persons", "layout", "modality", "normalization"),
+            _with("from_scratch"),
+            "without --from-scratch, because the --model has its own",
+            "--from-scratch",
+        ),
+        _Need(("model",), _without("from_scratch"), "with --from-scratch"),
+    ),
+    "pretrain": (
+        _Need(("epochs",), _without("max_steps"), "with --max-steps"),
+        _Need(("probe_epochs",), _with("probe"), "without --probe", "--probe"),
+        _Need(("workers",), _without("in_memory"), "without --no-in-memory", "--no-in-memory"),
+    ),
+    "evaluate": (
+        _Need(
+            ("model", "benchmark", "data", "seed", "fold", "tiny", "with_leak", "change", "train"),
+            _without("repeat"),
+            "with --repeat, which does what its file says",
+        ),
+        _Need(("data", "fold", "with_leak"), _without("tiny"), "with --tiny, which has its own clips"),
+    ),
+    "convert": (
+        _Need(
+            ("modality", "layout", "num_attention_heads", "alpha", "shift_gap", "num_persons", "task", "include_code"),
+            _without("to_original"),
+            "with --to-original",
+        ),
+    ),
+    "prepare": (
+        _Need(("split_file",), lambda values: values["kind"].startswith("pku"), "on data other than PKU-MMD's"),
+        _Need(("split_file",), _with("protocol"), "without --protocol", "--protocol"),
+    ),
+    "push": (_Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),),
+}
+
+
+def _check_options(context: Any) -> None:
+    """Refuse an option of a command that has no effect; see `_NEEDS`."""
+    given = [option for option in context.command.params if _was_given(context, option.name)]
+    for need in _NEEDS.get(context.command.name, ()):
+        idle = next((option for option in given if option.name in need.options), None)
+        if idle is not None and not need.met(context.params):
+            name = idle.name.upper() if idle.param_type_name == "argument" else idle.opts[0]
+            remedy = f"add {need.add}, or leave it out" if need.add else "leave it out"
+            raise USDRLError(f"{name} has no effect {need.otherwise}: {remedy}")
+    if context.params.get("layout") is not None:
+        get_layout(context.params["layout"])
+    if (axes := context.params.get("axes")) not in (None, *AXES):
+        raise USDRLError(f"--axes is '{axes}': give {_or(AXES)}")
+
+
+def _check_threshold(context: Any, model: Any) -> None:
+    """Refuse a threshold for a model that has none."""
+    in_range = 0 < context.params["threshold"] < 1
+    if _was_given(context, "threshold") and in_range and not isinstance(model, USDRLForActionDetection):
+        raise USDRLError("--threshold has no effect on a model that is no detector: leave it out")
+
+
+def _was_given(context: Any, option: str) -> bool:
+    """Whether an option stands on the command line, and not its default."""
+    source = context.get_parameter_source(option)
+    # By name: where the class of sources lies depends on the version of typer.
+    return source is not None and not source.name.startswith("DEFAULT")
+
+
+class _Command(TyperCommand):
+    """A command that checks its options before it does anything."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `typer.core.TyperCommand`."""
+        _check_options(ctx)
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    """Commands that check their options."""
+
+    def command(self, name: str | None = None, **choices: Any) -> Callable[[Any], Any]:  # type: ignore[override]
+        """See `typer.Typer.command`."""
+        return super().command(name, cls=_Command, **choices)
+
+
+app = _App(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="USDRL, the foundation model for skeleton-based human action understanding.",
 )
+
+
+def _or(names: Iterable[str]) -> str:
+    """Names as a sentence has them: "a, b or c"."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+_LABELLED = "Labelled data set: a store of 'usdrl prepare', or an .npz with the arrays of usdrl_hub.SkeletonDataset."
+_RECORDINGS = f"({', '.join(SUFFIXES)})"
 
 Model = Annotated[str, typer.Option(help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]
@@ -71,14 +221,12 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 SourceLayout = Annotated[
     str | None, typer.Option("--layout", help="Joint layout of array files; the model's if unset.")
 ]
-Axes = Annotated[str | None, typer.Option(help="Axis order of array files: TVC, TMVC, MTVC or CTVM.")]
-Missing = Annotated[str | None, typer.Option(help="Joints that were not seen: refuse (NaN) or interpolate.")]
+Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {_or(AXES)}.")]
+Missing = Annotated[str | None, typer.Option(help=f"Joints that were not seen (NaN): {_or(MISSING)}.")]
 ImageSize = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT in pixels of the picture of 2D keypoints that do not say it.")
 ]
-ChooseBy = Annotated[
-    str | None, typer.Option(help="Whom to keep of many: energy, confidence, size, frames or order (of tracks).")
-]
+ChooseBy = Annotated[str | None, typer.Option(help=f"Whom to keep of many, by {_or(CHOOSE_BY)} (of tracks).")]
 Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap places apart by where they were.")]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
@@ -215,9 +363,10 @@ def _sentence(error: BaseException) -> str:
 
 @app.command()
 def predict(
+    context: typer.Context,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Skeleton files (.skeleton, .npy, .npz) or folders; videos with --pose-model."),
+        typer.Argument(help=f"Skeleton files {_RECORDINGS}, folders or stores of them; videos with --pose-model."),
     ],
     model: Annotated[
         str,
@@ -253,14 +402,12 @@ def predict(
 ) -> None:
     """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
     if output is not None:
-        if not timeline:
-            raise ValueError("--output is for the segments of --timeline: add it, or leave --output out")
         check_output(output, (".csv", ".json", ".png"), "segments are written")
         if any(file.resolve() in output.resolve().parents for file in files):
             raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = _Errors()
-    # The model first: a table's heading names its classes.
     classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+    _check_threshold(context, classifier)
     names = classifier.config.class_names
     choices: dict[str, Any] = {
         "feature_extractor": extractor,
@@ -314,8 +461,11 @@ def _tell_timelines(
     if as_json:
         print(json.dumps(describe_timelines(found, model), indent=2))
         return
+    if not found:
+        # What could not be read has been told.
+        return
     print(_heading(model, names))
-    if found and found[0][1].segments is None:
+    if found[0][1].segments is None:
         print("the model finds no segments: these are the runs of frames with the same most probable class")
     print("frames count from 0, and an end is the frame after the last\n")
     rows = [["file", "class", "start", "end", "from", "to", "probability"]]
@@ -343,7 +493,6 @@ def _heading(model: str, names: Sequence[str]) -> str:
 def _print_predictions(
     predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
 ) -> None:
-    print(f"{_heading(model, names)}\n")
     header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
     rows = [header]
     for prediction in predictions:
@@ -356,7 +505,10 @@ def _print_predictions(
             label = prediction.sequence.label
             row.append("" if label is None else prediction.class_names[label])
         rows.append(row)
-    _print_table(rows)
+    # What could not be read has been told.
+    if len(rows) > 1:
+        print(f"{_heading(model, names)}\n")
+        _print_table(rows)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -369,7 +521,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 @app.command()
 def embed(
-    source: Annotated[Path, typer.Argument(help="A skeleton file or a folder of them.")],
+    source: Annotated[Path, typer.Argument(help=f"A skeleton file {_RECORDINGS}, or a folder or store of them.")],
     output: Annotated[Path, typer.Option(help="The .npz file to write.")],
     model: Model = DEFAULT_CHECKPOINT,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
@@ -428,10 +580,14 @@ def embed(
 
 @app.command()
 def render(
+    context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(help="A skeleton file, a data set or store with --name, or a video with --pose-model.")
+        Path,
+        typer.Argument(
+            help=f"A skeleton file {_RECORDINGS}, a data set or store with --name, or a video with --pose-model."
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="What to write: a page .html, a moving .gif, or a .png.")],
+    output: Annotated[Path, typer.Option(help=f"What to write: {_or(RENDER_SUFFIXES)}: a page, a film, a picture.")],
     pose_model: PoseModel = None,
     detector: Detector = None,
     person_threshold: PersonThreshold = 0.5,
@@ -464,6 +620,7 @@ def render(
     source_layout: Any = layout or "ntu25"
     if model is not None:
         classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+        _check_threshold(context, classifier)
         source_layout = layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
     reader = None if extractor is None else (extractor, model or "")
@@ -495,10 +652,11 @@ def render(
 @app.command("map")
 def map_command(
     source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
-    output: Annotated[Path, typer.Option(help="What to write: a page .html, or a picture .png.")],
+    output: Annotated[Path, typer.Option(help=f"What to write: {_or(MAP_SUFFIXES)}: a page, a picture.")],
     model: Model = DEFAULT_CHECKPOINT,
     projection: Annotated[
-        str, typer.Option(help="pca, or tsne, which keeps neighbours together and needs the extra 'map'.")
+        str,
+        typer.Option(help=f"{_or(PROJECTIONS)}; tsne keeps neighbours together and needs the extra 'map'."),
     ] = "pca",
     most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
@@ -537,7 +695,7 @@ def map_command(
 
 @app.command()
 def finetune(
-    data: Annotated[Path, typer.Argument(help="Labelled data set (.npz; see the README for its arrays).")],
+    data: Annotated[Path, typer.Argument(help=_LABELLED)],
     output_dir: Annotated[Path, typer.Option(help="Folder to make for the trained model.")],
     model: Model = DEFAULT_CHECKPOINT,
     from_scratch: Annotated[bool, typer.Option(help="Start from random weights, of the sizes below.")] = False,
@@ -545,8 +703,8 @@ def finetune(
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
     num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
     layout: Annotated[str | None, typer.Option(help="Joint layout of the model; the data's if unset.")] = None,
-    modality: Annotated[str | None, typer.Option(help="joint, bone or motion.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="ntu, uav, image or none; the layout's if unset.")] = None,
+    modality: Annotated[str | None, typer.Option(help=f"{_or(MODALITIES)}.")] = None,
+    normalization: Annotated[str | None, typer.Option(help=f"{_or(NORMALIZATIONS)}; the layout's if unset.")] = None,
     linear_probe: Annotated[bool, typer.Option(help="Train the linear layer only, on the frozen encoder.")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
@@ -566,9 +724,6 @@ def finetune(
         "modality": modality,
     }
     given = {name: value for name, value in sizes.items() if value is not None}
-    if (given or normalization) and not from_scratch:
-        option = next(iter(given), "normalization").replace("_", "-")
-        raise ValueError(f"--{option} describes a new model: add --from-scratch, or leave it out to keep {model}'s")
     if layout is not None:
         given["num_joints"] = get_layout(layout).num_joints
     record = finetune_recognition(
@@ -735,7 +890,7 @@ def recipes() -> None:
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    modality: Annotated[str, typer.Option(help="What the model was trained on: joint, bone or motion.")] = "joint",
+    modality: Annotated[str, typer.Option(help=f"What the model was trained on: {_or(MODALITIES)}.")] = "joint",
     layout: Annotated[str | None, typer.Option(help="Joint layout; follows from the joints if unset.")] = None,
     num_attention_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
     alpha: Annotated[float, typer.Option(help="Share of the convolutional attention.")] = 0.5,
@@ -794,7 +949,7 @@ def prepare(
         str,
         typer.Argument(
             help="ntu60, ntu120, uav, pku1, pku2, folder (class/recording), csv (file, label, subject, split) or file "
-            "(.npz, .pkl)."
+            f"({_or(SUFFIXES)})."
         ),
     ],
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -368,6 +369,11 @@ def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
         order[frame, track_of] = np.arange(persons)
     linked = np.take_along_axis(keypoints, order[..., None, None], axis=1)
     return replace(sequence, keypoints=linked)
+
+
+def is_rate(fps: float | None) -> TypeGuard[float]:
+    """Whether a recording can have so many frames per second; NaN is none."""
+    return fps is not None and 0.01 <= fps <= 10_000
 
 
 def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:

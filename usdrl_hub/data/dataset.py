@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -85,10 +86,15 @@ class SkeletonDataset(Sequence):
         """Open a data set: an ``.npz`` file, which is loaded, or the folder of a `SkeletonStore`, which stays on disk.
 
         Raises:
-            SkeletonFormatError: If it is missing, cut, or its arrays do not fit together.
+            SkeletonFormatError: If it is missing, of another kind, cut, or its arrays do not fit together.
         """
         if Path(path).is_dir():
             return SkeletonStore.open(path)
+        if Path(path).suffix not in (".npz", ".npy") and Path(path).is_file() and not is_zipfile(path):
+            raise SkeletonFormatError(
+                f"{path}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
+                "prepare'"
+            )
         return cls.from_arrays(load_npz(path), str(path))
 
     @classmethod

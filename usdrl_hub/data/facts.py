@@ -79,6 +79,7 @@ _NTU_URL = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
 _NTU_TERMS = "academic research only, on request, no redistribution"
 _PKU_URL = "https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html"
 _PKU_TERMS = "academic research only, on request"
+_NPZ = "an .npz file with the arrays of usdrl_hub.SkeletonDataset"
 _PYSKL = "https://github.com/kennymckormick/pyskl/blob/main/tools/data/README.md"
 
 DATASETS: dict[str, DatasetFacts] = {
@@ -152,7 +153,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html",
             "see its owners' page",
             "861 recordings, 8 people, 27 classes",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "nw_ucla",
@@ -160,7 +161,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://wangjiangb.github.io/my_data.html",
             "see its owners' page",
             "1484 recordings, 10 people, 10 classes, 3 cameras",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "sbu",
@@ -168,7 +169,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://www3.cs.stonybrook.edu/~kyun/research/kinect_interaction/",
             "see its owners' page",
             "282 recordings of two people, 8 classes",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "utkinect",
@@ -176,7 +177,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://cvrc.ece.utexas.edu/KinectDatasets/HOJ3D.html",
             "see its owners' page",
             "199 recordings, 10 people, 10 classes",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "utkinect_untrimmed",
@@ -184,7 +185,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://cvrc.ece.utexas.edu/KinectDatasets/HOJ3D.html",
             "see its owners' page",
             "20 recordings, 10 people, 10 classes",
-            "an .npz file with frame_labels, as in the README",
+            f"{_NPZ}, with frame_labels",
         ),
         DatasetFacts(
             "hdm05_11",
@@ -192,7 +193,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://resources.mpi-inf.mpg.de/HDM05/",
             "CC BY-SA 3.0",
             "288 recordings, 5 people, 11 classes",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "jhmdb",
@@ -200,7 +201,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "http://jhmdb.is.tue.mpg.de/",
             "see its owners' page",
             "609 recordings, 14 classes",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "msrc12",
@@ -208,7 +209,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://www.microsoft.com/en-us/download/details.aspx?id=52283",
             "see its owners' page",
             "593 recordings, 30 people, 12 gestures",
-            "an .npz file with events, as in the README",
+            f"{_NPZ}, with events",
         ),
         DatasetFacts(
             "ui_prmd_vicon",
@@ -216,7 +217,7 @@ DATASETS: dict[str, DatasetFacts] = {
             "https://www.webpages.uidaho.edu/ui-prmd/",
             "public domain (PDDL 1.0)",
             "1980 recordings, 10 people, 10 movements",
-            "an .npz file as in the README",
+            _NPZ,
         ),
         DatasetFacts(
             "mocap",

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
-from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, link_persons
+from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
 from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
 from .poses import recording_name
@@ -137,6 +137,8 @@ def prepare(
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
     if workers < 1 or persons < 1:
         raise ValueError("workers and persons must be at least 1")
+    if fps is not None and not is_rate(fps):
+        raise ValueError(f"frames per second must be between 0.01 and 10000, got {fps}")
     if missing not in MISSING or choose_by not in CHOOSE_BY:
         raise ValueError(f"missing must be one of {', '.join(MISSING)}, choose_by one of {', '.join(CHOOSE_BY)}")
     raw = Path(raw)

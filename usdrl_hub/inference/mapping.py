@@ -246,7 +246,7 @@ def draw_map(
             its skeleton move; or ``.png``.
         model: See `make_map`.
         title: Heading; the file's name, where there is one.
-        **choices: Other arguments of `make_map`.
+        **choices: Other arguments of `make_map`; none for a map that was made.
 
     Returns:
         The map.
@@ -267,6 +267,8 @@ def draw_map(
         title = Path(source).resolve().stem if isinstance(source, str | os.PathLike) else "recordings"
     name = shown_name(model)
     if isinstance(source, Map):
+        if choices:
+            raise ValueError(f"'{next(iter(choices))}' has no effect on a map that was made: give it to make_map")
         made = source
     else:
         made = make_map(source, model, **choices)

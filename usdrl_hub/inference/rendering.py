@@ -23,13 +23,13 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_rate
 from ..tasks.retrieval import top_k
 from .drawing import Chart, Picture, draw_animation, draw_courses, draw_stills
 from .embedding import iter_embeddings
 from .ensemble import USDRLEnsemble, ready_classifier
 from .inputs import ErrorHandler, batched
-from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, is_rate, thinning
+from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, thinning
 from .timeline import CLASSIFIERS, Timeline, make_timeline
 
 SUFFIXES = (".html", ".gif", ".png")

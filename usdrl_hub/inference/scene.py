@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeGuard
 
 import numpy as np
 
 from ..layouts import TO_Y_UP, Layout, get_layout, make_joint
-from ..sequence import METRES, SkeletonSequence
+from ..sequence import METRES, SkeletonSequence, is_rate
 
 # Colours that people with colour-blindness tell apart, too (Okabe and Ito 2008; Tol's "bright" scheme).
 PERSON_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
@@ -177,11 +176,6 @@ def _azimuth(points: np.ndarray, seen: np.ndarray, layout: Layout) -> float:
     line = middles[1] - middles[0]
     side = float(np.arctan2(-line[2], line[0]))
     return side if np.cos(side - front) >= 0 else side + np.pi
-
-
-def is_rate(fps: float | None) -> TypeGuard[float]:
-    """Whether something can be played at so many frames per second."""
-    return fps is not None and 0.01 <= fps <= 10_000
 
 
 def thinning(num_frames: int, fps: float, most: int, fastest: float) -> tuple[np.ndarray, float]:

@@ -25,7 +25,7 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
-from ..sequence import SkeletonSequence
+from ..sequence import SkeletonSequence, is_rate
 from ..tasks.detection import frame_probabilities
 from ..tasks.early_prediction import causal_predictions
 from ..tasks.segmentation import segment_probabilities, segments_of
@@ -33,7 +33,6 @@ from .embedding import frame_outputs
 from .ensemble import USDRLEnsemble, ready_classifier
 from .inputs import ErrorHandler, checked, iter_sequences, names_one_class
 from .prediction import iter_predictions
-from .scene import is_rate
 
 # Models that say something about time.
 CLASSIFIERS = (
