@@ -1,7 +1,9 @@
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-from usdrl_hub import USDRLConfig
+from usdrl_hub import USDRLConfig, USDRLForActionRecognition
+
+NAN, INFINITE = float("nan"), float("inf")
 
 
 def test_defaults_are_the_published_sizes():
@@ -20,6 +22,28 @@ def test_it_survives_saving(tmp_path, layout):
     config.save_pretrained(tmp_path)
     assert USDRLConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
     assert config.label2id == {"sit": 0, "stand": 1} and config.class_names == ["sit", "stand"]
+
+
+def test_numbers_of_classes_may_be_text_and_label2id_follows(tmp_path):
+    """faults.md 13: such a model was trained, and could not be saved."""
+    names = {"0": "sit", "1": "stand", "2": "lie"}
+    numbered = {0: "sit", 1: "stand", 2: "lie"}
+    given = USDRLForActionRecognition.from_pretrained(
+        "usdrl/tiny-uiprmd", id2label=names, ignore_mismatched_sizes=True
+    )
+    assigned = USDRLConfig(num_labels=2)
+    assigned.id2label = names
+    for config in (given.config, assigned, USDRLConfig(id2label=names)):
+        assert config.id2label == numbered and config.label2id == {"sit": 0, "stand": 1, "lie": 2}
+        assert config.num_labels == 3
+    given.save_pretrained(tmp_path)
+    assert USDRLForActionRecognition.from_pretrained(tmp_path).config.id2label == numbered
+
+
+@pytest.mark.parametrize("fields", [{"num_frames": 0}, {"layer_norm_eps": NAN}, {"modality": "smell"}])
+def test_fields_given_to_from_pretrained_are_checked_like_those_of_the_file(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        USDRLConfig.from_pretrained("usdrl/tiny-uiprmd", **fields)
 
 
 def test_layout_follows_from_the_joints():
@@ -45,6 +69,21 @@ def test_layout_follows_from_the_joints():
         ({"num_frames": -3}, "num_frames must be at least 1"),
         ({"layout": "kinect"}, "unknown layout 'kinect'"),
         ({"stream_projector_sizes": [1, 2]}, "three positive widths"),
+        # faults.md 25: NaN passes every comparison that is not asked the other way round.
+        *(({"layer_norm_eps": value}, "layer_norm_eps must be above 0") for value in (NAN, -1.0, 0.0, INFINITE)),
+        *(({name: NAN}, name) for name in ("alpha", "drop_path_rate", "initializer_range")),
+        ({"initializer_range": INFINITE}, "initializer_range must be a finite number"),
+        ({"classifier_initializer_range": -1}, "classifier_initializer_range must be a finite number"),
+        # faults.md 27: fields that transformers does not check.
+        ({"architectures": 5}, "architectures must be a list of names"),
+        ({"architectures": [5]}, "architectures must be a list of names"),
+        ({"id2label": ["a"]}, "id2label must be a dictionary"),
+        ({"id2label": {"a": "b"}}, "0 to n - 1"),
+        ({"num_labels": "x"}, "num_labels must be at most"),
+        ({"num_labels": 200_000}, "num_labels must be at most 100000"),
+        ({"dtype": "x"}, "dtype must be a type of torch"),
+        ({"dtype": [1]}, "dtype must be the name of a type"),
+        ({"quantization_config": 5}, "quantization_config must be a dictionary"),
     ],
 )
 def test_impossible_combinations_are_refused(fields, message):

@@ -252,9 +252,33 @@ def pickled_weights(folder):
     torch.save({"weights": Payload()}, folder / "pytorch_model.bin")
 
 
+def poisoned(name, value):
+    """A tensor with one number that is none."""
+
+    def change(weights):
+        weights[name].view(-1)[-1] = value
+
+    return damage(change)
+
+
+SEGMENTER = {"architectures": ["USDRLForActionSegmentation"], "segmentation_channels": 20_000}
+PROJECTORS = {"architectures": ["USDRLForPreTraining"], "stream_projector_sizes": [40_000] * 3}
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
+        # faults.md 25.
+        (poisoned("usdrl.temporal.embedding.fc1.weight", float("nan")), "fc1.weight' holds NaN or infinity"),
+        (poisoned("classifier.bias", float("-inf")), "'classifier.bias' holds NaN or infinity"),
+        (damage(lambda w: w.update({"classifier.bias": w["classifier.bias"].int()})), "numbers of type I32"),
+        (edited("config.json", layer_norm_eps=float("nan")), "layer_norm_eps must be above 0"),
+        (edited("config.json", layer_norm_eps=-1.0), "layer_norm_eps must be above 0"),
+        # faults.md 24: refused before anything is allocated.
+        (edited("config.json", **SEGMENTER), "'stages.0.layers.0.dilated.weight' of 1200000000 numbers: that is too"),
+        (edited("config.json", **PROJECTORS), "'temporal_projector.3.weight' of 1600000000 numbers: that is too"),
+        # faults.md 27.
+        (edited("config.json", architectures=5), "architectures must be a list of names"),
         (cut("model.safetensors", 0.5), "cannot be loaded"),
         (cut("model.safetensors", 0.0), "cannot be loaded"),
         (cut("config.json", 0.5), "cannot be loaded"),
@@ -281,6 +305,58 @@ def test_damaged_checkpoints_are_refused_in_one_sentence(folder, monkeypatch, ch
         load_model(folder)
         load_feature_extractor(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_weights_of_any_width_are_loaded(folder, dtype):
+    """faults.md 25: other types are refused."""
+    damage(lambda w: w.update({name: tensor.to(dtype) for name, tensor in w.items()}))(folder)
+    assert (
+        relative_error(load_model(folder).classifier.bias.detach().float(), load_model(TINY).classifier.bias.detach())
+        < 0.01
+    )
+
+
+def test_positions_of_frames_that_no_tensor_holds_are_bounded(folder):
+    """faults.md 24: in a causal STTR nothing in the weights depends on the number of frames."""
+    config = tiny_config(encoder="sttr", is_causal=True)
+    USDRLForActionRecognition(config).save_pretrained(folder)
+    edited("config.json", num_frames=10**9)(folder)
+    with pytest.raises(CheckpointLoadError, match="temporal.position.values' of 16000000000 numbers"):
+        load_model(folder)
+
+
+def test_heads_that_the_caller_asks_for_may_be_larger_than_the_weights():
+    model = USDRLForActionSegmentation.from_pretrained(TINY, segmentation_channels=1500, segmentation_stages=2)
+    assert model.stages[1].layers[0].dilated.weight.shape == (1500, 1500, 3)
+
+
+def test_projectors_are_left_out_of_an_encoder_without_a_word(tmp_path, caplog):
+    """faults.md 36: transformers printed a table of 20 lines."""
+    USDRLForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    caplog.clear()
+    USDRLModel.from_pretrained(tmp_path)
+    assert not caplog.records
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no such rights")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_weights_have_the_rights_of_any_new_file(tmp_path, mask):
+    """faults.md 37: they were readable for their owner alone."""
+    before = os.umask(mask)
+    try:
+        USDRLModel(tiny_config()).save_pretrained(tmp_path, max_shard_size="20KB")
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert len(rights) > 3 and set(rights.values()) == {0o666 & ~mask}, rights
+
+
+@pytest.mark.parametrize("name", [TINY, "tiny-uiprmd", checkpoint_path(TINY)])
+def test_a_shipped_model_is_called_by_its_name_not_by_its_place(name):
+    """faults.md 32: adapters and cards write down what they are of."""
+    for model in (USDRLModel.from_pretrained(name), USDRLForActionRecognition.from_pretrained(name)):
+        assert model.name_or_path == model.config.name_or_path == model.base_model.name_or_path == TINY
 
 
 def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):

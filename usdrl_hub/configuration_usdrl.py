@@ -1,11 +1,14 @@
 """`USDRLConfig`, and where the checkpoints that ship in the package lie."""
 
+import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -16,7 +19,7 @@ MODALITIES = ("joint", "bone", "motion")
 CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
 # Those that are in the project's repository only, because their terms or size keep them out of the package.
 REPOSITORY_FOLDER = Path(__file__).parent.parent / "checkpoints"
-LARGEST_NUM_LABELS = 1_000_000
+LARGEST_NUM_LABELS = 100_000
 # Stages and layers of a segmentation head: the dilation of a layer doubles from each to the next.
 LARGEST_DEPTH = 32
 # The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
@@ -35,10 +38,20 @@ def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathL
     """
     if kwargs.get("revision") or kwargs.get("subfolder") or not isinstance(name, str) or os.path.isdir(name):
         return name
-    if name.count("/") != 1 or ".." in name:
+    if name.count("/") > 1 or ".." in name or not name:
         return name
-    folders = (parent / name.replace("/", "--") for parent in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER))
+    # Names of this project are known without its namespace, too.
+    folder_name = name.replace("/", "--") if "/" in name else f"usdrl--{name}"
+    folders = (parent / folder_name for parent in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER))
     return next((str(folder) for folder in folders if folder.is_dir()), name)
+
+
+def checkpoint_name(folder: str | os.PathLike | None) -> str:
+    """The name of a checkpoint in the package or around it, by its folder; empty for any other."""
+    path = Path(folder or "")
+    if path.parent not in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER):
+        return ""
+    return path.name.replace("--", "/", 1)
 
 
 @contextmanager
@@ -56,6 +69,15 @@ def explaining(name: str | os.PathLike) -> Iterator[None]:
         if not hint:
             raise
         raise OSError(f"{str(error).rstrip()} How to make it: {hint}.") from error
+
+
+def _number(text: Any) -> Any:
+    """A class's number; what is none stays as it is, and is refused where all are checked."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() else text
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:100]
 
 
 @strict
@@ -165,13 +187,18 @@ class USDRLConfig(PreTrainedConfig):
             self.layout = RELEASE_LAYOUTS.get(self.num_joints)
         else:
             self.layout = get_layout(self.layout).to_config()
-        if (labels := kwargs.get("num_labels") or 0) > LARGEST_NUM_LABELS:
-            # transformers would make a name for each.
-            raise ValueError(f"num_labels must be at most {LARGEST_NUM_LABELS}, got {labels}")
+        self._check_inherited(kwargs.get("num_labels", 2), kwargs.get("quantization_config"))
         super().__post_init__(**kwargs)
         # transformers derives label2id only where it makes up the labels itself.
         self.label2id = {label: number for number, label in enumerate(self.class_names)}
         self.validate_choices()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Set a field; the classes' numbers may be text, as in JSON, and `label2id` follows them."""
+        if key == "id2label" and isinstance(value, dict):
+            value = {_number(label): name for label, name in value.items()}
+            super().__setattr__("label2id", {str(name): number for number, name in value.items()})
+        super().__setattr__(key, value)
 
     def validate_sizes(self) -> None:
         """Refuse sizes that are not positive."""
@@ -184,6 +211,25 @@ class USDRLConfig(PreTrainedConfig):
 
         if max(self.segmentation_stages, self.segmentation_layers) > LARGEST_DEPTH:
             raise ValueError(f"segmentation_stages and segmentation_layers must be at most {LARGEST_DEPTH}")
+
+    def _check_inherited(self, num_labels: Any, quantization: Any) -> None:
+        """Refuse values of another type in the fields that transformers has and does not check."""
+        if not isinstance(num_labels, int) or num_labels > LARGEST_NUM_LABELS:
+            # transformers makes a name for each.
+            raise ValueError(f"num_labels must be at most {LARGEST_NUM_LABELS}, got {_short(num_labels)}")
+        if self.id2label is not None and not isinstance(self.id2label, dict):
+            raise ValueError(f"id2label must be a dictionary, number -> name, got {_short(self.id2label)}")
+        if any(not isinstance(number, int) for number in self.id2label or ()):
+            raise ValueError(f"id2label must name the classes 0 to n - 1, got {_short(list(self.id2label or ()))}")
+        names = self.architectures
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"architectures must be a list of names of classes, got {_short(names)}")
+        if isinstance(self.dtype, str) and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"dtype must be a type of torch such as float32, got {_short(self.dtype)}")
+        if self.dtype is not None and not isinstance(self.dtype, str | torch.dtype):
+            raise ValueError(f"dtype must be the name of a type, got {_short(self.dtype)}")
+        if quantization is not None and not isinstance(quantization, dict) and not hasattr(quantization, "to_dict"):
+            raise ValueError(f"quantization_config must be a dictionary, got {_short(quantization)}")
 
     def validate_choices(self) -> None:
         """Refuse combinations that no model has."""
@@ -206,6 +252,12 @@ class USDRLConfig(PreTrainedConfig):
             raise ValueError(
                 f"id2label must name the classes 0 to n - 1, got the numbers {sorted(self.id2label or {})}"
             )
+        if not 0 < self.layer_norm_eps < 1:
+            raise ValueError(f"layer_norm_eps must be above 0 and below 1, got {self.layer_norm_eps}")
+        for name in ("initializer_range", "classifier_initializer_range"):
+            value = getattr(self, name)
+            if not 0 <= value or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
         for name in ("stream_projector_sizes", "instance_projector_sizes"):
             sizes = getattr(self, name)
             if len(sizes) != 3 or min(sizes) < 1:
@@ -240,6 +292,14 @@ class USDRLConfig(PreTrainedConfig):
         """Names of the classes, in the order of the logits."""
         labels = {int(number): str(label) for number, label in (self.id2label or {}).items()}
         return [labels[number] for number in sorted(labels)]
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Make a configuration of a dictionary; fields among the keyword arguments are checked like those in it."""
+        # transformers sets them afterwards, when what follows from them has been filled in. A type may be "auto".
+        fields = {field.name for field in dataclasses.fields(cls)} - {"dtype"}
+        given = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):

@@ -22,6 +22,7 @@ from .modeling_usdrl import (
     USDRLPreTrainedModel,
     USDRLTokenStream,
     USDRLTransformerLayer,
+    is_ordinary,
 )
 
 # On a CPU a batch is encoded in pieces: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
@@ -341,9 +342,24 @@ def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = Tr
         ValueError: See `USDRLPreTrainedModel.fuse`.
     """
     with torch.device("meta"):
-        expected = type(model)(model.config).state_dict().keys()
-    if model.state_dict().keys() != expected:
+        plain = type(model)(model.config)
+    kinds = {name: type(module) for name, module in plain.named_modules()}
+    if model.state_dict().keys() != plain.state_dict().keys() or any(
+        type(module) is not kinds.get(name) for name, module in model.named_modules()
+    ):
         raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
+    for name, module in model.named_modules():
+        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"only a plain model can be fused: '{name or type(module).__name__}' is hooked or offloaded, and what "
+                "is fused would not call it: load it without device_map, or take the hook off"
+            )
+    for name, weight in model.named_parameters():
+        if not is_ordinary(weight):
+            raise ValueError(
+                f"only a plain model can be fused: '{name}' is quantised ({type(weight).__name__}): fuse the model "
+                "that it was made of"
+            )
     streams = {}
     for stream in [module for module in model.modules() if isinstance(module, USDRLTokenStream)]:
         streams[id(stream)] = FusedStream(stream)

@@ -22,9 +22,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
+from .configuration_usdrl import USDRLConfig, bundled_checkpoint, checkpoint_name, explaining
 from .layouts import get_layout
-from .weights import HUB_ARGUMENTS, MEANING, check_meaning, check_shapes, find_shapes
+from .weights import (
+    HUB_ARGUMENTS,
+    MEANING,
+    Stored,
+    check_meaning,
+    check_tensors,
+    check_values,
+    find_adapter,
+    find_tensors,
+    share,
+)
 
 # GPUs have fast kernels of attention for heads up to this size.
 _WIDEST_HEAD = 256
@@ -132,8 +142,20 @@ class USDRLLinear(nn.Linear):
 def _is_plain(linear: nn.Module) -> bool:
     """Whether a linear layer does what its weights say and nothing else."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    is_own = type(linear) is USDRLLinear and "forward" not in vars(linear)
+    is_own = type(linear) is USDRLLinear and "forward" not in vars(linear) and type(linear.weight) is nn.Parameter
     return is_own and not any(getattr(linear, name) for name in hooks) and not _has_any_global_hook()
+
+
+def is_ordinary(tensor: torch.Tensor) -> bool:
+    """Whether a weight holds its own numbers, and is no quantised tensor of another library."""
+    return type(tensor).__module__.partition(".")[0] == "torch"
+
+
+class USDRLCausalLinear(nn.Linear):
+    """A linear map of a sequence to itself, in which each place sees itself and the ones before it only."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(tokens, self.weight.tril(), self.bias)
 
 
 class USDRLAttention(nn.Module):
@@ -247,8 +269,8 @@ class USDRLDenseShiftAttention(nn.Module):
         super().__init__()
         self.shift_gap = config.shift_gap
         self.is_causal = config.is_causal
-        self.mix1 = nn.Linear(num_tokens, num_tokens)
-        self.mix2 = nn.Linear(num_tokens, num_tokens)
+        linear = USDRLCausalLinear if config.is_causal else nn.Linear
+        self.mix1, self.mix2 = linear(num_tokens, num_tokens), linear(num_tokens, num_tokens)
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = USDRLMLP(config)
@@ -256,15 +278,26 @@ class USDRLDenseShiftAttention(nn.Module):
 
     def shift(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Mix every token but each `shift_gap`-th with all others: ``(B, S, d)`` -> ``(B, S, d)``."""
-        mixed = self.mix(self.mix2, self.mix(self.mix1, hidden_states.transpose(1, 2)).relu())
+        if self.is_causal:
+            self.refuse_others()
+        # The layers are called, not their weights taken: adapters, offloading and quantisation change the call.
+        mixed = self.mix2(self.mix1(hidden_states.transpose(1, 2)).relu())
         mixed = mixed.transpose(1, 2) + hidden_states
         token = torch.arange(hidden_states.shape[1], device=hidden_states.device)
         return torch.where((token % self.shift_gap == 0)[:, None], hidden_states, mixed)
 
-    def mix(self, linear: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
-        """Mix tokens ``(B, d, S)``; in a causal model each with the ones before it only."""
-        weight = linear.weight.tril() if self.is_causal else linear.weight
-        return nn.functional.linear(tokens, weight, linear.bias)
+    def refuse_others(self) -> None:
+        """Refuse what has taken the place of a causal layer: it would show each frame the later ones."""
+        for name in ("mix1", "mix2"):
+            layer = getattr(self, name)
+            quantised = isinstance(layer, USDRLCausalLinear) and not is_ordinary(layer.weight)
+            if quantised or not isinstance(layer, USDRLCausalLinear):
+                what = type(layer.weight if quantised else layer)
+                raise ValueError(
+                    f"a causal model mixes frames with the ones before them only, but dense_shift.{name} is now "
+                    f"{what.__module__}.{what.__name__}, which sees later frames: leave mix1 and mix2 out "
+                    "(PEFT: exclude_modules=['mix1', 'mix2'], torchao: modules_to_not_convert)"
+                )
 
     def branch(
         self, hidden_states: torch.Tensor, attention: Callable, output_attentions: bool
@@ -453,6 +486,8 @@ class USDRLPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _no_split_modules = ["USDRLDenseLayer", "USDRLTransformerLayer"]
+    # What has done its work when a pretrained encoder is taken, and is tens of tensors.
+    _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\."]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise as the release: DSTE truncated normal, STTR and DSTE's convolutions as PyTorch does."""
@@ -491,35 +526,56 @@ class USDRLPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Load a model as transformers does; names of checkpoints in the package need no network.
 
-        Weights are read from safetensors only, and compared with the configuration before anything is allocated.
+        Weights are read from safetensors only, and compared with the configuration before anything is allocated. A
+        folder of adapters of PEFT is loaded on the model that they were trained on, as transformers does.
 
         Raises:
             ValueError: If a tensor of the encoder is missing, a tensor has another shape than the configuration
-                describes, a file is cut, or `config` or a keyword argument gives the weights another meaning, such as
-                another layout or modality.
+                describes, is not floating or holds NaN or infinity, a file is cut, or `config` or a keyword argument
+                gives the weights another meaning, such as another layout or modality.
             OSError: If there is no such checkpoint, or it cannot be fetched.
         """
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
         kwargs.setdefault("use_safetensors", True)
         with explaining(pretrained_model_name_or_path):
-            cls._check_files(name, kwargs)
-            return super().from_pretrained(name, *model_args, **kwargs)
+            adapter = find_adapter(name, **kwargs)
+            if adapter is not None:
+                name = bundled_checkpoint(adapter.base)
+                where = {key: kwargs.pop(key) for key in ("revision", "subfolder") if key in kwargs}
+                if adapter.config is not None:
+                    kwargs.setdefault("config", adapter.config)
+            tensors = cls._check_files(name, kwargs)
+            loaded = super().from_pretrained(name, *model_args, **kwargs)
+            if adapter is not None:
+                where |= {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
+                part = loaded[0] if isinstance(loaded, tuple) else loaded
+                part.load_adapter(pretrained_model_name_or_path, adapter_kwargs=where)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        check_values(pretrained_model_name_or_path, model, tensors)
+        if shipped := checkpoint_name(name):
+            # Not where it lies on this machine: adapters and cards write down what a model was made of.
+            model.config._name_or_path = shipped
+            for part in model.modules():
+                if isinstance(part, PreTrainedModel):
+                    part.name_or_path = shipped
+        return loaded
 
     @classmethod
-    def _check_files(cls, name, kwargs: dict) -> None:
-        """Compare configuration and weights of a checkpoint by their headers."""
+    def _check_files(cls, name, kwargs: dict) -> dict[str, Stored]:
+        """Compare configuration and weights of a checkpoint by their headers; returns its tensors."""
         if name is None or kwargs.get("state_dict") is not None:
-            return
+            return {}
         where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         own = USDRLConfig.from_pretrained(name, **where)
         given = kwargs.get("config")
         fields = {key: getattr(given, key) for key in MEANING} if isinstance(given, USDRLConfig) else {}
         fields |= {key: kwargs[key] for key in MEANING if key in kwargs}
         check_meaning(name, own, fields)
-        shapes = find_shapes(name, **kwargs)
+        tensors = find_tensors(name, **kwargs)
         changes = {key: kwargs[key] for key in ("is_causal", "num_labels", "id2label") if key in kwargs}
         config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
-        check_shapes(name, shapes, config, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
+        check_tensors(name, tensors, config, own, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
+        return tensors
 
     def fuse(self, packed: bool = True):
         """Make a faster model of the same class and outputs, for inference only; this one is left as it is.
@@ -552,7 +608,8 @@ class USDRLPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; a fused model is refused."""
         self._refuse_fused()
-        return super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(*args, **kwargs)
+        share(args[0] if args else kwargs["save_directory"])
 
     def push_to_hub(self, *args, **kwargs):  # type: ignore[override]
         """Publish as transformers does; a fused model is refused."""
@@ -583,6 +640,14 @@ class USDRLModel(USDRLPreTrainedModel):
         if not config.is_causal:
             self.spatial = USDRLTokenStream(config, joints, frames * channels, USDRLLearnedPosition(config))
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """What brings the temporal tokens to the hidden size ``(B, T, d)``; of several modalities, their fusion."""
+        return self.temporal.embedding if hasattr(self.temporal, "embedding") else self.temporal.fusion
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another layer in the place of `get_input_embeddings`."""
+        setattr(self.temporal, "embedding" if hasattr(self.temporal, "embedding") else "fusion", value)
 
     @can_return_tuple
     def forward(

@@ -7,14 +7,19 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
+from transformers.core_model_loading import WeightRenaming
+from transformers.utils import cached_file, is_peft_available
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from .configuration_usdrl import USDRLConfig
+from .errors import NonFiniteError
 
 # Arguments that say where a repository's files are.
 HUB_ARGUMENTS = (
@@ -39,14 +44,93 @@ MEANING = (
     "alpha",
     "shift_gap",
 )
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# What weights may be stored in; of other types are those of quantised models.
+_FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_WHOLE = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1}
+_WIDTHS = {**_FLOATING, **_WHOLE, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+_ADAPTER = "adapter_config.json"
 _LARGEST_HEADER = 100_000_000
-# Numbers of a head that is made anew; a recogniser of a million classes has fewer.
-_LARGEST_HEAD = 1 << 31
+# Bytes of what a checkpoint's configuration describes and its weights do not hold: so many, and so many times the
+# weights' own. Much less than what loading may take in all, 64 MB and 50 times.
+_LARGEST_NEW, _NEW_PER_BYTE = 32_000_000, 40
+# The same where the caller asked for a head of another size, not the file.
+_LARGEST_ASKED = 1 << 33
+# Sizes of what is made anew, which a caller may choose.
+_HEAD_SIZES = (
+    "num_labels",
+    "segmentation_stages",
+    "segmentation_layers",
+    "segmentation_channels",
+    "stream_projector_sizes",
+    "instance_projector_sizes",
+)
 
 
-def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a safetensors file, by its header alone.
+class Adapter(NamedTuple):
+    """Adapters of PEFT, which lie beside no weights of the model that they belong to.
+
+    Attributes:
+        base: Name or folder of that model.
+        model_class: Name of the class that they were trained on; empty where they do not say.
+        config: The configuration that lies with them, or None.
+    """
+
+    base: str
+    model_class: str
+    config: USDRLConfig | None
+
+
+def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | None:
+    """Read what an adapter belongs to; None where `name` is a whole model.
+
+    Args:
+        name: Folder, or repository on the hub.
+        **arguments: See `find_tensors`.
+
+    Raises:
+        ValueError: If it is an adapter, but PEFT is not installed, or it names no model.
+    """
+    if name is None or arguments.get("state_dict") is not None:
+        return None
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
+    place = Path(name) / (where.get("subfolder") or "")
+    if Path(name).is_dir() and (not (place / _ADAPTER).is_file() or any(place.glob("model*.safetensors*"))):
+        return None
+    path = find_adapter_config_file(str(name), **where)
+    if path is None:
+        return None
+    try:
+        record = json.loads(Path(path).read_text("utf-8"))
+        base, mapping = record["base_model_name_or_path"], record.get("auto_mapping") or {}
+        if not isinstance(base, str) or not base:
+            raise ValueError
+        kind = str(mapping.get("base_model_class") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
+        raise ValueError(
+            f"{path}: it names no model that the adapter belongs to ('base_model_name_or_path')"
+        ) from None
+    if not is_peft_available():
+        raise ValueError(f"model '{name}' is an adapter of PEFT for '{base}': install the package peft to load it")
+    has_config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **where) is not None
+    return Adapter(base, kind, USDRLConfig.from_pretrained(name, **where) if has_config else None)
+
+
+class Stored(NamedTuple):
+    """A tensor in a safetensors file, as the header has it.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its type, as safetensors writes types.
+        path: The file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    path: Path
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Stored]:
+    """The tensors in a safetensors file, by its header alone.
 
     Raises:
         ValueError: If the header is none, or a tensor in it does not fit the file; the message names file and tensor.
@@ -62,7 +146,7 @@ def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{path}: its header is damaged: download or save it again") from None
-    shapes, end = {}, 0
+    tensors, end = {}, 0
     for name, entry in entries.items():
         try:
             width, shape, (start, stop) = _WIDTHS[entry["dtype"]], entry["shape"], entry["data_offsets"]
@@ -74,22 +158,22 @@ def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{path}: tensor '{name}' has no possible type, shape and place in the header")
         if 8 + length + stop > size:
             raise ValueError(f"{path}: tensor '{name}' is cut off: download or save the file again")
-        shapes[name] = tuple(shape)
+        tensors[name] = Stored(tuple(shape), entry["dtype"], path)
         end = max(end, stop)
     if 8 + length + end != size:
         raise ValueError(f"{path}: there are bytes in it that belong to no tensor")
-    return shapes
+    return tensors
 
 
-def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of a folder or repository, of all its shards.
+def find_tensors(name: str | os.PathLike, **arguments: Any) -> dict[str, Stored]:
+    """The tensors of a folder or repository, of all its shards, under the names that they are loaded by.
 
     Args:
         name: Folder, or repository on the hub.
-        **arguments: Of `from_pretrained`; those that say where the files are count.
+        **arguments: Of `from_pretrained`; those that say where the files are count, and `key_mapping`.
 
     Raises:
-        ValueError: See `read_shapes`; or if the index of the shards is damaged or names files outside.
+        ValueError: See `read_header`; or if the index of the shards is damaged or names files outside.
         OSError: If there are no weights in safetensors format.
     """
     where = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
@@ -98,8 +182,9 @@ def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ..
         return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where)
 
     variant = f".{arguments['variant']}" if arguments.get("variant") else ""
+    renaming = dict(arguments.get("key_mapping") or {})
     if single := find(f"model{variant}.safetensors"):
-        return read_shapes(single)
+        return _renamed(read_header(single), renaming)
     if not (index := find(f"model.safetensors.index{variant}.json")):
         # transformers would ask a service to convert pickles, and send it the token.
         raise OSError(f"model '{name}': there are no weights in safetensors format")
@@ -111,20 +196,29 @@ def find_shapes(name: str | os.PathLike, **arguments) -> dict[str, tuple[int, ..
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise ValueError(f"{index}: the index names a file outside, '{shard}'")
-    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, Stored] = {}
     for shard in shards:
         if not (path := find(shard)):
             raise ValueError(f"{name}: the file {shard}, which its index names, is missing")
-        shapes |= read_shapes(path)
-    if lost := sorted(set(placed) - set(shapes)):
+        tensors |= read_header(path)
+    if lost := sorted(set(placed) - set(tensors)):
         raise ValueError(f"{name}: tensor '{lost[0]}' is in none of its files")
-    return shapes
+    return _renamed(tensors, renaming)
 
 
-def check_shapes(
+def _renamed(tensors: dict[str, Stored], renaming: Mapping[str, str]) -> dict[str, Stored]:
+    """Tensors under the names that transformers loads them by, given its `key_mapping`: pattern -> replacement."""
+    for pattern, replacement in renaming.items():
+        rule = WeightRenaming(source_patterns=pattern, target_patterns=replacement)
+        tensors = {rule.rename_source_key(name)[0]: stored for name, stored in tensors.items()}
+    return tensors
+
+
+def check_tensors(
     name: str | os.PathLike,
-    shapes: dict[str, tuple[int, ...]],
+    tensors: Mapping[str, Stored],
     config: USDRLConfig,
+    own: USDRLConfig,
     build: Callable[[], PreTrainedModel],
     other_head: bool = False,
 ) -> None:
@@ -132,17 +226,18 @@ def check_shapes(
 
     Args:
         name: The checkpoint's name, for errors.
-        shapes: See `find_shapes`.
-        config: Its configuration.
+        tensors: See `find_tensors`.
+        config: The configuration that it is loaded with.
+        own: The configuration that it was saved with.
         build: Makes the model of the configuration; called on the meta device, after its sizes have been checked.
         other_head: Whether the head's tensors may have other shapes, and are then made anew.
 
     Raises:
-        ValueError: If a tensor of the encoder is missing, any tensor has another shape, or a new head would be too
-            large; the message names the tensor.
+        ValueError: If a tensor of the encoder is missing, any tensor has another shape or is not floating, or what is
+            not in the weights would be too large; the message names the tensor.
     """
-    prefix = "usdrl." if any(key.startswith("usdrl.") for key in shapes) else ""
-    layers = {int(match[1]) for key in shapes if (match := re.match(rf"{prefix}temporal\.layers\.(\d+)\.", key))}
+    prefix = "usdrl." if any(key.startswith("usdrl.") for key in tensors) else ""
+    layers = {int(match[1]) for key in tensors if (match := re.match(rf"{prefix}temporal\.layers\.(\d+)\.", key))}
     # Numbers of modules, before any is made.
     if config.num_hidden_layers != len(layers):
         raise ValueError(
@@ -152,20 +247,89 @@ def check_shapes(
     with torch.device("meta"):
         model = build()
     base = f"{model.base_model_prefix}."
-    own = "" if model.base_model is model else base
-    for key, tensor in model.state_dict().items():
-        encoder = key.startswith(own)
-        stored = (prefix + key.removeprefix(own)) if encoder else key
-        if stored not in shapes:
-            if encoder:
-                raise ValueError(f"model '{name}': tensor '{stored}' is missing from its weights")
-            if tensor.numel() > _LARGEST_HEAD:
-                raise ValueError(f"model '{name}': a new tensor '{key}' of {tensor.numel()} numbers is too large")
-        elif shapes[stored] != tuple(tensor.shape) and not (other_head and not encoder):
+    own_base = "" if model.base_model is model else base
+    # Quantised weights lie in several tensors, of names and types that only their library knows.
+    quantised = getattr(own, "quantization_config", None) is not None
+    parts = {key.rpartition(".")[0] for key in tensors} if quantised else set()
+    state = model.state_dict()
+    new = {key: buffer.numel() for key, buffer in model.named_buffers() if key not in state}
+    for key, tensor in state.items():
+        encoder = key.startswith(own_base)
+        place = (prefix + key.removeprefix(own_base)) if encoder else key
+        stored = tensors.get(place)
+        if stored is None and place.rpartition(".")[0] in parts:
+            continue
+        if stored is None and encoder:
+            raise ValueError(f"model '{name}': tensor '{place}' is missing from its weights")
+        if stored is None or stored.shape != tuple(tensor.shape) and other_head and not encoder:
+            new[key] = tensor.numel()
+        elif stored.shape != tuple(tensor.shape):
             raise ValueError(
-                f"model '{name}': tensor '{stored}' has the shape {list(shapes[stored])}, but its configuration "
+                f"model '{name}': tensor '{place}' has the shape {list(stored.shape)}, but its configuration "
                 f"describes {list(tensor.shape)}"
             )
+        elif stored.dtype not in (_FLOATING if tensor.is_floating_point() else _WHOLE) and not quantised:
+            raise ValueError(
+                f"model '{name}': tensor '{place}' holds numbers of type {stored.dtype}, but a model's weights are "
+                f"{'floating' if tensor.is_floating_point() else 'whole'}: it was saved by something else"
+            )
+    asked = any(getattr(config, field) != getattr(own, field) for field in _HEAD_SIZES)
+    num_bytes = sum(math.prod(stored.shape) * _WIDTHS[stored.dtype] for stored in tensors.values())
+    largest = _LARGEST_ASKED if asked else _LARGEST_NEW + _NEW_PER_BYTE * num_bytes
+    if new and 4 * sum(new.values()) > largest:
+        key = max(new, key=lambda key: new[key])
+        raise ValueError(
+            f"model '{name}': its weights hold {num_bytes} bytes, but its configuration describes "
+            f"{4 * sum(new.values())} more, most of them in '{key}' of {new[key]} numbers: that is too large"
+        )
+
+
+def check_values(name: str | os.PathLike, model: PreTrainedModel, tensors: Mapping[str, Stored]) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Args:
+        name: The checkpoint's name, for errors.
+        model: The model that was loaded.
+        tensors: See `find_tensors`; what is not in memory, but offloaded, is read from these files.
+
+    Raises:
+        NonFiniteError: If any is; the message names the tensor.
+    """
+    loaded = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for key, tensor in loaded.items():
+        # Quantised weights are tensors of another library's types.
+        if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not torch.Tensor:
+            continue
+        if tensor.numel() and not all(map(math.isfinite, torch.stack(tensor.detach().aminmax()).tolist())):
+            raise _non_finite(name, key)
+    offloaded = {key.removeprefix("usdrl.") for key, tensor in loaded.items() if tensor.is_meta}
+    for path in {stored.path for stored in tensors.values()} if offloaded else ():
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                if key.removeprefix("usdrl.") in offloaded and not bool(file.get_tensor(key).isfinite().all()):
+                    raise _non_finite(name, key)
+
+
+def _non_finite(name: str | os.PathLike, key: str) -> NonFiniteError:
+    return NonFiniteError(
+        f"model '{name}': tensor '{key}' holds NaN or infinity: its training has diverged, or the file is damaged"
+    )
+
+
+def share(folder: str | os.PathLike) -> None:
+    """Give weights the rights of any new file: safetensors makes them readable for their owner alone.
+
+    Args:
+        folder: Where the weights were saved.
+    """
+    for path in Path(folder).glob("*.safetensors"):
+        # The rights of a new file are what the system says, not what it may be asked for without changing it.
+        probe = path.with_name(f".{path.name}.{os.getpid()}.rights")
+        try:
+            probe.touch()
+            os.chmod(path, probe.stat().st_mode & 0o777)
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def check_meaning(name: str | os.PathLike, own: USDRLConfig, wanted: dict) -> None:

@@ -29,7 +29,7 @@ from huggingface_hub.utils import httpx
 from ..configuration_usdrl import USDRLConfig, bundled_checkpoint
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
-from ..weights import HUB_ARGUMENTS
+from ..weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
 from .registry import TASK_NAMES, CheckpointLoadError, explain_missing
 
 _CLASSES = {model_class.__name__: model_class for model_class in TASK_NAMES}
@@ -49,6 +49,48 @@ def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
     return USDRLModel
 
 
+def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
+    """What an adapter of PEFT belongs to; None where a name is that of a whole model, or of nothing.
+
+    Args:
+        name: See `load_model`.
+        **kwargs: See `load_config`.
+
+    Raises:
+        CheckpointLoadError: If it is an adapter that cannot be loaded here.
+    """
+    if bundled_checkpoint(name, **kwargs) != name or Path(name).is_file():
+        return None
+    return load_with(_AdapterReader, name, **kwargs)
+
+
+class _AdapterReader:
+    """`weights.find_adapter` in the form of a class with `from_pretrained`."""
+
+    @staticmethod
+    def from_pretrained(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
+        return find_adapter(name, **kwargs)
+
+
+class _Merging:
+    """Loads a model with the adapters that lie at a name, merged into its weights."""
+
+    def __init__(self, adapter: Adapter, loader: type[USDRLPreTrainedModel]):
+        self.adapter, self.loader = adapter, loader
+
+    def from_pretrained(self, name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
+        from peft import PeftModel
+
+        where = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
+        own = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
+        if self.adapter.config is not None:
+            own["config"] = self.adapter.config
+        model = self.loader.from_pretrained(self.adapter.base, **own)
+        merged = PeftModel.from_pretrained(model, str(name), **where).merge_and_unload(safe_merge=True)
+        check_values(name, merged, {})
+        return merged
+
+
 def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     """Load a checkpoint's configuration.
 
@@ -59,6 +101,11 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
     """
+    if adapter := load_adapter(name, **kwargs):
+        base = adapter.config or load_config(adapter.base)
+        if adapter.model_class in _CLASSES:
+            base.architectures = [adapter.model_class]
+        return base
     config = None if Path(name).is_dir() else load_with(USDRLConfig, name, **kwargs)
     if _has_none(name, "config.json", **kwargs):
         # transformers takes the defaults then.
@@ -77,13 +124,15 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
         **kwargs: Passed to the model's `from_pretrained`.
 
     Returns:
-        The model, of the class it was saved from, in eval mode.
+        The model, of the class it was saved from, in eval mode; adapters of PEFT are merged into its weights.
 
     Raises:
         CheckpointLoadError: If there is no such checkpoint, a file of it is damaged, or weights are missing.
     """
     where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
     loader = model_class(load_config(name, **where))
+    if adapter := load_adapter(name, **where):
+        return load_with(_Merging(adapter, loader), name, **kwargs).eval()
     if not _is_here(name, **kwargs):
         # The weights of the configuration's commit.
         known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
@@ -110,6 +159,8 @@ def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatu
     except CheckpointLoadError:
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
+    if adapter := load_adapter(name, **kwargs):
+        return load_feature_extractor(adapter.base)
     try:
         return USDRLFeatureExtractor.from_model_config(load_config(name, **kwargs))
     except ValueError as error:

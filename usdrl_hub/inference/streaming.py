@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
@@ -137,6 +137,8 @@ class USDRLStream:
             self.model = self.model.usdrl
         if is_causal and self.model.is_fused:
             raise ValueError("a causal model streams as it is: give the model that the fused one is made of")
+        if is_causal and any(parameter.is_meta for parameter in self.model.parameters()):
+            raise ValueError("a causal model that is offloaded does not stream: load it without device_map")
         size = self.extractor.num_frames
         if is_causal and window not in (None, size):
             raise ValueError(f"window is {window}, but this causal model goes through clips of {size} frames")
@@ -471,9 +473,11 @@ class _CausalCache:
     ) -> torch.Tensor:
         where = (kept, slots, place)
         part, shift = layer.convolutional, layer.dense_shift
-        mixed = hidden + linear(hidden, part.conv.weight.squeeze(-1), part.conv.bias).relu()
+        # Called, not its weights taken: an adapter changes the call.
+        mixed = hidden + part.conv(hidden.transpose(1, 2)).relu().transpose(1, 2)
         attended = self._attend(layer.attention, part.norm1(mixed), "convolutional", *where) + hidden
         convolved = part.mlp(part.norm2(attended))
+        shift.refuse_others()
         moved = hidden
         for number, mix in enumerate((shift.mix1, shift.mix2)):
             before = self._keep(kept, f"mix {number}", moved, slots, place)
