@@ -202,8 +202,8 @@ def test_a_killed_run_leaves_nothing_wrong_and_goes_on(ntu_folder, tmp_path):
 
 
 def test_a_run_with_other_settings_begins_anew(ntu_folder, tmp_path):
-    writer = StoreWriter(tmp_path / "out", {"kind": "other"})
-    writer.write_part([sequence()], {"read": 1, "frames": 5, "skipped": {}, "problems": {}}, ["s0"])
+    with StoreWriter(tmp_path / "out", {"kind": "other"}) as writer:
+        writer.write_part([sequence()], {"read": 1, "frames": 5, "skipped": {}, "problems": {}}, ["s0"])
     store, report = prepare("ntu60", ntu_folder, tmp_path / "out")
     assert len(store) == report["read"] == 12
 
@@ -257,7 +257,7 @@ def test_pku_videos_keep_their_events_and_sides(tmp_path):
     options = {"protocol": "xsub", "split_file": split_file}
     store, report = prepare("pku1", tmp_path / "pku", tmp_path / "whole", **options)
     assert report["read"] == 3 and store.names == ["0002-L", "0002-M", "0003-R"]
-    assert store.column("split_test").tolist() == [False, False, True] and store.header["dataset"] == "pku1"
+    assert store.column("split_test").tolist() == [False, False, True] and store.header.dataset == "pku1"
     # Classes from 0; the row that ends before it starts is turned round.
     assert [s.events.tolist() for s in store] == [[[5, 10, 30], [50, 40, 80]]] * 3
     labels = store[0].frame_labels()
@@ -411,6 +411,8 @@ def test_mirrored_bodies_stay_mirrored_and_by_themselves(tmp_path):
 def test_large_numbers_fit_or_are_refused(tmp_path):
     assert SkeletonStore.write([sequence(subject=2**40)], tmp_path / "store")[0].subject == 2**40
     with pytest.raises(SkeletonFormatError, match="fits in 64 bits"):
+        SkeletonStore.write([sequence(subject=2**70)], tmp_path / "other")
+    with pytest.raises(SkeletonFormatError, match="class 1180591620717411303424 is not from 0 to 99999"):
         SkeletonStore.write([sequence(label=2**70)], tmp_path / "other")
     odd = sequence()
     object.__setattr__(odd, "name", "caf\udce9")

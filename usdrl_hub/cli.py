@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1149,17 +1151,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        with _Notices().told():
+        with _Notices().told(), _ending_cleanly():
             status = _status(arguments)
     finally:
         Workers.leave()
     sys.exit(status)
 
 
+class _Ended(SystemExit):
+    """The end that a signal asked for."""
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """End as on an error at SIGINT and SIGTERM, so that what is temporary goes; not where they are ignored."""
+
+    def end(number: int, _: Any) -> None:
+        raise _Ended(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _status(arguments: Sequence[str] | None) -> int | str | None:
     """Run the command, tell what went wrong, and let go of all that it held."""
     try:
         app(args=None if arguments is None else list(arguments))
+    except _Ended as end:
+        print(f"usdrl: {'interrupted' if end.code == 128 + signal.SIGINT else 'terminated'}", file=sys.stderr)
+        return end.code
     except SystemExit as end:
         return end.code
     except SafetensorError as error:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import psutil
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
-from .errors import FolderInUseError, OutputError
+from .errors import FolderInUseError, OutputError, USDRLError
 
 # Seconds to wait for a lock: whoever has just let go of it may be deleting its file.
 _PATIENCE = 1.0
@@ -36,6 +36,8 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQU
 # Without these nothing loads a folder, so they come last where it is filled file by file.
 _READ_FIRST = ("config.json", "store.json")
 _LOCK, _SOFT = ".lock", ".lock.soft"
+# How temporary files beside a file end: with the process that writes them.
+_MARKED = r"(?:scratch\.)?(\d+)-\d+-[0-9a-f]+@[^@]+\.partial"
 # Temporary files that this process is writing, and numbers that tell them apart.
 _MINE: set[str] = set()
 _NUMBERS = itertools.count()
@@ -144,7 +146,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         except OSError as error:
             raise _refusal(path, error) from None
         try:
-            with _naming(path, partial):
+            with naming(path, partial):
                 yield partial
                 if exists:
                     _fill(path, partial)
@@ -188,8 +190,8 @@ def _leftovers(path: Path, place: Path) -> list[Path]:
     except OSError as error:
         raise _refusal(path, error) from None
     beginning = "" if place == path else f".{_short(path)}"
-    name = re.compile(rf"{re.escape(beginning)}\.new-[0-9a-f]+\.(partial|moving)")
-    found = [entry for entry in entries if name.fullmatch(entry.name)]
+    name = re.compile(rf"{re.escape(beginning)}\.(new-[0-9a-f]+\.(partial|moving)|{_MARKED})")
+    found = [entry for entry in entries if name.fullmatch(entry.name) and entry.name not in _MINE]
     moved: set[str] = set()
     for entry in found:
         if entry.suffix == ".moving":
@@ -208,12 +210,20 @@ def _remove(path: Path) -> None:
         _deleted(path)
 
 
-def is_new(path: str | os.PathLike) -> bool:
-    """Whether nothing lies at a path, or an empty folder, or one with no more than what a process left that died."""
+def is_new(path: str | os.PathLike, files: Sequence[str] = ()) -> bool:
+    """Whether nothing lies at a path, or an empty folder, or one with no more than what a process left that died.
+
+    Args:
+        path: The path.
+        files: Files of the folder of which a process that died may have left temporary ones, too.
+    """
     path = Path(path).resolve()
     if not path.is_dir():
         return not os.path.lexists(path)
-    return not set(path.iterdir()) - {*_leftovers(path, path), path / _LOCK, path / _SOFT}
+    left = {*_leftovers(path, path), path / _LOCK, path / _SOFT}
+    for name in files:
+        left.update(_leftovers(path / name, path))
+    return not set(path.iterdir()) - left
 
 
 def _check_is_new(path: Path) -> None:
@@ -242,7 +252,7 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
                 partial.touch()
             except OSError as error:
                 raise _refusal(asked, error) from None
-            with _naming(asked, partial):
+            with naming(asked, partial):
                 yield partial
                 os.replace(partial, path)
         finally:
@@ -261,7 +271,7 @@ def scratch_file(path: str | os.PathLike) -> Iterator[Path]:
         scratch = path.with_name(f".{_short(path)}.scratch.{_mark()}.partial")
         _MINE.add(scratch.name)
         try:
-            with _naming(path, scratch):
+            with naming(path, scratch):
                 yield scratch
         finally:
             _deleted(scratch)
@@ -325,7 +335,7 @@ def _parents_of(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(path: Path, partial: Path) -> Iterator[None]:
+def naming(path: Path, partial: Path) -> Iterator[None]:
     """Have errors of the system name the file or folder that was asked for in place of the temporary one."""
     try:
         yield
@@ -364,3 +374,48 @@ def _umask() -> int:
         mask = os.umask(0)
         os.umask(mask)
         return mask
+
+
+def check_space(path: str | os.PathLike, needed: int, what: str) -> None:
+    """Refuse, before the work, to write more than the disk has room for.
+
+    Args:
+        path: A file or folder that is to be written; it need not exist.
+        needed: Bytes that will be written, or a lower bound of them.
+        what: What is written, for the error.
+
+    Raises:
+        OutputError: If fewer bytes are free; the message says how many are needed.
+    """
+    place = Path(path).resolve()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        # Where the system does not say, writing will tell.
+        return
+    if needed > free:
+        raise OutputError(
+            f"{what}: it needs {_size(needed)} of disk and {_size(free)} are free: make room, or name another place"
+        )
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Refuse, before the work, what memory has no room for.
+
+    Args:
+        needed: Bytes that will be in memory at once, or a lower bound of them.
+        what: What is held there, for the error.
+        remedy: What to do about it, such as the option that keeps it on disk.
+
+    Raises:
+        USDRLError: If fewer bytes are available.
+    """
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise USDRLError(f"{what}: it needs {_size(needed)} of memory and {_size(available)} are available: {remedy}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

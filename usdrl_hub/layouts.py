@@ -5,6 +5,8 @@ All joint numbers are 0-based. This file also ships as remote code, so it import
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +21,8 @@ TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
     "-y": ([0, 1, 2], [1, -1, -1]),
     "-z": ([0, 2, 1], [1, -1, 1]),
 }
+# Joints of a layout: whole bodies with hands and face have 133, and some steps need memory as their number squared.
+MOST_JOINTS = 2048
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,12 @@ class Layout:
 
         Raises:
             ValueError: If a bone, edge, centre or axis names a joint outside the layout, a joint has two parents, two
-                joints have one name, or the up axis or the coordinates are unknown.
+                joints have one name, there are more than `MOST_JOINTS`, or the up axis or the coordinates are unknown.
         """
         if self.up not in TO_Y_UP:
             raise ValueError(f"layout '{self.name}': up must be one of {', '.join(TO_Y_UP)}, got {self.up!r}")
+        if self.num_joints > MOST_JOINTS:
+            raise ValueError(f"layout '{self.name}' has {self.num_joints} joints: {MOST_JOINTS} are the most")
         if self.coordinates not in ("3d", "2d", "2d+score"):
             raise ValueError(f"layout '{self.name}': coordinates must be 3d, 2d or 2d+score, got {self.coordinates!r}")
         if len(set(self.joint_names)) != self.num_joints:
@@ -74,8 +80,7 @@ class Layout:
                 f"layout '{self.name}' has {self.num_joints} joints, but joint {outside[0]} is used: number them from "
                 f"0 to {self.num_joints - 1}"
             )
-        children = [child for child, _ in self.bones]
-        twice = sorted({child for child in children if children.count(child) > 1})
+        twice = sorted(child for child, count in Counter(child for child, _ in self.bones).items() if count > 1)
         if twice:
             raise ValueError(f"layout '{self.name}' gives joint {twice[0]} two parents: list each child once")
 
@@ -496,14 +501,16 @@ def get_layout(layout: LayoutLike) -> Layout:
     if not pairs:
         raise ValueError("a layout given as bones needs at least one (child, parent) pair")
     num_joints = max(max(pair) for pair in pairs) + 1
+    if num_joints > MOST_JOINTS:
+        raise ValueError(f"a layout given as bones names joint {num_joints - 1}: {MOST_JOINTS} are the most")
     return Layout("custom", tuple(f"joint_{i}" for i in range(num_joints)), pairs)
 
 
 def _pairs(values: Any, what: str) -> tuple[tuple[int, int], ...]:
     try:
         return tuple((int(a), int(b)) for a, b in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must be a list of (child, parent) joint numbers, got {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{what} must be a list of (child, parent) joint numbers, got {repr(values)[:60]}") from None
 
 
 def _custom_layout(config: Mapping[str, Any]) -> Layout:
@@ -524,7 +531,11 @@ def _custom_layout(config: Mapping[str, Any]) -> Layout:
                 fields[key] = (start, end)
         fields["derived"] = {str(name): str(recipe) for name, recipe in dict(config.get("derived", {})).items()}
         fields["joint_names"] = tuple(str(name) for name in config["joint_names"])
-    except (TypeError, ValueError):
+        for recipe in fields["derived"].values():
+            weights = [float(weight or 1) for _, _, weight in (part.partition("*") for part in recipe.split())]
+            if not weights or not math.isfinite(sum(weights)) or sum(weights) == 0:
+                raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             "a custom layout needs a list of joint_names, a joint number as center, two as x_axis and z_axis, and "
             "recipes by name as derived"

@@ -22,7 +22,7 @@ MOST_PERSONS = 10
 
 
 # How many numbers a joint has.
-_CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
+CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 
@@ -91,7 +91,7 @@ class SkeletonSequence:
         self._check_attributes(where, layout, keypoints.shape[-1])
         numbers = keypoints.reshape(-1)
         # One fast product says that all is well; where it overflows or vanishes, one looks more closely.
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             is_well = 0 < np.dot(numbers, numbers) < np.inf
         if not is_well:
             self._check_numbers(where, keypoints)
@@ -118,13 +118,13 @@ class SkeletonSequence:
             # A layout of 2D keypoints with a third channel has scores there.
             flat = "2d+score" if layout.coordinates != "3d" else "3d"
             coordinates = "2d" if channels == 2 else flat
-        if coordinates not in _CHANNELS:
+        if coordinates not in CHANNELS:
             raise SkeletonFormatError(
-                f"{where}: coordinates must be one of {', '.join(_CHANNELS)}, got {self.coordinates!r}"
+                f"{where}: coordinates must be one of {', '.join(CHANNELS)}, got {self.coordinates!r}"
             )
-        if channels != _CHANNELS[coordinates]:
+        if channels != CHANNELS[coordinates]:
             raise SkeletonFormatError(
-                f"{where}: {coordinates} keypoints have {_CHANNELS[coordinates]} numbers per joint, not {channels}"
+                f"{where}: {coordinates} keypoints have {CHANNELS[coordinates]} numbers per joint, not {channels}"
             )
         if self.image_shape is not None and not (len(self.image_shape) == 2 and min(self.image_shape) > 0):
             raise SkeletonFormatError(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import multiprocessing.connection
 import os
 import re
 import shutil
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -171,11 +174,25 @@ def prepare(
     return writer.finish(class_names, kind), report
 
 
+def _begin_worker() -> None:
+    """Have a process that reads end with the one that started it, however that ends, and by nothing else."""
+    # Ctrl-C reaches all processes of a terminal; the first one tells it, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 class _mapper:
     """`map` in this process, or in several that end with the block."""
 
     def __init__(self, workers: int):
-        self.pool = ProcessPoolExecutor(workers) if workers > 1 else None
+        self.pool = ProcessPoolExecutor(workers, initializer=_begin_worker) if workers > 1 else None
 
     def __enter__(self) -> Callable[..., Iterator[Any]]:
         return partial(self.pool.map, chunksize=16) if self.pool else map

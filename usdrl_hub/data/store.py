@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import isnan
@@ -22,18 +24,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from ..files import new_file
+from ..errors import OutputError
+from ..files import check_space, locked, new_file
 from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .store_files import FORMAT, HEADER, INDEX, MOST_CLASSES, NONE, StoreHeader, read_index
 
-_FORMAT = "usdrl-skeletons-1"
-_NONE = -1
-_COLUMNS = ("shard", "start", "frames", "persons", "label", "subject", "camera", "setup", "split")
 # What a sequence is made of, in this order.
 _ENTRIES = ("persons", "fps", "image_shape", "scale", "split", "label", "subject", "camera", "setup")
 _SPLITS = (None, "train", "test")
 # Sequences per part where somebody hands over a stream of them.
 _PART = 1000
+# The files that a finished store is made of.
+_MADE = re.compile(r"frames-[0-9]{5,9}\.safetensors|index\.safetensors|store\.json")
 
 
 def check_frames(start: int, end: int, frames: int) -> None:
@@ -44,6 +47,21 @@ def check_frames(start: int, end: int, frames: int) -> None:
     """
     if not 0 <= start < end <= frames:
         raise IndexError(f"frames {start} to {end} are no part of a sequence of {frames} frames")
+
+
+def check_label(sequence: SkeletonSequence) -> None:
+    """Refuse a sequence whose label, or the class of an event, is no number of a class.
+
+    Raises:
+        SkeletonFormatError: If it is negative, or beyond `MOST_CLASSES`.
+    """
+    label = [] if sequence.label is None else [sequence.label]
+    classes = [] if sequence.events is None else sequence.events[:, 0].tolist()
+    for number in (*label, *classes):
+        if isinstance(number, int | np.integer) and not NONE <= number < MOST_CLASSES:
+            raise SkeletonFormatError(
+                f"{sequence.name}: class {number} is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
+            )
 
 
 def is_store(path: str | os.PathLike) -> bool:
@@ -59,13 +77,13 @@ class SkeletonStore:
 
     Attributes:
         path: The folder.
-        header: Content of ``store.json``.
+        header: What all sequences share, of ``store.json``.
         index: Arrays of one entry per sequence of the whole store.
         selection: Which sequences of it this is.
     """
 
     path: Path
-    header: dict[str, Any]
+    header: StoreHeader
     index: dict[str, np.ndarray]
     selection: np.ndarray
 
@@ -74,20 +92,12 @@ class SkeletonStore:
         """Open a store; the frames stay on disk.
 
         Raises:
-            SkeletonFormatError: If there is none, or a file of it is missing or cut.
+            SkeletonFormatError: If there is none, or a file of it is missing, cut or does not fit the others; the
+                message names file and field.
         """
         path = Path(path)
-        try:
-            header = json.loads((path / "store.json").read_text("utf-8"))
-            index = load_file(path / "index.safetensors")
-            shards = [(path / shard["file"]).stat().st_size == shard["bytes"] for shard in header["shards"]]
-            complete = header["format"] == _FORMAT and all(shards) and all(key in index for key in _COLUMNS)
-        except Exception:
-            # JSON, safetensors and the file system fail in their own ways; each means that the store is not whole.
-            complete = False
-        if not complete:
-            raise SkeletonFormatError(f"{path}: no whole store lies there: make one with 'usdrl prepare'")
-        return cls(path, header, index, np.arange(len(index["shard"])))
+        header = StoreHeader.read(path)
+        return cls(path, header, read_index(path, header), np.arange(header.count))
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -117,60 +127,80 @@ class SkeletonStore:
 
     def _numbers_of_frame(self, number: int) -> int:
         """How many numbers a frame of a sequence has."""
-        return int(self.index["persons"][number]) * self.header["joints"] * self.header["channels"]
+        return int(self.index["persons"][number]) * self.header.joints * self.header.channels
 
     def _read(self, shard: int, start: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield numbers of a shard as they were written, in arrays that lie one behind another from `start`."""
-        facts, dtype = self.header["shards"][shard], np.dtype(self.header["dtype"])
-        with open(self.path / facts["file"], "rb", buffering=0) as file:
-            file.seek(facts["offset"] + start * dtype.itemsize)
-            for count in counts:
-                values = np.empty(count, dtype)
-                rest = memoryview(values).cast("B")  # type: ignore[arg-type]
-                # The system reads 2 GiB at once, at most.
-                while rest and (number := file.readinto(rest)):
-                    rest = rest[number:]
-                if rest:
-                    raise SkeletonFormatError(
-                        f"{self.path / facts['file']}: the file has been cut: make the store anew"
-                    )
-                yield values
+        facts, dtype = self.header.shards[shard], np.dtype(self.header.dtype)
+        name = self.path / facts.file
+        try:
+            with open(name, "rb", buffering=0) as file:
+                file.seek(facts.offset + start * dtype.itemsize)
+                for count in counts:
+                    values = np.empty(count, dtype)
+                    rest = memoryview(values).cast("B")  # type: ignore[arg-type]
+                    # The system reads 2 GiB at once, at most.
+                    while rest and (number := file.readinto(rest)):
+                        rest = rest[number:]
+                    if rest:
+                        raise SkeletonFormatError(f"{name}: the file has been cut: make the store anew")
+                    yield values
+        except OSError as error:
+            raise SkeletonFormatError(f"{name}: it cannot be read: {error.strerror or error}") from None
 
     def _sequences(
-        self, numbers: np.ndarray, arrays: Iterable[np.ndarray], are_whole: bool = True
+        self,
+        numbers: np.ndarray,
+        arrays: Iterable[np.ndarray],
+        are_whole: bool = True,
+        on_error: Callable[[SkeletonFormatError], None] | None = None,
     ) -> Iterator[SkeletonSequence]:
         """Yield sequences by their numbers in the whole store, of the numbers that were read."""
         entries = zip(*(self.index[key][numbers].tolist() for key in _ENTRIES), strict=True)
-        joints, channels, people = self.header["joints"], self.header["channels"], self.header["subject_names"]
-        shared = {key: self.header[key] for key in ("up", "units", "coordinates", "mirrored")}
-        shared["layout"] = get_layout(self.header["layout"])
+        joints, channels, people = self.header.joints, self.header.channels, self.header.subject_names
+        shared: dict[str, Any] = {
+            key: getattr(self.header, key) for key in ("layout", "up", "units", "coordinates", "mirrored")
+        }
         for number, values, entry in zip(numbers.tolist(), arrays, entries, strict=True):
             persons, fps, (height, width), scale, split, *marks = entry
             if values.dtype == np.int16:
                 values = values * np.float32(scale)
-            label, subject, camera, setup = (None if mark == _NONE else mark for mark in marks)
-            yield SkeletonSequence(
-                values.reshape(-1, persons, joints, channels),
-                fps=None if isnan(fps) else fps,
-                name=self.name(number),
-                image_shape=None if isnan(height) or isnan(width) else (height, width),
-                label=label,
-                subject=people[subject] if people and subject is not None else subject,
-                camera=camera,
-                setup=setup,
-                events=self.events(number) if are_whole else None,
-                split=_SPLITS[split + 1],
-                **shared,
-            )
+            label, subject, camera, setup = (None if mark == NONE else mark for mark in marks)
+            try:
+                sequence = SkeletonSequence(
+                    values.reshape(-1, persons, joints, channels),
+                    fps=None if isnan(fps) else fps,
+                    name=self.name(number),
+                    image_shape=None if isnan(height) or isnan(width) else (height, width),
+                    label=label,
+                    subject=people[subject] if people and subject is not None else subject,
+                    camera=camera,
+                    setup=setup,
+                    events=self.events(number) if are_whole else None,
+                    split=_SPLITS[split + 1],
+                    **shared,
+                )
+            except SkeletonFormatError as error:
+                error = type(error)(f"{self.path}: {error}")
+                if on_error is None:
+                    raise error from None
+                on_error(error)
+                continue
+            yield sequence
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
         """Read the sequences in order."""
         return self.iterate()
 
     def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
-        """Read the sequences in order; what is in a store can be read, so `on_error` is never called."""
+        """Read the sequences in order.
+
+        Args:
+            on_error: Called with the error of a sequence or file that is damaged, which is then left out; None raises
+                it.
+        """
         sizes = self.lengths.astype(np.int64) * self.index["persons"][self.selection]
-        sizes *= self.header["joints"] * self.header["channels"]
+        sizes *= self.header.joints * self.header.channels
         shards, starts = self.index["shard"][self.selection], self.index["start"][self.selection]
         # Those that lie one behind another are read from one open file.
         jumps = (shards[1:] != shards[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
@@ -179,7 +209,13 @@ class SkeletonStore:
             for part in range(first, end, _PART):
                 numbers = self.selection[part : min(part + _PART, end)]
                 counts = sizes[part : part + len(numbers)].tolist()
-                yield from self._sequences(numbers, self._read(int(shards[part]), int(starts[part]), counts))
+                arrays = self._read(int(shards[part]), int(starts[part]), counts)
+                try:
+                    yield from self._sequences(numbers, arrays, on_error=on_error)
+                except SkeletonFormatError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error)
 
     def name(self, number: int) -> str:
         """Name of a sequence by its number in the whole store."""
@@ -193,7 +229,7 @@ class SkeletonStore:
         start, end = int(ends[number - 1]) if number else 0, int(ends[number])
         # A recording whose events nobody has said has one row of -1, one without events has none.
         events = self.index["events"][start:end]
-        return None if len(events) and events[0, 0] == _NONE else events
+        return None if len(events) and events[0, 0] == NONE else events
 
     @property
     def names(self) -> list[str]:
@@ -213,12 +249,12 @@ class SkeletonStore:
         if name not in ("label", "subject", "camera", "setup", "split"):
             return None
         values = self.index[name][self.selection]
-        if (values == _NONE).all():
+        if (values == NONE).all():
             return None
         if name == "split":
             return values == 1
-        if name == "subject" and self.header["subject_names"]:
-            return np.array([*self.header["subject_names"], ""])[values]
+        if name == "subject" and self.header.subject_names:
+            return np.array([*self.header.subject_names, ""])[values]
         return values
 
     @property
@@ -229,7 +265,7 @@ class SkeletonStore:
     @property
     def layout(self) -> Layout:
         """Joint layout of all sequences."""
-        return replace(get_layout(self.header["layout"]), coordinates=self.header["coordinates"])
+        return replace(self.header.layout, coordinates=self.header.coordinates)
 
     @property
     def max_persons(self) -> int:
@@ -243,14 +279,14 @@ class SkeletonStore:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes."""
-        names = list(self.header["class_names"])
+        names = list(self.header.class_names)
         most = max(self.index["label"].max(initial=-1), self.index["events"][:, 0].max(initial=-1))
         return names or [f"class {number}" for number in range(int(most) + 1)]
 
     @property
     def content_hash(self) -> str:
         """SHA-256 over the frames and the index: the same data give the same hash."""
-        return self.header["sha256"]
+        return self.header.sha256
 
     def select(self, mask: np.ndarray) -> SkeletonStore:
         """The sequences where a boolean `mask` ``(len(self),)`` is true."""
@@ -273,26 +309,31 @@ class SkeletonStore:
             dtype: "float32", or "int16" for half the size, at most 0.1 mm off.
 
         Raises:
-            SkeletonFormatError: If the sequences differ in kind, or there is none.
-            ValueError: If something lies at `path`.
+            SkeletonFormatError: If the sequences differ in kind, there is none, or one has an impossible label.
+            FolderInUseError: If another process is writing it.
+            ValueError: If something lies at `path`, or the disk has no room for it.
         """
         # What a call that failed has left is of no use to this one.
-        writer = StoreWriter(path, {"stream": os.urandom(8).hex()}, dtype)
-        try:
-            iterator = iter(sequences)
-            while part := list(islice(iterator, _PART)):
-                writer.write_part(part, {}, [])
-            return writer.finish(class_names)
-        except BaseException:
-            shutil.rmtree(writer.partial, ignore_errors=True)
-            raise
+        with StoreWriter(path, {"stream": os.urandom(8).hex()}, dtype) as writer:
+            try:
+                iterator = iter(sequences)
+                while part := list(islice(iterator, _PART)):
+                    writer.write_part(part, {}, [])
+                return writer.finish(class_names)
+            except BaseException:
+                writer.discard()
+                raise
 
 
 class StoreWriter:
-    """Writes a store part by part into ``.NAME.partial`` beside it; finished parts survive a kill.
+    """Writes a store part by part into a folder ``.NAME.partial``; finished parts survive a kill.
 
     A part is a shard of frames with its piece of the index and the names of the sources that went into it, and counts
-    once its last file, written under a temporary name and renamed, is there. The whole folder is renamed at the end.
+    once its last file, written under a temporary name and renamed, is there. The folder lies beside the store and is
+    renamed at the end; where the store is to lie in an empty folder, which may be a mount, it is inside, and what the
+    store is made of is moved at the end, its header last.
+
+    From its making to `finish` or `close` a writer holds the store, so that no other process writes it.
     """
 
     def __init__(self, path: str | os.PathLike, settings: dict[str, Any], dtype: str = "float32"):
@@ -304,24 +345,97 @@ class StoreWriter:
             dtype: "float32" or "int16".
 
         Raises:
-            ValueError: If something lies at `path` already, or the type is another.
+            FolderInUseError: If another process is writing it.
+            ValueError: If something lies at `path` already, the type is another, or it cannot be written.
         """
         self.path = Path(path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(f"{self.path}: it exists already and is not an empty folder: name a new one")
         if dtype not in ("float32", "int16"):
             raise ValueError(f"a store holds float32 or int16, not {dtype!r}")
         self.dtype = np.dtype(dtype)
-        self.partial = self.path.with_name(f".{self.path.name}.partial")
-        self.settings = json.dumps({**settings, "dtype": dtype, "format": _FORMAT}, sort_keys=True, default=str)
-        stamp = self.partial / "settings.json"
-        if self.partial.exists() and (not stamp.is_file() or stamp.read_text("utf-8") != self.settings):
-            shutil.rmtree(self.partial)
-        if not self.partial.exists():
-            self.partial.mkdir(parents=True)
-            with new_file(stamp) as file:
+        self.settings = json.dumps({**settings, "dtype": dtype, "format": FORMAT}, sort_keys=True, default=str)
+        place = self.path.resolve()
+        self.partial = place.with_name(f".{place.name}.partial")
+        self._check_is_new(place)
+        with ExitStack() as stack:
+            stack.enter_context(locked(place))
+            self._check_is_new(place)
+            self.parts = self._begin(place)
+            self._held = stack.pop_all()
+
+    def __enter__(self) -> StoreWriter:
+        """The writer, which lets go of the store at the end of the block."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store; what is written of it stays, for a writer with the same settings to go on with."""
+        self._held.close()
+
+    def discard(self) -> None:
+        """Throw away what is written."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _check_is_new(self, place: Path) -> None:
+        """Refuse a place at which anything lies but an empty folder, or one in which a writer died."""
+        if not os.path.lexists(place):
+            return
+        if place.is_dir():
+            entries = {entry.name for entry in place.iterdir()}
+            if self.partial.name in entries and HEADER not in entries:
+                entries -= {self.partial.name, *(name for name in entries if _MADE.fullmatch(name))}
+            # The lock may lie in it.
+            if not entries - {".lock", ".lock.soft"}:
+                return
+        raise OutputError(f"{self.path}: it exists already and is not an empty folder: name a new one")
+
+    def _begin(self, place: Path) -> list[dict[str, Any]]:
+        """Make the partial folder, or take up one that is there; what it holds of finished parts."""
+        stamp = "settings.json"
+        try:
+            if place.is_dir():
+                beside, self.partial = self.partial, place / self.partial.name
+                if beside.is_dir() and not self.partial.exists():
+                    _moved(beside, self.partial)
+                # A writer died while it moved them.
+                for entry in place.iterdir():
+                    if _MADE.fullmatch(entry.name):
+                        os.replace(entry, self.partial / entry.name)
+            if self.partial.is_dir():
+                try:
+                    if (self.partial / stamp).read_text("utf-8") == self.settings:
+                        # Whoever holds the store knows that nobody is writing these.
+                        for leftover in self.partial.glob(".*.partial"):
+                            leftover.unlink()
+                        return self._read_parts()
+                except (OSError, ValueError):
+                    # It was begun by a writer that died at once, or is damaged.
+                    pass
+                shutil.rmtree(self.partial)
+            self.partial.mkdir()
+            with new_file(self.partial / stamp) as file:
                 file.write_text(self.settings, "utf-8")
-        self.parts = [json.loads(file.read_text("utf-8")) for file in sorted(self.partial.glob("part-*.json"))]
+        except OSError as error:
+            raise OutputError(f"{self.path}: it cannot be written: {error.strerror or error}") from None
+        return []
+
+    def _read_parts(self) -> list[dict[str, Any]]:
+        """What the finished parts say of themselves.
+
+        Raises:
+            ValueError: If a file of them is damaged.
+        """
+        parts = []
+        for number, file in enumerate(sorted(self.partial.glob("part-*.json"))):
+            part = json.loads(file.read_text("utf-8"))
+            names = [f"part-{number:05d}.json"]
+            if part["count"]:
+                names += [f"{kind}-{number:05d}.safetensors" for kind in ("frames", "index")]
+            if not all((self.partial / name).is_file() for name in names):
+                raise ValueError(f"part {number} is not whole")
+            parts.append(part)
+        return parts
 
     @property
     def finished_sources(self) -> set[str]:
@@ -357,20 +471,25 @@ class StoreWriter:
             flat = [self._encode(sequence, scale) for sequence, scale in zip(sequences, scales, strict=True)]
             frames = np.concatenate(flat)
             index = _index(sequences, number, [len(values) for values in flat], scales)
+            check_space(self.partial, frames.nbytes + sum(array.nbytes for array in index.values()), str(self.path))
             for name, content in (("frames", {"frames": frames}), ("index", index)):
-                with new_file(self.partial / f"{name}-{number:05d}.safetensors") as file:
-                    save_file(content, file)
+                self._save(content, f"{name}-{number:05d}.safetensors")
             part["sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
             part["subject_names"] = _subject_names(sequences)
         with new_file(self.partial / f"part-{number:05d}.json") as file:
             file.write_text(json.dumps(part), "utf-8")
         self.parts.append(part)
 
+    def _save(self, arrays: dict[str, np.ndarray], name: str) -> None:
+        with new_file(self.partial / name) as file:
+            save_file(arrays, file)
+
     def check(self, sequence: SkeletonSequence, first: SkeletonSequence | None = None) -> None:
         """Refuse a sequence that cannot stand beside those of earlier parts, or beside `first`.
 
         Raises:
-            SkeletonFormatError: If its layout, coordinates or units are others, or it is too large for int16.
+            SkeletonFormatError: If its layout, coordinates or units are others, it is too large for int16, or a label
+                of it is no class.
         """
         held = _kind(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
         if held is not None and _kind(sequence) != held:
@@ -380,6 +499,7 @@ class StoreWriter:
                 f"{sequence.name}: coordinates beyond {_most_int16(sequence):.1f} {sequence.units} would be off by "
                 "more than 0.1 mm in int16: make the store of float32"
             )
+        check_label(sequence)
 
     def _scale(self, sequence: SkeletonSequence) -> float:
         return float(np.abs(sequence.keypoints).max()) / 32767 if self.dtype == np.int16 else 1.0
@@ -423,26 +543,51 @@ class StoreWriter:
             digest.update(self.parts[number]["sha256"].encode())
         for key in sorted(index):
             digest.update(key.encode() + np.ascontiguousarray(index[key]).tobytes())
-        header = {**json.loads(self.parts[filled[0]]["kind"]), "format": _FORMAT, "dtype": self.dtype.name}
+        most = max(int(index["label"].max()), int(index["events"][:, 0].max(initial=NONE)))
+        if class_names and most >= len(class_names):
+            raise SkeletonFormatError(
+                f"{self.path}: class {most} has no name among the {len(class_names)} class names"
+            )
+        header = {**json.loads(self.parts[filled[0]]["kind"]), "format": FORMAT, "dtype": self.dtype.name}
         header |= {"class_names": list(class_names), "sha256": digest.hexdigest(), "count": len(index["shard"])}
         header |= {"subject_names": people, "dataset": dataset}
         header["shards"] = [self._describe_shard(number) for number in filled]
-        with new_file(self.partial / "index.safetensors") as file:
-            save_file(index, file)
-        with new_file(self.partial / "store.json") as file:
+        self._save(index, INDEX)
+        with new_file(self.partial / HEADER) as file:
             file.write_text(json.dumps(header), "utf-8")
-        os.replace(self.partial, self.path)
-        # Only now: a run that is killed before has all it needs to come here again.
-        for pattern in ("index-*.safetensors", "part-*.json", "settings.json"):
-            for leftover in self.path.glob(pattern):
-                leftover.unlink()
+        self._put_in_place()
+        self.close()
         return SkeletonStore.open(self.path)
+
+    def _put_in_place(self) -> None:
+        """Bring what was written to where the store is to lie; until its header is there, it is none."""
+        place = self.path.resolve()
+        if place.is_dir():
+            made = [file for file in self.partial.iterdir() if _MADE.fullmatch(file.name)]
+            for file in sorted(made, key=lambda file: file.name == HEADER):
+                os.replace(file, place / file.name)
+            shutil.rmtree(self.partial)
+            return
+        os.replace(self.partial, place)
+        # Only now: a run that is killed before has all it needs to come here again.
+        for entry in place.iterdir():
+            if not _MADE.fullmatch(entry.name):
+                entry.unlink()
 
     def _describe_shard(self, number: int) -> dict[str, Any]:
         file = self.partial / f"frames-{number:05d}.safetensors"
         with open(file, "rb") as content:
             header = int.from_bytes(content.read(8), "little")
-        return {"file": file.name, "offset": 8 + header, "bytes": file.stat().st_size}
+        sha256 = self.parts[number]["sha256"]
+        return {"file": file.name, "offset": 8 + header, "bytes": file.stat().st_size, "sha256": sha256}
+
+
+def _moved(folder: Path, place: Path) -> None:
+    """Move a folder, or delete it where the other place is on another disk."""
+    try:
+        os.replace(folder, place)
+    except OSError:
+        shutil.rmtree(folder)
 
 
 def _most_int16(sequence: SkeletonSequence) -> float:
@@ -476,12 +621,12 @@ def _subject_names(sequences: Sequence[SkeletonSequence]) -> list[str]:
 def _renumbered(subjects: np.ndarray, names: Sequence[str], people: Sequence[str]) -> np.ndarray:
     """Places in `people` of the places in `names`."""
     if not names:
-        if (subjects != _NONE).any():
+        if (subjects != NONE).any():
             raise SkeletonFormatError(
                 "some people have numbers and some have names: give all of them the one or other"
             )
         return subjects
-    return np.append([people.index(name) for name in names], _NONE).astype(subjects.dtype)[subjects]
+    return np.append([people.index(name) for name in names], NONE).astype(subjects.dtype)[subjects]
 
 
 def _index(
@@ -490,15 +635,15 @@ def _index(
     def numbers(key: str) -> np.ndarray:
         values = (getattr(sequence, key) for sequence in sequences)
         try:
-            return np.array([_NONE if value is None else value for value in values], dtype=np.int64)
+            return np.array([NONE if value is None else value for value in values], dtype=np.int64)
         except (OverflowError, TypeError, ValueError):
             raise SkeletonFormatError(f"a {key} is no whole number that fits in 64 bits") from None
 
     people = {name: number for number, name in enumerate(_subject_names(sequences))}
     if people and any(isinstance(sequence.subject, int | np.integer) for sequence in sequences):
         raise SkeletonFormatError("some people have numbers and some have names: give all of them the one or other")
-    subjects = [people.get(sequence.subject, _NONE) for sequence in sequences]  # type: ignore[arg-type]
-    unknown = np.full((1, 3), _NONE, dtype=np.int64)
+    subjects = [people.get(sequence.subject, NONE) for sequence in sequences]  # type: ignore[arg-type]
+    unknown = np.full((1, 3), NONE, dtype=np.int64)
     events = [unknown if sequence.events is None else sequence.events for sequence in sequences]
     splits = [_SPLITS.index(sequence.split) - 1 for sequence in sequences]
     # File names need not be text.

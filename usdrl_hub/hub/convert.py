@@ -7,6 +7,7 @@ are not in it and are the caller's to name.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -313,6 +314,9 @@ def original_state_dict(model: USDRLPreTrainedModel) -> dict[str, torch.Tensor]:
 
 def save_original(model: USDRLPreTrainedModel, path: str | os.PathLike) -> Path:
     """Write a model as the release writes its checkpoints (no optimizer, epoch 0)."""
+    # Through memory: of a full disk torch does not say what the system said.
+    content = io.BytesIO()
+    torch.save({"epoch": 0, "state_dict": original_state_dict(model)}, content)
     with new_file(path) as partial:
-        torch.save({"epoch": 0, "state_dict": original_state_dict(model)}, partial)
+        partial.write_bytes(content.getbuffer())
     return Path(path)

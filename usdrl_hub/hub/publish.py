@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -28,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..data.facts import DATASETS
+from ..files import scratch_folder
 from ..inference.drawing import draw_layout
 from ..tasks.results import without_places
 from .cards import GENERATED, CardSource, picture_name, render_card
@@ -109,8 +109,8 @@ def publish(
     except HFValidationError as error:
         raise PublishError(f"'{repo_id}' cannot be a repository's name: {_clean(error)}") from None
     check_model(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        files = _stage(folder, Path(scratch), repo_id, include_code, include_optimizer)
+    with scratch_folder() as scratch:
+        files = _stage(folder, scratch, repo_id, include_code, include_optimizer)
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 
 from ..data.samples import load_samples
-from ..files import new_file
+from ..files import new_file, scratch_folder
 from ..layouts import Layout, LayoutLike, convert_layout, get_layout
 from ..normalization import upright_rotation
 from ..sequence import SkeletonSequence
@@ -90,10 +89,10 @@ def draw_clips(
         path: PNG file to write.
         num_pictures: Frames drawn of each.
     """
-    with tempfile.TemporaryDirectory() as folder, new_file(path) as partial:
+    with scratch_folder() as folder, new_file(path) as partial:
         rows = []
         for number, (clip, title) in enumerate(clips):
-            row = Path(folder) / f"{number}.png"
+            row = folder / f"{number}.png"
             draw_clip(clip, layout, title, row, num_pictures)
             rows.append(Image.open(row).convert("RGB"))
         sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")

@@ -16,7 +16,7 @@ import torch
 from numpy.lib import format as npy_format
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file, scratch_file
+from ..files import locked, new_file, remove_leftovers, scratch_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
@@ -253,14 +253,26 @@ def write_embeddings(
 
     Raises:
         SkeletonFormatError: If the stream is empty.
-        ValueError: If the file cannot be written.
+        FolderInUseError: If another process is writing the file.
+        OSError: If the file cannot be written.
     """
     path, workers = Path(path), Workers.of_environment()
     part = failed = partial = None
     with ExitStack() as stack:
         try:
             if workers.is_first:
+                stack.enter_context(locked(path))
+                remove_leftovers(path)
                 partial = stack.enter_context(new_file(path))
+        except Exception as error:
+            failed = error
+        # Before the work, so that nobody does it in vain.
+        with workers.gathered(failed is None) as ready:
+            if failed is not None:
+                raise failed
+            if not all(ready):
+                raise SkeletonFormatError(f"{path} is not written: another process could not go on, as it says")
+        try:
             part = stack.enter_context(_Part.of(stream, path))
         except Exception as error:
             failed = error

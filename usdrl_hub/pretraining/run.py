@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from transformers import TrainerState, TrainingArguments, set_seed
 from ..data.dataset import SkeletonDataset
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file
+from ..files import is_new, locked, naming, new_file, remove_leftovers
 from ..modeling_usdrl import USDRLForPreTraining
 from ..tasks.results import run_record, sha256, write_metrics
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
 from .recipes import Recipe, load_recipe
-from .trainer import USDRLPreTrainer, find_checkpoint
+from .trainer import STAGING, USDRLPreTrainer, find_checkpoint
 
 _RUN = "run.json"
+_FINISHING = ".model.partial"
 
 
 def pretrain(
@@ -69,11 +70,39 @@ def pretrain(
         The record written to ``metrics.json``; None if a signal stopped the run, which then can go on.
 
     Raises:
+        FolderInUseError: If another process is pretraining there.
         SkeletonFormatError: If there is nothing to train on.
         PretrainingCollapseError: See `USDRLPreTrainer`.
         OSError: If the folder cannot be written.
         ValueError: If an argument is impossible, or another run lies in the folder.
     """
+    arguments = {**locals()}
+    # The first of several processes holds the folder for all.
+    with locked(output_dir) if _is_first() else nullcontext():
+        return _pretrain(**arguments)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _pretrain(
+    data: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    recipe: Recipe | str | os.PathLike,
+    seed: int,
+    split: str,
+    micro_batch_size: int | None,
+    activation_checkpointing: bool,
+    in_memory: bool,
+    workers: int,
+    probe: str | os.PathLike | None,
+    probe_epochs: int,
+    max_steps: int | None,
+    progress: bool,
+    compile_encoder: bool,
+) -> dict[str, Any] | None:
+    """See `pretrain`, whose folder nobody else writes meanwhile."""
     started = time.monotonic()
     if isinstance(recipe, str | os.PathLike):
         recipe = load_recipe(recipe)
@@ -195,6 +224,10 @@ def _begun(folder: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
     stamp = folder / _RUN
     made: list[Path] = []
     resumed = None
+    if _is_first():
+        remove_leftovers(stamp)
+        for name in (STAGING, _FINISHING) if stamp.is_file() else ():
+            shutil.rmtree(folder / name, ignore_errors=True)
     if stamp.is_file():
         before = {"compile_encoder": False} | json.loads(stamp.read_text("utf-8"))
         begun = (folder / "model.safetensors").is_file() or any(folder.glob("checkpoint-*"))
@@ -206,7 +239,7 @@ def _begun(folder: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
         if (folder / "model.safetensors").is_file():
             raise ValueError(f"{folder}: the run there is finished: name a new folder")
         resumed = find_checkpoint(folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif not is_new(folder, [_RUN]):
         raise ValueError(f"{folder}: it exists already and is not an empty folder: name a new one")
     else:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -227,11 +260,14 @@ def _finish(
     folder: Path, model: USDRLForPreTraining, extractor: USDRLFeatureExtractor, record: dict[str, Any]
 ) -> None:
     """Put the model beside its checkpoints; the weights come last, because they say that the run is finished."""
-    staged = folder / ".model.partial"
+    staged = folder / _FINISHING
     shutil.rmtree(staged, ignore_errors=True)
-    model.save_pretrained(staged)
-    extractor.save_pretrained(staged)
-    write_metrics(staged, {**record, "checkpoint_sha256": sha256(staged / "model.safetensors")})
-    for file in sorted(staged.iterdir(), key=lambda file: file.suffix == ".safetensors"):
-        os.replace(file, folder / file.name)
-    staged.rmdir()
+    try:
+        with naming(folder, staged):
+            model.save_pretrained(staged)
+            extractor.save_pretrained(staged)
+            write_metrics(staged, {**record, "checkpoint_sha256": sha256(staged / "model.safetensors")})
+            for file in sorted(staged.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -29,7 +29,7 @@ from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity
 from .views import ViewAugmentation
 
 _MANIFEST = "files.json"
-_STAGING = ".saving"
+STAGING = ".saving"
 # A feature that varies less than this over views and clips carries nothing.
 _DEAD = 1e-4
 
@@ -360,7 +360,7 @@ class USDRLPreTrainer(PublishingTrainer):
         """Train as `transformers.Trainer`; SIGTERM and Ctrl-C save a checkpoint and stop, a second one at once."""
         self._signals.received = None
         if self.args.should_save:
-            shutil.rmtree(Path(self.args.output_dir) / _STAGING, ignore_errors=True)  # type: ignore[arg-type]
+            shutil.rmtree(Path(self.args.output_dir) / STAGING, ignore_errors=True)  # type: ignore[arg-type]
         numbers = (signal.SIGTERM, signal.SIGINT)
         is_main = threading.current_thread() is threading.main_thread()
         before = {number: signal.signal(number, self._signals) for number in numbers if is_main}
@@ -388,7 +388,7 @@ class USDRLPreTrainer(PublishingTrainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         run = super()._get_output_dir(trial)
-        return os.path.join(run, _STAGING) if self._saving else run
+        return os.path.join(run, STAGING) if self._saving else run
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside the others and rename it, with a list of its files, when it is whole."""
@@ -414,7 +414,7 @@ class USDRLPreTrainer(PublishingTrainer):
         finally:
             self._saving = False
             if self.args.should_save:
-                shutil.rmtree(run / _STAGING, ignore_errors=True)
+                shutil.rmtree(run / STAGING, ignore_errors=True)
 
     def _refuse_collapsed(self) -> None:
         """Stop before weights are saved that the last step has broken: its loss was that of the weights before it."""
@@ -437,7 +437,7 @@ class USDRLPreTrainer(PublishingTrainer):
             raise self.diverged("the loss would not be a number any more", self.state.global_step)
 
     def _publish(self, run: Path, name: str) -> None:
-        staged = run / _STAGING / name
+        staged = run / STAGING / name
         manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
         (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         if (run / name).exists():

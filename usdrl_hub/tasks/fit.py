@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from ..files import scratch_folder
 from ..training import USDRLTrainer
 
 
@@ -128,11 +128,11 @@ def fit(
         TrainingDivergedError: At the first step whose loss or gradient is NaN or infinite.
     """
     steps = -(-len(dataset) // recipe.batch_size) * recipe.epochs  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         trainer = _FitTrainer(
             model,
             TrainingArguments(
-                output_dir=scratch,
+                output_dir=str(scratch),
                 num_train_epochs=recipe.epochs,
                 per_device_train_batch_size=recipe.batch_size,
                 per_device_eval_batch_size=max(recipe.batch_size, 128),
