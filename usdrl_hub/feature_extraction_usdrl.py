@@ -39,6 +39,8 @@ _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_pro
 _FILLING = ("ntu", "uav", "body")
 _PIXELS = ("image", "release-2d")
 MISSING = ("refuse", "interpolate")
+# Numbers of a clip, 64 MB of them: four thousand frames of ten people with all their fingers.
+_LARGEST_CLIP = 1 << 24
 # Frames of each recording in which bodies are looked at for odd units and axes.
 _LOOKED_AT = 8
 CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
@@ -236,6 +238,12 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        numbers = num_frames * num_persons * num_channels * resolved.num_joints
+        if numbers > _LARGEST_CLIP:
+            raise ValueError(
+                f"a clip of num_frames {num_frames}, num_persons {num_persons}, num_channels {num_channels} and "
+                f"{resolved.num_joints} joints is too large: at most {_LARGEST_CLIP} numbers"
+            )
         for name, axis in (("x_axis", x_axis), ("z_axis", z_axis), ("torso", torso)):
             if axis is not None and len(axis) != 2:
                 raise ValueError(f"{name} must be two joints, [start, end], got {axis!r}")

@@ -16,6 +16,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .store import SkeletonStore, check_frames
+from .store_files import MOST_CLASSES
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -190,9 +191,10 @@ class SkeletonDataset(Sequence):
     def _events(self, number: int) -> np.ndarray | None:
         """Events of a sequence ``(E, 3)`` of class, start and end; an event at a frame lasts for that frame."""
         if "frame_labels" in self.fields:
-            labels = self.fields["frame_labels"][self.offsets[number] : self.offsets[number + 1]]
+            labels = self.fields["frame_labels"][self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
+            # Where nothing ever happens, there is no start.
             starts = np.flatnonzero(np.diff(labels, prepend=-1))
-            ends = np.append(starts[1:], len(labels))
+            ends = np.append(starts, len(labels))[1:] if len(starts) else starts
             events = np.stack([labels[starts], starts, ends], axis=1)
             return events[events[:, 0] >= 0]
         if "events" in self.fields:
@@ -267,16 +269,44 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
     for key in ("fps", "up", "layout"):
         if key in arrays and arrays[key].size != 1:
             raise SkeletonFormatError(f"{where}: '{key}' must be a single value, got shape {arrays[key].shape}")
-    if "fps" in arrays and arrays["fps"].dtype.kind not in "fiu":
-        raise SkeletonFormatError(f"{where}: 'fps' must be a number")
+    if "fps" in arrays and (arrays["fps"].dtype.kind not in "fiu" or not 0 < arrays["fps"].item() < np.inf):
+        raise SkeletonFormatError(f"{where}: 'fps' must be a number above 0")
     for key in ("class_names", "joint_names"):
         if key in arrays and (arrays[key].ndim != 1 or (arrays[key].size and arrays[key].dtype.kind not in "US")):
             raise SkeletonFormatError(f"{where}: '{key}' must be a list of names")
-    names = arrays.get("class_names")
-    if names is not None and len(names) and "labels" in arrays and (arrays["labels"] >= len(names)).any():
-        raise SkeletonFormatError(
-            f"{where}: label {arrays['labels'].max()} has no name among {len(names)} class_names"
-        )
+    _check_classes(arrays, where)
+    if "events" in arrays and len(events := arrays["events"]):
+        lengths = np.diff(arrays["offsets"].astype(np.int64))
+        outside = (events[:, 0] < 0) | (events[:, 0] >= count)
+        outside |= (events[:, 1] < 0) | (events[:, 1] >= lengths[np.where(outside, 0, events[:, 0])])
+        if outside.any():
+            sequence, frame, _ = events[outside][0].tolist()
+            raise SkeletonFormatError(
+                f"{where}: 'events' names frame {frame} of sequence {sequence}, which is not among the {count} "
+                "sequences or has not as many frames"
+            )
+
+
+def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuse classes without a name where there are names, and numbers that no class has where there are none.
+
+    Raises:
+        SkeletonFormatError: Naming the array.
+    """
+    names = arrays.get("class_names", ())
+    for key in ("labels", "frame_labels", "events"):
+        if key not in arrays:
+            continue
+        values = arrays[key][:, 2] if key == "events" else arrays[key]
+        most = int(values.max(initial=0))
+        if key == "events" and (values < 0).any():
+            raise SkeletonFormatError(f"{where}: 'events' has the class {values.min()}: classes are numbered from 0")
+        if len(names) and most >= len(names):
+            raise SkeletonFormatError(f"{where}: label {most} of '{key}' has no name among {len(names)} class_names")
+        if most >= MOST_CLASSES:
+            raise SkeletonFormatError(
+                f"{where}: label {most} of '{key}' is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
+            )
 
 
 def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, where: str) -> tuple[Layout, list[int]]:

@@ -8,7 +8,6 @@ import io
 import multiprocessing.connection
 import os
 import re
-import shutil
 import signal
 import threading
 from collections import Counter
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
+from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
 from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
@@ -131,7 +131,9 @@ def prepare(
 
     Raises:
         SkeletonFormatError: If there is nothing to read.
-        ValueError: If an argument is impossible or the output folder is not empty.
+        FolderInUseError: If another process is making the same store.
+        ValueError: If an argument is impossible, the output folder is not empty, or the disk has no room for what the
+            files still to be read come to, as those that were read tell.
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
@@ -151,27 +153,40 @@ def prepare(
     ignored = _read_names(ignore) if ignore is not None else set()
     reading = _Reading(layout, fps, persons, frozenset(ignored), missing, image_shape, choose_by, relink, clips)
     settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
-    settings |= {"ignored": sorted(ignored), "sources": [str(source) for source in sources], "classes": class_names}
+    stamps = {source.name: _stamp(source.path) for source in sources}
+    sizes = {name: size for name, (size, _) in stamps.items()}
+    # A file that was mended since is read again.
+    found = [(str(source), stamps[source.name]) for source in sources]
+    settings |= {"ignored": sorted(ignored), "sources": found, "classes": class_names}
     settings["sources"] = hashlib.sha256(repr(settings["sources"]).encode("utf-8", "backslashreplace")).hexdigest()
-    writer = StoreWriter(output_dir, settings, "int16" if int16 else "float32")
-    done = writer.finished_sources
-    left = [source for source in sources if source.name not in done]
-    read = partial(_read_source, reading=reading, has_sides=side is not None)
-    bar = tqdm(total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True)
-    with bar, _mapper(workers) as mapped:
-        results = zip(left, mapped(read, left), strict=True)
-        while batch := list(islice(results, _PART)):
-            _write_batch(writer, batch, kind == "file")
-            bar.update(len(batch))
-    report = _join_reports([part["report"] for part in writer.parts])
-    if not report["read"]:
-        # What was refused may be mended before the next run.
-        shutil.rmtree(writer.partial)
-        first = next(iter(report["problems"].values()), next(iter(report["skipped"]), "there is none"))
-        raise SkeletonFormatError(f"{raw}: no sequence could be read, so no store is made: {first}")
-    if kind == "file" and not class_names:
-        class_names = _class_names_of(raw)
-    return writer.finish(class_names, kind), report
+    with StoreWriter(output_dir, settings, "int16" if int16 else "float32") as writer:
+        done = writer.finished_sources
+        left = [source for source in sources if source.name not in done]
+        read = partial(_read_source, reading=reading, has_sides=side is not None)
+        bar = tqdm(
+            total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True
+        )
+        with bar, _mapper(workers) as mapped:
+            results = zip(left, mapped(read, left), strict=True)
+            rest = sum(sizes[source.name] for source in left)
+            while batch := list(islice(results, _PART)):
+                written = _write_batch(writer, batch, kind == "file")
+                size = sum(sizes[source.name] for source, _ in batch)
+                rest -= size
+                if size:
+                    check_space(
+                        writer.partial, written * rest // size, f"{output_dir} with the files still to be read"
+                    )
+                bar.update(len(batch))
+        report = _join_reports([part["report"] for part in writer.parts])
+        if not report["read"]:
+            # What was refused may be mended before the next run.
+            writer.discard()
+            first = next(iter(report["problems"].values()), next(iter(report["skipped"]), "there is none"))
+            raise SkeletonFormatError(f"{raw}: no sequence could be read, so no store is made: {first}")
+        if kind == "file" and not class_names:
+            class_names = _class_names_of(raw)
+        return writer.finish(class_names, kind), report
 
 
 def _begin_worker() -> None:
@@ -189,7 +204,7 @@ def _end_with_parent() -> None:
 
 
 class _mapper:
-    """`map` in this process, or in several that end with the block."""
+    """`map` in this process, or in several that end with the block, or with this process if it is killed."""
 
     def __init__(self, workers: int):
         self.pool = ProcessPoolExecutor(workers, initializer=_begin_worker) if workers > 1 else None
@@ -200,6 +215,15 @@ class _mapper:
     def __exit__(self, *_: Any) -> None:
         if self.pool:
             self.pool.shutdown(cancel_futures=True)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Bytes and time of change of a file; zeros where there is none, as for a name that stands for several."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
@@ -246,11 +270,15 @@ def _find_pku(raw: Path) -> list[Source]:
     for file in sorted(raw.rglob("*.txt")):
         if not re.search(r"^[A-Za-z0-9]+-[LMR]$", file.stem):
             continue
-        with open(file, "rb") as content:
-            beginning = content.read(200)
-            # An empty file says by its folder that nothing happens in the video.
-            is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
-            kept = labels if is_label else skeletons
+        try:
+            with open(file, "rb") as content:
+                beginning = content.read(200)
+        except OSError:
+            # It is told when it is its turn to be read.
+            beginning = b" "
+        # An empty file says by its folder that nothing happens in the video.
+        is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
+        kept = labels if is_label else skeletons
         if file.stem in kept:
             raise SkeletonFormatError(f"{file}: {kept[file.stem]} is the same video: keep one of them")
         kept[file.stem] = file
@@ -272,10 +300,10 @@ def _read_list(path: Path) -> tuple[list[Source], list[str]]:
         )
         raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
     names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
-    numbered = all(name.isdecimal() for name in names)
+    numbered = all(map(_is_number, names))
     classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
     people = [(row.get("subject") or "").strip() for row in rows]
-    numbered = all(name.isdecimal() for name in people if name)
+    numbered = all(_is_number(name) for name in people if name)
     sources = []
     for line, (row, person) in enumerate(zip(rows, people, strict=True), start=2):
         if None in row or None in row.values() or not row["file"].strip():
@@ -294,6 +322,11 @@ def _read_list(path: Path) -> tuple[list[Source], list[str]]:
     if repeated:
         raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
     return sources, classes
+
+
+def _is_number(name: str) -> bool:
+    """Whether a cell is a number that fits in 64 bits; a longer one is a name."""
+    return name.isdecimal() and len(name) < 19
 
 
 def _read_names(path: str | os.PathLike) -> set[str]:
@@ -333,6 +366,8 @@ def _read_source(
             sequences += list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
     except SkeletonFormatError as error:
         note(error)
+    except OSError as error:
+        problems.append(("unreadable", f"{source.path}: it cannot be read: {error.strerror or error}"))
     return sequences, problems, joints
 
 
@@ -366,7 +401,8 @@ def _completed(
 
 def _write_batch(
     writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list, Counter]]], is_data_set: bool
-) -> None:
+) -> int:
+    """Write a part of what was read of some files; how many bytes it takes."""
     sequences: list[SkeletonSequence] = []
     skipped: Counter[str] = Counter()
     problems: dict[str, str] = {}
@@ -387,7 +423,7 @@ def _write_batch(
     report |= {key: joints[key] for key in _JOINTS}
     done = [source.name for source, _ in batch]
     columns = _columns_of(batch[0][0].path, sequences) if is_data_set else None
-    writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, done, columns)
+    return writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, done, columns)
 
 
 def _columns_of(path: Path, sequences: Sequence[SkeletonSequence]) -> dict[str, list] | None:

@@ -448,7 +448,7 @@ class StoreWriter:
         report: dict[str, Any],
         sources: Iterable[str],
         columns: Mapping[str, Sequence[Any]] | None = None,
-    ) -> None:
+    ) -> int:
         """Write one part.
 
         Args:
@@ -457,10 +457,14 @@ class StoreWriter:
             sources: Names of the inputs that are done with this part.
             columns: Further entries of each sequence, such as `folds`, as JSON can hold them; all parts the same.
 
+        Returns:
+            Bytes of its frames and index.
+
         Raises:
             SkeletonFormatError: If a sequence differs in kind from the others, or is too large for int16.
+            OutputError: If the disk has no room for it.
         """
-        number = len(self.parts)
+        number, size = len(self.parts), 0
         kind = _kind(sequences[0]) if sequences else None
         for sequence in sequences:
             self.check(sequence, sequences[0])
@@ -471,7 +475,8 @@ class StoreWriter:
             flat = [self._encode(sequence, scale) for sequence, scale in zip(sequences, scales, strict=True)]
             frames = np.concatenate(flat)
             index = _index(sequences, number, [len(values) for values in flat], scales)
-            check_space(self.partial, frames.nbytes + sum(array.nbytes for array in index.values()), str(self.path))
+            size = frames.nbytes + sum(array.nbytes for array in index.values())
+            check_space(self.partial, size, str(self.path))
             for name, content in (("frames", {"frames": frames}), ("index", index)):
                 self._save(content, f"{name}-{number:05d}.safetensors")
             part["sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
@@ -479,6 +484,7 @@ class StoreWriter:
         with new_file(self.partial / f"part-{number:05d}.json") as file:
             file.write_text(json.dumps(part), "utf-8")
         self.parts.append(part)
+        return size
 
     def _save(self, arrays: dict[str, np.ndarray], name: str) -> None:
         with new_file(self.partial / name) as file:

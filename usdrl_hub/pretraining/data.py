@@ -13,6 +13,8 @@ from tqdm import tqdm
 from ..data.dataset import LabelledData
 from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import check_memory
+from ..layouts import get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .views import hashed_uniform
 
@@ -80,6 +82,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
 
     def _keep(self, progress: bool) -> None:
         """Normalise all pieces; those in which nobody is seen are left out."""
+        self._check_memory()
         frames, lengths, kept = [], [], []
         batches = range(0, len(self.pieces), _BATCH)
         for start in tqdm(batches, unit="batch", desc="normalising", disable=None if progress else True):
@@ -94,6 +97,18 @@ class PretrainingDataset(torch.utils.data.Dataset):
         if frames:
             self.memory = torch.cat(frames)
             self.ends = torch.cat(lengths).cumsum(0)
+
+    def _check_memory(self) -> None:
+        """Refuse to keep more motion than memory has room for, before any is read."""
+        extractor = self.feature_extractor
+        lengths = self.pieces[:, 3] - self.pieces[:, 2]
+        if extractor.max_frames is not None:
+            lengths = np.minimum(lengths, extractor.max_frames)
+        joints = get_layout(extractor.layout).num_joints
+        numbers = int(lengths.sum()) * extractor.num_persons * joints * extractor.num_channels
+        remedy = "leave it on disk with --no-in-memory (in_memory=False)"
+        # Twice for a moment, when the batches are joined.
+        check_memory(8 * numbers, f"{len(self.pieces)} pieces of motion to pretrain on", remedy)
 
     def _read(self, row: int) -> SkeletonSequence | None:
         """A piece as it is in its data set, or None where nobody is seen in it."""
