@@ -33,6 +33,7 @@ from .data.samples import load_samples, sample_path
 from .errors import USDRLError, USDRLWarning, one_sentence, printable
 from .feature_extraction_usdrl import CHOOSE_BY, MISSING, NORMALIZATIONS, USDRLFeatureExtractor
 from .files import new_folder
+from .hub.check import check as check_path
 from .hub.convert import convert_checkpoint, save_original
 from .hub.loading import load_feature_extractor, load_model
 from .hub.publish import publish
@@ -1005,6 +1006,27 @@ def prepare(
     errors = _Errors()
     for file, problem in report["problems"].items():
         errors(SkeletonFormatError(problem if file in problem else f"{file}: {problem}"))
+    errors.finish()
+
+
+@app.command()
+def check(
+    path: Annotated[
+        str, typer.Argument(help="A store, a data set (.npz), a checkpoint, a recording or a folder of recordings.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+) -> None:
+    """Read everything that lies there, checksums included, and say what is damaged."""
+    found = check_path(path)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        counts = ", ".join(f"{number} {what}" for what, number in found.counts.items())
+        state = "whole" if found.whole else f"{len(found.damages)} damaged"
+        print(printable(f"{path}: {found.kind}, {state}" + (f": {counts}" if counts else "")))
+    errors = _Errors()
+    for damage in found.damages:
+        errors(SkeletonFormatError(damage))
     errors.finish()
 
 
