@@ -43,6 +43,14 @@ def golden():
 
 
 @pytest.fixture
+def in_three_forms(tmp_path):
+    """Write arrays of a data set in all forms, see `helpers.InThreeForms`."""
+    from .helpers import InThreeForms
+
+    return lambda arrays: InThreeForms.write(arrays, tmp_path / f"forms-{len(list(tmp_path.glob('forms-*')))}")
+
+
+@pytest.fixture
 def shared_data():
     if not (SHARED / "data").is_dir():
         pytest.skip("needs ../shared/data, which is beside the developers' checkout only")

@@ -113,7 +113,7 @@ def test_tiny_recordings_are_whole_and_their_truth_fits():
     "arguments, message",
     [
         ({"benchmark": "linear/ntu60-xsup", "tiny": True}, "did you mean linear/ntu60-xsub"),
-        ({"benchmark": "linear/ntu60-xsub"}, "get it from https://.*terms: .*usdrl prepare ntu60"),
+        ({"benchmark": "linear/ntu60-xsub"}, "usdrl prepare ntu60.*get it from https://.*terms: "),
         ({"benchmark": "linear/ntu60-xsub", "tiny": True, "changes": {"epoch": 3}}, "has no entry 'epoch'"),
         ({"benchmark": "finetuned/sbu", "tiny": True, "changes": {"optimizer": "lion"}}, "optimizer must be"),
         ({"benchmark": "linear/ntu60-xsub", "data": "absent.npz"}, "there is no such file"),

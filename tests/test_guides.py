@@ -54,7 +54,7 @@ NOT_RUN = {
     "usdrl prepare pku1 PKUMMD --protocol xsub --split-file cross-subject.txt --output-dir pku1": "needs PKU-MMD",
     "usdrl prepare pku2 PKUMMD2 --protocol xview --clips --output-dir pku2": "needs PKU-MMD",
     "usdrl prepare uav UAV-Human --protocol v2 --output-dir uav": "needs UAV-Human",
-    "usdrl prepare file ntu60_hrnet.pkl --output-dir ntu60-2d": "needs NTU RGB+D",
+    "usdrl prepare file ntu60_hrnet.pkl --protocol xsub --output-dir ntu60-2d": "needs NTU RGB+D",
     "usdrl evaluate pretrained --benchmark linear/ntu60-xsub --data ntu60 --output-dir scored": "needs NTU RGB+D",
     "usdrl convert epoch_450.pth.tar --output-dir ntu60-xsub": "needs the authors' file; docs/authors-checkpoints.md",
     "torchrun --nproc-per-node 8 -m usdrl_hub.cli pretrain store --output-dir pretrained": "needs several GPUs",

@@ -10,7 +10,15 @@ from transformers import (
 )
 
 from .configuration_usdrl import USDRLConfig
-from .data import ClipDataset, SkeletonDataset, SkeletonStore, from_pose_estimation, iter_skeletons, read_skeleton
+from .data import (
+    ClipDataset,
+    SkeletonDataset,
+    SkeletonList,
+    SkeletonStore,
+    from_pose_estimation,
+    iter_skeletons,
+    read_skeleton,
+)
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .hub import checkpoint_path, list_checkpoints
 from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions, iter_timelines
@@ -39,6 +47,7 @@ __all__ = [
     "PoseEstimator",
     "PretrainingDataset",
     "SkeletonDataset",
+    "SkeletonList",
     "SkeletonFormatError",
     "SkeletonSequence",
     "SkeletonStore",

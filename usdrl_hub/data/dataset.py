@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .store import SkeletonStore, check_frames
+from .store import SkeletonStore, check_frames, check_sides, kind_of
 from .store_files import MOST_CLASSES
+
+# What all sequences of a file share, besides layout, and each of them holds.
+_SHARED = ("up", "units", "coordinates", "mirrored")
+# Arrays that are no columns of one's own: what sequences hold, and what the file says of all.
+_OF_SEQUENCES = {"labels", "subjects", "names", "cameras", "setups", "fps", "image_shape", "layout", "joint_names"}
+_OF_SEQUENCES |= {"edges", "class_names", "frame_labels", "events", *_SHARED}
+# Columns by the fields of a sequence.
+_OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "setups": "setup", "split_test": "split"}
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -58,11 +68,14 @@ class SkeletonDataset(Sequence):
     """Sequences of one data set with their labels, subjects and splits; indexing gives a `SkeletonSequence`.
 
     The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
-    `offsets` ``(n + 1,)``; also `labels`, `subjects`, `names`, `class_names`, `joint_names`, `edges`, `split_test`,
-    `split_test_leaked`, `folds`, `fps`, `up` (``"y"`` or ``"z"``), and `layout`, the name of a registered layout,
-    instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels` ``(frames,)``, -1 where nothing
-    happens, or `events` ``(E, 3)`` of sequence, frame and class. A fourth coordinate is a sensor's tracking flag and
-    is left out.
+    `offsets` ``(n + 1,)``; also `labels` (-1 where unknown), `subjects`, `cameras`, `setups`, `names`, `class_names`,
+    `joint_names`, `edges`, `split_test` ``(n,)`` or, of several splits, ``(n, S)``, `split_test_leaked`, `folds`,
+    `fps` (one for all, or one per sequence, NaN where unknown), `image_shape` (height and width, for all or per
+    sequence), `up` (``"y"`` or ``"z"``), `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and `layout`, the
+    name of a registered layout, instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels`
+    ``(frames,)``, -1 where nothing happens, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of
+    sequence, first frame, the frame after the last, and class. A fourth coordinate is a sensor's tracking flag and is
+    left out. Further arrays of numbers with one entry per sequence are columns of one's own.
 
     Attributes:
         frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
@@ -83,12 +96,20 @@ class SkeletonDataset(Sequence):
     source: str = "data set"
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> SkeletonDataset | SkeletonStore:
+    def open(
+        cls, path: str | os.PathLike | LabelledData | Iterable[SkeletonSequence]
+    ) -> SkeletonDataset | SkeletonStore | SkeletonList:
         """Open a data set: an ``.npz`` file, which is loaded, or the folder of a `SkeletonStore`, which stays on disk.
 
+        A data set that is open is returned as it is, and sequences become a `SkeletonList`.
+
         Raises:
-            SkeletonFormatError: If it is missing, of another kind, cut, or its arrays do not fit together.
+            SkeletonFormatError: If it is missing, of another kind or cut, or its arrays or sequences do not fit.
         """
+        if isinstance(path, SkeletonDataset | SkeletonStore | SkeletonList):
+            return path
+        if not isinstance(path, str | os.PathLike):
+            return SkeletonList(path)
         if Path(path).is_dir():
             return SkeletonStore.open(path)
         if Path(path).suffix not in (".npz", ".npy") and Path(path).is_file() and not is_zipfile(path):
@@ -154,18 +175,21 @@ class SkeletonDataset(Sequence):
         keypoints = self.frames[first + start : first + end, ..., :3]
         if self.joint_order != list(range(len(self.joint_order))):
             keypoints = keypoints[:, :, self.joint_order]
-        label = self._field("labels", number)
-        subject = _person(self._field("subjects", number))
+        shared = {key: self.fields[key].reshape(-1)[0].item() for key in _SHARED if key in self.fields}
         try:
             return SkeletonSequence(
                 keypoints,
                 layout=self.layout,
-                fps=float(self.fields["fps"]) if "fps" in self.fields else None,
-                name=str(self._field("names", number) or number),
-                label=None if label is None or label < 0 else int(label),
-                subject=subject,
-                up=str(self.fields["up"]) if "up" in self.fields else None,
+                fps=self._measure("fps", number),
+                name=self._name(number),
+                label=self._mark("labels", number),
+                subject=_person(self._field("subjects", number)),
+                camera=self._mark("cameras", number),
+                setup=self._mark("setups", number),
+                image_shape=self._measure("image_shape", number),
                 events=self._events(number) if whole else None,
+                split=self._side(number),
+                **shared,
             )
         except SkeletonFormatError as error:
             raise type(error)(f"{self.source}: {error}") from None
@@ -198,16 +222,58 @@ class SkeletonDataset(Sequence):
             events = np.stack([labels[starts], starts, ends], axis=1)
             return events[events[:, 0] >= 0]
         if "events" in self.fields:
-            events = self.fields["events"][self.fields["events"][:, 0] == number]
-            return np.stack([events[:, 2], events[:, 1], events[:, 1] + 1], axis=1)
+            events = self.fields["events"][self.fields["events"][:, 0] == number].astype(np.int64)
+            ends = events[:, 1] + 1 if events.shape[1] == 3 else events[:, 2]
+            return np.stack([events[:, -1], events[:, 1], ends], axis=1)
         return None
 
     def _field(self, key: str, number: int):
         return self.fields[key][number] if key in self.fields else None
 
+    def _name(self, number: int) -> str:
+        return str(self._field("names", number) or number)
+
+    def _mark(self, key: str, number: int) -> int | None:
+        """A number that stands for a class or a camera; negative is unknown."""
+        mark = self._field(key, number)
+        return None if mark is None or mark < 0 else int(mark)
+
+    def _measure(self, key: str, number: int) -> Any:
+        """What all sequences have in common or each has of its own: a number, or two; NaN is unknown."""
+        if key not in self.fields:
+            return None
+        values, width = self.fields[key], 2 if key == "image_shape" else 1
+        values = values.reshape(-1, width)
+        # A file of a single sequence has the same array in both cases.
+        row = values[number if len(values) > 1 else 0].astype(np.float64)
+        return None if np.isnan(row).any() else tuple(row.tolist()) if width > 1 else float(row[0])
+
+    def _side(self, number: int) -> str | None:
+        """The side of the split, where there is one split only."""
+        side = self._field("split_test", number)
+        return None if side is None or np.size(side) != 1 else "test" if np.any(side) else "train"
+
     def column(self, key: str) -> np.ndarray | None:
         """The entries of a per-sequence array for the selected sequences, or None where the file lacks it."""
         return self.fields[key][self.selection] if key in self.fields else None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the selected sequences."""
+        return [self._name(int(number)) for number in self.selection]
+
+    @property
+    def extra_columns(self) -> dict[str, np.ndarray]:
+        """Arrays of numbers with one entry per selected sequence that no `SkeletonSequence` has, such as `folds`."""
+        count = len(self.offsets) - 1
+        return {
+            key: values[self.selection]
+            for key, values in self.fields.items()
+            if key not in _OF_SEQUENCES
+            and values.ndim in (1, 2)
+            and len(values) == count
+            and values.dtype.kind in "biuf"
+        }
 
     @property
     def lengths(self) -> np.ndarray:
@@ -224,8 +290,14 @@ class SkeletonDataset(Sequence):
         """Names of the classes, or ``class 0`` and so on where the file has none."""
         if "class_names" in self.fields and len(self.fields["class_names"]):
             return [str(name) for name in self.fields["class_names"]]
-        labels = self.fields.get("labels")
-        return [f"class {number}" for number in range(0 if labels is None else int(labels.max()) + 1)]
+        classes = (_classes(self.fields, key) for key in ("labels", "frame_labels", "events"))
+        return [f"class {number}" for number in range(max(int(marks.max(initial=-1)) for marks in classes) + 1)]
+
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonDataset:
+        """The data set with other labels ``(len(self),)``, -1 where unknown, and their names; events stay theirs."""
+        whole = np.full(len(self.offsets) - 1, -1, dtype=np.int64)
+        whole[self.selection] = labels
+        return replace(self, fields={**self.fields, "labels": whole, "class_names": np.array(class_names)})
 
     def select(self, mask: np.ndarray) -> SkeletonDataset:
         """The sequences where a boolean `mask` ``(len(self),)`` is true."""
@@ -237,13 +309,20 @@ class SkeletonDataset(Sequence):
         return self.select(seen)
 
 
+def _classes(fields: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """The classes in an array of labels or events."""
+    values = fields.get(key, np.zeros((0, 3), dtype=np.int64))
+    return (values[:, -1] if key == "events" else values).astype(np.int64)
+
+
 def _person(value) -> int | str | None:
     """Who moves, as a sequence holds it; numbers that a file has as floats are numbers, and NaN is nobody known."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
+        return value.decode("utf-8", "backslashreplace") or None
     if isinstance(value, np.floating):
         return None if np.isnan(value) else int(value) if float(value).is_integer() else str(value)
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value == "" or (isinstance(value, int) and value < 0) else value
 
 
 def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
@@ -253,7 +332,8 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
         SkeletonFormatError: Naming the array.
     """
     kinds = {"labels": "iu", "subjects": "iuUSf", "names": "US", "split_test": "biu", "split_test_leaked": "biu"}
-    for key, kind in (kinds | {"folds": "iu", "correct": "biu"}).items():
+    kinds |= {"folds": "iu", "correct": "biu", "cameras": "iu", "setups": "iu"}
+    for key, kind in kinds.items():
         if key not in arrays:
             continue
         array = arrays[key]
@@ -262,29 +342,60 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
             raise SkeletonFormatError(f"{where}: '{key}' must have one entry for each of the {count} sequences")
         if array.dtype.kind not in kind:
             raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {array.dtype}")
-    shapes = {"frame_labels": (len(arrays["data"]),), "events": (len(arrays.get("events", ())), 3)}
-    for key, shape in shapes.items():
-        if key in arrays and (arrays[key].shape != shape or arrays[key].dtype.kind not in "iu"):
-            raise SkeletonFormatError(f"{where}: '{key}' must be whole numbers of shape {shape}")
-    for key in ("fps", "up", "layout"):
+        if key.startswith("split_test") and not np.isin(array, (0, 1)).all():
+            raise SkeletonFormatError(f"{where}: '{key}' must be true or false (1 or 0) for each sequence")
+    _check_events(arrays, count, where)
+    for key in ("up", "layout", *_SHARED):
         if key in arrays and arrays[key].size != 1:
             raise SkeletonFormatError(f"{where}: '{key}' must be a single value, got shape {arrays[key].shape}")
-    if "fps" in arrays and (arrays["fps"].dtype.kind not in "fiu" or not 0 < arrays["fps"].item() < np.inf):
-        raise SkeletonFormatError(f"{where}: 'fps' must be a number above 0")
+        if key in arrays and arrays[key].dtype.kind != ("b" if key == "mirrored" else "U"):
+            raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {arrays[key].dtype}")
+    for key, width in (("fps", 1), ("image_shape", 2)):
+        if key not in arrays:
+            continue
+        values = arrays[key]
+        if values.size not in (width, width * count):
+            expected = {1: "a single value", 2: "height and width"}[width]
+            raise SkeletonFormatError(
+                f"{where}: '{key}' must be {expected}, or one for each of the {count} sequences, "
+                f"got shape {values.shape}"
+            )
+        # NaN is unknown, where each sequence has its own.
+        if (
+            values.dtype.kind not in "fiu"
+            or not (((values > 0) & (values < np.inf)) | (np.isnan(values) & (values.size > width))).all()
+        ):
+            raise SkeletonFormatError(f"{where}: '{key}' must be a number above 0")
     for key in ("class_names", "joint_names"):
         if key in arrays and (arrays[key].ndim != 1 or (arrays[key].size and arrays[key].dtype.kind not in "US")):
             raise SkeletonFormatError(f"{where}: '{key}' must be a list of names")
     _check_classes(arrays, where)
-    if "events" in arrays and len(events := arrays["events"]):
-        lengths = np.diff(arrays["offsets"].astype(np.int64))
-        outside = (events[:, 0] < 0) | (events[:, 0] >= count)
-        outside |= (events[:, 1] < 0) | (events[:, 1] >= lengths[np.where(outside, 0, events[:, 0])])
-        if outside.any():
-            sequence, frame, _ = events[outside][0].tolist()
-            raise SkeletonFormatError(
-                f"{where}: 'events' names frame {frame} of sequence {sequence}, which is not among the {count} "
-                "sequences or has not as many frames"
-            )
+
+
+def _check_events(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
+    """Refuse labels of frames and events that are not those of the sequences.
+
+    Raises:
+        SkeletonFormatError: Naming the array.
+    """
+    labels, events = arrays.get("frame_labels"), arrays.get("events")
+    if labels is not None and (labels.shape != (len(arrays["data"]),) or labels.dtype.kind not in "iu"):
+        raise SkeletonFormatError(f"{where}: 'frame_labels' must be whole numbers of shape {(len(arrays['data']),)}")
+    if events is None:
+        return
+    if events.ndim != 2 or events.shape[1] not in (3, 4) or events.dtype.kind not in "iu":
+        raise SkeletonFormatError(
+            f"{where}: 'events' must be whole numbers of shape {(len(events) if events.ndim else 0, 3)}, or 4"
+        )
+    lengths = np.diff(arrays["offsets"].astype(np.int64))
+    outside = (events[:, 0] < 0) | (events[:, 0] >= count)
+    outside |= (events[:, 1] < 0) | (events[:, 1] >= lengths[np.where(outside, 0, events[:, 0])])
+    if outside.any():
+        sequence, frame = events[outside][0].tolist()[:2]
+        raise SkeletonFormatError(
+            f"{where}: 'events' names frame {frame} of sequence {sequence}, which is not among the {count} "
+            "sequences or has not as many frames"
+        )
 
 
 def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
@@ -297,7 +408,7 @@ def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
     for key in ("labels", "frame_labels", "events"):
         if key not in arrays:
             continue
-        values = arrays[key][:, 2] if key == "events" else arrays[key]
+        values = _classes(arrays, key)
         most = int(values.max(initial=0))
         if key == "events" and (values < 0).any():
             raise SkeletonFormatError(f"{where}: 'events' has the class {values.min()}: classes are numbered from 0")
@@ -330,8 +441,188 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
     return layout, order
 
 
-# A data set in memory or on disk; both have what training and scoring ask of one.
-LabelledData: TypeAlias = SkeletonDataset | SkeletonStore
+class SkeletonList(Sequence):
+    """Sequences in memory as a labelled data set: what `SkeletonDataset` is of a file and `SkeletonStore` of a folder.
+
+    Labels, people, cameras, sides of the split, frame rates and events are the sequences' own.
+    """
+
+    def __init__(
+        self,
+        sequences: Iterable[SkeletonSequence],
+        class_names: Sequence[str] = (),
+        columns: Mapping[str, ArrayLike] | None = None,
+    ):
+        """Put sequences together.
+
+        Args:
+            sequences: At least one; all of one layout, kind of coordinates, units and axes, as in a store.
+            class_names: Names of the classes; ``class 0`` and so on where empty.
+            columns: What no sequence says of itself, one entry each: `folds`, `split_test` of several splits ``(n,
+                S)``, `split_test_leaked`, `correct`, or numbers of one's own.
+
+        Raises:
+            SkeletonFormatError: If one is no `SkeletonSequence`, they differ in kind, or a column does not fit.
+        """
+        self.sequences = list(sequences)
+        self.source = "list of sequences"
+        if not self.sequences:
+            raise SkeletonFormatError(f"{self.source}: there is no sequence in it")
+        kinds: dict[Any, str] = {}
+        for number, sequence in enumerate(self.sequences):
+            if not isinstance(sequence, SkeletonSequence):
+                raise SkeletonFormatError(
+                    f"{self.source}: entry {number} is no SkeletonSequence but {type(sequence).__name__}: make it one "
+                    "with SkeletonSequence.from_array or read_skeleton"
+                )
+            # Most sequences have the very same; what is told of a kind takes longer than to compare these.
+            layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)
+            mark = (layout, sequence.keypoints.shape[-1], *(getattr(sequence, key) for key in _SHARED))
+            if mark not in kinds:
+                kinds[mark] = kind_of(sequence)
+            if kinds[mark] != kind_of(self.sequences[0]) and len(kinds) > 1:
+                raise SkeletonFormatError(
+                    f"{self.source}: '{sequence.name}' differs in layout, coordinates, units or axes from "
+                    f"'{self.sequences[0].name}': bring all into one layout with to_layout"
+                )
+        self.columns = {key: np.asarray(values) for key, values in (columns or {}).items()}
+        self._class_names = [str(name) for name in class_names]
+        # Labels and classes of events as the file form has them, so that they are checked alike.
+        classes = [np.zeros(0, dtype=np.int64) if s.events is None else s.events[:, 0] for s in self.sequences]
+        fields = {"labels": _marks(self.sequences, "label"), "frame_labels": np.concatenate(classes)}
+        self._classes = max(int(_classes(fields, key).max(initial=-1)) for key in fields) + 1
+        fields |= {"class_names": np.array(self._class_names), "data": fields["frame_labels"], **self.columns}
+        _check_fields(fields, len(self.sequences), self.source)
+        for key, values in self.columns.items():
+            if values.ndim not in (1, 2) or len(values) != len(self.sequences) or values.dtype.kind not in "biuf":
+                raise SkeletonFormatError(
+                    f"{self.source}: '{key}' must have one number for each of the {len(self.sequences)} sequences"
+                )
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.sequences)
+
+    def __getitem__(self, index):
+        """One sequence; for a slice, the data set of those sequences."""
+        if isinstance(index, slice):
+            return self._part(range(len(self))[index])
+        return self.sequences[index]
+
+    def _part(self, places: Sequence[int]) -> SkeletonList:
+        part = copy.copy(self)
+        part.sequences = [self.sequences[place] for place in places]
+        part.columns = {key: values[np.asarray(places, dtype=np.int64)] for key, values in self.columns.items()}
+        return part
+
+    def piece(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+        """Frames `start` to `end` of one sequence, without its events unless it is all of them.
+
+        Raises:
+            SkeletonFormatError: If nobody is seen in them.
+            IndexError: If the sequence has no such frames.
+        """
+        sequence = self.sequences[index]
+        end = sequence.num_frames if end is None else end
+        check_frames(start, end, sequence.num_frames)
+        if (start, end) == (0, sequence.num_frames):
+            return sequence
+        return replace(sequence, keypoints=sequence.keypoints[start:end], events=None)
+
+    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order; they can be read, so `on_error` is never called."""
+        return iter(self.sequences)
+
+    def column(self, key: str) -> np.ndarray | None:
+        """Entries of the sequences, see `SkeletonStore.column`; None if unknown.
+
+        Raises:
+            SkeletonFormatError: If some are on a side of the split and some are not, or some people have numbers and
+                some have names.
+        """
+        if key in self.columns:
+            return self.columns[key]
+        if key == "names":
+            return np.array(self.names)
+        values = [getattr(sequence, _OF_LISTS[key]) for sequence in self.sequences] if key in _OF_LISTS else []
+        if all(value is None for value in values):
+            return None
+        if key == "split_test":
+            check_sides(values, self.source)
+            return np.array([value == "test" for value in values])
+        named = [isinstance(value, str) for value in values if value is not None]
+        if key == "subjects" and any(named):
+            if not all(named):
+                raise SkeletonFormatError(
+                    f"{self.source}: some people have numbers and some have names: give all of them the one or other"
+                )
+            return np.array(["" if value is None else value for value in values])
+        return _marks(self.sequences, _OF_LISTS[key])
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the sequences, or their numbers where they have none."""
+        return [sequence.name or str(number) for number, sequence in enumerate(self.sequences)]
+
+    @property
+    def extra_columns(self) -> dict[str, np.ndarray]:
+        """Columns that no `SkeletonSequence` has, such as `folds`."""
+        return dict(self.columns)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each sequence."""
+        return np.array([sequence.num_frames for sequence in self.sequences], dtype=np.int64)
+
+    @property
+    def layout(self) -> Layout:
+        """Joint layout of all sequences."""
+        first = self.sequences[0]
+        return replace(get_layout(first.layout), coordinates=first.coordinates or "3d")
+
+    @property
+    def max_persons(self) -> int:
+        """Most people that a sequence has."""
+        return max(sequence.num_persons for sequence in self.sequences)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, or ``class 0`` and so on where none were given."""
+        return self._class_names or [f"class {number}" for number in range(self._classes)]
+
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonList:
+        """The data set with other labels, see `SkeletonDataset.relabelled`."""
+        part = copy.copy(self)
+        part.sequences = [
+            replace(sequence, label=None if label < 0 else label)
+            for sequence, label in zip(self.sequences, np.asarray(labels).tolist(), strict=True)
+        ]
+        part._class_names = [str(name) for name in class_names]
+        return part
+
+    def select(self, mask: np.ndarray) -> SkeletonList:
+        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
+        return self._part(np.flatnonzero(np.asarray(mask, dtype=bool)).tolist())
+
+    def usable(self) -> SkeletonList:
+        """All: in every `SkeletonSequence` somebody is seen."""
+        return self
+
+
+def _marks(sequences: Sequence[SkeletonSequence], key: str) -> np.ndarray:
+    """Numbers that stand for a class, a person or a camera ``(n,)``, -1 where unknown."""
+    return np.array([-1 if (mark := getattr(s, key)) is None else mark for s in sequences], dtype=np.int64)
+
+
+def source_name(data: Any) -> str:
+    """What data are called in records and errors: the file or folder, or what else they are."""
+    if isinstance(data, SkeletonStore):
+        return data.path.name
+    return Path(data).name if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")
+
+
+# A data set in memory or on disk; all have what training and scoring ask of one.
+LabelledData: TypeAlias = SkeletonDataset | SkeletonStore | SkeletonList
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -350,7 +641,7 @@ class ClipDataset(torch.utils.data.Dataset):
         """Wrap sequences that all have labels.
 
         Args:
-            sequences: A `SkeletonDataset`, a `SkeletonStore` or a list.
+            sequences: A `SkeletonDataset`, a `SkeletonStore`, a `SkeletonList` or a list.
             feature_extractor: The model's.
             augment: Changes each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
         """
@@ -374,7 +665,7 @@ class ClipDataset(torch.utils.data.Dataset):
             clips = self.augment(clips)
         items = []
         for clip, sequence in zip(clips, sequences, strict=True):
-            if sequence.label is None:
+            if sequence.label is None or sequence.label < 0:
                 raise ValueError(f"{sequence.name}: it has no label to train on")
             items.append({"keypoints": clip, "labels": sequence.label})
         return items

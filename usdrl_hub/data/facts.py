@@ -109,7 +109,7 @@ DATASETS: dict[str, DatasetFacts] = {
             _PYSKL,
             _NTU_TERMS,
             "56 880 recordings, 40 people, 60 classes",
-            "usdrl prepare file ntu60_hrnet.pkl --output-dir ntu60-2d",
+            "usdrl prepare file ntu60_hrnet.pkl --protocol xsub --output-dir ntu60-2d",
             NTU120_CLASSES[:60],
         ),
         DatasetFacts(
@@ -118,7 +118,7 @@ DATASETS: dict[str, DatasetFacts] = {
             _PYSKL,
             _NTU_TERMS,
             "114 480 recordings, 106 people, 120 classes",
-            "usdrl prepare file ntu120_hrnet.pkl --output-dir ntu120-2d",
+            "usdrl prepare file ntu120_hrnet.pkl --protocol xsub --output-dir ntu120-2d",
             NTU120_CLASSES,
         ),
         DatasetFacts(

@@ -10,10 +10,14 @@ import numpy as np
 
 from ..layouts import LayoutLike, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .dataset import LabelledData
+from .dataset import LabelledData, SkeletonList
 
 # Columns that are fields of a sequence as they are.
 _PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
+
+
+# Every column that a sequence's fields are in.
+_OWN = {*_PLAIN, "keypoints", "image_shape", "events", "layout"}
 
 
 def _datasets() -> Any:
@@ -35,7 +39,8 @@ def to_huggingface(data: LabelledData, streaming: bool = False) -> Any:
         A `datasets.Dataset` or `IterableDataset` with the columns `keypoints` ``(frames, persons, joints,
         coordinates)`` float32, people who are not there zero; `label` (a `ClassLabel`; null where unknown); `name`,
         `subject`, `camera`, `setup`, `split`, `fps`, `units`, `up`, `coordinates`, `image_shape` (height and width),
-        `events` (rows of class, start, end), and `layout` (JSON of its name, or of its joints and bones).
+        `events` (rows of class, start, end), and `layout` (JSON of its name, or of its joints and bones); also the
+        data's further columns, such as `folds`.
 
     Raises:
         ImportError: If `datasets` is not installed.
@@ -57,14 +62,22 @@ def to_huggingface(data: LabelledData, streaming: bool = False) -> Any:
             "mirrored": datasets.Value("bool"),
             "image_shape": datasets.List(datasets.Value("float64")),
             "events": datasets.List(datasets.List(datasets.Value("int64"))),
+            **{key: _feature(datasets, values) for key, values in data.extra_columns.items()},
         }
     )
     make = datasets.IterableDataset.from_generator if streaming else datasets.Dataset.from_generator
     return make(_rows, features=features, gen_kwargs={"data": data, "persons": persons})
 
 
+def _feature(datasets: Any, values: np.ndarray) -> Any:
+    """The type of a column of one's own; with two axes a row has a list."""
+    value = datasets.Value({"b": "bool", "f": "float64"}.get(values.dtype.kind, "int64"))
+    return value if values.ndim == 1 else datasets.List(value)
+
+
 def _rows(data: LabelledData, persons: int) -> Iterator[dict[str, Any]]:
-    for sequence in data:
+    columns = {key: values.tolist() for key, values in data.extra_columns.items()}
+    for number, sequence in enumerate(data):
         absent = persons - sequence.num_persons
         layout = get_layout(sequence.layout)
         yield {
@@ -74,6 +87,7 @@ def _rows(data: LabelledData, persons: int) -> Iterator[dict[str, Any]]:
             "layout": json.dumps(layout.to_config()),
             "image_shape": None if sequence.image_shape is None else list(sequence.image_shape),
             "events": None if sequence.events is None else sequence.events.tolist(),
+            **{key: values[number] for key, values in columns.items()},
         }
 
 
@@ -110,6 +124,29 @@ def from_huggingface(
         axes = {3: "TVC", 4: "TMVC"}.get(keypoints.ndim)
         sequence = SkeletonSequence.from_array(keypoints, resolved, axes, name=where, **fields)
         yield _without_absent(sequence)
+
+
+def list_from_huggingface(rows: Any, layout: LayoutLike | None = None) -> SkeletonList:
+    """The sequences of a Hugging Face data set in memory, with its class names and its further columns of numbers.
+
+    Args:
+        rows: See `from_huggingface`.
+        layout: As there.
+
+    Raises:
+        SkeletonFormatError: As there.
+    """
+    sequences: list[SkeletonSequence] = []
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        sequences += from_huggingface([row], layout)
+        for key, value in row.items():
+            if key not in _OWN and isinstance(value, int | float | list):
+                columns.setdefault(key, []).append(value)
+    label = (getattr(rows, "features", None) or {}).get("label")
+    names = [] if all(sequence.label is None for sequence in sequences) else getattr(label, "names", [])
+    whole = {key: values for key, values in columns.items() if len(values) == len(sequences)}
+    return SkeletonList(sequences, names, whole)
 
 
 def _layout(text: str) -> Any:

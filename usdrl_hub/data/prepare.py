@@ -17,19 +17,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import EmptySequenceError
+from ..errors import EmptySequenceError, notice
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
 from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
-from .poses import recording_name
-from .protocols import protocol_side
+from .poses import read_pyskl, recording_name
+from .protocols import named_sides, protocol_side
 from .readers import SUFFIXES, find_recordings, iter_skeletons
 from .store import SkeletonStore, StoreWriter
 from .text import NTU, UAV, read_pku_labels
@@ -74,6 +74,8 @@ class _Reading:
     choose_by: str
     relink: bool
     clips: bool
+    is_data_set: bool
+    protocol: str | None
 
 
 def prepare(
@@ -116,7 +118,8 @@ def prepare(
         int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
         workers: Processes that read.
         progress: Show a bar on standard error.
-        protocol: Writes which side each recording is on, see `protocols.protocol_side`.
+        protocol: Writes which side each recording is on, see `protocols.protocol_side`. For a pyskl file, which of its
+            splits it is: "xsub" means the lists xsub_train and xsub_val; needed where it has several.
         split_file: PKU-MMD's split file for its protocol.
         clips: Cut recordings whose events are known into a labelled clip each; untrimmed recordings stay whole
             otherwise.
@@ -146,12 +149,26 @@ def prepare(
     raw = Path(raw)
     if split_file is not None and (protocol is None or not kind.startswith("pku")):
         raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
-    side = protocol_side(kind, protocol, split_file) if protocol else None
+    # A pyskl file brings its own protocols.
+    is_pickle = kind == "file" and raw.suffix == ".pkl"
+    side = protocol_side(kind, protocol, split_file) if protocol and not is_pickle else None
     sources, class_names = _find_sources(kind, raw)
     if side is not None:
         sources = [replace(source, split=side(source.name)) for source in sources]
     ignored = _read_names(ignore) if ignore is not None else set()
-    reading = _Reading(layout, fps, persons, frozenset(ignored), missing, image_shape, choose_by, relink, clips)
+    reading = _Reading(
+        layout,
+        fps,
+        persons,
+        frozenset(ignored),
+        missing,
+        image_shape,
+        choose_by,
+        relink,
+        clips,
+        kind == "file",
+        protocol,
+    )
     settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
     stamps = {source.name: _stamp(source.path) for source in sources}
     sizes = {name: size for name, (size, _) in stamps.items()}
@@ -170,7 +187,7 @@ def prepare(
             results = zip(left, mapped(read, left), strict=True)
             rest = sum(sizes[source.name] for source in left)
             while batch := list(islice(results, _PART)):
-                written = _write_batch(writer, batch, kind == "file")
+                written = _write_batch(writer, batch)
                 size = sum(sizes[source.name] for source, _ in batch)
                 rest -= size
                 if size:
@@ -186,7 +203,10 @@ def prepare(
             raise SkeletonFormatError(f"{raw}: no sequence could be read, so no store is made: {first}")
         if kind == "file" and not class_names:
             class_names = _class_names_of(raw)
-        return writer.finish(class_names, kind), report
+        store = writer.finish(class_names, kind)
+        if kind in ("folder", "csv", "file"):
+            _tell_empty_classes(store)
+        return store, report
 
 
 def _begin_worker() -> None:
@@ -201,6 +221,15 @@ def _end_with_parent() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
+
+
+def _tell_empty_classes(store: SkeletonStore) -> None:
+    """Warn of classes by name, such as folders, that no clip and no event is of."""
+    found = np.union1d(store.index["label"], store.index["events"][:, 0])
+    empty = [name for number, name in enumerate(store.class_names) if number not in found]
+    if (found >= 0).any() and empty:
+        told = ", ".join(f"'{name}'" for name in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+        notice(f"{len(empty)} of {len(store.class_names)} classes have no clip: {told}", "classes without clips")
 
 
 class _mapper:
@@ -336,23 +365,25 @@ def _read_names(path: str | os.PathLike) -> set[str]:
         raise SkeletonFormatError(f"{path}: the list of names to leave out cannot be read") from None
 
 
-def _read_source(
-    source: Source, reading: _Reading, has_sides: bool
-) -> tuple[list[SkeletonSequence], list[tuple[str, str]], Counter[str]]:
-    """Sequences of one file, its problems as (reason, message), and how many joints it has, lacks and was given."""
+# What one file gave: its sequences with the row of columns that each has in its data set, problems as (reason,
+# message), and how many joints it has, lacks and was given.
+_Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
+
+
+def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
     joints: Counter[str] = Counter()
     if recording_name(source.path) in reading.ignored:
         return [], [("in the list of names to leave out", "")], joints
     if has_sides and source.split is None:
         return [], [("on no side of the protocol", "")], joints
-    sequences: list[SkeletonSequence] = []
+    sequences: list[tuple[SkeletonSequence, dict[str, Any]]] = []
     problems: list[tuple[str, str]] = []
 
     def note(error: SkeletonFormatError) -> None:
         problems.append(("nobody is seen" if isinstance(error, EmptySequenceError) else "malformed", str(error)))
 
     try:
-        for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):
+        for sequence, columns in _recordings(source, reading, problems, note):
             sequence = _completed(sequence, source, reading, problems)
             if reading.relink:
                 sequence = link_persons(sequence)
@@ -363,12 +394,45 @@ def _read_source(
                 sequence = interpolate_missing(sequence)
                 joints["joints_filled"] += int((sequence.keypoints != 0).any(-1).sum() - present.sum())
             sequence = keep_persons(sequence, reading.persons, reading.choose_by)
-            sequences += list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
+            cut = list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
+            # A clip is what its recording is: on its side of the split, in its fold.
+            sequences += [(clip, columns) for clip in cut]
     except SkeletonFormatError as error:
         note(error)
     except OSError as error:
         problems.append(("unreadable", f"{source.path}: it cannot be read: {error.strerror or error}"))
     return sequences, problems, joints
+
+
+def _recordings(
+    source: Source,
+    reading: _Reading,
+    problems: list[tuple[str, str]],
+    note: Callable[[SkeletonFormatError], None],
+) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
+    """Yield the recordings of a file, each with its row of the columns that a data set in one file has."""
+    if source.path.suffix == ".pkl" and reading.is_data_set:
+        found, lists = read_pyskl(source.path, note)
+        sides = named_sides(lists, reading.protocol, str(source.path))
+        for sequence in found:
+            if sides is None:
+                yield sequence, {}
+            elif sequence.name in sides:
+                yield replace(sequence, split=sides[sequence.name]), {}
+            else:
+                problems.append(("on no side of the protocol", ""))
+        return
+    if source.path.suffix == ".npz" and source.path.is_file() and "offsets" in (arrays := load_npz(source.path)):
+        dataset = SkeletonDataset.from_arrays(arrays, str(source.path))
+        columns = dataset.extra_columns if reading.is_data_set else {}
+        for number in range(len(dataset)):
+            try:
+                yield dataset[number], {key: values[number].tolist() for key, values in columns.items()}
+            except SkeletonFormatError as error:
+                note(error)
+        return
+    for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):
+        yield sequence, {}
 
 
 def _completed(
@@ -399,20 +463,20 @@ def _completed(
     return replace(sequence, **fields) if fields else sequence
 
 
-def _write_batch(
-    writer: StoreWriter, batch: Sequence[tuple[Source, tuple[list, list, Counter]]], is_data_set: bool
-) -> int:
+def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, _Read]]) -> int:
     """Write a part of what was read of some files; how many bytes it takes."""
     sequences: list[SkeletonSequence] = []
+    rows: list[dict[str, Any]] = []
     skipped: Counter[str] = Counter()
     problems: dict[str, str] = {}
     joints: Counter[str] = Counter()
     for source, (found, errors, counted) in batch:
         joints += counted
-        for sequence in found:
+        for sequence, row in found:
             try:
                 writer.check(sequence, sequences[0] if sequences else None)
                 sequences.append(sequence)
+                rows.append(row)
             except SkeletonFormatError as error:
                 errors = [*errors, ("of another kind", str(error))]
         for reason, message in errors:
@@ -422,30 +486,8 @@ def _write_batch(
     report = {"read": len(sequences), "frames": sum(s.num_frames for s in sequences)}
     report |= {key: joints[key] for key in _JOINTS}
     done = [source.name for source, _ in batch]
-    columns = _columns_of(batch[0][0].path, sequences) if is_data_set else None
+    columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else None
     return writer.write_part(sequences, {**report, "skipped": skipped, "problems": problems}, done, columns)
-
-
-def _columns_of(path: Path, sequences: Sequence[SkeletonSequence]) -> dict[str, list] | None:
-    """How a data set in one file takes its sequences apart, for those of them that were kept."""
-    if path.suffix != ".npz" or not sequences:
-        return None
-    arrays = load_npz(path)
-    if "offsets" not in arrays:
-        return None
-    dataset = SkeletonDataset.from_arrays(arrays, str(path))
-    names = [
-        str(dataset.fields["names"][number]) if "names" in dataset.fields else str(number)
-        for number in range(len(dataset))
-    ]
-    kept, place = [], 0
-    for sequence in sequences:
-        # Sequences come in the data set's order; some are left out.
-        place = names.index(sequence.name, place) if sequence.name in names[place:] else place
-        kept.append(place)
-        place += 1
-    keys = [key for key in ("split_test", "split_test_leaked", "folds") if key in arrays]
-    return {key: arrays[key][kept].tolist() for key in keys} or None
 
 
 def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

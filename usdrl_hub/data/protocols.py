@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from ..errors import notice
 from ..sequence import SkeletonFormatError
 from .dataset import LabelledData
 from .text import NTU, UAV, read_pku_split
@@ -193,6 +194,52 @@ def _side_of_folders(name: str) -> str | None:
     return sides[0] if len(sides) == 1 else None
 
 
+# How pyskl and MMAction2 call their lists of names: xsub_train and xsub_val, train and val, train1 and test1.
+_LIST = re.compile(
+    r"(?:(?P<protocol>.+?)[_-])?(?P<side>train|val|valid|validation|test)(?P<number>\d*)", re.IGNORECASE
+)
+
+
+def named_sides(lists: Mapping[str, Sequence[str]], protocol: str | None, where: str) -> dict[str, str] | None:
+    """Which side the recordings of a pyskl file are on, by the lists that it brings.
+
+    Args:
+        lists: Names of recordings by the name of the list, such as "xsub_train".
+        protocol: Which of several splits: "xsub" for the lists xsub_train and xsub_val, "1" for train1 and test1.
+        where: The file.
+
+    Returns:
+        "train" or "test" by the names of the recordings; None where the file brings no lists. Where there are lists
+        for training, validation and test, those of the validation are on no side.
+
+    Raises:
+        SkeletonFormatError: If there are several splits and none is named, the one named is not there or has no two
+            sides, or a recording is on both.
+    """
+    splits: dict[str, dict[str, Sequence[str]]] = {}
+    for name, members in lists.items():
+        if match := _LIST.fullmatch(name):
+            key = "_".join(part for part in (match["protocol"], match["number"]) if part)
+            splits.setdefault(key, {})[match["side"].lower()[:3]] = members
+    splits = {key: sides for key, sides in splits.items() if "tra" in sides and len(sides) > 1}
+    if not lists and protocol is None:
+        return None
+    held = f"its lists are {', '.join(lists)}" if lists else "it brings no lists of recordings"
+    choices = " or ".join(f"--protocol {key}" for key in splits if key)
+    if protocol is None and not splits:
+        notice(f"{where}: {held}, which are no split into train and test or val: they are not used", "unknown splits")
+        return None
+    if protocol is None and len(splits) > 1:
+        raise SkeletonFormatError(f"{where}: it brings several splits ({', '.join(lists)}): choose {choices}")
+    chosen = splits.get(protocol) if protocol is not None else next(iter(splits.values()))
+    if chosen is None:
+        raise SkeletonFormatError(f"{where}: it brings no split '{protocol}': {held}; choose {choices or 'none'}")
+    train, test = (set(chosen[key]) for key in ("tra", "tes" if "tes" in chosen else "val"))
+    if both := sorted(train & test):
+        raise SkeletonFormatError(f"{where}: '{both[0]}' trains and tests, as {len(both)} recordings of its split do")
+    return dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+
+
 def pku_cross_view(names: Sequence[str]) -> np.ndarray:
     """Which PKU-MMD videos train in the cross-view protocol: those of the cameras M and R; L tests.
 
@@ -244,58 +291,183 @@ def draw_exemplars(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def default_split(dataset: LabelledData, fold: int = 0) -> tuple[LabelledData, LabelledData, str]:
+def default_split(
+    dataset: LabelledData, fold: int = 0, with_leak: bool = False
+) -> tuple[LabelledData, LabelledData, str]:
     """Split a data set by its own protocol.
 
-    The file's `split_test` where it has one (sequences in `split_test_leaked`, copies of training ones, are left out
-    of the test); else its `folds`; else people with odd numbers train and with even numbers test, or every second
-    person in order where people have names, or all have odd or all even numbers; else, where the file does not say who
-    moves, a random fifth of each class tests.
+    The data's `split_test` where they have one (sequences in `split_test_leaked`, copies of training ones, are left
+    out of the test); else their `folds`; else people with odd numbers train and with even numbers test, or every
+    second person in order where people have names, or all have odd or all even numbers; else, where the data do not
+    say who moves, a random fifth of each class tests, which is warned of. Single clips of a class train then.
 
     Args:
         dataset: The data set.
         fold: Which of several splits (columns of `split_test`) or folds tests.
+        with_leak: Leave the sequences in `split_test_leaked` in the test part, as papers do.
 
     Returns:
         Training part, test part, and the rule in words.
 
     Raises:
-        SkeletonFormatError: If the file has none of these and no labels, there is no such fold, or a part is empty.
+        SkeletonFormatError: If the data have none of these and no labels, there is no such fold, or a part is empty.
     """
     split, folds, subjects = (dataset.column(key) for key in ("split_test", "folds", "subjects"))
+    people = None if subjects is None else _people(subjects)
     if split is not None:
         columns = split[:, None] if split.ndim == 1 else split
         rule = "the file's split_test" + (f", split {fold}" if split.ndim > 1 else "")
         _check_fold(fold, columns.shape[1])
         test = columns[:, fold].astype(bool)
-        train, leaked = ~test, dataset.column("split_test_leaked")
+        train, leaked = ~test, None if with_leak else dataset.column("split_test_leaked")
         if leaked is not None:
-            rule += f", without {int((test & leaked).sum())} test clips that are copies of training clips"
+            rule += f", without {int((test & leaked.astype(bool)).sum())} test clips that are copies of training clips"
             test = test & ~leaked.astype(bool)
     elif folds is not None:
         _check_fold(fold, int(folds.max()) + 1)
         test, rule = folds == fold, f"fold {fold} of the file's {int(folds.max()) + 1} tests"
         train = ~test
-    elif subjects is not None and len(np.unique(subjects)) > 1:
+        if (folds < 0).any():
+            rule += f"; {int((folds < 0).sum())} clips of no fold always train"
+    elif subjects is not None and people is not None and len(np.unique(people[people >= 0])) > 1:
         _check_fold(fold, 1)
-        if subjects.dtype.kind == "f" and (subjects == np.round(subjects)).all():
-            subjects = subjects.astype(np.int64)
-        people, rule = subjects, "people with odd numbers train, people with even numbers test"
-        if subjects.dtype.kind not in "iu" or len(np.unique(subjects % 2)) == 1:
-            people, rule = np.unique(subjects, return_inverse=True)[1] + 1, "every second person, in order, tests"
-        train, test = people % 2 == 1, people % 2 == 0
+        known = people >= 0
+        rule = "people with odd numbers train, people with even numbers test"
+        if subjects.dtype.kind not in "iuf" or len(np.unique(people[known] % 2)) == 1:
+            people[known] = np.unique(people[known], return_inverse=True)[1] + 1
+            rule = "every second person, in order, tests"
+        # Whoever it is, they may be among the others, so their clips cannot test.
+        test = known & (people % 2 == 0)
+        train = ~test
+        if not known.all():
+            rule += f"; {int((~known).sum())} clips of people who are not known train"
+            notice(
+                f"{int((~known).sum())} of {len(people)} clips do not say who moves: they train, and those people may "
+                "be among the test people, too: give all clips a subject",
+                "clips of unknown people",
+            )
     elif (labels := dataset.column("labels")) is not None:
         _check_fold(fold, 1)
         test = draw_labelled(labels, 0.2, seed=0)
-        train = ~test
         rule = "a random fifth of each class tests; who moves is not known, so people may be on both sides"
+        notice(
+            f"{rule}: give the data 'subjects', 'split_test' or 'folds', or prepare them with --protocol",
+            "a random split",
+        )
+        classes, counts = np.unique(labels, return_counts=True)
+        single = classes[counts == 1]
+        if len(single):
+            test &= ~np.isin(labels, single)
+            rule += f"; the only clip of a class trains ({_named(dataset, single)})"
+            notice(
+                f"the only clip of a class trains, so nothing tests {_named(dataset, single)}: more clips are needed "
+                "to score it",
+                "classes of one clip",
+            )
+        train = ~test
     else:
         raise SkeletonFormatError(
             "the data set has no 'split_test', 'folds', 'subjects' or 'labels' to split it by: add one"
         )
-    if not train.any() or not test.any():
-        raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if train.any() else 'train'}")
-    return dataset.select(train), dataset.select(test), rule
+    return *parts_of(dataset, train, test, rule), rule
+
+
+def parts_of(
+    dataset: LabelledData, train: np.ndarray, test: np.ndarray, rule: str
+) -> tuple[LabelledData, LabelledData]:
+    """The sequences that train and those that test.
+
+    Raises:
+        SkeletonFormatError: If a part is empty.
+    """
+    for mask, part, other in ((train, "train", "test"), (test, "test", "train")):
+        if not mask.any():
+            raise SkeletonFormatError(
+                f"the split ({rule}) leaves no sequence to {part}: all {len(dataset)} are on the other side ({other}) "
+                "or left out. Give the data 'split_test', 'folds' or 'subjects' that leave clips on both sides"
+            )
+    return dataset.select(train), dataset.select(test)
+
+
+def _people(subjects: np.ndarray) -> np.ndarray:
+    """Who moves as whole numbers ``(n,)``, -1 where not known; people with names are numbered in their order."""
+    if subjects.dtype.kind in "US":
+        names, numbers = np.unique(subjects, return_inverse=True)
+        return np.where(subjects == names.dtype.type(), -1, numbers)
+    known = ~np.isnan(subjects) & (subjects >= 0)
+    whole = (subjects[known] == np.round(subjects[known])).all()
+    people = np.full(len(subjects), -1, dtype=np.int64)
+    people[known] = subjects[known] if whole else np.unique(subjects[known], return_inverse=True)[1]
+    return people
+
+
+def _named(dataset: LabelledData, classes: Iterable[int], most: int = 5) -> str:
+    """Classes by name, for a sentence."""
+    names = dataset.class_names
+    told = [f"'{names[number]}'" if number >= 0 else "no class" for number in classes]
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
+def with_clips(dataset: LabelledData, keep: Sequence[str] | None = None, where: str = "the data") -> LabelledData:
+    """The labelled sequences of a data set, and of its classes those that have one; what is left out is warned of.
+
+    Args:
+        dataset: Labelled sequences.
+        keep: Class names of a model that has a head for them: where they are the data's, they all stay.
+        where: What the data are called.
+
+    Raises:
+        SkeletonFormatError: If no sequence has a label.
+    """
+    labels = dataset.column("labels")
+    if labels is None or not (labels >= 0).any():
+        raise SkeletonFormatError(f"{where}: it has no 'labels' to train on")
+    if (labels < 0).any():
+        notice(
+            f"{where}: {int((labels < 0).sum())} of {len(labels)} sequences have no label and are left out",
+            "sequences without a label",
+        )
+        dataset = dataset.select(labels >= 0)
+    labels = labels[labels >= 0].astype(np.int64)
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    empty = np.flatnonzero(counts == 0)
+    if not len(empty):
+        return dataset
+    told = f"{where}: {len(empty)} of {len(counts)} classes have no clip ({_named(dataset, empty)})"
+    if keep is not None and list(keep) == dataset.class_names:
+        notice(f"{told}; they stay, because the model has a head for them", "classes without clips")
+        return dataset
+    notice(f"{told}, so they are left out", "classes without clips")
+    places, names = np.cumsum(counts > 0) - 1, dataset.class_names
+    return dataset.relabelled(places[labels], [names[number] for number in np.flatnonzero(counts)])
+
+
+def check_classes(train: LabelledData, test: LabelledData | None, trains: bool = True) -> None:
+    """Refuse a recognition that cannot go wrong or right, and warn of classes that cannot be learned.
+
+    Args:
+        train: Training part, or the clips that are compared with.
+        test: Test part.
+        trains: Whether something is trained; otherwise clips are compared.
+
+    Raises:
+        SkeletonFormatError: If the training part has clips of one class only.
+    """
+    known = np.unique(np.asarray(train.column("labels")))
+    if len(known) < 2:
+        raise SkeletonFormatError(
+            f"the {len(train)} clips that {'train' if trains else 'are compared with'} are all of one class, "
+            f"{_named(train, known)}: there is nothing to tell apart, and everything would be found to be of that "
+            "class. Give clips of two classes or more"
+        )
+    labels = np.zeros(0, dtype=np.int64) if test is None else np.asarray(test.column("labels"))
+    unknown = np.setdiff1d(labels, known)
+    if len(unknown):
+        notice(
+            f"{int(np.isin(labels, unknown).sum())} of {len(labels)} test clips are of classes without a training "
+            f"clip ({_named(train, unknown)}), which cannot be told: they count as wrong",
+            "classes in the test part alone",
+        )
 
 
 def _check_fold(fold: int, count: int) -> None:

@@ -64,6 +64,20 @@ def check_label(sequence: SkeletonSequence) -> None:
             )
 
 
+def check_sides(sides: Sequence[Any], where: str) -> None:
+    """Refuse a split that some sequences are on no side of (None): they would train or test by chance.
+
+    Raises:
+        SkeletonFormatError: If there is one.
+    """
+    unknown = sum(side is None for side in sides)
+    if 0 < unknown < len(sides):
+        raise SkeletonFormatError(
+            f"{where}: {unknown} of {len(sides)} sequences are on no side of the split: say of all or of none whether "
+            "they train or test"
+        )
+
+
 def is_store(path: str | os.PathLike) -> bool:
     """Whether a finished store lies at `path`."""
     return (Path(path) / "store.json").is_file()
@@ -240,11 +254,16 @@ class SkeletonStore:
         """Entries of the selected sequences; None if unknown.
 
         Args:
-            key: ``labels``, ``subjects``, ``cameras``, ``setups``, ``split_test``, or another that the data set
-                brought, such as ``folds``.
+            key: ``labels``, ``subjects``, ``cameras``, ``setups``, ``split_test``, ``names``, or another that the
+                data set brought, such as ``folds``.
+
+        Raises:
+            SkeletonFormatError: If some sequences are on a side of the split and some are not.
         """
         if f"column.{key}" in self.index:
             return self.index[f"column.{key}"][self.selection]
+        if key == "names":
+            return np.array(self.names)
         name = "split" if key == "split_test" else key.removesuffix("s")
         if name not in ("label", "subject", "camera", "setup", "split"):
             return None
@@ -252,10 +271,17 @@ class SkeletonStore:
         if (values == NONE).all():
             return None
         if name == "split":
+            check_sides([None if value == NONE else value for value in values.tolist()], str(self.path))
             return values == 1
         if name == "subject" and self.header.subject_names:
             return np.array([*self.header.subject_names, ""])[values]
         return values
+
+    @property
+    def extra_columns(self) -> dict[str, np.ndarray]:
+        """Columns of the selected sequences that no `SkeletonSequence` has, such as ``folds``."""
+        keys = (key.removeprefix("column.") for key in self.index if key.startswith("column."))
+        return {key: self.index[f"column.{key}"][self.selection] for key in keys}
 
     @property
     def lengths(self) -> np.ndarray:
@@ -283,6 +309,13 @@ class SkeletonStore:
         most = max(self.index["label"].max(initial=-1), self.index["events"][:, 0].max(initial=-1))
         return names or [f"class {number}" for number in range(int(most) + 1)]
 
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonStore:
+        """The store with other labels, see `SkeletonDataset.relabelled`; nothing is written."""
+        whole = np.full(len(self.index["label"]), NONE, dtype=np.int64)
+        whole[self.selection] = labels
+        header = replace(self.header, class_names=tuple(str(name) for name in class_names))
+        return replace(self, header=header, index={**self.index, "label": whole})
+
     @property
     def content_hash(self) -> str:
         """SHA-256 over the frames and the index: the same data give the same hash."""
@@ -303,9 +336,10 @@ class SkeletonStore:
         """Make a store of a stream of sequences; memory does not grow with their number.
 
         Args:
-            sequences: All of one layout and kind of coordinates.
+            sequences: All of one layout and kind of coordinates. Of a labelled data set the class names and further
+                columns, such as `folds`, go into the store, too.
             path: Folder to make.
-            class_names: Names of the classes.
+            class_names: Names of the classes; those of the data set where empty.
             dtype: "float32", or "int16" for half the size, at most 0.1 mm off.
 
         Raises:
@@ -316,10 +350,14 @@ class SkeletonStore:
         # What a call that failed has left is of no use to this one.
         with StoreWriter(path, {"stream": os.urandom(8).hex()}, dtype) as writer:
             try:
-                iterator = iter(sequences)
+                columns: Mapping[str, np.ndarray] = getattr(sequences, "extra_columns", {})
+                names = class_names if len(class_names) else getattr(sequences, "class_names", ())
+                iterator, start = iter(sequences), 0
                 while part := list(islice(iterator, _PART)):
-                    writer.write_part(part, {}, [])
-                return writer.finish(class_names)
+                    rows = slice(start, start + len(part))
+                    writer.write_part(part, {}, [], {key: values[rows].tolist() for key, values in columns.items()})
+                    start += len(part)
+                return writer.finish(names)
             except BaseException:
                 writer.discard()
                 raise
@@ -465,7 +503,7 @@ class StoreWriter:
             OutputError: If the disk has no room for it.
         """
         number, size = len(self.parts), 0
-        kind = _kind(sequences[0]) if sequences else None
+        kind = kind_of(sequences[0]) if sequences else None
         for sequence in sequences:
             self.check(sequence, sequences[0])
         part: dict[str, Any] = {"kind": kind, "report": report, "sources": sorted(sources), "count": len(sequences)}
@@ -497,9 +535,9 @@ class StoreWriter:
             SkeletonFormatError: If its layout, coordinates or units are others, it is too large for int16, or a label
                 of it is no class.
         """
-        held = _kind(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
-        if held is not None and _kind(sequence) != held:
-            raise SkeletonFormatError(f"{sequence.name}: it is {_kind(sequence)}, but the store holds {held}")
+        held = kind_of(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
+        if held is not None and kind_of(sequence) != held:
+            raise SkeletonFormatError(f"{sequence.name}: it is {kind_of(sequence)}, but the store holds {held}")
         if self.dtype == np.int16 and float(np.abs(sequence.keypoints).max()) > _most_int16(sequence):
             raise SkeletonFormatError(
                 f"{sequence.name}: coordinates beyond {_most_int16(sequence):.1f} {sequence.units} would be off by "
@@ -524,6 +562,7 @@ class StoreWriter:
         Raises:
             SkeletonFormatError: If no part holds a sequence.
         """
+        class_names = [str(name) for name in class_names]
         filled = [number for number, part in enumerate(self.parts) if part["count"]]
         if not filled:
             raise SkeletonFormatError(f"{self.path}: no sequence could be read, so no store is made")
@@ -555,7 +594,7 @@ class StoreWriter:
                 f"{self.path}: class {most} has no name among the {len(class_names)} class names"
             )
         header = {**json.loads(self.parts[filled[0]]["kind"]), "format": FORMAT, "dtype": self.dtype.name}
-        header |= {"class_names": list(class_names), "sha256": digest.hexdigest(), "count": len(index["shard"])}
+        header |= {"class_names": class_names, "sha256": digest.hexdigest(), "count": len(index["shard"])}
         header |= {"subject_names": people, "dataset": dataset}
         header["shards"] = [self._describe_shard(number) for number in filled]
         self._save(index, INDEX)
@@ -602,8 +641,8 @@ def _most_int16(sequence: SkeletonSequence) -> float:
     return step * 32767
 
 
-def _kind(sequence: SkeletonSequence) -> str:
-    """What all sequences of a store share, as JSON."""
+def kind_of(sequence: SkeletonSequence) -> str:
+    """What all sequences of a store or a list share, as JSON."""
     layout = get_layout(sequence.layout)
     return json.dumps(
         {
@@ -665,7 +704,7 @@ def _index(
         "split": np.array(splits, dtype=np.int32),
         "events": np.concatenate(events),
         "event_ends": np.cumsum([len(rows) for rows in events], dtype=np.int64),
-        "fps": np.array([sequence.fps or np.nan for sequence in sequences], dtype=np.float32),
+        "fps": np.array([sequence.fps or np.nan for sequence in sequences], dtype=np.float64),
         "image_shape": np.array(shapes, dtype=np.float32),
         "scale": scales,
         "names": np.frombuffer(b"".join(names), dtype=np.uint8),

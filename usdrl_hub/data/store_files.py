@@ -31,7 +31,8 @@ _WHOLE = ("int32", "int64")
 _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     **{key: (_WHOLE, ()) for key in ("shard", "start", "frames", "persons", "name_ends", "event_ends")},
     **{key: (_WHOLE, ()) for key in ("label", "subject", "camera", "setup", "split")},
-    **{key: (("float32",), ()) for key in ("fps", "scale")},
+    "fps": (("float64", "float32"), ()),
+    "scale": (("float32",), ()),
     "image_shape": (("float32",), (2,)),
 }
 # Those whose entries belong to no sequence by their place.

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.dataset import SkeletonDataset
+from ..data.dataset import LabelledData, SkeletonDataset
 from ..data.poses import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
@@ -109,7 +109,7 @@ class Workers:
         first, end = (self.rank * blocks // self.count, (self.rank + 1) * blocks // self.count)
         return slice(first * block, min(end * block, count))
 
-    def share_of(self, files: list[Path], block: int) -> list[Path] | SkeletonDataset | SkeletonStore:
+    def share_of(self, files: list[Path], block: int) -> list[Path] | LabelledData:
         """The files of this process; its recordings of a single data set or store."""
         if self.count == 1:
             return files
@@ -381,7 +381,7 @@ def checked(
                 yield extractor.prepare(sequence)
         except ValueError as error:
             message = str(error)
-            named = message if message.startswith(sequence.name) else f"{sequence.name}: {message}"
+            named = message if sequence.name in message else f"{sequence.name}: {message}"
             wrapped = SkeletonFormatError(named)
             if on_error is None:
                 raise wrapped from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import LabelledData, SkeletonDataset
+from ..data.dataset import LabelledData, SkeletonDataset, SkeletonList
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
 from ..layouts import Layout, LayoutLike, get_layout
@@ -194,7 +194,7 @@ def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]
         is_folder = path.is_dir()
         files = list_files(path)
         data = files if is_folder and files != [path] else SkeletonDataset.open(path)
-    elif not isinstance(source, SkeletonDataset | SkeletonStore):
+    elif not isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList):
         data = list(source)
     names = getattr(data, "class_names", [])
     if len(data) <= most:

@@ -18,7 +18,7 @@ import torch
 
 from ..data.dataset import LabelledData, SkeletonDataset, load_npz
 from ..data.readers import iter_skeletons
-from ..data.store import SkeletonStore, is_store
+from ..data.store import is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import LayoutLike
@@ -133,12 +133,7 @@ def find_recording(
 
 
 def _names(data: LabelledData | list[SkeletonSequence]) -> list[str]:
-    if isinstance(data, list):
-        return [sequence.name for sequence in data]
-    if isinstance(data, SkeletonStore):
-        return data.names
-    names = data.column("names")
-    return [str(name) for name in (data.selection if names is None else names)]
+    return [sequence.name for sequence in data] if isinstance(data, list) else data.names
 
 
 def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:

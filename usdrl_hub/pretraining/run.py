@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,15 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerState, TrainingArguments, set_seed
 
-from ..data.dataset import SkeletonDataset
+from ..data.dataset import LabelledData, SkeletonDataset, source_name
 from ..data.protocols import default_split
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import is_new, locked, naming, new_file, remove_leftovers
+from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
+from ..sequence import SkeletonSequence
 from ..tasks.results import run_record, sha256, write_metrics
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
@@ -32,7 +36,7 @@ _FINISHING = ".model.partial"
 
 
 def pretrain(
-    data: Sequence[str | os.PathLike],
+    data: Sequence[str | os.PathLike | LabelledData | SkeletonSequence],
     output_dir: str | os.PathLike,
     recipe: Recipe | str | os.PathLike = "laptop",
     seed: int = 0,
@@ -41,7 +45,7 @@ def pretrain(
     activation_checkpointing: bool = False,
     in_memory: bool = True,
     workers: int = 0,
-    probe: str | os.PathLike | None = None,
+    probe: str | os.PathLike | LabelledData | Sequence[SkeletonSequence] | None = None,
     probe_epochs: int = 1,
     max_steps: int | None = None,
     progress: bool = False,
@@ -50,7 +54,8 @@ def pretrain(
     """Pretrain a model without labels, or go on with a run that was stopped.
 
     Args:
-        data: Data sets (``.npz`` files or stores) of 3D motion, or of 2D for a 2D recipe.
+        data: Data sets (``.npz`` files, stores, or what `SkeletonDataset.open` gives) of 3D motion, or of 2D for a 2D
+            recipe; or sequences, which are one data set.
         output_dir: Folder of the run: checkpoints while it runs, the model, its feature extractor and ``metrics.json``
             at the end. A run that was begun there with the same arguments goes on from its newest whole checkpoint.
         recipe: A recipe, or the name of one.
@@ -60,7 +65,8 @@ def pretrain(
         activation_checkpointing: Compute activations again in the backward pass: less memory, more time.
         in_memory: See `PretrainingDataset`.
         workers: Processes that read, where the motion is not in memory.
-        probe: A labelled data set; 1-NN accuracy on its test part is logged every `probe_epochs` epochs.
+        probe: A labelled data set, given like one of `data`; 1-NN accuracy on its test part is logged every
+            `probe_epochs` epochs.
         probe_epochs: See `probe`.
         max_steps: Stop after this many steps; the recipe's epochs where None.
         progress: Show bars.
@@ -114,11 +120,13 @@ def _pretrain(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if training.batch_size % world:
         raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")
-    settings = {"recipe": asdict(recipe), "data": [str(Path(path).resolve()) for path in data], "seed": seed}
+    given: list[Any] = [data] if any(isinstance(item, SkeletonSequence) for item in data) else list(data)
+    given = [item if isinstance(item, str | os.PathLike) else SkeletonDataset.open(item) for item in given]
+    settings = {"recipe": asdict(recipe), "data": [_identity(item) for item in given], "seed": seed}
     settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory, "compile_encoder": compile_encoder}
     settings = json.loads(json.dumps(settings))
     with _begun(folder, settings) as resumed:
-        sources = [SkeletonDataset.open(path) for path in data]
+        sources = [SkeletonDataset.open(item) for item in given]
         if split == "train":
             sources = [default_split(source)[0] for source in sources]
         dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress, recipe.pairs, seed)
@@ -192,7 +200,7 @@ def _pretrain(
         return None
     record = {
         "task": "pretraining",
-        "dataset": [Path(path).name for path in data],
+        "dataset": [source_name(item) for item in given],
         "n": {"train": len(dataset)},
         "steps": trainer.state.global_step,
         "recipe": asdict(recipe),
@@ -205,6 +213,17 @@ def _pretrain(
         _finish(folder, model, extractor, record)
     trainer.accelerator.wait_for_everyone()
     return record
+
+
+def _identity(data: str | os.PathLike | LabelledData) -> str:
+    """What a run that goes on has to be given again: the place of a file, the content of what is in memory."""
+    if isinstance(data, str | os.PathLike):
+        return str(Path(data).resolve())
+    digest = hashlib.sha256()
+    for sequence in data:
+        digest.update(f"{sequence.name} {sequence.keypoints.shape} {get_layout(sequence.layout).name}".encode())
+        digest.update(np.ascontiguousarray(sequence.keypoints).tobytes())
+    return f"sha256 {digest.hexdigest()}"
 
 
 def _half_precision(precision: str) -> str | None:

@@ -202,7 +202,13 @@ def get_benchmark(name: str) -> Benchmark:
 def missing_data(benchmark: Benchmark) -> str:
     """What to say where a benchmark's data are not given."""
     facts = DATASETS[benchmark.dataset]
+    made = f"make {facts.prepare}"
+    if facts.prepare.startswith("usdrl "):
+        command = facts.prepare.replace("--protocol xsub", f"--protocol {benchmark.protocol}")
+        # Of PKU-MMD's protocols the names of the videos tell the views, a file the people.
+        command = command.replace(" --split-file FILE", "") if benchmark.protocol == "xview" else command
+        made = f"prepare it with '{command}'"
     return (
-        f"{benchmark.id} needs {facts.title}: get it from {facts.url} (terms: {facts.terms}), prepare it with "
-        f"'{facts.prepare}', and give it with --data; or try the path with --tiny"
+        f"{benchmark.id} needs {facts.title}: {made}, and give it with --data, or use --tiny; get it from {facts.url} "
+        f"(terms: {facts.terms})"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +17,25 @@ from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
-from ..data.dataset import LabelledData, SkeletonDataset
-from ..data.protocols import default_split, draw_exemplars, draw_labelled, ntu_split, pku_cross_view, uav_split
+from ..data.dataset import LabelledData, SkeletonDataset, source_name
+from ..data.protocols import (
+    check_classes,
+    default_split,
+    draw_exemplars,
+    draw_labelled,
+    ntu_split,
+    parts_of,
+    pku_cross_view,
+    uav_split,
+    with_clips,
+)
 from ..data.samples import load_samples
 from ..data.store import SkeletonStore
+from ..errors import notice
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..finite import check_finite
-from ..hub.loading import load_feature_extractor, load_model
+from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -32,7 +43,7 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
-from ..sequence import SkeletonFormatError
+from ..sequence import SkeletonFormatError, SkeletonSequence
 from .benchmarks import Benchmark, get_benchmark, missing_data
 from .detection import (
     FrameLabelDataset,
@@ -127,7 +138,7 @@ Outcome = tuple[dict[str, float], USDRLPreTrainedModel | None]
 def evaluate(
     model: str | os.PathLike,
     benchmark: str | Benchmark,
-    data: str | os.PathLike | None = None,
+    data: str | os.PathLike | LabelledData | Iterable[SkeletonSequence] | None = None,
     output_dir: str | os.PathLike | None = None,
     seed: int = 0,
     fold: int = 0,
@@ -141,7 +152,7 @@ def evaluate(
     Args:
         model: Checkpoint whose encoder is taken.
         benchmark: A benchmark, or its id.
-        data: Its data: a store or an ``.npz`` file.
+        data: Its data: a store or an ``.npz`` file, one that is open, or sequences, see `SkeletonList`.
         output_dir: Folder to make for ``metrics.json`` and the trained model, if the task trains one; nothing is
             written where None.
         seed: Seeds heads, orders and draws.
@@ -152,7 +163,8 @@ def evaluate(
         train_head: Whether the task's head is trained; otherwise the one that the model has is scored as it is.
 
     Returns:
-        The record that ``metrics.json`` holds; it is enough to repeat the run with `repeat`.
+        The record that ``metrics.json`` holds; it is enough to repeat the run with `repeat`, unless the data were in
+        memory.
 
     Raises:
         SkeletonFormatError: If the data cannot be read or split.
@@ -171,7 +183,8 @@ def evaluate(
     if unknown:
         raise ValueError(f"the recipe of {chosen.id} has no entry '{unknown[0]}'")
     with new_folder(output_dir) if output_dir is not None else nullcontext() as folder:
-        train, test, rule, names = _parts(chosen, data, fold, tiny, with_leak)
+        given = None if train_head else load_config(model).class_names
+        train, test, rule, names = _parts(chosen, data, fold, tiny, with_leak, given)
         extractor = load_feature_extractor(model)
         encoder = load_model(model, dtype=torch.float32)
         if torch.cuda.is_available():
@@ -184,7 +197,7 @@ def evaluate(
         record = {
             "benchmark": chosen.id,
             "task": chosen.task,
-            "dataset": "tiny" if tiny else Path(cast(str, data)).name,
+            "dataset": "tiny" if tiny else source_name(data),
             "split": rule,
             "n": {"train": len(train), "test": len(test)},
             "metric": chosen.metric,
@@ -194,7 +207,7 @@ def evaluate(
             "repeat": {
                 "model": str(model),
                 "benchmark": chosen.id,
-                "data": None if data is None else str(data),
+                "data": _repeatable(data),
                 "seed": seed,
                 "fold": fold,
                 "tiny": tiny,
@@ -225,63 +238,99 @@ def repeat(metrics_file: str | os.PathLike, output_dir: str | os.PathLike | None
     """
     try:
         arguments = json.loads(Path(metrics_file).read_text("utf-8"))["repeat"]
+        if arguments["data"] == _IN_MEMORY:
+            raise ValueError(f"{metrics_file}: its data were in memory, so the run cannot be repeated from the file")
         return evaluate(**arguments, output_dir=output_dir)
     except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
         raise ValueError(f"{metrics_file}: it is no metrics.json of 'usdrl evaluate'") from None
 
 
+def _repeatable(data: Any) -> str | None:
+    """Where data lie, for a later run; what is in memory is not there then."""
+    if isinstance(data, SkeletonStore):
+        return str(data.path) if len(data) == len(data.index["shard"]) else _IN_MEMORY
+    return None if data is None else str(data) if isinstance(data, str | os.PathLike) else _IN_MEMORY
+
+
 def _parts(
-    benchmark: Benchmark, data: str | os.PathLike | None, fold: int, tiny: bool, with_leak: bool
+    benchmark: Benchmark, data: Any, fold: int, tiny: bool, with_leak: bool, given: list[str] | None
 ) -> tuple[LabelledData, LabelledData, str, list[str]]:
-    """Training and test part, the rule that parts them, and the classes."""
+    """Training and test part, the rule that parts them, and the classes, those of `given` where they are the same."""
     if tiny:
         dataset: LabelledData = (
             tiny_recordings() if benchmark.task in ("detection", "segmentation") else load_samples()
         )
-        test = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
-        return dataset.select(~test), dataset.select(test), "the last two of five people test", dataset.class_names
-    dataset = SkeletonDataset.open(cast(str, data)).usable()
+        tests = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
+        return dataset.select(~tests), dataset.select(tests), "the last two of five people test", dataset.class_names
+    dataset = SkeletonDataset.open(data).usable()
     if benchmark.labels != "labels":
         dataset = _relabelled(dataset, benchmark)
-    names = dataset.class_names
-    if dataset.column("split_test") is None and isinstance(dataset, SkeletonStore):
-        trains = _by_name(benchmark, dataset)
-        if trains is not None:
-            parts = dataset.select(trains), dataset.select(~trains)
-            return _with_sequences(*parts, f"{benchmark.dataset} {benchmark.protocol}", names)
-    if with_leak and isinstance(dataset, SkeletonDataset) and "split_test_leaked" in dataset.fields:
-        fields = {key: value for key, value in dataset.fields.items() if key != "split_test_leaked"}
-        dataset = replace(dataset, fields=fields)
-    return _with_sequences(*default_split(dataset, fold), names)
+    of_frames = benchmark.task in ("detection", "segmentation")
+    if not of_frames:
+        dataset = with_clips(dataset, given, source_name(data))
+    trains = _by_name(benchmark, dataset)
+    if trains is not None:
+        rule = f"{benchmark.dataset} {benchmark.protocol}"
+        train, test = parts_of(dataset, trains, ~trains, rule)
+    else:
+        train, test, rule = default_split(dataset, fold, with_leak)
+    if not of_frames:
+        # One-shot recognition compares test clips with each other.
+        alone = benchmark.task == "one-shot"
+        check_classes(test if alone else train, None if alone else test, not alone and benchmark.task != "retrieval")
+    return train, test, rule, dataset.class_names
 
 
 def _relabelled(dataset: LabelledData, benchmark: Benchmark) -> LabelledData:
-    """The data with the classes of another of its arrays."""
-    if not isinstance(dataset, SkeletonDataset) or benchmark.labels not in dataset.fields:
-        raise SkeletonFormatError(f"{benchmark.id} needs an .npz file with the array '{benchmark.labels}'")
-    labels = dataset.fields[benchmark.labels].astype(np.int64)
-    fields = {**dataset.fields, "labels": labels, "class_names": np.array(benchmark.class_names)}
-    return replace(dataset, fields=fields)
+    """The data with the classes of another of their columns."""
+    labels = dataset.column(benchmark.labels)
+    if labels is None:
+        raise SkeletonFormatError(f"{benchmark.id} needs data with the column '{benchmark.labels}'")
+    return dataset.relabelled(labels.astype(np.int64), benchmark.class_names)
 
 
-def _with_sequences(
-    train: LabelledData, test: LabelledData, rule: str, names: list[str]
-) -> tuple[LabelledData, LabelledData, str, list[str]]:
-    if not len(train) or not len(test):
-        raise SkeletonFormatError(f"the split ({rule}) leaves no sequence to {'test' if len(train) else 'train'}")
-    return train, test, rule, names
+def _by_name(benchmark: Benchmark, dataset: LabelledData) -> np.ndarray | None:
+    """Who trains in a protocol that names tell, or None where the data's own split is to be used.
 
-
-def _by_name(benchmark: Benchmark, store: SkeletonStore) -> np.ndarray | None:
-    """Who trains in a protocol that names tell, or None."""
-    base = benchmark.dataset.removesuffix("-2d")
-    if base in ("ntu60", "ntu120"):
-        return ntu_split(store.names, base, benchmark.protocol)
-    if base == "uav":
-        return uav_split(store.names, benchmark.protocol)
-    if base.startswith("pkummd") and benchmark.protocol == "xview":
-        return pku_cross_view([name[:6] if "_" in name else name for name in store.names])
-    return None
+    Raises:
+        SkeletonFormatError: If neither names nor the data say who trains in this protocol.
+    """
+    base, protocol = benchmark.dataset.removesuffix("-2d"), benchmark.protocol
+    if protocol == "own":
+        return None
+    own = dataset.column("split_test")
+    is_pku = base.startswith("pkummd")
+    names = [name[:6] if is_pku and "_" in name else name for name in dataset.names]
+    try:
+        if base in ("ntu60", "ntu120"):
+            trains = ntu_split(names, base, protocol)
+        elif base == "uav":
+            trains = uav_split(names, protocol)
+        else:
+            trains = pku_cross_view(names)
+    except SkeletonFormatError:
+        if own is None:
+            raise
+        notice(
+            f"the names of the data do not tell who trains in {base} {protocol}, so their own split is used",
+            "the data's own split",
+        )
+        return None
+    same = own is not None and own.ndim == 1 and bool((own.astype(bool) == ~trains).all())
+    if is_pku and protocol == "xsub":
+        # Names of videos tell the view only; who trains stands in a file that the data were prepared with.
+        if own is None or same:
+            raise SkeletonFormatError(
+                f"{benchmark.id}: the data {'do not say who trains' if own is None else 'are split by xview'}: "
+                "prepare them with --protocol xsub --split-file FILE"
+            )
+        return None
+    if own is not None and not same:
+        notice(
+            f"the data's own split is not {base} {protocol}, which the names tell: the names decide",
+            "the data's own split",
+        )
+    return trains
 
 
 def tiny_recordings() -> SkeletonDataset:
@@ -477,6 +526,8 @@ RUNS: dict[str, Callable[[Context], Outcome]] = {
     # The encoder has been pretrained elsewhere; the training is that of fine-tuning.
     "transfer": run_finetuned,
 }
+# Stands in a record for data that no file holds.
+_IN_MEMORY = "(data in memory)"
 # Entries that tasks read besides those of `FitRecipe`.
 _OPTIONS = {"solver", "strength", "share", "draws", "shots", "stride", "threshold", "average_phases"}
 _OPTIONS |= {"widen", "tolerance"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
-from ..data.dataset import ClipDataset, LabelledData, SkeletonDataset
-from ..data.protocols import default_split
+from ..data.dataset import ClipDataset, LabelledData, SkeletonDataset, source_name
+from ..data.protocols import check_classes, default_split, with_clips
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
+from ..sequence import SkeletonSequence
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression
 from .results import run_record, sha256, write_metrics
@@ -29,7 +29,7 @@ from .retrieval import embed_part
 
 
 def finetune(
-    data: str | os.PathLike,
+    data: str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
     output_dir: str | os.PathLike,
     model: str | os.PathLike | None = "usdrl/tiny-uiprmd",
     config: Mapping[str, Any] | None = None,
@@ -52,7 +52,8 @@ def finetune(
 
     Args:
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
-            folder of a `SkeletonStore`.
+            folder of a `SkeletonStore`; one of them that is open; or labelled sequences, see `SkeletonList`. Sequences
+            without a label and classes without a sequence are left out, which is warned of.
         output_dir: Folder to make: weights, configuration, feature extractor and ``metrics.json``.
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
@@ -73,26 +74,25 @@ def finetune(
         The record that was written to ``metrics.json``.
 
     Raises:
-        SkeletonFormatError: If the data cannot be read or split.
+        SkeletonFormatError: If the data cannot be read or split, or train a single class.
         CheckpointLoadError: If the model cannot be loaded.
         TrainingDivergedError: If a loss, gradient or weight comes to NaN or infinity; no folder is left then.
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
     with new_folder(output_dir) as folder:
-        dataset = SkeletonDataset.open(data)
-        labels = dataset.column("labels")
-        if labels is None or not (labels >= 0).any():
-            raise ValueError(f"{data}: it has no 'labels' to train on")
-        dataset = dataset.select(labels >= 0).usable()
+        where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
+        known = None if model is None else load_config(model).class_names
+        dataset = with_clips(SkeletonDataset.open(data).usable(), known, where)
         train, test, split = default_split(dataset)
+        check_classes(train, test)
         set_seed(seed)
         classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
         flat = [get_layout(layout).coordinates != "3d" for layout in (dataset.layout, extractor.layout)]
         if model is not None and flat[0] != flat[1]:
             kinds = ["2D" if is_flat else "3D" for is_flat in flat]
             raise ValueError(
-                f"{data}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
+                f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
                 "with --from-scratch (model=None)"
             )
         recipe = FitRecipe(
@@ -116,7 +116,7 @@ def finetune(
             metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
         record = {
             "task": "linear recognition" if linear_probe else "fine-tuned recognition",
-            "dataset": Path(data).name,
+            "dataset": source_name(data),
             "split": split,
             "n": {"train": len(train), "test": len(test)},
             "metrics": metrics,
