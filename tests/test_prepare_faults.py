@@ -15,11 +15,13 @@ import pytest
 
 from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor
 from usdrl_hub.data import prepare as prepare_module
+from usdrl_hub.data.huggingface import from_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.store import StoreWriter
 from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError
 from usdrl_hub.files import check_memory, check_space
+from usdrl_hub.inference.embedding import expected_rows, write_embeddings
 from usdrl_hub.pretraining.data import PretrainingDataset
 
 RUN = """
@@ -275,3 +277,31 @@ def test_long_numbers_in_a_table_are_names(tmp_path):
     table.write_text(f"file,label,subject\na.npy,{'1' * 5000},{'2' * 5000}\n")
     store, _ = prepare("csv", table, tmp_path / "store")
     assert store.class_names == ["1" * 5000] and store[0].subject == "2" * 5000
+
+
+def test_room_for_embeddings_is_asked_before_they_are_written(recordings, tmp_path, monkeypatch):
+    """Issue 17, before long work."""
+    store, _ = prepare("folder", recordings, tmp_path / "store")
+    assert expected_rows([tmp_path / "store"], "clip") == 12 and expected_rows(store, "frame") == 12 * 9
+    assert expected_rows([tmp_path / "a.npy", tmp_path / "b.npy"], "clip") == 2
+    rows = [(sequence, np.ones(64, dtype=np.float32)) for sequence in store]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9000, 3001, 5999))
+    with pytest.raises(OutputError, match="e.npz of 12 embeddings: it needs 0.0 MB of disk"):
+        write_embeddings(rows, tmp_path / "e.npz", rows=12)
+    assert not (tmp_path / "e.npz").exists() and not [*tmp_path.glob(".*")]
+    assert write_embeddings(rows, tmp_path / "e.npz", rows=11) == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"keypoints": [[1], [1, 2]]}, {"keypoints": "a"}, {"label": "wave"}, {"events": [[1, 2]]}),
+        *({"image_shape": ["a", 1]}, {"image_shape": 3}, {"layout": "{}"}, {"layout": "no such"}, {"units": 5}),
+    ],
+)
+def test_rows_of_other_data_are_refused_by_name(change):
+    """faults.md 27: Python's and NumPy's words, and no row."""
+    row = {"keypoints": np.ones((3, 25, 3)), "layout": "ntu25", "name": "row seven"}
+    assert len(list(from_huggingface([row]))) == 1
+    with pytest.raises(SkeletonFormatError, match="row seven: "):
+        list(from_huggingface([{**row, **change}]))

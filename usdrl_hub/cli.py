@@ -39,7 +39,7 @@ from .hub.publish import publish
 from .hub.registry import DEFAULT_CHECKPOINT, list_checkpoints, namespace
 from .hub.remote_code import add_remote_code
 from .inference.drawing import draw_clip, draw_clips
-from .inference.embedding import iter_embeddings, write_embeddings
+from .inference.embedding import expected_rows, iter_embeddings, write_embeddings
 from .inference.ensemble import USDRLEnsemble
 from .inference.export import FORMATS, export_model
 from .inference.inputs import Workers, list_files, read_file, ready_model
@@ -572,7 +572,7 @@ def embed(
         image_shape=_image_shape(image_size),
         on_error=errors,
     )
-    count = write_embeddings(stream, output, level)
+    count = write_embeddings(stream, output, level, expected_rows(mine, level))
     if workers.is_first:
         print(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()

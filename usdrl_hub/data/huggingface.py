@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layouts import LayoutLike, get_layout
+from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .dataset import LabelledData, SkeletonList
 
@@ -111,19 +111,27 @@ def from_huggingface(
         own = row.get("layout")
         if own is None and layout is None:
             raise SkeletonFormatError(f"{where}: no column 'layout' says which joints these are: name the layout")
-        resolved = get_layout(_layout(own)) if own is not None else get_layout(layout)  # type: ignore[arg-type]
-        fields = {key: row[key] for key in _PLAIN if row.get(key) is not None and key != "name"}
-        # A class that nobody knows is -1 in many data sets.
-        if fields.get("label", 0) < 0:
-            del fields["label"]
-        if row.get("image_shape") is not None:
-            fields["image_shape"] = tuple(float(side) for side in row["image_shape"])
-        if row.get("events") is not None:
-            fields["events"] = np.asarray(row["events"], dtype=np.int64).reshape(-1, 3)
-        keypoints = np.asarray(row["keypoints"], dtype=np.float32)
-        axes = {3: "TVC", 4: "TMVC"}.get(keypoints.ndim)
-        sequence = SkeletonSequence.from_array(keypoints, resolved, axes, name=where, **fields)
-        yield _without_absent(sequence)
+        try:
+            yield _sequence_of(row, where, get_layout(_layout(own) if own is not None else layout))  # type: ignore[arg-type]
+        except SkeletonFormatError:
+            raise
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+            # Columns are of any type in data that others have made.
+            raise SkeletonFormatError(f"{where}: its columns are not those of a sequence: {error}") from None
+
+
+def _sequence_of(row: Mapping[str, Any], where: str, layout: Layout) -> SkeletonSequence:
+    fields = {key: row[key] for key in _PLAIN if row.get(key) is not None and key != "name"}
+    # A class that nobody knows is -1 in many data sets.
+    if fields.get("label", 0) < 0:
+        del fields["label"]
+    if row.get("image_shape") is not None:
+        fields["image_shape"] = tuple(float(side) for side in row["image_shape"])
+    if row.get("events") is not None:
+        fields["events"] = np.asarray(row["events"], dtype=np.int64).reshape(-1, 3)
+    keypoints = np.asarray(row["keypoints"], dtype=np.float32)
+    axes = {3: "TVC", 4: "TMVC"}.get(keypoints.ndim)
+    return _without_absent(SkeletonSequence.from_array(keypoints, layout, axes, name=where, **fields))
 
 
 def list_from_huggingface(rows: Any, layout: LayoutLike | None = None) -> SkeletonList:

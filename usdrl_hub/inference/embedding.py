@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.lib import format as npy_format
 
+from ..data.dataset import SkeletonDataset
+from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import locked, new_file, remove_leftovers, scratch_file
+from ..files import check_space, locked, new_file, remove_leftovers, scratch_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
@@ -234,8 +236,26 @@ def frame_outputs(
                 total = count = None
 
 
+def expected_rows(source: Any, level: str) -> int:
+    """A lower bound of the embeddings that will come of data sets, stores and files, without reading them.
+
+    Args:
+        source: A data set or store, or a list of files and stores.
+        level: "clip" or "frame".
+    """
+    if isinstance(source, SkeletonDataset | SkeletonStore):
+        return len(source) if level == "clip" else int(source.lengths.sum(dtype=np.int64))
+    return sum(
+        expected_rows(SkeletonStore.open(file), level) if is_store(file) else 1 if level == "clip" else 0
+        for file in source
+    )
+
+
 def write_embeddings(
-    stream: Iterable[tuple[SkeletonSequence, np.ndarray]], path: str | os.PathLike, level: str = "clip"
+    stream: Iterable[tuple[SkeletonSequence, np.ndarray]],
+    path: str | os.PathLike,
+    level: str = "clip",
+    rows: int = 0,
 ) -> int:
     """Write names and embeddings to an ``.npz`` file as they come; only the names stay in memory.
 
@@ -247,6 +267,8 @@ def write_embeddings(
         path: File to write, whole or not at all: `names` ``(N,)`` and `embeddings`, ``(N, 2d)`` for clips, ``(all
             frames, 2d)`` with `offsets` ``(N + 1,)`` for frames; float32.
         level: "clip" or "frame", as the stream was made.
+        rows: How many rows will come at least, see `expected_rows`; the disk is asked for their room before the first
+            one is written.
 
     Returns:
         Number of recordings written, by all processes.
@@ -254,7 +276,7 @@ def write_embeddings(
     Raises:
         SkeletonFormatError: If the stream is empty.
         FolderInUseError: If another process is writing the file.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written, or the disk has no room for the rows.
     """
     path, workers = Path(path), Workers.of_environment()
     part = failed = partial = None
@@ -273,7 +295,7 @@ def write_embeddings(
             if not all(ready):
                 raise SkeletonFormatError(f"{path} is not written: another process could not go on, as it says")
         try:
-            part = stack.enter_context(_Part.of(stream, path))
+            part = stack.enter_context(_Part.of(stream, path, rows))
         except Exception as error:
             failed = error
         # All come here, also who failed: nobody waits in vain, and no rows go before they were read.
@@ -298,7 +320,7 @@ class _Part:
 
     @classmethod
     @contextmanager
-    def of(cls, stream: Iterable[tuple[SkeletonSequence, np.ndarray]], path: Path) -> Iterator[_Part]:
+    def of(cls, stream: Iterable[tuple[SkeletonSequence, np.ndarray]], path: Path, rows: int) -> Iterator[_Part]:
         """Write what a stream yields to a file beside `path`, which is gone afterwards."""
         names: list[str] = []
         lengths: list[int] = []
@@ -306,11 +328,14 @@ class _Part:
         with scratch_file(path) as file:
             with open(file, "wb") as raw:
                 for sequence, embedding in stream:
-                    rows = np.atleast_2d(embedding)
-                    width = rows.shape[1]
+                    found = np.atleast_2d(embedding)
+                    if not names:
+                        # Twice: these, and the archive that is made of them.
+                        check_space(path, 2 * 4 * rows * found.shape[1], f"{path} of {rows} embeddings")
+                    width = found.shape[1]
                     names.append(sequence.name)
-                    lengths.append(len(rows))
-                    raw.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+                    lengths.append(len(found))
+                    raw.write(np.ascontiguousarray(found, dtype="<f4").tobytes())
             # Closed: some systems do not open a file twice.
             yield cls((str(file), names, lengths, width))
 
