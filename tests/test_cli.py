@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from usdrl_hub import extract_embeddings
 from usdrl_hub.cli import main
@@ -14,6 +15,7 @@ from usdrl_hub.data.readers import SUFFIXES
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
 from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
+from usdrl_hub.hub.registry import list_checkpoints
 
 from .conftest import GOLDENS, write_ntu
 
@@ -331,3 +333,65 @@ def test_a_recording_is_no_data_set_to_train_on(capsys, tmp_path):
     (tmp_path / "walk.bvh").write_text("HIERARCHY\n")
     code, _, err = run(capsys, "finetune", tmp_path / "walk.bvh", "--output-dir", tmp_path / "model")
     assert code == 2 and "it is no data set" in err and "usdrl prepare" in err and "cut" not in err
+
+
+HOSTILE = "\x1b[2J\x07a\nb\u202e"
+
+
+def test_names_cannot_move_the_cursor(capsys, tmp_path, monkeypatch):
+    """faults.md 28: names of files and people with ESC, BEL, newline and bidirectional marks are escaped."""
+    np.save(tmp_path / f"{HOSTILE}.npy", load_samples()[0].to_layout("ntu25").keypoints)
+    np.save(tmp_path / f"{HOSTILE}2.npy", np.full((4, 25, 3), np.nan))
+    for more in ([], ["--timeline"], ["--json"]):
+        code, out, err = run(capsys, "predict", tmp_path, *more)
+        assert code == 2 and (more == ["--json"] or "\\x1b[2J\\x07a\\nb\\u202e" in out)
+        assert all(line.isprintable() for line in [*out.splitlines(), *err.splitlines()])
+        assert all(line.startswith("usdrl: ") for line in err.splitlines())
+        if more == ["--json"]:
+            assert json.loads(out)["predictions"][0]["name"] == HOSTILE
+
+
+def test_version_is_known(capsys):
+    """faults.md 39."""
+    code, out, err = run(capsys, "--version")
+    assert code == 0 and re.fullmatch(r"usdrl \d+\.\d+.*\n", out) and not err
+
+
+def test_list_shows_what_can_be_loaded_first_and_says_how_many_more(capsys):
+    """faults.md 39: 121 names of which 3 exist."""
+    here = [info.name for info in list_checkpoints(shipped=True)]
+    code, out, _ = run(capsys, "list")
+    lines = out.splitlines()
+    assert code == 0 and [line.split()[0] for line in lines[2 : 2 + len(here)]] == here
+    assert lines[-1].startswith(f"{len(list_checkpoints()) - len(here)} more ") and "usdrl list --all" in lines[-1]
+    assert len(run(capsys, "list", "--all")[1].splitlines()) == 2 + len(list_checkpoints())
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (MemoryError("Unable to allocate 4 TiB"), "--batch-size"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator"), "--batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "--batch-size"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
+    ],
+)
+def test_what_a_machine_cannot_do_is_told_in_one_sentence(capsys, recording, monkeypatch, error, words):
+    """issue 17: no traceback where memory or the stack ends."""
+
+    def fail(*arguments, **choices):
+        raise error
+
+    monkeypatch.setattr("usdrl_hub.cli.iter_predictions", fail)
+    code, out, err = run(capsys, "predict", recording)
+    assert code == 2 and not out and err.startswith("usdrl: ") and words in err and err.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    code = "import sys; from usdrl_hub.cli import main; sys.stdin.readline(); main(['benchmarks'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    _, err = process.communicate(b"\n")
+    assert b"Traceback" not in err and b"BrokenPipe" not in err

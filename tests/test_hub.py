@@ -513,3 +513,29 @@ def test_code_of_a_folder_runs_only_if_trusted(tmp_path):
     (tmp_path / "modeling_usdrl.py").write_text("raise RuntimeError('ran')")
     assert isinstance(AutoModel.from_pretrained(tmp_path), USDRLModel)
     assert {name for name in CODE_FILES} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_what_a_record_or_a_model_says_is_text_in_a_card():
+    """faults.md 28: HTML, headings and `javascript:` links in metrics.json or class names."""
+    evil = "<img src=x onerror=alert(1)>\n# Heading\n[click](javascript:alert(1)) | `code` **bold** \x1b[2J"
+    config = USDRLConfig(layout="ntu25", id2label={0: evil, 1: "# squat"}, num_joints=25)
+    config.architectures = ["USDRLForActionRecognition"]
+    record = {
+        "dataset": evil,
+        "split": evil,
+        "n": {"train": evil, "test": evil},
+        "metrics": {"accuracy": 0.5, evil: 0.25},
+        "benchmark": evil,
+        "seed": evil,
+        "command": f"```\n{evil}\n```",
+        "wall_seconds": evil,
+        "hardware": evil,
+        "versions": {evil: evil},
+        "git_revision": evil,
+        "checkpoint_sha256": evil,
+        "few_labels": [{"measure": evil, "who": evil, "accuracy": {evil: 0.5}}],
+    }
+    body = render_card(CardSource("ada/model", config, None, record, 1000, None, True)).split("\n---\n", 1)[1]
+    shown = re.sub(r"\\[^\w\s]", "", re.sub(r"```.*?```|`[^`\n]*`", "", body, flags=re.S))
+    assert "<img" not in shown and "](javascript" not in shown and "**bold" not in shown and "\x1b" not in body
+    assert "\n# Heading" not in body and "onerror" in body and body.count("```") % 2 == 0

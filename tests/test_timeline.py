@@ -205,3 +205,18 @@ def test_what_a_file_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="a picture shows 1 to 30 recordings, not 31"):
         draw_timelines([(load_samples()[0], made(np.ones((4, 2))))] * 31, tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_of_a_table_are_no_formulas(tmp_path):
+    """faults.md 28: cells `=cmd|...`, `@SUM(1)`, `+1` in CSV, and names with ESC and newlines."""
+    names = ["=cmd|' /C calc'!A0", "@SUM(1)", " +1", "-1", "\x1b[2Ja\nb", "squat"]
+    values = np.full((12, 6), 0.02, dtype=np.float32)
+    values[np.arange(12), np.repeat(np.arange(6), 2)] = 0.9
+    sequence = SkeletonSequence(np.random.rand(12, 1, 25, 3), "ntu25", name="=1+1")
+    write_segments([(sequence, Timeline(names, values, None, None, False, ""))], tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[1] for row in rows] == [
+        "'=cmd|' /C calc'!A0", "'@SUM(1)", "' +1", "'-1", "\\x1b[2Ja\\nb", "squat",
+    ]  # fmt: skip
+    assert {row[0] for row in rows} == {"'=1+1"} and [float(row[-1]) for row in rows] == pytest.approx([0.9] * 6)

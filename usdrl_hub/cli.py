@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -14,10 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -33,6 +37,7 @@ from .data.samples import load_samples, sample_path
 from .errors import USDRLError, USDRLWarning, one_sentence, printable
 from .feature_extraction_usdrl import CHOOSE_BY, MISSING, NORMALIZATIONS, USDRLFeatureExtractor
 from .files import new_folder
+from .hub.check import check as check_path
 from .hub.convert import convert_checkpoint, save_original
 from .hub.loading import load_feature_extractor, load_model
 from .hub.publish import publish
@@ -147,6 +152,13 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(("split_file",), lambda values: values["kind"].startswith("pku"), "on data other than PKU-MMD's"),
         _Need(("split_file",), _with("protocol"), "without --protocol", "--protocol"),
     ),
+    "list": (
+        _Need(
+            ("everything",),
+            lambda values: not (values["text"] or values["task"] or values["shipped"] or values["as_json"]),
+            "with TEXT, --task or --json, which show all that fit, or --shipped",
+        ),
+    ),
     "push": (_Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),),
 }
 
@@ -213,6 +225,25 @@ def _or(names: Iterable[str]) -> str:
 
 _LABELLED = "Labelled data set: a store of 'usdrl prepare', or an .npz with the arrays of usdrl_hub.SkeletonDataset."
 _RECORDINGS = f"({', '.join(SUFFIXES)})"
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"usdrl {version('usdrl-hub')}")
+        except PackageNotFoundError:
+            print("usdrl, of a folder that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    tell_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """USDRL, the foundation model for skeleton-based human action understanding."""
+
 
 Model = Annotated[str, typer.Option(help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]
@@ -361,6 +392,11 @@ def _sentence(error: BaseException) -> str:
     return one_sentence(error)
 
 
+def _say(text: str) -> None:
+    """Print lines, in which names come from files that anybody may have written."""
+    print("\n".join(printable(line) for line in text.split("\n")))
+
+
 @app.command()
 def predict(
     context: typer.Context,
@@ -464,10 +500,10 @@ def _tell_timelines(
     if not found:
         # What could not be read has been told.
         return
-    print(_heading(model, names))
+    _say(_heading(model, names))
     if found[0][1].segments is None:
-        print("the model finds no segments: these are the runs of frames with the same most probable class")
-    print("frames count from 0, and an end is the frame after the last\n")
+        _say("the model finds no segments: these are the runs of frames with the same most probable class")
+    _say("frames count from 0, and an end is the frame after the last\n")
     rows = [["file", "class", "start", "end", "from", "to", "probability"]]
     for sequence, timeline in found:
         rows += [[sequence.name, *_segment_cells(part)] for part in segment_rows(sequence, timeline)] or [
@@ -475,7 +511,7 @@ def _tell_timelines(
         ]
     _print_table(rows)
     if output is not None:
-        print(f"\nwritten: {output}")
+        _say(f"\nwritten: {output}")
 
 
 def _segment_cells(segment: dict[str, Any]) -> list[str]:
@@ -486,7 +522,7 @@ def _segment_cells(segment: dict[str, Any]) -> list[str]:
 
 
 def _heading(model: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    shown = ", ".join(map(printable, names[:10])) + (", ..." if len(names) > 10 else "")
     return f"model {model}, {len(names)} classes: {shown}"
 
 
@@ -507,16 +543,17 @@ def _print_predictions(
         rows.append(row)
     # What could not be read has been told.
     if len(rows) > 1:
-        print(f"{_heading(model, names)}\n")
+        _say(f"{_heading(model, names)}\n")
         _print_table(rows)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for number, row in enumerate(rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if number == 0:
-            print("  ".join("-" * width for width in widths))
+            _say("  ".join("-" * width for width in widths))
 
 
 @app.command()
@@ -574,7 +611,7 @@ def embed(
     )
     count = write_embeddings(stream, output, level, expected_rows(mine, level))
     if workers.is_first:
-        print(f"{output}: embeddings of {count} recordings by {model}")
+        _say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()
 
 
@@ -645,7 +682,9 @@ def render(
     )
     rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
     top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
-    print(f"{output}: {drawn.frames} of {sequence.num_frames} frames of {sequence.name}{rate}{top}")
+    _say(
+        f"{output}: {drawn.frames} of {sequence.num_frames} frames of {printable(sequence.name)}{rate}{printable(top)}"
+    )
     errors.finish()
 
 
@@ -689,7 +728,7 @@ def map_command(
     )
     made = replace(made, about=f"{made.about}; by {shown_name(model)}")
     draw_map(made, output, title=source.resolve().stem)
-    print(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
+    _say(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
     errors.finish()
 
 
@@ -740,10 +779,10 @@ def finetune(
         baseline=baseline,
         seed=seed,
     )
-    print(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
+    _say(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
     for name, value in record["metrics"].items():
-        print(f"  {name}: {100 * value:.1f} % of {record['n']['test']} test clips")
-    print(f"use it: usdrl predict FILE --model {output_dir}")
+        _say(f"  {name}: {100 * value:.1f} % of {record['n']['test']} test clips")
+    _say(f"use it: usdrl predict FILE --model {output_dir}")
 
 
 @app.command()
@@ -806,8 +845,8 @@ def pretrain(
     if record is None:
         print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)
         raise typer.Exit(130)
-    print(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
-    print(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
+    _say(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
+    _say(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
 
 
 @app.command()
@@ -840,13 +879,13 @@ def evaluate(
         record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes, train)
     # What papers report is not to be compared with a trial on other data.
     published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
-    print(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
+    _say(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
     rows = [["metric", "measured", "published"]]
     for name, value in record["metrics"].items():
         rows.append([name, f"{100 * value:.2f} %", f"{100 * published[name]:.1f} %" if name in published else ""])
     _print_table(rows)
     if output_dir is not None:
-        print(f"written: {output_dir}/metrics.json")
+        _say(f"written: {output_dir}/metrics.json")
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -905,7 +944,7 @@ def convert(
         model = load_model(checkpoint.as_posix())
         with new_folder(output_dir) as folder:
             save_original(model, folder / "checkpoint.pth.tar")
-        print(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
+        _say(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
         return
     choices: dict[str, Any] = {"modality": modality, "num_attention_heads": num_attention_heads, "alpha": alpha}
     choices |= {"shift_gap": shift_gap, "num_persons": num_persons}
@@ -921,8 +960,8 @@ def convert(
             add_remote_code(folder)
     tokens = f"{config.num_spatial_tokens} spatial tokens"
     origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
-    print(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
-    print(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+    _say(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
+    _say(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
 
 
 @app.command()
@@ -936,11 +975,11 @@ def export(
     Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
     """
     done = export_model(model, output_dir, format)
-    print(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
+    _say(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
     for role, arrays in (("input", done.inputs), ("output", done.outputs)):
         for name, sizes in arrays.items():
-            print(f"  {role} {name} ({', '.join(map(str, sizes))})")
-    print(f"  largest relative difference to PyTorch: {done.error:.1e}")
+            _say(f"  {role} {name} ({', '.join(map(str, sizes))})")
+    _say(f"  largest relative difference to PyTorch: {done.error:.1e}")
 
 
 @app.command()
@@ -997,17 +1036,38 @@ def prepare(
         choose_by=choose_by or "energy",
         relink=relink,
     )
-    print(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
+    _say(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
     if (tests := store.column("split_test")) is not None and tests.ndim == 1:
-        print(f"  {protocol or 'split'}: {int((tests == 0).sum())} train, {int(tests.sum())} test")
+        _say(f"  {protocol or 'split'}: {int((tests == 0).sum())} train, {int(tests.sum())} test")
     if report["joints_missing"]:
         lacking, filled = report["joints_missing"], report["joints_filled"]
-        print(f"  joints not seen: {100 * lacking / report['joints']:.1f} % ({filled} of {lacking} filled)")
+        _say(f"  joints not seen: {100 * lacking / report['joints']:.1f} % ({filled} of {lacking} filled)")
     for reason, count in report["skipped"].items():
-        print(f"  left out: {count} ({reason})")
+        _say(f"  left out: {count} ({reason})")
     errors = _Errors()
     for file, problem in report["problems"].items():
         errors(SkeletonFormatError(problem if file in problem else f"{file}: {problem}"))
+    errors.finish()
+
+
+@app.command()
+def check(
+    path: Annotated[
+        str, typer.Argument(help="A store, a data set (.npz), a checkpoint, a recording or a folder of recordings.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+) -> None:
+    """Read everything that lies there, checksums included, and say what is damaged."""
+    found = check_path(path)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        counts = ", ".join(f"{number} {what}" for what, number in found.counts.items())
+        state = "whole" if found.whole else f"{len(found.damages)} damaged"
+        print(printable(f"{path}: {found.kind}, {state}" + (f": {counts}" if counts else "")))
+    errors = _Errors()
+    for damage in found.damages:
+        errors(SkeletonFormatError(damage))
     errors.finish()
 
 
@@ -1016,6 +1076,7 @@ def list_command(
     text: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
     task: Annotated[str | None, typer.Option(help="Only those of a task, such as detection.")] = None,
     shipped: Annotated[bool, typer.Option("--shipped", help="Only those that lie in the package.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those whose weights have to be made.")] = False,
     owner: Namespace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -1027,7 +1088,10 @@ def list_command(
         print(json.dumps([vars(info) for info in infos], indent=2))
         return
     rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
-    for info in infos:
+    # Who asks for some sees all of them.
+    here = [info for info in infos if info.shipped]
+    left = 0 if everything or text or task or not here else len(infos) - len(here)
+    for info in here if left else infos:
         published = next(iter(info.published.values()), None)
         measured = next(iter(info.measured.values()), None)
         rows.append(
@@ -1044,6 +1108,8 @@ def list_command(
             ]
         )
     _print_table(rows)
+    if left:
+        print(f"\n{left} more are known whose weights have to be made or asked for: usdrl list --all")
 
 
 @app.command()
@@ -1081,11 +1147,11 @@ def push(
     )
     _print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
     if dry_run:
-        print(f"nothing was sent; without --dry-run these go to {done.repo_id}")
+        _say(f"nothing was sent; without --dry-run these go to {done.repo_id}")
     elif done.changed:
-        print(f"published: {done.url}")
+        _say(f"published: {done.url}")
     else:
-        print(f"{done.repo_id} holds the same already: no commit was made")
+        _say(f"{done.repo_id} holds the same already: no commit was made")
 
 
 @app.command()
@@ -1150,15 +1216,29 @@ def _show_nearest(picture: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; wrong input ends with one sentence on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is told as well as it can.
+            stream.reconfigure(errors="backslashreplace")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         with _Notices().told(), _ending_cleanly():
             status = _status(arguments)
+            _flush()
     finally:
         Workers.leave()
     sys.exit(status)
+
+
+def _flush() -> None:
+    """Write what is left, unless whoever reads it, such as `head`, has enough."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the end of the interpreter would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Ended(SystemExit):
@@ -1195,14 +1275,27 @@ def _status(arguments: Sequence[str] | None) -> int | str | None:
         return end.code
     except SafetensorError as error:
         print(f"usdrl: a file cannot be written or read: {_sentence(error)}", file=sys.stderr)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"usdrl: {_too_large(error)}", file=sys.stderr)
+    except RecursionError:
+        print("usdrl: a file is nested too deeply to be read", file=sys.stderr)
     except (ValueError, OSError, StrictDataclassError, BrokenProcessPool) as error:
         print(f"usdrl: {_sentence(error)}", file=sys.stderr)
+    except RuntimeError as error:
+        # torch has no type for what its allocator of main memory says.
+        if "alloc" not in str(error):
+            raise
+        print(f"usdrl: {_too_large(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("usdrl: interrupted", file=sys.stderr)
         return 130
     else:
         return None
     return 2
+
+
+def _too_large(error: BaseException) -> str:
+    return f"there is not enough memory: give a smaller --batch-size, or shorter recordings ({_sentence(error)[:120]})"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.facts import DATASETS, DatasetFacts
+from ..errors import printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..inference.drawing import draw_layout
@@ -155,6 +156,16 @@ def picture_name(config: USDRLConfig) -> str:
     return f"layout-{config.layout}.png" if isinstance(config.layout, str) else ""
 
 
+def _text(value: Any) -> str:
+    """Text of unknown origin as Markdown shows it: no element, link, code, emphasis or table cell begins in it."""
+    return re.sub(r"([\\`*<>|\[\]&]|^[#+=-])", r"\\\1", printable(str(value)))
+
+
+def _code(value: Any) -> str:
+    """Text of unknown origin inside backticks, where nothing but a backtick has a meaning."""
+    return printable(str(value)).replace("`", "'")
+
+
 def _told(source: CardSource) -> str:
     """How the weights are made, with commands as code."""
     return explain_missing(source.name).replace("'", "`")
@@ -230,10 +241,10 @@ def _values(source: CardSource) -> dict[str, str]:
         "training": _training(source),
         "results": _results(source),
         "limits": entry.limits if entry is not None else "Not stated by those who trained it.",
-        "dataset": data.title,
+        "dataset": data.title if data.name in DATASETS else _text(data.title),
         "dataset_url": data.url,
         "dataset_terms": data.terms,
-        "sha256": f"SHA-256 of the weights: `{sha256}`.\n" if sha256 and source.has_weights else "",
+        "sha256": f"SHA-256 of the weights: `{_code(sha256)}`.\n" if sha256 and source.has_weights else "",
         "provenance": "The model and its weights are the authors'."
         if authors
         else "The model is the authors'; these weights are not.",
@@ -250,7 +261,7 @@ def _input(config: USDRLConfig) -> str:
         what = f"metres, {layout.up} up"
     else:
         what = "x, y in the picture and the keypoint's score, y down"
-    names = "" if layout is None else f" of layout `{layout.name}`: {', '.join(layout.joint_names)}"
+    names = "" if layout is None else f" of layout `{_code(layout.name)}`: {', '.join(map(_text, layout.joint_names))}"
     return (
         f"`keypoints` of shape `{shape}`: frames, persons, joints, coordinates; {what}. "
         f"{config.num_joints} joints{names}."
@@ -347,25 +358,29 @@ def _classes(source: CardSource) -> str:
         return "None: this is an encoder. A head is trained with `usdrl finetune` or `usdrl evaluate`."
     if source.entry is not None and source.entry.num_labels is None:
         return "Those of the data that it is trained on."
-    return "; ".join(source.config.class_names) + "."
+    return "; ".join(map(_text, source.config.class_names)) + "."
 
 
 def _training(source: CardSource) -> str:
     record, entry, data = source.record, source.entry, source.data
-    lines = [f"Data: {data.title}" + (f", {data.size}" if data.size else "") + "."]
+    title = data.title if data.name in DATASETS else _text(data.title)
+    lines = [f"Data: {title}" + (f", {data.size}" if data.size else "") + "."]
     if entry is not None and entry.base:
         lines.append(f"Begins with [{entry.base}](https://huggingface.co/{entry.base}).")
     if record.get("split"):
         numbers = dict(record.get("n") or {})
-        lines.append(f"Split: {record['split']}; {numbers.get('train')} sequences train, {numbers.get('test')} test.")
+        lines.append(
+            f"Split: {_text(record['split'])}; {_text(numbers.get('train'))} sequences train, "
+            f"{_text(numbers.get('test'))} test."
+        )
     if record.get("command"):
         versions = ", ".join(
-            f"{name} {number}" for name, number in dict(record.get("versions") or {}).items() if number
+            f"{_text(name)} {_text(number)}" for name, number in dict(record.get("versions") or {}).items() if number
         )
-        revision = f", at revision {record['git_revision']}" if record.get("git_revision") else ""
+        revision = f", at revision {_text(record['git_revision'])}" if record.get("git_revision") else ""
         lines.append(
-            f"\nTrained with seed {record.get('seed')} by\n\n```\n{record['command']}\n```\n\nin "
-            f"{record.get('wall_seconds')} s on {record.get('hardware')}, with {versions}{revision}."
+            f"\nTrained with seed {_text(record.get('seed'))} by\n\n```\n{_code(record['command'])}\n```\n\nin "
+            f"{_text(record.get('wall_seconds'))} s on {_text(record.get('hardware'))}, with {versions}{revision}."
         )
     elif entry is not None and entry.recipe:
         lines.append(
@@ -385,10 +400,11 @@ def _results(source: CardSource) -> str:
     if measured:
         count = dict(source.record.get("n") or {}).get("test", "")
         rows = [
-            f"| {_METRIC_NAMES.get(name, name)} | {100 * value:.1f} | {count} |" for name, value in measured.items()
+            f"| {_METRIC_NAMES.get(name) or _text(name)} | {100 * value:.1f} | {_text(count)} |"
+            for name, value in measured.items()
         ]
         benchmark = source.record.get("benchmark")
-        what = f" on `{benchmark}`" if benchmark else ""
+        what = f" on `{_code(benchmark)}`" if benchmark else ""
         parts.append(
             "\n".join(
                 [f"Measured{what}, with this repository's weights:\n", "| metric | % | test clips |", "|---|---|---|"]
@@ -400,11 +416,11 @@ def _results(source: CardSource) -> str:
         parts.append("Nothing has been measured with these weights yet.")
     if few := _few_labels(source.record):
         shots = list(few[0][2])
-        rows = [f"| {measure} | {who} | {' | '.join(values.values())} |" for measure, who, values in few]
+        rows = [f"| {_text(measure)} | {_text(who)} | {' | '.join(values.values())} |" for measure, who, values in few]
         parts.append(
             "With few labelled clips of each class, in percent, mean of five sets; frozen for 1-NN and linear probe, "
             "beside the joints themselves (as they are, and normalised) and the same network with random weights or "
-            f"trained from scratch:\n\n| measure | features | {' | '.join(shots)} |\n"
+            f"trained from scratch:\n\n| measure | features | {' | '.join(map(_text, shots))} |\n"
             f"|{'---|' * (len(shots) + 2)}\n" + "\n".join(rows) + f"\n\n![Accuracy against labels]({FEW_LABELS})"
         )
     if entry is not None and entry.published:

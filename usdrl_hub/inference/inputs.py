@@ -381,7 +381,7 @@ def checked(
                 yield extractor.prepare(sequence)
         except ValueError as error:
             message = str(error)
-            named = message if sequence.name in message else f"{sequence.name}: {message}"
+            named = message if message.startswith(sequence.name) else f"{sequence.name}: {message}"
             wrapped = SkeletonFormatError(named)
             if on_error is None:
                 raise wrapped from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
 from ..files import new_file
 from ..hub.registry import CheckpointLoadError
@@ -195,7 +195,8 @@ def write_segments(
 
     Args:
         timelines: What `iter_timelines` yields.
-        path: File to write: ``.json``, see `describe_timelines`; or ``.csv``, a row for each segment.
+        path: File to write: ``.json``, see `describe_timelines`; or ``.csv``, a row for each segment. In a CSV, names
+            are printable and begin with an apostrophe where a spreadsheet would take them for a formula.
         model_name: What the model is called.
 
     Raises:
@@ -212,7 +213,15 @@ def write_segments(
             writer.writerow(["name", *_COLUMNS])
             for sequence, timeline in timelines:
                 rows = segment_rows(sequence, timeline)
-                writer.writerows([sequence.name, *(row[column] for column in _COLUMNS)] for row in rows)
+                writer.writerows([_cell(sequence.name), *(_cell(row[column]) for column in _COLUMNS)] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """What a table may hold: numbers as they are; text that is no formula and moves no cursor."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def make_timeline(

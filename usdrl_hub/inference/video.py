@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
-from ..data.readers import VIDEO_SUFFIXES
+from ..data.readers import VIDEO_SUFFIXES, find_recordings
+from ..errors import printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.loading import load_with
 from ..hub.registry import CheckpointLoadError
@@ -177,7 +178,7 @@ def read_video(
     frames, fps = open_video(path)
     results: list[list[dict[str, torch.Tensor]]] = []
     shape = None
-    shown = tqdm(frames, unit="frame", desc=path.name, disable=None if progress else True, file=sys.stderr)
+    shown = tqdm(frames, unit="frame", desc=printable(path.name), disable=None if progress else True, file=sys.stderr)
     for batch in batched(shown, batch_size):
         if {image.shape for image in batch} != {shape := shape or batch[0].shape}:
             raise SkeletonFormatError(f"{path}: its pictures change their size")
@@ -271,7 +272,8 @@ def iter_videos(
     """
     for file in map(Path, files):
         inside = sorted(child for child in file.rglob("*") if is_video(child)) if file.is_dir() else []
-        for item in inside or [file]:
+        # Other recordings that lie beside videos are read, too.
+        for item in [*inside, file] if not inside or find_recordings(file) else inside:
             if not is_video(item):
                 yield item
                 continue
