@@ -10,18 +10,21 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import os
 import pickle
 import pickletools
 import random
 import re
 import signal
+import struct
 import tempfile
 import threading
 import time
 import traceback
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -482,14 +485,35 @@ def damage_npz(rng: random.Random, content: bytes) -> bytes:
         members[place], members[other] = (name, members[other][1]), (members[other][0], data)
     else:
         # A zip bomb: zeros are packed a thousand to one.
-        members[place] = (name, _zeros(rng.choice([(2_000_000, 3), (20_000, 25, 3), (5000, 2, 25, 3)])))
-        return pack(members, zipfile.ZIP_DEFLATED)
+        return _pack_bomb(members, place, rng.choice([(2_000_000, 3), (20_000, 25, 3), (300_000, 25, 3)]))
     return pack(members, rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 
 
 @cache
-def _zeros(shape: tuple[int, ...]) -> bytes:
-    return npy(np.zeros(shape, "<f4"))
+def _zeros(shape: tuple[int, ...]) -> tuple[int, int, bytes]:
+    """Checksum, size and packed form of a ``.npy`` file of zeros."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    content = header.getvalue()
+    packer, rest = zlib.compressobj(1, wbits=-15), math.prod(shape) * 4
+    parts, checksum, size, block = [packer.compress(content)], zlib.crc32(content), len(content) + rest, bytes(1 << 20)
+    while rest > 0:
+        piece = block[:rest]
+        parts.append(packer.compress(piece))
+        checksum, rest = zlib.crc32(piece, checksum), rest - len(piece)
+    return checksum, size, b"".join([*parts, packer.flush()])
+
+
+def _pack_bomb(members: list[tuple[str, bytes]], place: int, shape: tuple[int, ...]) -> bytes:
+    """A zip archive in which one member is an array of zeros; built by hand, as packing them takes long."""
+    body, directory = b"", b""
+    for number, (name, content) in enumerate(members):
+        checksum, size, packed = _zeros(shape) if number == place else (zlib.crc32(content), len(content), content)
+        facts = struct.pack("<HHHLLLHH", 8 if number == place else 0, 0, 33, checksum, len(packed), size, len(name), 0)
+        directory += b"PK\1\2\x14\0\x14\0\0\0" + facts + struct.pack("<HHHLL", 0, 0, 0, 0, len(body)) + name.encode()
+        body += b"PK\3\4\x14\0\0\0" + facts + name.encode() + packed
+    end = struct.pack("<HHHHLLH", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    return body + directory + b"PK\5\6" + end
 
 
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "|u1"}
@@ -659,37 +683,46 @@ class Bench:
         target = self.folder / self.family.target if self.family.target else self.folder
         seconds = MOST_SECONDS[0] + MOST_SECONDS[1] * size
         start = time.process_time()
-        with self.meter.limited(MOST_MEMORY[0] + MOST_MEMORY[1] * size, seconds):
-            outcome = self._read(target)
-        outcome.seconds, outcome.size, outcome.memory = time.process_time() - start, size, self.meter.peak
-        if outcome.is_right and outcome.seconds > seconds:
-            outcome.kind = "too slow"
-        if outcome.is_right and outcome.memory > MOST_MEMORY[0] + MOST_MEMORY[1] * size:
-            outcome.kind = "too much memory"
-        return outcome
-
-    def _read(self, target: Path) -> Outcome:
+        caught: BaseException | None = None
         try:
-            self.family.read(target)
-            return Outcome("result")
-        except USDRLError as error:
-            return Outcome(self._judge(error, target), str(error)[:600])
-        except OutOfTime:
-            return Outcome("too slow", _last_lines())
-        except AssertionError as error:
-            return Outcome("no result", str(error)[:600])
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
-            return Outcome(f"{type(error).__name__}", f"{str(error)[:200]} {_last_lines()}")
+            with self.meter.limited(MOST_MEMORY[0] + MOST_MEMORY[1] * size, seconds):
+                try:
+                    self.family.read(target)
+                except BaseException as error:
+                    caught = error
+        except OutOfTime as error:
+            # The alarm came between the two.
+            caught = error
+        took = time.process_time() - start
+        kind, detail = self._judge(caught, target)
+        # Its frames hold what was read.
+        caught = None
+        if kind in ("result", "error") and took > seconds:
+            kind = "too slow"
+        if kind in ("result", "error") and self.meter.peak > MOST_MEMORY[0] + MOST_MEMORY[1] * size:
+            kind = "too much memory"
+        return Outcome(kind, detail, size, took, self.meter.peak)
 
-    def _judge(self, error: USDRLError, target: Path) -> str:
+    def _judge(self, error: BaseException | None, target: Path) -> tuple[str, str]:
+        if error is None:
+            return "result", ""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        if isinstance(error, OutOfTime):
+            return "too slow", _last_lines(error)
+        if isinstance(error, AssertionError):
+            return "no result", str(error)[:600]
+        if not isinstance(error, USDRLError):
+            return type(error).__name__, f"{str(error)[:200]} {_last_lines(error)}"
+        text = str(error)
+        return self._judge_text(error, text, target), text[:600]
+
+    def _judge_text(self, error: USDRLError, text: str, target: Path) -> str:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MemoryError):
                 return "too much memory"
             cause = cause.__context__
-        text = str(error)
         names = self.family.named or (target.name, *self.files)
         if not any(name in text for name in names):
             return "the error names no file"
@@ -707,8 +740,9 @@ class Bench:
         self.files = dict(files)
 
 
-def _last_lines() -> str:
-    lines = [line.strip() for line in traceback.format_exc(limit=-3).splitlines() if line.strip()]
+def _last_lines(error: BaseException) -> str:
+    told = traceback.format_exception(type(error), error, error.__traceback__, limit=-3, chain=False)
+    lines = [line.strip() for line in "".join(told).splitlines() if line.strip()]
     return " | ".join(lines[-7:])[:700]
 
 
