@@ -15,7 +15,9 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
-from usdrl_hub.feature_extraction_usdrl import action_proposals, average_phases
+from usdrl_hub.feature_extraction_usdrl import RELEASE_THRESHOLD, action_proposals, average_phases
+from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.detection import (
     THETAS,
     FrameLabelDataset,
@@ -201,6 +203,41 @@ def test_what_every_fourth_frame_says_otherwise_breaks_no_segment():
         average_phases(probabilities, 0)
 
 
+@pytest.mark.parametrize("encoder", ["dste", "sttr"])
+def test_a_detector_says_the_same_everywhere(encoder):
+    """faults.md 17: 33 segments by post_process_action_detection, 12 by the timeline, of the same 64 frames."""
+    torch.manual_seed(0)
+    config = tiny_config(encoder=encoder, num_frames=64, num_joints=25, layout="ntu25", num_labels=3)
+    model = USDRLForActionDetection(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(300)
+    extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
+    clip = SkeletonSequence(np.random.default_rng(0).normal(size=(64, 1, 25, 3)).astype(np.float32), "ntu25")
+    with torch.no_grad():
+        output = model(extractor(clip, return_tensors="pt").keypoints)
+    [found] = extractor.post_process_action_detection(output)
+    timeline = make_timeline(clip, model, extractor)
+    expected = sorted((int(kind), int(start), int(end)) for kind, start, end, _ in timeline.segments)
+    segments = found["segments"].tolist()
+    assert (
+        sorted((kind, *segment) for kind, segment in zip(found["labels"].tolist(), segments, strict=True)) == expected
+    )
+    assert len(expected) > 1
+    # The release's, as evaluate scores it, is another by choice.
+    [released] = extractor.post_process_action_detection(output, RELEASE_THRESHOLD, shift_gap=1)
+    [(_, values)] = frame_probabilities(model, extractor, [clip])
+    proposals = detect([values])
+    assert len(released["labels"]) == len(proposals)
+    assert {benchmark.recipe["threshold"] for benchmark in BENCHMARKS.values() if benchmark.task == "detection"} == {
+        RELEASE_THRESHOLD
+    }
+    if encoder == "dste":
+        assert len(proposals) != len(expected)
+    assert list(output.keys()) == ["logits"]
+    with pytest.raises(ValueError, match="these outputs do not say which frames .*: give shift_gap"):
+        extractor.post_process_action_detection(type("Output", (), {"logits": output.logits}))
+
+
 def test_suppression_keeps_the_likeliest_of_each_class():
     proposals = np.array([[1, 0, 10, 0.5], [1, 1, 10, 0.9], [2, 0, 10, 0.4], [1, 20, 30, 0.1], [1, 8, 22, 0.3]])
     assert suppress(proposals, 0.5).tolist() == [False, True, True, True, True]
@@ -213,13 +250,13 @@ def test_the_extractor_names_actions_in_transformers_style():
     logits = torch.full((2, 8, 3), -5.0)
     logits[0, 2:5, 1], logits[0, 6:, 2], logits[..., 0] = 9.0, 6.0, 0.0
     output = type("Output", (), {"logits": logits})
-    first, second = USDRLFeatureExtractor().post_process_action_detection(output, threshold=0.5)
+    first, second = USDRLFeatureExtractor().post_process_action_detection(output, threshold=0.5, shift_gap=1)
     assert first["labels"].tolist() == [1, 2] and first["segments"].tolist() == [[2, 5], [6, 8]]
     assert first["scores"][0] > first["scores"][1] and len(second["labels"]) == 0
-    stretched = USDRLFeatureExtractor().post_process_action_detection(output, 0.5, target_lengths=[16, 8])
+    stretched = USDRLFeatureExtractor().post_process_action_detection(output, 0.5, target_lengths=[16, 8], shift_gap=1)
     assert sorted(stretched[0]["segments"].tolist()) == [[4, 10], [12, 16]]
     with pytest.raises(ValueError, match="2 clips, but 1 target_lengths"):
-        USDRLFeatureExtractor().post_process_action_detection(output, target_lengths=[3])
+        USDRLFeatureExtractor().post_process_action_detection(output, target_lengths=[3], shift_gap=1)
 
 
 # -- frames of untrimmed recordings

@@ -12,6 +12,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
 from .errors import notice
+from .finite import check_finite
 from .layouts import Layout, LayoutLike, get_layout
 from .normalization import (
     RaggedFrames,
@@ -46,6 +47,12 @@ _LOOKED_AT = 8
 CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 
 
+# Probability above which a detector's class is a segment, wherever actions are told to a user; they are then averaged
+# over the shift gap, see `average_phases`. Benchmarks are scored as the release scores: 0.02, and not averaged.
+DETECTION_THRESHOLD = 0.3
+RELEASE_THRESHOLD = 0.02
+
+
 def default_normalization(layout: Layout) -> str:
     """The normalization that a layout's published checkpoints saw, or the nearest sensible one."""
     if layout.name == "coco17-release":
@@ -57,7 +64,7 @@ def default_normalization(layout: Layout) -> str:
     return "none" if layout.center is None else "ntu"
 
 
-def action_proposals(probabilities: torch.Tensor, threshold: float = 0.02) -> torch.Tensor:
+def action_proposals(probabilities: torch.Tensor, threshold: float = DETECTION_THRESHOLD) -> torch.Tensor:
     """Segments of a video in which a class is likely, as the release proposes actions.
 
     Args:
@@ -338,27 +345,37 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
     def post_process_action_detection(
         self,
         outputs: Any,
-        threshold: float = 0.02,
+        threshold: float = DETECTION_THRESHOLD,
         target_lengths: Sequence[int] | None = None,
-        shift_gap: int = 1,
+        shift_gap: int | None = None,
     ) -> list[dict[str, torch.Tensor]]:
         """Actions in clips, from the output of `USDRLForActionDetection`.
 
         Args:
             outputs: Output with `logits` ``(B, T, K)``, class 0 the background.
-            threshold: See `action_proposals`.
+            threshold: See `action_proposals`; `RELEASE_THRESHOLD` is what the release has.
             target_lengths: Frames of the recordings that the clips were resized from; the segments are in these. T
                 each where None.
-            shift_gap: With that of the model's configuration, probabilities are averaged over it first
-                (`average_phases`), so that segments do not break where it leaves frames unmixed. The release does not.
+            shift_gap: Probabilities are averaged over it first (`average_phases`), so that segments do not break where
+                the encoder leaves frames unmixed, as in a timeline. That of the model, which its output notes, where
+                None; 1 for none, as the release.
 
         Returns:
             For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` of first frame
             and the frame after the last; most likely first.
 
         Raises:
-            ValueError: If there are not as many lengths as clips.
+            ValueError: If there are not as many lengths as clips, or the output does not note the shift gap and none
+                is given.
+            NonFiniteError: If a logit is NaN or infinite.
         """
+        shift_gap = getattr(outputs, "shift_gap", None) if shift_gap is None else shift_gap
+        if shift_gap is None:
+            raise ValueError(
+                "these outputs do not say which frames the encoder leaves unmixed: give shift_gap=config.shift_gap (1 "
+                "for encoder 'sttr'), or 1 for probabilities as they are"
+            )
+        check_finite(outputs.logits, "the logits of the clips")
         probabilities = outputs.logits.float().softmax(dim=-1)
         batch, frames = probabilities.shape[:2]
         lengths = [frames] * batch if target_lengths is None else [int(length) for length in target_lengths]

@@ -994,9 +994,13 @@ class USDRLForActionDetection(USDRLClassificationModel):
         loss = None
         if labels is not None:
             loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
-        return TokenClassifierOutput(
+        output = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
+        if not torch.compiler.is_compiling():
+            # No entry of the output, but what `post_process_action_detection` has to know.
+            output.shift_gap = self.config.shift_gap if self.config.encoder == "dste" else 1  # type: ignore
+        return output
 
 
 class USDRLForEarlyActionPrediction(USDRLClassificationModel):

@@ -14,6 +14,7 @@ _PACKAGE = Path(__file__).parent.parent
 CODE_FILES = (
     "configuration_usdrl.py",
     "errors.py",
+    "finite.py",
     "feature_extraction_usdrl.py",
     "fused_usdrl.py",
     "layouts.py",

@@ -19,7 +19,7 @@ import torch
 from ..data.dataset import LabelledData, SkeletonDataset, load_npz
 from ..data.readers import iter_skeletons
 from ..data.store import is_store
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..feature_extraction_usdrl import DETECTION_THRESHOLD, USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
@@ -201,7 +201,7 @@ def render(
     feature_extractor: USDRLFeatureExtractor | None = None,
     gallery: str | os.PathLike | LabelledData | Iterable[SkeletonSequence] | None = None,
     count: int = 5,
-    threshold: float = 0.3,
+    threshold: float = DETECTION_THRESHOLD,
     batch_size: int = 64,
     model_name: str | None = None,
     on_error: ErrorHandler | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import NonFiniteError, printable
-from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals
+from ..feature_extraction_usdrl import DETECTION_THRESHOLD, USDRLFeatureExtractor, action_proposals
 from ..files import new_file
 from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
@@ -97,7 +97,7 @@ def iter_timelines(
     per_person: bool = False,
     image_shape: tuple[float, float] | None = None,
     on_error: ErrorHandler | None = None,
-    threshold: float = 0.3,
+    threshold: float = DETECTION_THRESHOLD,
     fps: float | None = None,
 ) -> Iterator[tuple[SkeletonSequence, Timeline]]:
     """Yield each recording, in the model's layout, with what a model says about every frame of it.
@@ -229,7 +229,7 @@ def make_timeline(
     model: USDRLPreTrainedModel | USDRLEnsemble,
     extractor: USDRLFeatureExtractor,
     batch_size: int = 64,
-    threshold: float = 0.3,
+    threshold: float = DETECTION_THRESHOLD,
 ) -> Timeline:
     """Ask a model about every frame of a recording.
 

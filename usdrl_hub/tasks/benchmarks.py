@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.facts import DATASETS, nearest
+from ..feature_extraction_usdrl import RELEASE_THRESHOLD
 
 TASKS = (
     "linear",
@@ -87,10 +88,10 @@ _DETECTION = {
     "max_grad_norm": 0.0,
     "augment": False,
     "stride": 32,
-    "threshold": 0.02,
+    "threshold": RELEASE_THRESHOLD,
 }
 _OPEN_DETECTION = {"epochs": 30, "batch_size": 32, "learning_rate": 1e-3, "augment": False, "stride": 4}
-_OPEN_DETECTION |= {"threshold": 0.02}
+_OPEN_DETECTION |= {"threshold": RELEASE_THRESHOLD}
 _SEGMENTATION = {"epochs": 60, "batch_size": 2, "learning_rate": 5e-4, "weight_decay": 1e-4, "augment": False}
 _SEGMENTATION |= {"stride": 16}
 _ONE_SHOT = {"shots": 1, "draws": 1}

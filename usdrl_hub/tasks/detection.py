@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor, action_proposals, average_phases
+from ..feature_extraction_usdrl import RELEASE_THRESHOLD, USDRLFeatureExtractor, action_proposals, average_phases
 from ..files import new_file
 from ..finite import check_finite
 from ..inference.embedding import frame_outputs
@@ -100,12 +100,14 @@ def frame_probabilities(
         yield sequence, average_phases(torch.from_numpy(values), shift_gap).numpy()
 
 
-def detect(probabilities: Iterable[np.ndarray], threshold: float = 0.02, overlap: float | None = None) -> np.ndarray:
+def detect(
+    probabilities: Iterable[np.ndarray], threshold: float = RELEASE_THRESHOLD, overlap: float | None = None
+) -> np.ndarray:
     """Actions proposed in several videos.
 
     Args:
         probabilities: Of each video ``(T, K)``.
-        threshold: See `action_proposals`.
+        threshold: See `action_proposals`; that of the release, which benchmarks are scored with.
         overlap: Proposals that overlap a likelier one of their class this much or more are left out; the release
             leaves all of them in, as None does.
 
