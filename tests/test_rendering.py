@@ -304,7 +304,7 @@ def odd_recordings():
     yield "one point", SkeletonSequence(np.ones((4, 1, 25, 3)))
     yield "no bones", SkeletonSequence(np.random.rand(4, 1, 5, 3), nameless)
     yield "no rate", SkeletonSequence(np.random.rand(4, 1, 25, 3), fps=0.0)
-    yield "huge", SkeletonSequence(np.random.rand(4, 1, 25, 3) * 1e9)
+    yield "huge", SkeletonSequence(np.random.rand(4, 1, 25, 3) * 1e6)
 
 
 @pytest.mark.parametrize("suffix", [".html", ".gif", ".png"])

@@ -29,8 +29,10 @@ from .sequence import (
     SkeletonSequence,
     implausible,
     interpolate_missing,
+    is_nested_numbers,
     link_persons,
     person_scores,
+    sequences_of,
     to_float32,
 )
 
@@ -317,12 +319,12 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """Make clips of one or more sequences.
 
         Args:
-            sequences: A `SkeletonSequence`, an array or tensor of one sequence or (with one axis more) of several, or
-                a list of any of these, of any lengths.
+            sequences: A `SkeletonSequence`; an array, a tensor or lists of numbers of one sequence or (with one axis
+                more) of several; or a list of any of these, of any lengths.
             source_layout: Layout of arrays, where it is not the model's; a `SkeletonSequence` brings its own.
             axes: Axes of an array of one sequence: "TVC", "TMVC", "MTVC" or "CTVM". None takes the only order that
                 fits the shape.
-            return_tensors: "pt" for a tensor, "np" or None for an array.
+            return_tensors: "pt" for a tensor, as models take it; "np" or None for an array.
             device: Where to compute (and leave the tensor); the CPU where None.
 
         Returns:
@@ -539,6 +541,15 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+def _is_ragged(numbers: Any) -> bool:
+    """Whether lists of numbers are sequences of several lengths."""
+    try:
+        np.asarray(numbers)
+    except ValueError:
+        return True
+    return False
+
+
 def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str) -> Iterable[SkeletonSequence]:
     """Yield a `SkeletonSequence` for everything the extractor takes."""
     if isinstance(sequences, SkeletonSequence):
@@ -546,10 +557,9 @@ def _as_sequences(sequences: Any, source: Layout, axes: str | None, missing: str
     elif isinstance(sequences, torch.Tensor):
         yield from _as_sequences(sequences.detach().cpu().float().numpy(), source, axes, missing)
     elif isinstance(sequences, np.ndarray):
-        if sequences.ndim == (5 if axes is None else len(axes) + 1):
-            yield from _as_sequences(list(sequences), source, axes, missing)
-        else:
-            yield SkeletonSequence.from_array(sequences, source, axes, missing=missing)
+        yield from sequences_of(sequences, source, axes, "", missing)
+    elif is_nested_numbers(sequences) and not _is_ragged(sequences):
+        yield from sequences_of(sequences, source, axes, "", missing)
     elif isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
         raise SkeletonFormatError(
             f"expected skeleton sequences or arrays, got {type(sequences).__name__}: read files with read_skeleton"

@@ -676,6 +676,11 @@ class USDRLModel(USDRLPreTrainedModel):
         """
         config = self.config
         expected = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+        if not isinstance(keypoints, torch.Tensor):
+            raise ValueError(
+                f"keypoints must be a tensor, got {type(keypoints).__name__}: call the feature extractor with "
+                "return_tensors='pt'"
+            )
         if keypoints.ndim != 5 or tuple(keypoints.shape[1:]) != expected:
             raise ValueError(
                 f"keypoints must be (batch, {', '.join(map(str, expected))}) = (batch, frames, persons, joints, "

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import EmptySequenceError, SkeletonFormatError
-from .layouts import TO_Y_UP, Layout, LayoutLike, convert_layout, get_layout, make_joint, seen_joints
+from .layouts import LAYOUTS, TO_Y_UP, Layout, LayoutLike, convert_layout, get_layout, make_joint, seen_joints
 
 # Axis orders a caller may name. T frames, M persons, V joints, C coordinates.
 AXES = ("TVC", "TMVC", "MTVC", "CTVM")
@@ -25,6 +25,8 @@ MOST_PERSONS = 10
 CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+# No body is farther from the origin than the pole is from the equator, in metres; no picture is so large in pixels.
+FARTHEST = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,10 @@ class SkeletonSequence:
         split: ``"train"`` or ``"test"`` where the data set's owners say which side the recording is on.
 
     Raises:
-        SkeletonFormatError: If the array is not four-axis and numeric, is empty, holds NaN or infinity, shows nobody,
-            or does not fit the layout or the other attributes.
+        EmptySequenceError: If it shows nobody.
+        SkeletonFormatError: If the array is not four-axis and numeric, is empty, holds NaN, infinity or what is no
+            place of a body (farther than 10 000 km from the origin, or 10 million pixels), or does not fit the layout
+            or the other attributes.
     """
 
     keypoints: np.ndarray
@@ -90,20 +94,28 @@ class SkeletonSequence:
             )
         self._check_attributes(where, layout, keypoints.shape[-1])
         numbers = keypoints.reshape(-1)
-        # One fast product says that all is well; where it overflows or vanishes, one looks more closely.
+        farthest = FARTHEST / METRES[self.units] if self.coordinates == "3d" else FARTHEST
+        # One fast product says that all is well; where it is too large or vanishes, one looks more closely.
         with np.errstate(over="ignore", invalid="ignore"):
-            is_well = 0 < np.dot(numbers, numbers) < np.inf
+            is_well = 0 < np.dot(numbers, numbers) <= farthest**2
         if not is_well:
-            self._check_numbers(where, keypoints)
+            self._check_numbers(where, keypoints, farthest)
         object.__setattr__(self, "keypoints", keypoints)
 
-    def _check_numbers(self, where: str, keypoints: np.ndarray) -> None:
+    def _check_numbers(self, where: str, keypoints: np.ndarray, farthest: float) -> None:
         finite = np.isfinite(keypoints)
         if not finite.all():
             frame, person, joint, _ = (int(i) for i in np.argwhere(~finite)[0])
             raise SkeletonFormatError(
                 f"{where}: frame {frame}, person {person}, joint {joint} is NaN or infinite: fill or drop missing "
                 "joints (all zero means missing)"
+            )
+        if max(keypoints.max(), -keypoints.min()) > farthest:
+            frame, person, joint, _ = (int(i) for i in np.argwhere(np.abs(keypoints) > farthest)[0])
+            unit = self.units if self.coordinates == "3d" else "pixels"
+            raise SkeletonFormatError(
+                f"{where}: frame {frame}, person {person}, joint {joint} is more than {farthest:g} {unit} away, where "
+                "no body is: check the numbers"
             )
         if not keypoints.any():
             raise EmptySequenceError(f"{where}: every person is empty in every frame, so there is nothing to read")
@@ -347,9 +359,9 @@ def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
     seen = joints.any(-1)
     middle = (points * joints[..., None]).sum(2) / np.maximum(joints.sum(2), 1)[..., None]
     last = np.full((persons, points.shape[-1]), np.nan)
-    order = np.empty(seen.shape, dtype=np.int64)
-    # Each frame depends on the one before it.
-    for frame in range(len(keypoints)):
+    order = np.tile(np.arange(persons), (len(keypoints), 1))
+    # Each frame depends on the one before it; those in which nobody is seen change nothing.
+    for frame in np.flatnonzero(seen.any(-1)):
         here = np.flatnonzero(seen[frame])
         away = np.linalg.norm(last[:, None] - middle[frame][None, here], axis=-1)
         away[np.isnan(away)] = np.inf
@@ -438,27 +450,85 @@ def to_float32(array: ArrayLike, where: str) -> np.ndarray:
         return array
     if array.dtype.kind not in "fiu":
         raise SkeletonFormatError(f"{where}: keypoints must be real numbers, got an array of type {array.dtype}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(array, dtype=np.float32)
+
+
+def sequences_of(
+    array: ArrayLike, layout: LayoutLike, axes: str | None, name: str, missing: str = "refuse"
+) -> list[SkeletonSequence]:
+    """The recordings that an array holds: one, or with one axis more several.
+
+    Args:
+        array: Numbers in nested lists or an array; see `SkeletonSequence.from_array`.
+        layout: Joint layout of the array.
+        axes: Axis order of one recording; None takes the only order that fits.
+        name: Used in errors.
+        missing: What NaN means.
+
+    Raises:
+        SkeletonFormatError: If no order fits, or several do: ``(4, 40, 25, 3)`` may be 40 frames of four people, or 40
+            frames of one person in each of four recordings.
+    """
+    array, layout = to_float32(array, name), get_layout(layout)
+    single = array.ndim - 1 if array.ndim == 5 else array.ndim
+    if axes is not None:
+        single = len(axes)
+    elif array.ndim == 4:
+        several = array.shape[2] == layout.num_joints and array.shape[3] in (2, 3) and array.shape[0] > 1
+        fitting = _fitting(array.shape, layout)
+        if several and fitting == ["MTVC"]:
+            raise SkeletonFormatError(
+                f"{name or 'array'}: shape {array.shape} can be read as one recording of {array.shape[0]} people, "
+                f"axes='MTVC', or as {array.shape[0]} recordings, axes='TVC': say which with axes='...'"
+            )
+        single = 3 if several and not fitting else 4
+    if array.ndim != single + 1:
+        return [SkeletonSequence.from_array(array, layout, axes, name=name, missing=missing)]
+    names = [f"{name}, {number}" if name else f"sequence {number}" for number in range(len(array))]
+    return [
+        SkeletonSequence.from_array(item, layout, axes, name=called, missing=missing)
+        for item, called in zip(array, names, strict=True)
+    ]
+
+
+def is_nested_numbers(value: object) -> bool:
+    """Whether something is lists in lists down to a number, as ``array.tolist()`` makes them."""
+    depth = 0
+    while isinstance(value, list | tuple) and value and depth < 10:
+        value, depth = value[0], depth + 1
+    return depth > 0 and isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
     joints = layout.num_joints
-    fitting: list[str] = []
-    # A layout of 3D joints is tried with three coordinates first.
-    for channels in [(3,), (2,)] if layout.coordinates == "3d" else [(2, 3)]:
-        if not fitting:
-            fitting = _fitting_axes(shape, joints, channels)
+    fitting = _fitting(shape, layout)
     if not fitting:
+        others = sorted(name for name, other in LAYOUTS.items() if _fitting(shape, other))
+        remedy = (
+            f"name another layout, such as {', '.join(others[:6])}"
+            if others
+            else "name the axes, or give the layout as its joints and bones"
+        )
         raise SkeletonFormatError(
             f"{where}: shape {shape} is not a skeleton of layout '{layout.name}' ({joints} joints, 2 or 3 coordinates)"
-            f" in any of the axes {', '.join(AXES)}: name the layout and the axes"
+            f" in any of the axes {', '.join(AXES)}: {remedy}"
         )
     if len(fitting) > 1:
         raise SkeletonFormatError(
             f"{where}: shape {shape} can be read as {' or '.join(fitting)}: say which with axes='...'"
         )
     return fitting[0]
+
+
+def _fitting(shape: tuple[int, ...], layout: Layout) -> list[str]:
+    """Axis orders in which a shape is a skeleton of a layout."""
+    fitting: list[str] = []
+    # A layout of 3D joints is tried with three coordinates first.
+    for channels in [(3,), (2,)] if layout.coordinates == "3d" else [(2, 3)]:
+        if not fitting:
+            fitting = _fitting_axes(shape, layout.num_joints, channels)
+    return fitting
 
 
 def _fitting_axes(shape: tuple[int, ...], joints: int, channels: tuple[int, ...]) -> list[str]:

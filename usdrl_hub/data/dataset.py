@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-from zipfile import is_zipfile
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,69 @@ _OF_SEQUENCES = {"labels", "subjects", "names", "cameras", "setups", "fps", "ima
 _OF_SEQUENCES |= {"edges", "class_names", "frame_labels", "events", *_SHARED}
 # Columns by the fields of a sequence.
 _OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "setups": "setup", "split_test": "split"}
+# Arrays of an archive, and what they may take in memory: so much, and so much for each byte of it.
+_MOST_ARRAYS = 1000
+_LONGEST_HEADER = 10_000
+_MEMORY, _MEMORY_PER_BYTE = 32 << 20, 40
+
+
+def check_header(file: IO[bytes], size: int) -> int:
+    """Compare what the header of a ``.npy`` file claims with its size, before any memory is asked for.
+
+    Args:
+        file: The file, at its beginning.
+        size: Its bytes.
+
+    Returns:
+        Bytes that the array takes, as it is and as float32.
+
+    Raises:
+        ValueError: If it is no such file, or is cut.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(version[0])
+    if read is None:
+        raise ValueError("its arrays have fields")
+    # NumPy asks for as much memory as the header says that it is long.
+    place = file.tell()
+    if int.from_bytes(file.read(2 * version[0]), "little") > _LONGEST_HEADER:
+        raise ValueError("it is cut")
+    file.seek(place)
+    shape, _, dtype = read(file)
+    count = math.prod(shape)
+    if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
+        raise ValueError("it is cut")
+    return count * (dtype.itemsize + 4)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than its size, or holds what is no array.
+
+    Raises:
+        SkeletonFormatError: Saying which.
+        Exception: Of many kinds, if it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        foreign = next((name for name in names if not name.endswith(".npy")), None)
+        if foreign is not None:
+            raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is no array: its name does not end in .npy")
+        if len(names) > _MOST_ARRAYS or len(set(names)) < len(names):
+            raise SkeletonFormatError(f"{path}: it holds more than {_MOST_ARRAYS} arrays, or one of them twice")
+        most = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
+        # What is packed tells its size first; the header of an array then tells what it takes.
+        takes = sum(member.file_size for member in members)
+        if takes <= most:
+            takes = 0
+            for member in members:
+                with archive.open(member) as file:
+                    takes += check_header(file, member.file_size)
+        if takes > most:
+            raise SkeletonFormatError(
+                f"{path}: it is refused: its arrays take {takes >> 20} MB, far more than such a file holds: save them "
+                "uncompressed (np.savez)"
+            )
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -39,6 +103,8 @@ def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise SkeletonFormatError(f"{path}: there is no such file")
     try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise SkeletonFormatError(f"{path}: it is a single array, not a .npz archive")
@@ -112,7 +178,7 @@ class SkeletonDataset(Sequence):
             return SkeletonList(path)
         if Path(path).is_dir():
             return SkeletonStore.open(path)
-        if Path(path).suffix not in (".npz", ".npy") and Path(path).is_file() and not is_zipfile(path):
+        if Path(path).suffix not in (".npz", ".npy") and Path(path).is_file() and not zipfile.is_zipfile(path):
             raise SkeletonFormatError(
                 f"{path}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
                 "prepare'"

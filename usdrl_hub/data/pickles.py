@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import math
 import os
 import pickle
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,10 @@ def _scalar(kind: Any, content: Any = b"") -> Any:
     return _plain_array(content, kind, (), "C").item()
 
 
-def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
+    if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
+        # NumPy 2 writes transposed arrays as they lie in memory.
+        return _plain_array(content, kind, shape, "C").transpose(axes)
     return _plain_array(content, kind, shape, order)
 
 
@@ -361,6 +366,18 @@ _OPCODES: dict[bytes, Callable[[_Reader], None]] = {
 }
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make many containers without looking for garbage, of which they hold none: it takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def load_numpy_pickle(path: str | os.PathLike) -> Any:
     """Load a pickle of NumPy arrays and plain containers; nothing in it is run, and no other object is made.
 
@@ -376,7 +393,8 @@ def load_numpy_pickle(path: str | os.PathLike) -> Any:
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     try:
-        return _Reader(content).load()
+        with without_collection():
+            return _Reader(content).load()
     except _Refused as error:
         raise SkeletonFormatError(f"{path}: it is refused: {' '.join(str(error).split())[:200]}") from None
     except Exception as error:

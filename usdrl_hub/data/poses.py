@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import EmptySequenceError, notice
 from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .pickles import load_numpy_pickle
+from .pickles import load_numpy_pickle, without_collection
 from .tracks import Detections, stack_people
 
 # Which layout a pose estimator means by a number of joints.
@@ -202,7 +202,8 @@ def _most(size: int) -> int:
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        with without_collection():
+            return json.loads(path.read_bytes())
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -686,7 +687,7 @@ def _rows(
         line = reader.line_num
         if len(row) != width:
             raise SkeletonFormatError(f"{path}, line {line}: {len(row)} cells, the first line has {width}")
-        values.extend([_cell(path, line, row[column]) for column in wanted])
+        values.extend(_cells(path, line, [row[column] for column in wanted]))
         if when is not None and when != "frame" and not _is_number(row[columns[when]]):
             # Times as "12:03:05" say no more than the order of the rows.
             when = None
@@ -770,6 +771,19 @@ def _is_number(text: str) -> bool:
         return not text.strip() or math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def _cells(path: Path, line: int, cells: list[str]) -> list[float]:
+    """Numbers of a row; NaN where a cell is empty."""
+    try:
+        numbers = [float(cell) if cell else math.nan for cell in cells]
+    except ValueError:
+        numbers = [math.inf]
+    text = "".join(cells)
+    # NaN and infinity as words, underscores, and numbers too large: each is looked at, and refused by name.
+    if "n" in text or "N" in text or "_" in text or math.inf in numbers or -math.inf in numbers:
+        return [_cell(path, line, cell) for cell in cells]
+    return numbers
 
 
 def _cell(path: Path, line: int, text: str) -> float:

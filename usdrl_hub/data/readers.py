@@ -9,19 +9,35 @@ from pathlib import Path
 
 import numpy as np
 
-from ..layouts import LayoutLike
+from ..errors import notice
+from ..layouts import TO_Y_UP, LayoutLike, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .dataset import SkeletonDataset, load_npz
+from .dataset import SkeletonDataset, check_header, load_npz
 from .poses import is_series, join_frames, read_csv, read_pose_json, read_pyskl
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
 SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
+# Joints by which one sees whether a person stands on the head.
+_HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
-    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `poses.join_frames`."""
-    return join_frames(file for file in Path(folder).rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `poses.join_frames`.
+
+    Subfolders that cannot be opened, and folders with a name like a file's, are told.
+    """
+
+    def tell(error: OSError) -> None:
+        notice(f"{error.filename}: it cannot be opened: {error.strerror}", "folders that cannot be opened")
+
+    files: list[Path] = []
+    for place, folders, names in os.walk(os.fspath(folder), onerror=tell):
+        files += [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
+        for name in folders:
+            if Path(name).suffix in SUFFIXES:
+                notice(f"{Path(place, name)}: it is a folder, not a file", "folders with a name like a file's")
+    return join_frames(file for file in files if file.is_file())
 
 
 def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: str | None = None) -> SkeletonSequence:
@@ -72,6 +88,29 @@ def iter_skeletons(
         SkeletonFormatError: See `read_skeleton`.
     """
     path = Path(path)
+
+    def named(error: SkeletonFormatError) -> SkeletonFormatError:
+        """The error with the whole path: a sequence knows its own name only."""
+        text = str(error.args[0]) if error.args else str(error)
+        return error if str(path) in text else type(error)(f"{path}: {text}")
+
+    try:
+        tell = on_error and (lambda error: on_error(named(error)))
+        yield from _sequences(path, layout, axes, tell, missing)
+    except SkeletonFormatError as error:
+        raise named(error) from None
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _sequences(
+    path: Path,
+    layout: LayoutLike,
+    axes: str | None,
+    on_error: Callable[[SkeletonFormatError], None] | None,
+    missing: str,
+) -> Iterator[SkeletonSequence]:
+    """See `iter_skeletons`."""
     if is_series(path):
         yield read_pose_json(path, layout)
         return
@@ -98,9 +137,9 @@ def iter_skeletons(
     elif path.suffix == ".pkl":
         yield from read_pyskl(path, on_error, layout)[0]
     elif path.suffix == ".json":
-        yield read_pose_json(path, layout, axes=axes, missing=missing)
+        yield put_upright(read_pose_json(path, layout, axes=axes, missing=missing), str(path))
     elif path.suffix == ".csv":
-        yield read_csv(path, layout)
+        yield put_upright(read_csv(path, layout), str(path))
     elif path.suffix == ".txt" and UAV.name.search(path.stem):
         yield read_body_text(path, UAV)
     elif path.suffix == ".txt":
@@ -116,12 +155,50 @@ def iter_skeletons(
 
 def _from_array(array: np.ndarray, layout: LayoutLike, axes: str | None, path: Path, missing: str) -> SkeletonSequence:
     # Errors name the whole path, the sequence only the file.
-    return replace(SkeletonSequence.from_array(array, layout, axes, str(path), missing), name=path.stem)
+    found = replace(SkeletonSequence.from_array(array, layout, axes, str(path), missing), name=path.stem)
+    return put_upright(found, str(path))
+
+
+def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
+    """Tell of 3D people whose heads are below their feet in most frames; MediaPipe's, whose y points down, are turned.
+
+    Args:
+        sequence: A recording; as it is where it says which axis points up.
+        where: What to call it.
+    """
+    layout = get_layout(sequence.layout)
+    if sequence.coordinates != "3d" or sequence.up is not None:
+        return sequence
+    head = next((joint for name in _HEADS if (joint := make_joint(name, layout)) is not None), None)
+    feet = [joint for name in _FEET if (joint := make_joint(name, layout)) is not None]
+    if head is None or not feet:
+        return sequence
+    order, signs = TO_Y_UP[layout.up]
+    height = sequence.keypoints[..., order[1]] * signs[1]
+    seen = seen_joints(sequence.keypoints)
+    used = (head != 0) | (np.stack(feet) != 0).any(0)
+    there = seen[..., used].all(-1)
+    if not there.any() or (height @ head < height @ np.mean(feet, axis=0))[there].mean() <= 0.5:
+        return sequence
+    down = layout.up.removeprefix("-") if layout.up.startswith("-") else f"-{layout.up}"
+    if layout.name == "mediapipe33":
+        notice(f"{where}: MediaPipe's y points down: the people are turned over (up='-y')", "people turned over")
+        return replace(sequence, up=down)
+    notice(
+        f"{where}: heads are below feet in most frames: if {layout.up} does not point up, give the sequence its up, "
+        f"such as up='{down}'",
+        "heads below feet",
+    )
+    return sequence
 
 
 def _load_npy(path: Path) -> np.ndarray:
     try:
+        with open(path, "rb") as file:
+            check_header(file, path.stat().st_size)
         return np.load(path, allow_pickle=False)
+    except OSError:
+        raise
     except Exception as error:
         # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
         with open(path, "rb") as file:

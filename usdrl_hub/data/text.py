@@ -17,8 +17,11 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 # The release reads this many bodies of a frame, by their order in it.
 _MOST_BODIES = 4
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
+# Numbers of a recording beyond one for each byte of its file.
+_MOST_NUMBERS = 2_000_000
 # Characters of the longest number that is read with all others at once.
 _WIDEST = 12
+_LINES_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ NTU = BodyText(
     joints=25,
     joint_fields=12,
     body_fields=10,
-    name=re.compile(r"S(?P<setup>\d{3})C(?P<camera>\d{3})P(?P<subject>\d{3})R\d{3}A(?P<action>\d{3})$"),
+    name=re.compile(r"S(?P<setup>[0-9]{3})C(?P<camera>[0-9]{3})P(?P<subject>[0-9]{3})R[0-9]{3}A(?P<action>[0-9]{3})$"),
     first_action=1,
 )
 UAV = BodyText(
@@ -56,7 +59,7 @@ UAV = BodyText(
     joints=17,
     joint_fields=None,
     body_fields=None,
-    name=re.compile(r"P(?P<subject>\d+)S(?P<setup>\d+)G\d+B\d+H\d+UC\d+LC\d+A(?P<action>\d+)R\d+_\d+$"),
+    name=re.compile(r"P(?P<subject>\d{1,9})S(?P<setup>\d{1,9})G\d+B\d+H\d+UC\d+LC\d+A(?P<action>\d{1,9})R\d+_\d+$"),
     first_action=0,
 )
 # Kinect v2 records at this rate.
@@ -93,6 +96,9 @@ def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
     num_frames = _integer(path, lines, 0, "the number of frames")
     coordinates = _coordinates(path, lines, [line for _, _, line in bodies], form)
     persons = max(person for _, person, _ in bodies) + 1
+    # Empty frames take two bytes each, a body in them hundreds.
+    if num_frames * persons * form.joints * 3 > _MOST_NUMBERS + path.stat().st_size:
+        raise SkeletonFormatError(f"{path}: it speaks of {num_frames} frames, in nearly all of which nobody is seen")
     keypoints = np.zeros((num_frames, persons, form.joints, 3), dtype=np.float64)
     keypoints[[frame for frame, _, _ in bodies], [person for _, person, _ in bodies]] = coordinates
     if persons > 1:
@@ -144,7 +150,12 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
 def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText) -> np.ndarray:
     """Coordinates ``(N, V, 3)`` of the bodies whose joint lines begin at `starts`."""
     rows = [line for start in starts for line in lines[start : start + form.joints]]
-    coordinates, read = _plain_decimals(rows, form.joint_fields)
+    # In parts, because each digit takes a number for a while.
+    parts = [
+        _plain_decimals(rows[start : start + _LINES_AT_ONCE], form.joint_fields)
+        for start in range(0, len(rows), _LINES_AT_ONCE)
+    ]
+    coordinates, read = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     for row in np.flatnonzero(~read):
         body, joint = divmod(int(row), form.joints)
         _fields(path, lines, starts[body] + joint, form.joint_fields, "a joint")

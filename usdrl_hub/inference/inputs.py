@@ -31,7 +31,7 @@ from ..fused_usdrl import fuse_model
 from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..sequence import SkeletonFormatError, SkeletonSequence, link_persons
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
 
 Item = TypeVar("Item")
 # What launchers of several processes tell each of them, and what holds where nobody has launched any.
@@ -179,7 +179,12 @@ def iter_sequences(
     if isinstance(inputs, SkeletonDataset | SkeletonStore):
         yield from inputs.iterate(on_error)
         return
-    single = isinstance(inputs, str | os.PathLike | SkeletonSequence | np.ndarray | torch.Tensor)
+    if isinstance(inputs, torch.Tensor):
+        inputs = inputs.detach().cpu().float().numpy()
+    if isinstance(inputs, np.ndarray) or is_nested_numbers(inputs):
+        # One recording, or with one axis more several.
+        inputs = sequences_of(inputs, layout, axes, "", missing)
+    single = isinstance(inputs, str | os.PathLike | SkeletonSequence)
     for number, item in enumerate([inputs] if single else inputs):
         try:
             if isinstance(item, SkeletonSequence):
