@@ -11,7 +11,7 @@ import torch
 
 from usdrl_hub import extract_embeddings
 from usdrl_hub.cli import main
-from usdrl_hub.data.readers import SUFFIXES
+from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
 from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
@@ -395,3 +395,41 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
     process.stdout.close()
     _, err = process.communicate(b"\n")
     assert b"Traceback" not in err and b"BrokenPipe" not in err
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (lambda path: PermissionError(13, "Permission denied", str(path)), "Permission denied"),
+        (lambda path: ValueError("Exceeds the limit (4300 digits) for integer string conversion"), "4300 digits"),
+        (lambda path: RecursionError("maximum recursion depth exceeded"), "recursion"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "embed", "map", "prepare"])
+def test_whatever_is_wrong_with_one_file_the_others_go_on(capsys, tmp_path, monkeypatch, command, error, told):
+    """faults.md 27: that file is told, the others go on, and the exit status is 2."""
+    folder = tmp_path / "folder" / "class"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        np.save(folder / f"r{number}.npy", load_samples()[number].to_layout("ntu25").keypoints)
+
+    def read(path, *arguments, **choices):
+        if path.stem == "r1":
+            raise error(path)
+        return iter_skeletons(path, *arguments, **choices)
+
+    monkeypatch.setattr("usdrl_hub.inference.inputs.iter_skeletons", read)
+    monkeypatch.setattr("usdrl_hub.data.prepare.iter_skeletons", read)
+    words = {
+        "predict": ["predict", folder, "--json"],
+        "embed": ["embed", folder, "--output", tmp_path / "out.npz"],
+        "map": ["map", folder, "--output", tmp_path / "out.html"],
+        "prepare": ["prepare", "folder", folder.parent, "--output-dir", tmp_path / "store"],
+    }
+    code, out, err = run(capsys, *words[command])
+    [line] = [line for line in err.splitlines() if line.startswith("usdrl: ") and ": note: " not in line]
+    assert code == 2 and "r1.npy" in line and told in line and "Traceback" not in err
+    if command == "predict":
+        assert [row["name"] for row in json.loads(out)["predictions"]] == ["r0", "r2", "r3"]
+    else:
+        assert " 3 " in out

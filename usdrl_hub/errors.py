@@ -69,6 +69,18 @@ class FolderInUseError(USDRLError):
     """Something that another process is writing; the message names the host and the process."""
 
 
+# What reading a file of unknown origin may raise, besides errors of ours: from the system, NumPy, JSON and Python.
+UNREADABLE = (ValueError, OSError, OverflowError, RecursionError)
+
+
+def unreadable(error: BaseException, where: str) -> SkeletonFormatError:
+    """The error of a file that cannot be read, whatever its reader raised, with the file's name."""
+    if isinstance(error, SkeletonFormatError):
+        return error
+    sentence = one_sentence(error)
+    return SkeletonFormatError(sentence if sentence.startswith(where) else f"{where}: it cannot be read: {sentence}")
+
+
 class USDRLWarning(UserWarning):
     """What a user should know and that stops nothing: a guess, a repair, something left out.
 

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import EmptySequenceError, notice
+from ..errors import UNREADABLE, EmptySequenceError, notice, unreadable
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
@@ -399,8 +399,8 @@ def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
             sequences += [(clip, columns) for clip in cut]
     except SkeletonFormatError as error:
         note(error)
-    except OSError as error:
-        problems.append(("unreadable", f"{source.path}: it cannot be read: {error.strerror or error}"))
+    except UNREADABLE as error:
+        problems.append(("unreadable", str(unreadable(error, str(source.path)))))
     return sequences, problems, joints
 
 

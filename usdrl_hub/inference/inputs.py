@@ -24,7 +24,7 @@ from ..data.dataset import LabelledData, SkeletonDataset
 from ..data.poses import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
-from ..errors import NonFiniteError, USDRLError
+from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..fused_usdrl import fuse_model
@@ -190,7 +190,7 @@ def iter_sequences(
             if isinstance(item, SkeletonSequence):
                 yield item
             elif isinstance(item, str | os.PathLike) and is_store(item):
-                yield from SkeletonStore.open(item)
+                yield from SkeletonStore.open(item).iterate(on_error)
             elif isinstance(item, str | os.PathLike):
                 for file in list_files(item):
                     yield from read_file(file, Path(item), layout, axes, on_error, missing)
@@ -217,17 +217,18 @@ def read_file(
         missing: As above.
     """
     if is_store(file):
-        yield from SkeletonStore.open(file)
+        yield from SkeletonStore.open(file).iterate(on_error)
         return
     try:
         for sequence in iter_skeletons(file, layout, axes, on_error, missing):
             if file != given and sequence.name == recording_name(file):
                 sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(given).as_posix())
             yield sequence
-    except SkeletonFormatError as error:
+    except UNREADABLE as error:
+        wrong = unreadable(error, str(file))
         if on_error is None:
-            raise
-        on_error(error)
+            raise wrong from error.__cause__
+        on_error(wrong)
 
 
 def batches_of_clips(
