@@ -586,30 +586,34 @@ def embed(
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     workers = Workers.of_environment()
     mine = workers.share_of(files, batch_size)
-    encoder, extractor = _ready(model, False, device or workers.device, dtype, missing, choose_by, relink)
-    source_layout = layout or extractor.source_layout or extractor.layout
-    hidden = None if workers.is_first else True
-    sequences: Iterable[SkeletonSequence]
-    if isinstance(mine, list):
-        progress = tqdm(mine, unit="file", disable=hidden, file=sys.stderr)
-        sequences = (
-            sequence
-            for file in progress
-            for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+
+    # Loaded when the file is held: who may not write it has no work to do.
+    def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+        encoder, extractor = _ready(model, False, device or workers.device, dtype, missing, choose_by, relink)
+        source_layout = layout or extractor.source_layout or extractor.layout
+        hidden = None if workers.is_first else True
+        sequences: Iterable[SkeletonSequence]
+        if isinstance(mine, list):
+            progress = tqdm(mine, unit="file", disable=hidden, file=sys.stderr)
+            sequences = (
+                sequence
+                for file in progress
+                for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+            )
+        else:
+            sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
+        yield from iter_embeddings(
+            sequences,
+            encoder,
+            batch_size,
+            level=level,
+            feature_extractor=extractor,
+            per_person=per_person,
+            image_shape=_image_shape(image_size),
+            on_error=errors,
         )
-    else:
-        sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
-    stream = iter_embeddings(
-        sequences,
-        encoder,
-        batch_size,
-        level=level,
-        feature_extractor=extractor,
-        per_person=per_person,
-        image_shape=_image_shape(image_size),
-        on_error=errors,
-    )
-    count = write_embeddings(stream, output, level, expected_rows(mine, level))
+
+    count = write_embeddings(stream(), output, level, expected_rows(mine, level))
     if workers.is_first:
         _say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from .errors import FolderInUseError, OutputError, USDRLError
 
 # Seconds to wait for a lock: whoever has just let go of it may be deleting its file.
-_PATIENCE = 1.0
+_PATIENCE = 0.2
 # What this machine is called in the names of temporary files, which may lie on a disk that several machines share.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
 # Bytes of a name with which the names made of it begin: a file system takes 255.
@@ -133,7 +133,6 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         OutputError: If something is at `path` that is not an empty folder, or it cannot be written.
     """
     path = Path(path).resolve()
-    _check_is_new(path)
     with locked(path):
         _check_is_new(path)
         remove_leftovers(path)

@@ -393,8 +393,8 @@ class StoreWriter:
         self.settings = json.dumps({**settings, "dtype": dtype, "format": FORMAT}, sort_keys=True, default=str)
         place = self.path.resolve()
         self.partial = place.with_name(f".{place.name}.partial")
-        self._check_is_new(place)
         with ExitStack() as stack:
+            # First, so that the lock of a writer that died when all was done goes, too.
             stack.enter_context(locked(place))
             self._check_is_new(place)
             self.parts = self._begin(place)
