@@ -21,6 +21,7 @@ from usdrl_hub import (
     Layout,
     PoseEstimator,
     SkeletonFormatError,
+    SkeletonSequence,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
@@ -30,7 +31,7 @@ from usdrl_hub import (
     read_video,
 )
 from usdrl_hub.hub.registry import CheckpointLoadError
-from usdrl_hub.inference.video import check_flat, open_video
+from usdrl_hub.inference.video import check_flat, iter_videos, open_video
 
 from .test_cli import run
 from .test_rendering import content
@@ -399,3 +400,13 @@ def test_a_real_video_is_seen_whole_and_the_same_again(models, shared_data):
         np.testing.assert_array_equal(sorted(map(np.ndarray.tolist, rows)), sorted(map(np.ndarray.tolist, expected)))
     [prediction] = iter_predictions(sequence, models / "flat")
     assert prediction.probabilities.sum() == pytest.approx(1)
+
+
+def test_recordings_beside_videos_in_a_folder_are_read_too(tmp_path, monkeypatch):
+    """issue 17: they were left out without a word."""
+    (tmp_path / "film.mp4").write_text("film")
+    seen = SkeletonSequence(np.ones((2, 1, 17, 3)), "coco17", name="film", image_shape=(4, 4))
+    monkeypatch.setattr("usdrl_hub.inference.video.read_video", lambda *_: seen)
+    assert list(iter_videos([tmp_path], None)) == [seen]
+    np.save(tmp_path / "walk.npy", np.ones((4, 25, 3)))
+    assert list(iter_videos([tmp_path, tmp_path / "walk.npy"], None)) == [seen, tmp_path, tmp_path / "walk.npy"]
