@@ -654,16 +654,17 @@ def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonS
 
 def _columns(path: Path, layout: Layout, names: list[str], line: int) -> tuple[dict[str, int], list[str]]:
     """Places of the columns by name, and what is known of a joint."""
-    columns: dict[str, int] = {}
-    for place, name in enumerate(names):
-        if name.strip() in columns and name.strip():
-            raise SkeletonFormatError(f"{path}, line {line}: the column '{name.strip()[:40]}' is there twice")
-        columns[name.strip()] = place
+    columns = {name.strip(): place for place, name in enumerate(names)}
     first = layout.joint_names[0]
     axes = ["x", "y"] + [axis for axis in ("z", "score") if f"{first}_{axis}" in columns][:1]
-    lacking = [f"{joint}_{axis}" for joint in layout.joint_names for axis in axes if f"{joint}_{axis}" not in columns]
-    if lacking:
-        raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking[0]}'")
+    wanted = [f"{joint}_{axis}" for joint in layout.joint_names for axis in axes]
+    count = Counter(name.strip() for name in names)
+    twice = next((name for name in (*wanted, "frame", "person", *_TIMES) if count[name] > 1), None)
+    if twice is not None:
+        raise SkeletonFormatError(f"{path}, line {line}: the column '{twice}' is there twice")
+    lacking = next((name for name in wanted if name not in columns), None)
+    if lacking is not None:
+        raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking}'")
     return columns, axes
 
 
