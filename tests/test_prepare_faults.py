@@ -207,6 +207,10 @@ def test_memory_that_is_too_small_is_told_before_the_work(monkeypatch):
     check_memory(0, "nothing", "")
 
 
+# Joints that no registered layout has.
+EDGES = {"joint_names": [f"j{number}" for number in range(25)]}
+
+
 def untrimmed(path: Path, **arrays) -> Path:
     """A data set of three recordings, in the second of which nothing happens."""
     rng = np.random.default_rng(0)
@@ -239,6 +243,8 @@ def test_a_recording_in_which_nothing_happens_has_no_events(tmp_path):
         ({"events": np.array([[-1, 0, 1]])}, "'events' names frame 0 of sequence -1"),
         ({"events": np.array([[0, 0, -1]])}, "'events' has the class -1"),
         ({"events": np.array([[0, 0, 2]])}, "label 2 of 'events' has no name"),
+        ({**EDGES, "edges": np.zeros((2_000_000, 3), dtype=np.int64)}, "'edges' must be whole numbers of shape"),
+        ({**EDGES, "edges": np.zeros((4, 2))}, "'edges' must be whole numbers of shape"),
         ({"fps": np.array(0)}, "'fps' must be a number above 0"),
         ({"fps": np.array(np.nan)}, "'fps' must be a number above 0"),
     ],

@@ -494,7 +494,7 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
             order = list(range(layout.num_joints))
         else:
             names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
-            edges = arrays["edges"].tolist() if "edges" in arrays else []
+            edges = _edges_of(arrays, joints)
             layout, order = match_layout([str(name) for name in names], edges)
     except (TypeError, ValueError) as error:
         raise SkeletonFormatError(f"{where}: its layout cannot be read: {error}") from None
@@ -505,6 +505,16 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
     elif channels not in (3, 4):
         raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
     return layout, order
+
+
+def _edges_of(arrays: Mapping[str, np.ndarray], joints: int) -> list[list[int]]:
+    """The links between joints, looked at before they are made numbers of Python."""
+    edges = arrays.get("edges", np.zeros((0, 2), dtype=np.int64))
+    if edges.size == 0:
+        return []
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu" or len(edges) > joints**2:
+        raise ValueError(f"'edges' must be whole numbers of shape (n, 2), got {edges.dtype} of {edges.shape}")
+    return edges.tolist()
 
 
 class SkeletonList(Sequence):
