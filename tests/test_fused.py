@@ -25,6 +25,7 @@ from usdrl_hub.inference.inputs import ready_model
 
 from .conftest import GOLDENS, relative_error, to_clips
 from .reference import encode
+from .test_convert import PRETRAINED
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -116,13 +117,9 @@ def test_fused_classifiers_compute_what_the_release_computes(golden, name):
         assert relative_error(tensor, file[key]) < TOLERANCE, key
 
 
-@pytest.mark.parametrize("name", ["pretrain_dste_ntu25", "pretrain_sttr_ntu25", "pretrain_dste_coco17"])
-@pytest.mark.parametrize("modality", ["joint", "bone", "motion"])
+@pytest.mark.parametrize("name, modality", PRETRAINED)
 def test_fused_pretraining_models_compute_what_the_release_computes(golden, name, modality):
     file = golden(name)
-    if f"{modality}_pooled" not in file:
-        assert (name, modality) == ("pretrain_dste_coco17", "bone")
-        return
     fused = convert_checkpoint(GOLDENS / f"{name}.pth.tar", modality=modality).fuse()
     with torch.no_grad():
         output = fused(to_clips(file["input_NCTVM"]))

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from usdrl_hub import (
 from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
-from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, find_checkpoint, namespace
+from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
@@ -138,18 +139,55 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
         ("usdrl/ntu60-xsub-linear", ["usdrl evaluate usdrl/ntu60-xsub --benchmark linear/ntu60-xsub"]),
         ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--task detection"]),
         ("usdrl/ntu60-xsub-joint-motion-bone", ["usdrl pretrain ntu60", "--modality joint+motion+bone"]),
-        ("usdrl/ntu60-xsup", ["did you mean ntu60-xsub"]),
+        ("ntu120-xsub", ["wengwanjiang/FoundSkelModel", "usdrl convert"]),
+        ("usdrl/ntu120xsub", ["no checkpoint of that name. Did you mean usdrl/ntu120-xsub or"]),
+        ("tiny-uiprdm", ["no checkpoint of that name. Did you mean usdrl/tiny-uiprmd?"]),
+        ("usdrl/zzz", ["no checkpoint of that name. See 'usdrl list'."]),
     ],
 )
 def test_a_known_name_without_weights_says_how_to_make_them(name, parts):
+    """faults.md 34 and 35: after 80 lines, and with "How to make it: this project has no checkpoint ... ?."."""
     for loader in (USDRLModel, USDRLConfig, USDRLFeatureExtractor, USDRLForActionRecognition):
         with pytest.raises(OSError) as caught:
             loader.from_pretrained(name)
         assert all(part in str(caught.value) for part in parts), str(caught.value)
-        assert str(caught.value).count("How to make it") == 1
+        assert caught.value.kind == "missing" and caught.value.hint and "\n" not in str(caught.value)
+        assert len("".join(traceback.format_exception(caught.value)).splitlines()) < 25
     with pytest.raises(CheckpointLoadError) as caught:
         load_model(name)
     assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value)
+    assert caught.value.kind == "missing" and caught.value.hint in str(caught.value)
+    for told in (caught.value, caught.value.__cause__):
+        assert "?." not in str(told) and ".." not in str(told).replace("...", "")
+
+
+def test_every_hint_is_said_whole():
+    """Errors are clipped at 300 characters; what is to be done must not be."""
+    for name in CHECKPOINTS:
+        hint = explain_missing(name)
+        error = CheckpointLoadError(f"model '{name}' was not found. {hint}", "missing", hint)
+        assert hint and str(error).endswith(hint), error
+
+
+def test_names_of_others_get_no_hint():
+    for name in ("bert-base", "alice/thing"):
+        with pytest.raises(CheckpointLoadError, match="was not found") as caught:
+            load_model(name)
+        assert caught.value.kind == "missing" and not caught.value.hint
+
+
+def test_bare_names_of_this_project_work_everywhere():
+    """faults.md 35."""
+    for load in (load_model, load_feature_extractor, USDRLConfig.from_pretrained, USDRLModel.from_pretrained):
+        assert load("mocap-tiny")
+    assert checkpoint_path("tiny-uiprmd") == checkpoint_path(TINY)
+
+
+def test_a_checkpoint_that_is_there_but_damaged_is_of_that_kind(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointLoadError) as caught:
+        load_model(folder)
+    assert (caught.value.kind, caught.value.hint) == ("damaged", "")
 
 
 def test_the_namespace_of_the_environment_is_known_and_a_wrong_one_refused(monkeypatch):

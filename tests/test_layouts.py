@@ -43,11 +43,10 @@ def test_conversion_treats_left_and_right_alike(source, target):
     np.testing.assert_allclose(mirrored, weights, atol=1e-6)
 
 
-@pytest.mark.parametrize("source, target", CONVERTIBLE)
+# The markers of UI-PRMD lie on the skin: a joint is the mean of several, and none is found again.
+@pytest.mark.parametrize("source, target", [pair for pair in CONVERTIBLE if pair[0] != "ui-prmd39"])
 def test_common_joints_survive_a_round_trip(source, target):
     source, target = get_layout(source), get_layout(target)
-    if source.name == "ui-prmd39":
-        return
     keypoints = np.random.default_rng(0).uniform(1, 2, (2, source.num_joints, 3)).astype(np.float32)
     back = convert_layout(convert_layout(keypoints, source, target, "y"), target, source, "y")
     for number, name in enumerate(source.joint_names):

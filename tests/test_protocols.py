@@ -101,17 +101,17 @@ def test_folds_test_in_turn():
     "name, fold, sizes, excluded",
     [
         ("utd_mhad", 0, (431, 430), 0),
-        ("nw_ucla", 0, None, 95),
-        ("sbu", 3, None, 0),
-        ("jhmdb", 2, None, 0),
-        ("utkinect", 0, None, 0),
+        ("nw_ucla", 0, (1020, 369), 95),
+        ("sbu", 3, (228, 54), 0),
+        ("jhmdb", 2, (434, 175), 0),
+        ("utkinect", 0, (100, 99), 0),
     ],
 )
 def test_the_open_sets_are_split_as_their_papers_do(shared_data, name, fold, sizes, excluded):
     dataset = SkeletonDataset.open(shared_data / f"{name}.npz")
     train, test, _ = default_split(dataset, fold)
     assert len(train) + len(test) + excluded == len(dataset)
-    assert sizes is None or (len(train), len(test)) == sizes
+    assert (len(train), len(test)) == sizes
     assert not set(train.selection) & set(test.selection)
     if name in ("utd_mhad", "utkinect"):
         assert not {s.subject for s in train} & {s.subject for s in test}

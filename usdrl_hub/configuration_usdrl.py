@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import constants, get_session, is_offline_mode
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from transformers import PreTrainedConfig
 
+from .errors import CheckpointLoadError, CheckpointNotFoundError
 from .layouts import get_layout
 
 MODALITIES = ("joint", "bone", "motion")
@@ -55,20 +58,55 @@ def checkpoint_name(folder: str | os.PathLike | None) -> str:
 
 
 @contextmanager
-def explaining(name: str | os.PathLike) -> Iterator[None]:
-    """Add to the error of a checkpoint that cannot be found how it can be made, where the project knows its name."""
+def explaining(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[None]:
+    """Say in one sentence of a checkpoint that is not here how it is made, where the project knows its name.
+
+    Args:
+        name: What `from_pretrained` was asked for.
+        arguments: Its keyword arguments. Where nothing answers at the hub's address, only its cache is looked at: the
+            client would try for half a minute.
+
+    Raises:
+        CheckpointNotFoundError: In place of an error that says that the hub has none, or cannot be asked.
+    """
+    is_here = os.path.exists(name or "") or bundled_checkpoint(name, **arguments) != name
+    if not is_here and not arguments.get("local_files_only") and not hub_is_reachable():
+        arguments["local_files_only"] = True
     try:
         yield
     except OSError as error:
+        if is_here or isinstance(error, CheckpointLoadError) or not _is_absent(error):
+            raise
         try:
             # Absolute, and not at the top: as remote code this file stands alone.
             from usdrl_hub.hub.registry import explain_missing
         except ImportError:
             raise error from None
-        hint = "" if os.path.exists(name) or "How to make it" in str(error) else explain_missing(str(name))
-        if not hint:
+        if not (hint := explain_missing(str(name))):
             raise
-        raise OSError(f"{str(error).rstrip()} How to make it: {hint}.") from error
+        # The client's own errors fill a screen each, and say less.
+        raise CheckpointNotFoundError(f"model '{name}' was not found. {hint}", "missing", hint) from None
+
+
+def hub_is_reachable() -> bool:
+    """Whether anything answers at the hub's address."""
+    if is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:
+        # The client's exceptions depend on the HTTP library beneath it; each means the same here.
+        return False
+    return True
+
+
+def _is_absent(error: BaseException | None) -> bool:
+    """Whether an error comes from a hub that has no such repository, or that could not be asked, not from a fault."""
+    while error is not None:
+        if isinstance(error, HfHubHTTPError):
+            return isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        error = error.__cause__ or error.__context__
+    return True
 
 
 def _number(text: Any) -> Any:
@@ -305,7 +343,7 @@ class USDRLConfig(PreTrainedConfig):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load a configuration as transformers does; names of checkpoints in the package need no network."""
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
-        with explaining(pretrained_model_name_or_path):
+        with explaining(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
 
 

@@ -58,7 +58,20 @@ class PretrainingCollapseError(TrainingDivergedError):
 
 
 class CheckpointLoadError(USDRLError):
-    """A checkpoint that cannot be found or loaded; the message names it and says what to do."""
+    """A checkpoint that cannot be found or loaded; the message names it and says what to do.
+
+    Attributes:
+        kind: "missing" where there is none of that name, "hub" where the hub failed or refused, else "damaged".
+        hint: How it is made, or which name was meant, as a sentence; empty where nothing is known.
+    """
+
+    def __init__(self, message: str, kind: str = "damaged", hint: str = ""):
+        super().__init__(message)
+        self.kind, self.hint = kind, hint
+
+
+class CheckpointNotFoundError(CheckpointLoadError, OSError):
+    """A checkpoint of this project whose weights are not here; `from_pretrained` of transformers raises OSError."""
 
 
 class OutputError(USDRLError, OSError):

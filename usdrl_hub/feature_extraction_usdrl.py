@@ -305,7 +305,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load as transformers does; names of checkpoints in the package need no network."""
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
-        with explaining(pretrained_model_name_or_path):
+        with explaining(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
 
     def __call__(

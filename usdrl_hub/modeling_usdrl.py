@@ -537,7 +537,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
         """
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
         kwargs.setdefault("use_safetensors", True)
-        with explaining(pretrained_model_name_or_path):
+        with explaining(pretrained_model_name_or_path, kwargs):
             adapter = find_adapter(name, **kwargs)
             if adapter is not None:
                 name = bundled_checkpoint(adapter.base)

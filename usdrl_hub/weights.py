@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightRenaming
@@ -96,6 +98,8 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
     place = Path(name) / (where.get("subfolder") or "")
     if Path(name).is_dir() and (not (place / _ADAPTER).is_file() or any(place.glob("model*.safetensors*"))):
         return None
+    if not Path(name).is_dir() and _is_known_as_model(str(name), where):
+        return None
     path = find_adapter_config_file(str(name), **where)
     if path is None:
         return None
@@ -113,6 +117,17 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
         raise ValueError(f"model '{name}' is an adapter of PEFT for '{base}': install the package peft to load it")
     has_config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **where) is not None
     return Adapter(base, kind, USDRLConfig.from_pretrained(name, **where) if has_config else None)
+
+
+def _is_known_as_model(name: str, where: dict[str, Any]) -> bool:
+    """Whether the hub's cache holds a repository's configuration and no adapter of it: it is not asked again."""
+    place = {key: where[key] for key in ("cache_dir", "revision") if key in where}
+    folder = f"{where['subfolder']}/" if where.get("subfolder") else ""
+    try:
+        model, adapter = (try_to_load_from_cache(name, folder + file, **place) for file in ("config.json", _ADAPTER))
+    except HFValidationError:
+        return False
+    return isinstance(model, str) and not isinstance(adapter, str)
 
 
 class Stored(NamedTuple):
@@ -195,7 +210,7 @@ def find_tensors(name: str | os.PathLike, **arguments: Any) -> dict[str, Stored]
         raise ValueError(f"{index}: the index of the shards is damaged") from None
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise ValueError(f"{index}: the index names a file outside, '{shard}'")
+            raise ValueError(f"{index}: the index names a file outside, '{str(shard)[-40:]}'")
     tensors: dict[str, Stored] = {}
     for shard in shards:
         if not (path := find(shard)):

@@ -24,7 +24,7 @@ from ..inference.drawing import draw_layout
 from ..layouts import get_layout
 from ..tasks.benchmarks import BENCHMARKS
 from .loading import load_feature_extractor, model_class
-from .registry import CHECKPOINTS, TASK_NAMES, Checkpoint, explain_missing, find_checkpoint
+from .registry import CHECKPOINTS, TASK_NAMES, Checkpoint, find_checkpoint
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # What a card of ours begins with, so that one that a person wrote is never written over.
@@ -168,7 +168,7 @@ def _code(value: Any) -> str:
 
 def _told(source: CardSource) -> str:
     """How the weights are made, with commands as code."""
-    return explain_missing(source.name).replace("'", "`")
+    return source.entry.how_to_make().replace("'", "`") if source.entry is not None else "not known"
 
 
 def _license(source: CardSource) -> str:

@@ -10,9 +10,6 @@ from typing import Any
 
 from huggingface_hub import (
     _CACHED_NO_EXIST,
-    constants,
-    get_session,
-    is_offline_mode,
     resolve_revision,
     try_to_load_from_cache,
 )
@@ -26,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from ..configuration_usdrl import USDRLConfig, bundled_checkpoint
+from ..configuration_usdrl import USDRLConfig, bundled_checkpoint, hub_is_reachable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
@@ -204,18 +201,17 @@ def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
         return loader.from_pretrained(name, **kwargs) if local else _load_from_hub(loader, name, **kwargs)
     except Exception as error:
         # A damaged file fails in any way that JSON, safetensors and transformers have.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = reason.partition(" How to make it:")[0]
-        fault = None if local else _fault_of_hub(error, kwargs.get("revision"))
-        absent = fault is not None and "was not found" in fault
-        hint = explain_missing(str(name)) if absent and kwargs.get("revision") is None else ""
-        told = (fault or f"cannot be loaded: {reason[:300]}") + (f"; to make it: {hint}" if hint else "")
-        raise CheckpointLoadError(f"model '{name}' {told}") from error
+        fault, kind = ("", "damaged") if local else _fault_of_hub(error, kwargs.get("revision"))
+        hint = explain_missing(str(name)) if kind == "missing" and kwargs.get("revision") is None else ""
+        told = fault or f"cannot be loaded: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
+        if hint:
+            told = f"was not found. {hint}"
+        raise CheckpointLoadError(f"model '{name}' {told}", kind, hint) from error
 
 
 def _load_from_hub(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
     for attempt in range(2):
-        if not kwargs.get("local_files_only") and not _hub_is_reachable():
+        if not kwargs.get("local_files_only") and not hub_is_reachable():
             # The client would retry for half a minute; what is in its cache is still found.
             kwargs["local_files_only"] = True
         try:
@@ -248,32 +244,21 @@ def _status(cause: Exception) -> int | None:
     return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
 
 
-def _fault_of_hub(error: Exception, revision: str | None) -> str | None:
-    """What the hub did wrong, as the rest of a sentence about a model; None where it is not to blame."""
+def _fault_of_hub(error: Exception, revision: str | None) -> tuple[str, str]:
+    """What the hub did wrong, as the rest of a sentence about a model, and the kind; nothing if it is not to blame."""
     cause = _cause_in_hub(error)
     if cause is None:
-        return None
+        return "", "damaged"
     status = _status(cause)
     if isinstance(cause, RevisionNotFoundError):
-        return f"was not found: the hub has no revision '{revision}' of it"
+        return f"was not found: the hub has no revision '{revision}' of it", "missing"
     absent = "was not found: it does not ship with the package ('usdrl list' shows what does), it is no folder here,"
     if isinstance(cause, _NotCached):
-        return f"{absent} it is not in the cache, and the hub is not reachable"
+        return f"{absent} it is not in the cache, and the hub is not reachable", "missing"
     if isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError):
-        return f"{absent} and the hub has none that you may read: log in with 'hf auth login' if it is private"
+        told = f"{absent} and the hub has none that you may read: log in with 'hf auth login' if it is private"
+        return told, "missing"
     if status is None:
-        return "cannot be loaded: the connection to the hub was cut; try again"
+        return "cannot be loaded: the connection to the hub was cut; try again", "hub"
     answer = _ANSWERS.get(status, "failed: try again later" if status >= 500 else "refused")
-    return f"cannot be loaded: the hub {answer} (status {status})"
-
-
-def _hub_is_reachable() -> bool:
-    """Whether anything answers at the hub's address."""
-    if is_offline_mode():
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        # The client's exceptions depend on the HTTP library beneath it; each means the same here.
-        return False
-    return True
+    return f"cannot be loaded: the hub {answer} (status {status})", "hub"

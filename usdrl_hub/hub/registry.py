@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, REPOSITORY_FOLDER, USDRLConfig
-from ..data.facts import DATASETS, DatasetFacts, nearest
+from ..data.facts import DATASETS, DatasetFacts
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
@@ -149,40 +150,35 @@ class Checkpoint:
         sizes = (config.encoder, config.modality, config.num_joints, config.num_channels, config.is_causal)
         return _weights_size(self.kind.__name__, *sizes, config.num_labels, config.hidden_size)
 
-    def how_to_make(self, name: str = "") -> str:
-        """What to do where the weights are not published yet: the original, where it is, and the command.
-
-        Args:
-            name: The name asked for, of another namespace perhaps.
-        """
+    def how_to_make(self) -> str:
+        """What to do where the weights are not published yet: the original, where it is, and the command."""
         short = self.name.partition("/")[2]
-        data = f"{self.dataset} (usdrl prepare: see 'usdrl benchmarks')"
         if self.origin == _AUTHORS:
             modality = "" if self.modality == "joint" else f" --modality {self.modality}"
             task = " --task detection" if self.task == "detection" else ""
+            place = ORIGINALS[self.encoder].partition(" ")[0]
             made = (
-                f"its authors publish the original at {ORIGINALS[self.encoder]}: download it and run 'usdrl convert "
-                f"FILE.pth.tar --layout {self.config.layout}{modality}{task} --output-dir {short}'"
+                f"download the original from {place} and run 'usdrl convert FILE.pth.tar "
+                f"--layout {self.config.layout}{modality}{task} --output-dir {short}'"
             )
         elif self.origin == _SHIPPED:
             return f"it ships with the package, as {self.name}"
         elif self.origin == _REPOSITORY:
             return (
-                f"it lies {self.origin}: take its folder from there, or pretrain it on {self.facts.title} with "
-                f"'python benchmarks/mocap.py pretrain {short} --data DATA --runs RUNS', and give the folder in place "
-                f"of {name or self.name}"
+                f"take its folder from checkpoints/ of the project's repository, or run 'python benchmarks/mocap.py "
+                f"pretrain {short} --data DATA --runs RUNS'; then use the folder"
             )
         elif self.base:
             made = (
-                f"train it on {data}: 'usdrl evaluate {self.base} --benchmark {self.benchmarks[0]} --data "
+                f"after 'usdrl prepare', run 'usdrl evaluate {self.base} --benchmark {self.benchmarks[0]} --data "
                 f"{self.dataset} --output-dir {short}'"
             )
         else:
             made = (
-                f"no original of it is known: pretrain it on {data}: 'usdrl pretrain {self.dataset} --split train "
+                f"after 'usdrl prepare', run 'usdrl pretrain {self.dataset} --split train "
                 f"--recipe {self.recipe} --modality {self.modality} --output-dir {short}'"
             )
-        return f"{made}; then give the folder {short} in place of {name or self.name}"
+        return f"{made} and use that folder"
 
 
 @lru_cache
@@ -407,9 +403,9 @@ def namespace(given: str | None = None) -> str:
 
 
 def find_checkpoint(name: str) -> Checkpoint | None:
-    """The registry's entry of a name, under "usdrl" or USDRL_NAMESPACE; None where it has none."""
-    owner, _, short = str(name).partition("/")
-    return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in (NAMESPACE, namespace()) else None
+    """The registry's entry of a name, under "usdrl" or USDRL_NAMESPACE or bare; None where it has none."""
+    owner, _, short = str(name).rpartition("/")
+    return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in ("", NAMESPACE, namespace()) else None
 
 
 @dataclass(frozen=True)
@@ -508,7 +504,7 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         CheckpointLoadError: If the package ships none of that name.
     """
-    entry = CHECKPOINTS.get(name)
+    entry = find_checkpoint(name)
     if entry is None or entry.folder is None:
         shipped = sorted(name for name, entry in CHECKPOINTS.items() if entry.folder is not None)
         raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package; there are: {', '.join(shipped)}")
@@ -516,13 +512,20 @@ def checkpoint_path(name: str) -> Path:
 
 
 def explain_missing(name: str) -> str:
-    """What to say where a repository is not on the hub: how to make it, or which names are near; perhaps nothing."""
+    """What to say where a repository is not on the hub: how to make it, or which names are near; perhaps nothing.
+
+    Args:
+        name: A name of this project, with or without its namespace.
+
+    Returns:
+        Whole sentences, or nothing for the names of others.
+    """
     entry = find_checkpoint(name)
     if entry is not None:
-        return entry.how_to_make(name)
-    owner, _, short = str(name).partition("/")
-    if owner not in (NAMESPACE, namespace()) or not short:
+        return f"How to make it: {entry.how_to_make()}."
+    owner, slash, short = str(name).rpartition("/")
+    near = difflib.get_close_matches(short, [known.partition("/")[2] for known in CHECKPOINTS], n=3, cutoff=0.6)
+    if slash and owner not in (NAMESPACE, namespace()) or not short or not (near or slash):
         return ""
-    known = sorted(name.partition("/")[2] for name in CHECKPOINTS)
-    near = nearest(short, known)
-    return f"this project has no checkpoint of that name: {near if 'did you mean' in near else 'see usdrl list'}"
+    meant = f"Did you mean {' or '.join(f'{NAMESPACE}/{known}' for known in near)}?" if near else "See 'usdrl list'."
+    return f"This project has no checkpoint of that name. {meant}"
