@@ -27,9 +27,10 @@ from usdrl_hub import (
     checkpoint_path,
     list_checkpoints,
 )
+from usdrl_hub.errors import USDRLWarning
 from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
-from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
@@ -397,12 +398,16 @@ def test_a_shipped_model_is_called_by_its_name_not_by_its_place(name):
         assert model.name_or_path == model.config.name_or_path == model.base_model.name_or_path == TINY
 
 
-def test_a_folder_without_preprocessor_gets_the_one_of_its_config(folder):
+def test_a_folder_without_preprocessor_is_refused_unless_it_is_to_be_guessed(folder):
+    """faults.md 6: another normalization than the model's was taken, nothing said."""
     (folder / "preprocessor_config.json").unlink()
-    assert load_feature_extractor(folder).layout == "ntu25"
+    with pytest.raises(MissingPreprocessorError, match="no preprocessor_config.json, so nothing says .*--guess-prep"):
+        load_feature_extractor(folder)
+    with pytest.warns(USDRLWarning, match="made with normalization 'ntu', as its layout suggests"):
+        assert load_feature_extractor(folder, guess=True).layout == "ntu25"
     USDRLModel(tiny_config(layout=None)).save_pretrained(folder / "bare")
     with pytest.raises(CheckpointLoadError, match="has no preprocessor_config.json, and the model's config has no"):
-        load_feature_extractor(folder / "bare")
+        load_feature_extractor(folder / "bare", guess=True)
 
 
 def test_a_file_is_no_model(folder):

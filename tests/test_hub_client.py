@@ -38,7 +38,7 @@ from usdrl_hub import (
     checkpoint_path,
 )
 from usdrl_hub.cli import main
-from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.hub.remote_code import add_remote_code
 
@@ -235,13 +235,16 @@ def test_a_shipped_name_with_a_revision_is_loaded_from_the_hub(hub):
     assert load_model("usdrl/tiny-uiprmd").config.hidden_size == 80
 
 
-def test_a_repository_without_preprocessor_gets_the_one_of_its_config(hub, pushed):
+def test_a_repository_without_preprocessor_is_refused_unless_it_is_to_be_guessed(hub, pushed):
+    """faults.md 6."""
+    with pytest.raises(MissingPreprocessorError, match="model 'ada/model' has no preprocessor_config.json"):
+        load_feature_extractor("ada/model")
     assert (
-        load_feature_extractor("ada/model").to_dict()
+        load_feature_extractor("ada/model", guess=True).to_dict()
         == USDRLFeatureExtractor.from_model_config(tiny_config()).to_dict()
     )
     hub.stop()
-    assert load_feature_extractor("ada/model").num_frames == tiny_config().num_frames
+    assert load_feature_extractor("ada/model", guess=True).num_frames == tiny_config().num_frames
 
 
 def test_the_hf_command_uploads_and_downloads(hub, hub_environment, tmp_path):

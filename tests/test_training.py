@@ -15,9 +15,12 @@ from usdrl_hub import (
     USDRLForEarlyActionPrediction,
     USDRLModel,
     USDRLTrainer,
+    extract_embeddings,
 )
+from usdrl_hub.cli import main
 from usdrl_hub.data.samples import sample_path
-from usdrl_hub.errors import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
+from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
@@ -406,3 +409,63 @@ def test_labels_that_do_not_fit_the_problem_are_refused():
     single = USDRLForActionRecognition(tiny_config(problem_type="single_label_classification"))
     with pytest.raises(ValueError, match="the labels are classes, whole numbers from 0 to 3"):
         single(clips, labels=torch.rand(4))
+
+
+class Few(torch.utils.data.Dataset):
+    """A data set of one's own, which says nothing of how its clips were made."""
+
+    def __init__(self, config, extractor=None):
+        shape = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+        self.clips = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+        if extractor is not None:
+            self.feature_extractor = extractor
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        return {"keypoints": self.clips[index], "labels": index % 2}
+
+
+def test_the_trainer_saves_the_extractor_of_the_model_that_it_was_given(tmp_path):
+    """faults.md 6: none was saved, and predict normalised in another way, nothing said."""
+    model = USDRLForActionRecognition.from_pretrained("usdrl/mocap-tiny", num_labels=2)
+    expected = load_feature_extractor("usdrl/mocap-tiny")
+    assert expected.normalization != USDRLFeatureExtractor.from_model_config(model.config).normalization
+    choices = arguments(tmp_path / "run", max_steps=1, save_strategy="steps", save_steps=1)
+    trainer = USDRLTrainer(model, choices, train_dataset=Few(model.config))
+    trainer.train()
+    trainer.save_model(tmp_path / "model")
+    for folder in (tmp_path / "model", tmp_path / "run" / "checkpoint-1"):
+        assert load_feature_extractor(folder).to_dict() == expected.to_dict()
+    # What the clips were made with comes first; and what is given before that.
+    other = USDRLFeatureExtractor.from_model_config(model.config, normalization="none")
+    assert USDRLTrainer(model, choices, train_dataset=Few(model.config, other)).processing_class is other
+    assert USDRLTrainer(model, choices, processing_class=expected).processing_class is expected
+    # The object is read as its name is.
+    clip = np.random.default_rng(0).random((30, 25, 3), dtype=np.float32)
+    encoder = USDRLModel.from_pretrained("usdrl/mocap-tiny").eval()
+    for loaded in (encoder, model.eval()):
+        found = extract_embeddings(clip, loaded)
+        np.testing.assert_allclose(found, extract_embeddings(clip, loaded, feature_extractor=expected), atol=1e-6)
+
+
+def test_a_model_without_an_extractor_is_told_and_refused(tmp_path, capsys):
+    """faults.md 6."""
+    config = tiny_config(num_joints=25, layout="ntu25")
+    trainer = USDRLTrainer(USDRLForActionRecognition(config), arguments(tmp_path / "run"), train_dataset=Few(config))
+    with pytest.warns(USDRLWarning, match="saved without a feature extractor"):
+        trainer.save_model(tmp_path / "model")
+    np.save(tmp_path / "clip.npy", np.random.default_rng(0).random((30, 25, 3), dtype=np.float32))
+    command = ["predict", str(tmp_path / "clip.npy"), "--model", str(tmp_path / "model")]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2 and "has no preprocessor_config.json" in capsys.readouterr().err
+    model = USDRLForActionRecognition.from_pretrained(tmp_path / "model")
+    with pytest.raises(MissingPreprocessorError):
+        extract_embeddings(tmp_path / "clip.npy", model)
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--guess-preprocessing"])
+    told = capsys.readouterr()
+    assert not end.value.code and "LABEL_0" in told.out
+    assert "note: model" in told.err and "normalization 'ntu', as its layout suggests" in told.err

@@ -35,7 +35,7 @@ from .data.prepare import prepare as prepare_store
 from .data.readers import SUFFIXES
 from .data.samples import load_samples, sample_path
 from .errors import USDRLError, USDRLWarning, one_sentence, printable
-from .feature_extraction_usdrl import CHOOSE_BY, MISSING, NORMALIZATIONS, USDRLFeatureExtractor
+from .feature_extraction_usdrl import CHOOSE_BY, DETECTION_THRESHOLD, MISSING, NORMALIZATIONS, USDRLFeatureExtractor
 from .files import new_folder
 from .hub.check import check as check_path
 from .hub.convert import convert_checkpoint, save_original
@@ -269,6 +269,10 @@ Detector = Annotated[
     str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
 ]
 PersonThreshold = Annotated[float, typer.Option(help="For video: score above which something is a person.")]
+GuessPreprocessing = Annotated[
+    bool,
+    typer.Option("--guess-preprocessing", help="Take what its layout suggests for a model without a preprocessor."),
+]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
 
 
@@ -349,9 +353,11 @@ def _ready(
     missing: str | None,
     choose_by: str | None,
     relink: bool,
+    guess: bool = False,
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
     """A model, and its feature extractor with the choices of the command line."""
-    loaded, extractor = ready_model(model, None, whole, device, dtype)
+    given_extractor = load_feature_extractor(model, guess=True) if guess else None
+    loaded, extractor = ready_model(model, given_extractor, whole, device, dtype)
     choices = {"missing": missing, "choose_by": choose_by, "relink": relink or None}
     given = {name: value for name, value in choices.items() if value is not None}
     if given:
@@ -421,7 +427,7 @@ def predict(
     ] = None,
     threshold: Annotated[
         float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
-    ] = 0.3,
+    ] = DETECTION_THRESHOLD,
     fps: Annotated[
         float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
     ] = None,
@@ -432,6 +438,7 @@ def predict(
     per_person: PerPerson = False,
     choose_by: ChooseBy = None,
     relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -442,7 +449,7 @@ def predict(
         if any(file.resolve() in output.resolve().parents for file in files):
             raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = _Errors()
-    classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+    classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink, guess_preprocessing)
     _check_threshold(context, classifier)
     names = classifier.config.class_names
     choices: dict[str, Any] = {
@@ -569,6 +576,7 @@ def embed(
     per_person: PerPerson = False,
     choose_by: ChooseBy = None,
     relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -589,7 +597,9 @@ def embed(
 
     # Loaded when the file is held: who may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-        encoder, extractor = _ready(model, False, device or workers.device, dtype, missing, choose_by, relink)
+        encoder, extractor = _ready(
+            model, False, device or workers.device, dtype, missing, choose_by, relink, guess_preprocessing
+        )
         source_layout = layout or extractor.source_layout or extractor.layout
         hidden = None if workers.is_first else True
         sequences: Iterable[SkeletonSequence]
@@ -641,7 +651,9 @@ def render(
         Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")
     ] = None,
     nearest: Annotated[int, typer.Option(min=1, help="How many nearest clips.")] = 5,
-    threshold: Annotated[float, typer.Option(help="Probability above which a detector's class is a segment.")] = 0.3,
+    threshold: Annotated[
+        float, typer.Option(help="Probability above which a detector's class is a segment.")
+    ] = DETECTION_THRESHOLD,
     layout: SourceLayout = None,
     axes: Axes = None,
     up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
@@ -650,6 +662,7 @@ def render(
     missing: Missing = None,
     choose_by: ChooseBy = None,
     relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -660,7 +673,9 @@ def render(
     classifier = extractor = None
     source_layout: Any = layout or "ntu25"
     if model is not None:
-        classifier, extractor = _ready_classifier(model, device, dtype, missing, choose_by, relink)
+        classifier, extractor = _ready_classifier(
+            model, device, dtype, missing, choose_by, relink, guess_preprocessing
+        )
         _check_threshold(context, classifier)
         source_layout = layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
@@ -709,6 +724,7 @@ def map_command(
     missing: Missing = None,
     choose_by: ChooseBy = None,
     relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -716,7 +732,7 @@ def map_command(
     """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = _Errors()
-    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink)
+    encoder, extractor = _ready(model, False, device, dtype, missing, choose_by, relink, guess_preprocessing)
     made = make_map(
         source,
         encoder,

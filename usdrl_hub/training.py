@@ -14,9 +14,10 @@ from huggingface_hub import HfApi
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_utils import sort_checkpoints
 
-from .errors import TrainingDivergedError
+from .errors import CheckpointLoadError, TrainingDivergedError, notice
+from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
-from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation
+from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation, USDRLPreTrainedModel
 
 # Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
 _SMALLEST_SCALE = 2.0**-14
@@ -249,7 +250,42 @@ class PublishingTrainer(GuardedTrainer):
     """A trainer whose `push_to_hub` publishes as `usdrl push` does: one complete commit, and no pickle.
 
     transformers' own uploads ``training_args.bin``, which is one, and a card without results.
+
+    What it saves holds the feature extractor, too: `processing_class`, or that of the data set, or of the checkpoint
+    that the model was loaded from.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Set the trainer up; see `transformers.Trainer`."""
+        super().__init__(*args, **kwargs)
+        if self.processing_class is None:
+            self.processing_class = self.callback_handler.processing_class = self._find_extractor()
+
+    def _find_extractor(self) -> Any:
+        for dataset in (self.train_dataset, self.eval_dataset):
+            for name in ("feature_extractor", "extractor"):
+                if isinstance(found := getattr(dataset, name, None), USDRLFeatureExtractor):
+                    return found
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if not isinstance(model, USDRLPreTrainedModel):
+            return None
+        # The hub's room comes after this one.
+        from .hub.loading import extractor_of
+
+        try:
+            return extractor_of(model, guess=False)
+        except CheckpointLoadError:
+            return None
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        super()._save(*args, **kwargs)
+        if self.processing_class is None:
+            notice(
+                "the model is saved without a feature extractor, because none is known, and 'usdrl predict' refuses it"
+                " then: give the one that made the clips as processing_class",
+                "models saved without a feature extractor",
+            )
 
     def push_to_hub(
         self,

@@ -23,7 +23,7 @@ from ..files import new_file
 from ..inference.drawing import draw_layout
 from ..layouts import get_layout
 from ..tasks.benchmarks import BENCHMARKS
-from .loading import load_feature_extractor, model_class
+from .loading import MissingPreprocessorError, load_feature_extractor, model_class
 from .registry import CHECKPOINTS, TASK_NAMES, Checkpoint, find_checkpoint
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
@@ -110,7 +110,10 @@ class CardSource:
         """
         folder = Path(folder)
         config = USDRLConfig.from_pretrained(folder)
-        extractor = load_feature_extractor(folder) if config.layout is not None else None
+        try:
+            extractor = load_feature_extractor(folder)
+        except MissingPreprocessorError:
+            extractor = None
         path = folder / "metrics.json"
         try:
             record = json.loads(path.read_text("utf-8")) if path.is_file() else {}

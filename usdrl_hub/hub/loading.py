@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from ..configuration_usdrl import USDRLConfig, bundled_checkpoint, hub_is_reachable
+from ..errors import notice
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
@@ -141,14 +142,21 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     return model.eval()
 
 
-def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatureExtractor:
-    """Load a checkpoint's feature extractor, or the one that follows from its configuration where it has none.
+class MissingPreprocessorError(CheckpointLoadError):
+    """A checkpoint that does not say how its clips are made."""
+
+
+def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwargs: Any) -> USDRLFeatureExtractor:
+    """Load a checkpoint's feature extractor.
 
     Args:
         name: See `load_model`.
+        guess: Where there is none, take the one that layout and sizes suggest, and warn of it. It may normalise in
+            another way than the one that the model was trained with; every result is wrong then.
         **kwargs: See `load_config`.
 
     Raises:
+        MissingPreprocessorError: If there is none, and it is not to be guessed.
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
     try:
@@ -157,11 +165,57 @@ def load_feature_extractor(name: str | os.PathLike, **kwargs: Any) -> USDRLFeatu
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
     if adapter := load_adapter(name, **kwargs):
-        return load_feature_extractor(adapter.base)
+        return load_feature_extractor(adapter.base, guess)
+    if not guess:
+        raise MissingPreprocessorError(
+            f"model '{name}' has no preprocessor_config.json, so nothing says how its clips were normalised: save the "
+            "feature extractor that it was trained with beside it, or take what its layout suggests with "
+            "--guess-preprocessing (load_feature_extractor(name, guess=True))"
+        )
     try:
-        return USDRLFeatureExtractor.from_model_config(load_config(name, **kwargs))
+        return _guessed(load_config(name, **kwargs), f"model '{name}'")
     except ValueError as error:
         raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
+
+
+def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatureExtractor:
+    """The feature extractor of a loaded model: that of the folder or repository that it comes from.
+
+    Args:
+        model: The model, or its encoder.
+        guess: Where it comes from nowhere, or its folder is gone, take what its layout suggests, and warn of it.
+
+    Raises:
+        MissingPreprocessorError: If there is none where it comes from, or it comes from nowhere and `guess` is False.
+        CheckpointLoadError: If it is damaged.
+    """
+    config = model.config
+    name = model.name_or_path or getattr(config, "_name_or_path", "")
+    if name:
+        try:
+            found = load_feature_extractor(name)
+        except CheckpointLoadError:
+            # Where it came from may be gone since; what is there and damaged is told.
+            if os.path.isdir(name) or not guess:
+                raise
+        else:
+            sizes = ("layout", "num_frames", "num_persons", "num_channels")
+            if all(getattr(found, size) == getattr(config, size) for size in sizes):
+                return found
+    if not guess:
+        raise MissingPreprocessorError("nothing says how the clips of this model were normalised")
+    return _guessed(config, "the model that was given")
+
+
+def _guessed(config: USDRLConfig, what: str) -> USDRLFeatureExtractor:
+    made = USDRLFeatureExtractor.from_model_config(config)
+    notice(
+        f"{what} brings no feature extractor: its clips are made with normalization '{made.normalization}', as its "
+        "layout suggests; give the one that it was trained with (feature_extractor) where that is another",
+        "feature extractors guessed",
+        stacklevel=3,
+    )
+    return made
 
 
 def _has_none(name: str | os.PathLike, file: str, **kwargs: Any) -> bool:

@@ -28,7 +28,7 @@ from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..fused_usdrl import fuse_model
-from ..hub.loading import load_feature_extractor, load_model
+from ..hub.loading import extractor_of, load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
@@ -450,7 +450,7 @@ def ready_model(
 
     Args:
         model: A checkpoint's name or folder, or a model.
-        feature_extractor: The extractor; that of the checkpoint, or of the model's configuration, where None.
+        feature_extractor: The extractor; that of the checkpoint where None, see `extractor_of`.
         whole: Whether the head is needed, too.
         device: A device; CUDA if there is one for a name, and the model's own for a model, where None.
         dtype: A floating type; float32 for a name, the model's own for a model, where None.
@@ -469,7 +469,7 @@ def ready_model(
     dtype = dtype or model.dtype
     if model.device != place or model.dtype != dtype or model.training:
         wanted = copy.deepcopy(wanted).to(device=place, dtype=dtype).eval()  # type: ignore[call-arg]
-    return wanted, feature_extractor or USDRLFeatureExtractor.from_model_config(model.config)
+    return wanted, feature_extractor or extractor_of(model)
 
 
 def replayed(model: Any) -> Callable[[torch.Tensor], Any]:

@@ -15,7 +15,7 @@ from transformers.pipelines.base import Pipeline
 from ..data.huggingface import from_huggingface
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..hub.loading import load_feature_extractor, load_model
+from ..hub.loading import extractor_of, load_feature_extractor, load_model
 from ..hub.registry import DEFAULT_CHECKPOINT, CheckpointLoadError, checkpoint_path
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
@@ -244,15 +244,7 @@ def _is(model: Any, *kinds: type) -> bool:
 def _extractor_of(model: Any) -> USDRLFeatureExtractor:
     if isinstance(model, USDRLEnsemble):
         return model.feature_extractor
-    name = model.name_or_path
-    if name:
-        try:
-            return load_feature_extractor(name)
-        except CheckpointLoadError:
-            # Where it came from may be gone since; what is there and damaged is told.
-            if os.path.isdir(name):
-                raise
-    return USDRLFeatureExtractor.from_model_config(model.config)
+    return extractor_of(model)
 
 
 _TASKS = {

@@ -35,6 +35,7 @@ class WholeVideoDataset(torch.utils.data.Dataset):
         Raises:
             ValueError: If a video has no events, not even none of them.
         """
+        self.extractor = extractor
         self.items: list[dict[str, torch.Tensor]] = []
         for sequence in sequences:
             if sequence.events is None:
