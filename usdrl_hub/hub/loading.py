@@ -194,9 +194,9 @@ def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatur
     if name:
         try:
             found = load_feature_extractor(name)
-        except CheckpointLoadError:
-            # Where it came from may be gone since; what is there and damaged is told.
-            if os.path.isdir(name) or not guess:
+        except CheckpointLoadError as error:
+            # Where it came from may be gone since; what is there and damaged, or lacks it, is told.
+            if isinstance(error, MissingPreprocessorError) or os.path.isdir(name) or not guess:
                 raise
         else:
             sizes = ("layout", "num_frames", "num_persons", "num_channels")
