@@ -85,6 +85,11 @@ def test_one_unreadable_sequence_costs_no_other():
         ({"edges": np.array([1, 2, 3])}, "its layout cannot be read"),
         ({"layout": np.array("foo")}, "unknown layout 'foo'"),
         ({"joint_names": np.array(["a"])}, "its layout has 1 joints"),
+        # faults.md 24 and 27, found by `make fuzz`.
+        ({"edges": np.zeros((2_000_000, 3), dtype=int)}, "'edges' must be whole numbers of shape"),
+        ({"joint_names": np.array([f"j{i}" for i in range(2000)])}, "2000 joints"),
+        ({"names": np.frombuffer(b"\xff" * 12, "<U1")}, "'names' is damaged"),
+        ({"names": np.frombuffer(b"\xff" * 12, ">U1")}, "'names' is damaged"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, message):

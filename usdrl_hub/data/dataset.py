@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .store import SkeletonStore, check_frames, check_sides, kind_of
 from .store_files import MOST_CLASSES
 
+# Joints of a body; the largest layouts have a hundred.
+_MOST_JOINTS = 1000
 # What all sequences of a file share, besides layout, and each of them holds.
 _SHARED = ("up", "units", "coordinates", "mirrored")
 # Arrays that are no columns of one's own: what sequences hold, and what the file says of all.
@@ -399,6 +402,12 @@ def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> N
     """
     kinds = {"labels": "iu", "subjects": "iuUSf", "names": "US", "split_test": "biu", "split_test_leaked": "biu"}
     kinds |= {"folds": "iu", "correct": "biu", "cameras": "iu", "setups": "iu"}
+    for key, array in arrays.items():
+        # NumPy makes text of any bytes, and Python fails where it then meets it.
+        if array.dtype.kind == "U":
+            codes = np.frombuffer(array.tobytes(), dtype=f"{array.dtype.byteorder}u4")
+            if (codes > sys.maxunicode).any():
+                raise SkeletonFormatError(f"{where}: '{key}' is damaged: it holds characters that there are not")
     for key, kind in kinds.items():
         if key not in arrays:
             continue
@@ -494,6 +503,8 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
             order = list(range(layout.num_joints))
         else:
             names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
+            if max(len(names), joints) > _MOST_JOINTS:
+                raise ValueError(f"it has {max(len(names), joints)} joints, no body has more than {_MOST_JOINTS}")
             edges = _edges_of(arrays, joints)
             layout, order = match_layout([str(name) for name in names], edges)
     except (TypeError, ValueError) as error:
