@@ -751,6 +751,8 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 FAMILIES = tuple(_FAMILIES)
+# Those whose files are text, or made of many parts, and may be long.
+LONG = tuple(name for name in FAMILIES if name not in ("npy", "npz", "npz-data-set", "store", "checkpoint", "pth.tar"))
 
 
 @cache

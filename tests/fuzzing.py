@@ -806,6 +806,33 @@ def make_input(family: Family, seed: int, number: int) -> Files:
     return rng.choice(family.mutations)(rng, family)
 
 
+_REPEATED = [
+    *(b"0\n", b"\n", b"[],", b"{},", b"1,", b"[0],", b"1\n0\n", b",", b"[", b" ", b"0 ", b'"a":1,', b"[[]],", b'""'),
+    *(b'{"people":[]},', b"\n\n1\n", b",\n", b"a.npy,x\n", b"- ", b"a: 1\n"),
+]
+
+
+def make_long_input(family: Family, seed: int, number: int, size: int) -> Files:
+    """A seed grown to `size` bytes: a few bytes of it, a line, an element or something else, over and over."""
+    rng = random.Random(f"{family.name}:long:{seed}:{number}")
+    files = dict(rng.choice(family.seeds))
+    name = rng.choice([name for name in files if Path(name).suffix == Path(family.target).suffix])
+    content = files[name]
+    place, kind = rng.randrange(len(content) + 1), number % 4
+    block = content[place : place + rng.choice([1, 3, 10, 60, 400])]
+    if kind == 0:
+        block = rng.choice(_REPEATED)
+    elif kind == 2:
+        start, place = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place) + 1 or len(content)
+        block = content[start:place]
+    elif kind == 3 and (ends := [match.end() for match in re.finditer(rb"[]}]", content)]):
+        place = rng.choice(ends)
+        block = b"," + content[max(content.rfind(b"{", 0, place), content.rfind(b"[", 0, place)) : place]
+    block = block or b"x"
+    files[name] = content[:place] + block * (size // len(block)) + content[place:]
+    return files
+
+
 @contextmanager
 def bench(family: Family) -> Iterator[Bench]:
     """A folder for a family's inputs, after its seeds have been read, which also loads what reading needs.

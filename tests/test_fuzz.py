@@ -12,8 +12,8 @@ import pytest
 from usdrl_hub.errors import LONGEST_SENTENCE, SkeletonFormatError, USDRLError
 
 from . import fuzzing
-from .fuzz_families import FAMILIES, family
-from .fuzzing import Family, any_bytes, bench, make_input
+from .fuzz_families import FAMILIES, LONG, family
+from .fuzzing import Family, any_bytes, bench, make_input, make_long_input
 
 SEED = 0
 
@@ -32,6 +32,16 @@ def test_damaged_inputs_give_a_result_or_one_error_of_ours(name):
     assert not wrong, "\n".join(wrong[:10])
     # Damage that is always noticed, or never, tests little.
     assert kinds["result"] and kinds["error"], kinds
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_inputs_stay_within_memory_and_time(name):
+    """faults.md 24."""
+    subject = family(name)
+    with bench(subject) as place:
+        for number in range(8):
+            outcome = place.read(make_long_input(subject, SEED, number, 1_000_000))
+            assert outcome.is_right, f"{number}: {outcome}"
 
 
 def _digest(name: str) -> str:

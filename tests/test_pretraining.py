@@ -628,6 +628,7 @@ def test_every_recipe_makes_a_model_and_views():
         ("training: {warmup: a}\n", "warmup must be a number"),
         ("training: {drop_epochs: [x]}\n", "drop_epochs must be numbers"),
         ("about: [1]\n", "'about' must be a sentence"),
+        ("#" * 200_000, "more than 128 KB"),
         ("x" * 900 + ": 1\n", "there is no entry 'x"),
         (
             "\n".join(["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]),
@@ -636,7 +637,7 @@ def test_every_recipe_makes_a_model_and_views():
     ],
 )
 def test_recipes_that_are_none_are_refused(tmp_path, content, message):
-    """The last nine: faults.md 24, 29 and their kind."""
+    """The last ten: faults.md 24, 29 and their kind."""
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(tmp_path / "mine.yaml")

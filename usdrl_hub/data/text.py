@@ -254,7 +254,9 @@ def read_pku_skeleton(path: str | os.PathLike) -> SkeletonSequence:
     path = Path(path)
     lines = read_lines(path, "PKU-MMD skeleton file")
     size = _PKU_PERSONS * _PKU_JOINTS * 3
-    values = np.empty((len(lines), size), dtype=np.float64)
+    # So many numbers take a digit and a space each: where there are more lines than that, one is refused below.
+    rows = min(len(lines), sum(map(len, lines)) // (2 * size - 1) + 1)
+    values = np.empty((rows, size), dtype=np.float64)
     for number, line in enumerate(lines):
         fields = line.split()
         if len(fields) != size:

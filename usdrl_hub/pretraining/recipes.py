@@ -23,6 +23,8 @@ from .views import ViewAugmentation
 RECIPES = Path(__file__).parent.parent / "recipes"
 # Values of a recipe; those that ship have 30.
 _MOST_VALUES = 10_000
+# YAML is read slowly: a megabyte takes ten seconds.
+_MOST_BYTES = 128 << 10
 
 
 class RecipeError(USDRLError):
@@ -161,6 +163,8 @@ def load_recipe(name: str | os.PathLike) -> Recipe:
         if str(name) not in known:
             raise RecipeError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
         path = RECIPES / f"{name}.yaml"
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise RecipeError(f"{path}: it has more than {_MOST_BYTES >> 10} KB, which no recipe has")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except Exception as error:
