@@ -3,6 +3,7 @@
 faults.md 23, 26 and 27, and issue 17: kill tests.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -187,7 +188,9 @@ class Trial:
         ended = self.zygote.run(*self.line(output))
         assert ended.status == 0, ended.said
         found = contents(output)
-        assert found.keys() == self.whole.keys() and self._same(found)
+        # A signal leaves a checkpoint of its step.
+        steps = [{name for name in made if not name.startswith("checkpoint-")} for made in (found, self.whole)]
+        assert steps[0] == steps[1] and self._same(found)
         self.command.load(output)
 
 
@@ -291,7 +294,7 @@ def test_of_two_at_once_one_is_told(name, zygote, inputs, tmp_path):
 def test_a_signal_ends_it_cleanly(name, number, zygote, inputs, tmp_path):
     made = trial(name, zygote, inputs, tmp_path)
     stopped = 0
-    for share in (0.2, 0.5, 0.8):
+    for share in (0.1, 0.3, 0.6):
         around = tmp_path / f"{share}"
         output = around / made.command.name
         around.mkdir()
@@ -342,7 +345,10 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(name, how, zygote, in
         output = around / command.name
         ended = zygote.run(*command.line(inputs, output), **limits)
         assert ended.status == 2, ended.said
-        assert "cannot be written" in ended.complaint() or os.strerror(28) in ended.said or "too large" in ended.said
+        said = ended.complaint()
+        # Or the disk is asked for room before the work.
+        reasons = ("cannot be written", "MB of disk", *map(os.strerror, (errno.ENOSPC, errno.EFBIG)))
+        assert str(output) in said and any(reason in said for reason in reasons), said
         assert not output.exists() or command.resumes
         if not command.resumes:
             tidy(zygote, around)
@@ -374,6 +380,7 @@ def test_a_killed_push_leaves_the_whole_commit_or_none(hub, zygote, model, tmp_p
     ended = zygote.run("push", model, "ada/whole", environment=token)
     assert ended.status == 0, ended.said
     whole = files_of(hub, "ada/whole")
+    names = [path.name for path in model.iterdir()]
     random = np.random.default_rng(0)
     killed = 0
     for number in range(KILLS):
@@ -391,7 +398,7 @@ def test_a_killed_push_leaves_the_whole_commit_or_none(hub, zygote, model, tmp_p
         assert files_of(hub, name).keys() == whole.keys() and len(hub.commits(name)) == 2
         assert files_of(hub, name)["model.safetensors"] == whole["model.safetensors"]
     assert killed >= KILLS // 2
-    tidy(zygote, model)
+    tidy(zygote, model, *names)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ A command line reads in a few seconds what it needs; tests that start and kill h
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ class Ended:
     def complaint(self) -> str:
         """The one sentence in which it told what is wrong."""
         assert "Traceback" not in self.said and "Error:" not in self.said, self.said
-        lines = [line for line in self.said.replace("\r", "\n").splitlines() if line.startswith("usdrl: ")]
+        # A bar of progress may stand on its line.
+        lines = re.findall(r"usdrl: (?!note: ).*", self.said)
         assert len(lines) == 1, self.said
         return lines[0]
 

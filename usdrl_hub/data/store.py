@@ -25,7 +25,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
-from ..files import check_space, locked, new_file
+from ..files import check_space, locked, naming, new_file
 from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .store_files import FORMAT, HEADER, INDEX, MOST_CLASSES, NONE, StoreHeader, read_index
@@ -397,6 +397,8 @@ class StoreWriter:
             # First, so that the lock of a writer that died when all was done goes, too.
             stack.enter_context(locked(place))
             self._check_is_new(place)
+            # What cannot be written is told by the store's name.
+            stack.enter_context(naming(place, self.partial))
             self.parts = self._begin(place)
             self._held = stack.pop_all()
 
@@ -404,8 +406,8 @@ class StoreWriter:
         """The writer, which lets go of the store at the end of the block."""
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    def __exit__(self, *error: Any) -> None:
+        self._held.__exit__(*error)
 
     def close(self) -> None:
         """Let go of the store; what is written of it stays, for a writer with the same settings to go on with."""

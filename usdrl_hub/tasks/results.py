@@ -58,7 +58,8 @@ def _git_revision() -> str | None:
     # The whole package: its recipes and shipped checkpoints make results, too.
     folder = Path(__file__).parents[1]
     try:
-        git = ["git", "-C", str(folder)]
+        # A status that is killed must not leave a lock in the checkout.
+        git = ["git", "--no-optional-locks", "-C", str(folder)]
         tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
         if tracked.returncode:
             return None
