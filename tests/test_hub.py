@@ -1,3 +1,4 @@
+import ast
 import inspect
 import json
 import os
@@ -15,6 +16,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification
 
+import usdrl_hub
 from usdrl_hub import (
     USDRLConfig,
     USDRLFeatureExtractor,
@@ -547,6 +549,17 @@ def test_a_damaged_header_is_told_by_the_tensor(folder, change, message):
         USDRLModel.from_pretrained(folder)
     with pytest.raises(CheckpointLoadError, match=message):
         load_model(folder)
+
+
+def test_the_code_that_goes_along_is_whole():
+    """A file of the package that the code imports, and that is not sent with it, fails at whoever loads the code."""
+    package = Path(usdrl_hub.__file__).parent
+    for name in CODE_FILES:
+        for node in ast.walk(ast.parse((package / name).read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1 and node.module and f"{node.module}.py" in CODE_FILES, (name, node.module)
+                # transformers finds them by this text.
+                assert f"from .{node.module} import" in (package / name).read_text("utf-8")
 
 
 def test_code_of_a_folder_runs_only_if_trusted(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -20,6 +21,7 @@ from usdrl_hub import (
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
     USDRLForPreTraining,
+    USDRLModel,
     USDRLPreTrainer,
     USDRLTrainer,
     checkpoint_path,
@@ -40,7 +42,7 @@ from .test_modeling import tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 COMPLETE = {"config.json", "preprocessor_config.json", "model.safetensors", "metrics.json", "README.md"}
-COMPLETE |= {"layout-ntu25.png", ".gitattributes"}
+COMPLETE |= {"layout-ntu25.png", ".gitattributes", *CODE_FILES}
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
@@ -70,7 +72,8 @@ def test_one_commit_holds_everything_and_the_same_again_makes_none(hub, folder):
     assert len(hub.commits("ada/tiny")) == 2, "the commit that makes the repository, and ours"
     pulled = USDRLForActionRecognition.from_pretrained("ada/tiny")
     assert equal(pulled, USDRLForActionRecognition.from_pretrained(TINY))
-    assert load_feature_extractor("ada/tiny").to_dict() == load_feature_extractor(TINY).to_dict()
+    found = load_feature_extractor("ada/tiny").to_dict()
+    assert found.pop("auto_map") and found == load_feature_extractor(TINY).to_dict()
     again = publish(folder, "ada/tiny")
     assert not again.changed and len(hub.commits("ada/tiny")) == 2
     edited(folder, "metrics.json", seed=5)
@@ -144,12 +147,76 @@ def test_the_optimizer_goes_as_safetensors_and_only_if_asked_for(hub, folder):
 
 def test_code_is_added_on_the_way_and_the_folder_stays_as_it_is(hub, folder):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    publish(folder, "ada/tiny", include_code=True)
+    publish(folder, "ada/tiny")
     files = hub.files("ada/tiny")
-    assert set(files) == COMPLETE | set(CODE_FILES)
+    assert set(CODE_FILES) <= set(files) == COMPLETE
     assert json.loads(files["config.json"])["auto_map"]["AutoModel"] == "modeling_usdrl.USDRLModel"
     assert "auto_map" in json.loads(files["preprocessor_config.json"])
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def outputs_without_the_package(environment, folder, name, auto):
+    """What transformers makes of a repository by itself, with the snippet of its card."""
+    np.save(folder / "raw.npy", np.random.default_rng(0).normal(scale=0.2, size=(30, 25, 3)))
+    script = f"""
+import sys
+sys.modules["usdrl_hub"] = None  # an import of the package fails
+import numpy as np, torch
+from transformers import AutoFeatureExtractor, {auto}
+
+extractor = AutoFeatureExtractor.from_pretrained({name!r}, trust_remote_code=True)
+model = {auto}.from_pretrained({name!r}, trust_remote_code=True)
+clip = extractor(np.load("raw.npy"), return_tensors="pt")
+with torch.no_grad():
+    np.savez("out.npz", keypoints=clip.keypoints, output=model(**clip)[0])
+"""
+    environment = environment | {"PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as out:
+        return out["keypoints"], out["output"]
+
+
+def outputs_here(folder, model):
+    clip = USDRLFeatureExtractor.from_pretrained(TINY)(np.load(folder / "raw.npy"), return_tensors="pt")
+    with torch.no_grad():
+        return clip.keypoints.numpy(), model(**clip)[0].numpy()
+
+
+def test_transformers_alone_loads_what_was_published(hub, hub_environment, folder, tmp_path):
+    """Cards say library_name transformers, and the hub's own snippet failed: no model type usdrl."""
+    publish(folder, "ada/tiny")
+    card = ModelCard.load("ada/tiny")
+    assert card.data.library_name == "transformers" and "trust_remote_code=True" in str(card)
+    for auto, model in (
+        ("AutoModelForVideoClassification", USDRLForActionRecognition.from_pretrained(TINY)),
+        ("AutoModel", USDRLModel.from_pretrained(TINY)),
+    ):
+        found = outputs_without_the_package(hub_environment, tmp_path, "ada/tiny", auto)
+        for one, other in zip(found, outputs_here(tmp_path, model), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_transformers_alone_loads_what_push_to_hub_of_a_model_sent(hub, hub_environment, tmp_path):
+    """The same for transformers' own method, which knows nothing of cards and code."""
+    model = USDRLForActionRecognition.from_pretrained(TINY)
+    model.push_to_hub("ada/own")
+    USDRLFeatureExtractor.from_pretrained(TINY).push_to_hub("ada/own")
+    model.config.push_to_hub("ada/own")
+    assert set(CODE_FILES) <= set(hub.files("ada/own"))
+    auto = "AutoModelForVideoClassification"
+    found = outputs_without_the_package(hub_environment, tmp_path, "ada/own", auto)
+    for one, other in zip(found, outputs_here(tmp_path, model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_code_the_card_names_the_package(hub, folder, capsys):
+    """Or the hub's snippet promises what transformers alone cannot do."""
+    code, _, err = run(capsys, "push", folder, "ada/tiny", "--no-include-code")
+    assert code == 0 and set(hub.files("ada/tiny")) == COMPLETE - set(CODE_FILES), err
+    card = ModelCard.load("ada/tiny")
+    assert card.data.library_name == "usdrl_hub" and "trust_remote_code" not in str(card)
+    assert "import usdrl_hub" in str(card) and "auto_map" not in json.loads(hub.files("ada/tiny")["config.json"])
 
 
 def test_a_card_that_a_person_wrote_is_kept(hub, folder):

@@ -1142,7 +1142,9 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch; made where it is missing.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
-    include_code: Annotated[bool, typer.Option("--include-code", help="Add code for trust_remote_code=True.")] = False,
+    include_code: Annotated[
+        bool, typer.Option(help="Add the model's code, by which transformers alone loads it (trust_remote_code=True).")
+    ] = True,
     include_optimizer: Annotated[
         bool, typer.Option("--include-optimizer", help="Add the newest checkpoint's optimizer, as safetensors.")
     ] = False,

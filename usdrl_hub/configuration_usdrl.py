@@ -88,6 +88,16 @@ def explaining(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[N
         raise CheckpointNotFoundError(f"model '{name}' was not found. {hint}", "missing", hint) from None
 
 
+def add_code(folder: str | os.PathLike) -> None:
+    """Put the model's code into a folder that is sent to the hub, so that transformers alone loads what is there."""
+    try:
+        # As in `explaining`; where this file is such code itself, transformers has put it there.
+        from usdrl_hub.hub.remote_code import add_remote_code
+    except ImportError:
+        return
+    add_remote_code(folder)
+
+
 def hub_is_reachable() -> bool:
     """Whether anything answers at the hub's address."""
     if is_offline_mode():
@@ -330,6 +340,11 @@ class USDRLConfig(PreTrainedConfig):
         """Names of the classes, in the order of the logits."""
         labels = {int(number): str(label) for number, label in (self.id2label or {}).items()}
         return [labels[number] for number in sorted(labels)]
+
+    def _upload_modified_files(self, working_dir, *args, **kwargs):
+        """What `push_to_hub` sends, with the code."""
+        add_code(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .configuration_usdrl import USDRLConfig, bundled_checkpoint, explaining
+from .configuration_usdrl import USDRLConfig, add_code, bundled_checkpoint, explaining
 from .errors import notice
 from .finite import check_finite
 from .layouts import Layout, LayoutLike, get_layout
@@ -307,6 +307,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
         with explaining(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
+
+    def _upload_modified_files(self, working_dir, *args, **kwargs):
+        """What `push_to_hub` sends, with the code."""
+        add_code(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     def __call__(
         self,

@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_usdrl import USDRLConfig, bundled_checkpoint, checkpoint_name, explaining
+from .configuration_usdrl import USDRLConfig, add_code, bundled_checkpoint, checkpoint_name, explaining
 from .layouts import get_layout
 from .weights import (
     HUB_ARGUMENTS,
@@ -521,6 +521,11 @@ class USDRLPreTrainedModel(PreTrainedModel):
             init.copy_(module.values, module.table())
         elif isinstance(module, USDRLModalityTokens) and "bone" in module.modalities:
             init.copy_(module.parents, torch.tensor(module.parent_joints, device="cpu"))
+
+    def _upload_modified_files(self, working_dir, *args, **kwargs):
+        """What `push_to_hub` sends, with the code."""
+        add_code(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):

@@ -84,6 +84,7 @@ class CardSource:
         num_bytes: Size of its weights.
         entry: What the registry knows of it, if anything.
         has_weights: Whether the weights are there.
+        has_code: Whether the repository holds the model's code, for transformers without this package.
     """
 
     name: str
@@ -93,6 +94,7 @@ class CardSource:
     num_bytes: int
     entry: Checkpoint | None
     has_weights: bool
+    has_code: bool = True
 
     @classmethod
     def of_entry(cls, entry: Checkpoint) -> CardSource:
@@ -198,7 +200,8 @@ def _metadata(source: CardSource) -> str:
         license=_license(source),
         license_name="research-only" if research else None,
         license_link=source.data.url if research else None,
-        library_name="transformers",
+        # The hub's own snippet, of transformers alone, fails where there is no code.
+        library_name="transformers" if source.has_code else "usdrl_hub",
         pipeline_tag=_PIPELINES.get(source.task),
         tags=["usdrl", "skeleton", f"skeleton-{source.task.replace(' ', '-')}", "human-action-understanding"],
         model_name=source.name,
@@ -240,6 +243,7 @@ def _values(source: CardSource) -> dict[str, str]:
         "commands": _commands(source),
         "library": _library(source),
         "auto": _auto(source),
+        "without": ", without the package" if source.has_code else "",
         "classes": _classes(source),
         "training": _training(source),
         "results": _results(source),
@@ -343,15 +347,18 @@ def _library(source: CardSource) -> str:
 
 def _auto(source: CardSource) -> str:
     auto, name = _AUTO_CLASSES[source.task], source.name
-    shipped = source.entry is not None and source.entry.folder is not None
     lines = [f"from transformers import AutoFeatureExtractor, {auto}"]
-    if shipped:
-        lines += ["import usdrl_hub\n", f'name = usdrl_hub.checkpoint_path("{name}")  # or the repository\'s name']
+    if not source.has_code:
+        lines.append("import usdrl_hub  # which makes the model known to transformers")
+    lines.append("")
+    if source.entry is not None and source.entry.folder is not None:
+        lines.append(f'name = "{name}"  # where usdrl_hub is installed, usdrl_hub.checkpoint_path(name) asks no hub')
     else:
-        lines += ["import usdrl_hub  # or trust_remote_code=True below\n", f'name = "{name}"']
+        lines.append(f'name = "{name}"')
+    code = ", trust_remote_code=True" if source.has_code else ""
     lines += [
-        "extractor = AutoFeatureExtractor.from_pretrained(name)",
-        f"model = {auto}.from_pretrained(name)",
+        f"extractor = AutoFeatureExtractor.from_pretrained(name{code})",
+        f"model = {auto}.from_pretrained(name{code})",
     ]
     return "\n".join(lines)
 

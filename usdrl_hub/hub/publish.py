@@ -71,7 +71,7 @@ def publish(
     revision: str | None = None,
     create_pr: bool = False,
     dry_run: bool = False,
-    include_code: bool = False,
+    include_code: bool = True,
     include_optimizer: bool = False,
     message: str | None = None,
     token: str | None = None,
@@ -89,7 +89,8 @@ def publish(
         revision: Branch to commit to, made where it is missing; main where None.
         create_pr: Open a pull request instead of committing.
         dry_run: Only say what would be published; nothing is sent.
-        include_code: Add the code for ``trust_remote_code=True``.
+        include_code: Add the model's code, by which transformers alone loads it (``trust_remote_code=True``). Without
+            it the card names this package as the library.
         include_optimizer: Add the state of the optimizer of the newest ``checkpoint-*`` folder, as safetensors.
         message: The commit's message.
         token: Access token; that of ``hf auth login`` or HF_TOKEN where None.
@@ -166,7 +167,8 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
         if not _any(name, _WEIGHTS):
             files[name] = Path(shutil.copyfile(files[name], scratch / name))
     source = CardSource.of_folder(folder, repo_id)
-    source = replace(source, record=without_places(source.record))
+    code = code or set(CODE_FILES) <= set(files)
+    source = replace(source, record=without_places(source.record), has_code=code)
     if "metrics.json" in files:
         files["metrics.json"].write_text(json.dumps(source.record, indent=2) + "\n", "utf-8")
         files |= _evaluation_files(source.record, scratch)
