@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _FRAME_HEADS = ("USDRLForActionDetection", "USDRLForActionSegmentation", "USDRLF
 _EXTRACTOR_MAP = {"AutoFeatureExtractor": "feature_extraction_usdrl.USDRLFeatureExtractor"}
 
 
-def add_remote_code(folder: str | Path) -> None:
+def add_remote_code(folder: str | os.PathLike) -> None:
     """Copy the code into a saved checkpoint and name all classes in its configurations.
 
     Several heads give a class per frame: the Auto class for those gets the one that the checkpoint was saved from.
