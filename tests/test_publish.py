@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -318,6 +319,47 @@ def test_a_fault_is_told_in_one_sentence_and_the_repository_is_as_it_was(hub, fo
     assert "\n" not in str(caught.value) and hub.token not in str(caught.value)
     assert hub.files("ada/tiny") == before
     hub.faults.clear()
+    assert publish(folder, "ada/tiny").changed
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+@pytest.mark.parametrize("status", [403, 500])
+def test_no_empty_repository_stays_where_the_first_commit_fails(hub, folder, status, revision):
+    """faults.md 38: the repository was made before the commit, and stayed."""
+    hub.fail("POST .*/commit/", status=status, times=99)
+    with pytest.raises(PublishError) as caught:
+        publish(folder, "ada/new", revision=revision)
+    assert "ada/new" not in hub.repos and "\n" not in str(caught.value), caught.value
+    hub.faults.clear()
+    assert publish(folder, "ada/new", revision=revision).changed
+    hub.fail("POST .*/commit/", status=403, times=99)
+    edited(folder, "metrics.json", seed=5)
+    with pytest.raises(PublishError):
+        publish(folder, "ada/new", revision=revision)
+    assert len(hub.commits("ada/new", revision or "main")) == 2, "what was there before stays"
+
+
+def test_a_repository_that_cannot_be_deleted_again_is_told(hub, folder):
+    """faults.md 38: and so is one whose commit has arrived, although the answer was lost."""
+    hub.fail("POST .*/commit/", status=403, times=99)
+    hub.fail("DELETE /api/repos", status=403, times=99)
+    with pytest.raises(PublishError, match="could not be deleted: delete ada/new on the hub"):
+        publish(folder, "ada/new")
+    assert len(hub.commits("ada/new")) == 1
+    hub.faults.clear()
+    hub.fail("POST .*/commit/", sent=0, reset=True)
+    with pytest.raises(PublishError, match="ada/other holds files now: look whether the commit has arrived"):
+        publish(folder, "ada/other")
+    assert set(hub.files("ada/other")) == COMPLETE
+
+
+def test_a_hub_without_xet_is_told_with_what_to_do(hub, folder, monkeypatch):
+    """faults.md 38: the hub "could not be reached ... try again", which never helps."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    with pytest.raises(PublishError, match="has no Xet storage.*HF_HUB_DISABLE_XET=1") as caught:
+        publish(folder, "ada/tiny")
+    assert "\n" not in str(caught.value) and "ada/tiny" not in hub.repos
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     assert publish(folder, "ada/tiny").changed
 
 

@@ -20,9 +20,11 @@ from huggingface_hub import (
     EvalResultEntry,
     HfApi,
     eval_result_entries_to_yaml,
+    get_session,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers, validate_repo_id
+from huggingface_hub.utils._runtime import is_xet_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -100,7 +102,8 @@ def publish(
 
     Raises:
         PublishError: If the folder is no complete model, holds NaN, a link out of it or what looks like a token, the
-            name is none, or the hub refuses or cannot be reached. The repository is then as it was.
+            name is none, or the hub refuses or cannot be reached. The repository is then as it was; one that was made
+            for it is deleted again, and where that fails the error says so.
         CheckpointLoadError: If the model cannot be loaded.
     """
     folder = Path(folder)
@@ -115,22 +118,17 @@ def publish(
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)
+        api, is_ours = HfApi(token=token), False
         try:
-            url, changed = _commit(HfApi(token=token), repo_id, files, private, revision, create_pr, message)
-        except PublishError:
+            is_ours = _create(api, repo_id, private)
+            url, changed = _commit(api, repo_id, files, private, revision, create_pr, message)
+        except BaseException as error:
+            # The hub is asked before there is nothing left to ask of.
+            told = _told(api, repo_id, error) if isinstance(error, Exception) else ""
+            told += _taken_back(api, repo_id, revision) if is_ours else ""
+            if isinstance(error, Exception):
+                raise PublishError(told) from None
             raise
-        except OfflineModeIsEnabled:
-            raise PublishError(
-                f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
-            ) from None
-        except HfHubHTTPError as error:
-            raise PublishError(_refusal(repo_id, error)) from None
-        except Exception as error:
-            # The client's transport has its own errors, which depend on the HTTP library beneath it.
-            reason = _clean(error) or type(error).__name__
-            raise PublishError(
-                f"{repo_id}: the hub could not be reached or hung up ({reason}); nothing was published: try again"
-            ) from None
     return Published(repo_id, sizes, url, changed)
 
 
@@ -240,6 +238,32 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
     return path
 
 
+def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
+    """Make the repository where it is missing; whether it was."""
+    try:
+        api.create_repo(repo_id, private=private)
+    except HfHubHTTPError:
+        # That it exists, above all; the client knows which other refusals say the same.
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return False
+    return True
+
+
+def _taken_back(api: HfApi, repo_id: str, revision: str | None) -> str:
+    """Delete the repository that was made for a commit that failed; what there is to say of it."""
+    try:
+        try:
+            holds = api.model_info(repo_id, revision=revision).siblings or ()
+        except RevisionNotFoundError:
+            holds = ()
+        if any(file.rfilename != ".gitattributes" for file in holds):
+            return f"; but {repo_id} holds files now: look whether the commit has arrived all the same"
+        api.delete_repo(repo_id, missing_ok=True)
+    except Exception:
+        return f"; the repository that was made for it could not be deleted: delete {repo_id} on the hub"
+    return ""
+
+
 def _commit(
     api: HfApi,
     repo_id: str,
@@ -249,8 +273,7 @@ def _commit(
     create_pr: bool,
     message: str | None,
 ) -> tuple[str, bool]:
-    """Make the repository and the branch where they are missing, and one commit."""
-    api.create_repo(repo_id, private=private, exist_ok=True)
+    """Make the branch where it is missing, and one commit."""
     if private and not api.model_info(repo_id).private:
         raise PublishError(
             f"{repo_id}: it exists already and is public: make it private first, or leave out --private"
@@ -271,6 +294,34 @@ def _commit(
         create_pr=create_pr,
     )
     return done.pr_url or done.commit_url, done.oid != before.sha
+
+
+def _told(api: HfApi, repo_id: str, error: Exception) -> str:
+    """Why nothing was published, and what to do."""
+    if isinstance(error, PublishError):
+        return str(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(repo_id, error)
+    if isinstance(error, OSError) and is_xet_available() and not _has_xet(api, repo_id):
+        return (
+            f"{repo_id}: the hub at {api.endpoint} has no Xet storage, where the client sends large files; nothing "
+            "was published: set HF_HUB_DISABLE_XET=1, which sends them by git-lfs"
+        )
+    # The client's transport has its own errors, which depend on the HTTP library beneath it.
+    reason = _clean(error) or type(error).__name__
+    return f"{repo_id}: the hub could not be reached or hung up ({reason}); nothing was published: try again"
+
+
+def _has_xet(api: HfApi, repo_id: str) -> bool:
+    """Whether the hub gives tokens for Xet; True where it does not say."""
+    address = f"{api.endpoint}/api/models/{repo_id}/xet-write-token/main"
+    try:
+        answer = get_session().get(address, headers=build_hf_headers(token=api.token))
+    except Exception:
+        return True
+    return answer.status_code != 404
 
 
 def _clean(error: BaseException) -> str:
