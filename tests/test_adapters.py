@@ -31,6 +31,7 @@ from usdrl_hub.hub.loading import load_config, load_feature_extractor, load_mode
 from usdrl_hub.inference.export import export_model
 
 from . import conftest
+from .test_cli import run
 from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
@@ -256,6 +257,43 @@ def test_adapters_are_trained_saved_loaded_by_name_merged_fused_and_exported(tmp
     np.save(tmp_path / "walk.npy", np.random.randn(40, 25, 3))
     embeddings = extract_embeddings(tmp_path / "walk.npy", model=folder)
     assert relative_error(embeddings, extract_embeddings(tmp_path / "walk.npy", model=TINY)) > 0.001
+
+
+@pytest.mark.parametrize("base", [TINY, "usdrl/mocap-tiny"])
+def test_an_adapter_with_a_head_for_other_classes_predicts_by_its_folder(tmp_path, capsys, base):
+    """faults.md 31: its classes were those of the base, and without a saved head they were drawn at random."""
+    names = {0: "sit", 1: "stand", 2: "walk"}
+    model = USDRLForActionRecognition.from_pretrained(base, id2label=names, ignore_mismatched_sizes=True)
+    keypoints = clips(model.config, 3)
+    data = [{"keypoints": clip, "labels": number} for number, clip in enumerate(keypoints)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, learning_rate=0.05, report_to=[], disable_tqdm=True, use_cpu=True
+    )
+    for saved in (["classifier"], None):
+        adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["fc1"], r=4, modules_to_save=saved))
+        trainer = USDRLTrainer(
+            adapted, arguments, train_dataset=data, processing_class=USDRLFeatureExtractor.from_pretrained(base)
+        )
+        trainer.train()
+        folder = tmp_path / f"adapter-{saved is None}"
+        before = os.umask(0o022)
+        try:
+            trainer.save_model(str(folder))
+        finally:
+            os.umask(before)
+        # faults.md 37: the adapters were readable for their owner alone.
+        assert os.name != "posix" or {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+        if saved is None:
+            with pytest.raises(CheckpointLoadError, match="'classifier.bias' is neither in its base.*modules_to_save"):
+                load_model(folder)
+            continue
+        loaded = load_model(folder)
+        assert load_config(folder).class_names == list(names.values())
+        expected = adapted.eval()(keypoints).logits.detach()
+        assert relative_error(loaded(keypoints).logits, expected) < 1e-4
+        np.save(tmp_path / "walk.npy", np.random.default_rng(0).normal(scale=0.2, size=(40, 25, 3)))
+        code, out, err = run(capsys, "predict", tmp_path / "walk.npy", "--model", folder)
+        assert code == 0 and "3 classes" in out and "stand" in out, err
 
 
 def test_adapters_with_nan_or_of_nothing_are_refused_by_name(tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ import textwrap
 import threading
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from usdrl_hub import files
 from usdrl_hub.errors import LONGEST_SENTENCE, FolderInUseError, OutputError, one_sentence
@@ -423,3 +425,16 @@ def test_a_scratch_file_is_gone_afterwards_and_when_its_process_died(tmp_path):
     with new_file(tmp_path / "out") as partial:
         partial.write_text("whole")
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no such rights")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_have_the_rights_of_any_new_file_whoever_writes_them(tmp_path, mask):
+    """faults.md 37: safetensors makes its own file, readable for its owner alone; a store's were."""
+    before = os.umask(mask)
+    try:
+        with new_file(tmp_path / "frames.safetensors") as partial:
+            save_file({"frames": np.zeros(3)}, partial)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "frames.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask

@@ -253,6 +253,10 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
                 raise _refusal(asked, error) from None
             with naming(asked, partial):
                 yield partial
+                rights = 0o666 & ~_umask()
+                # safetensors makes what it writes readable for its owner alone.
+                if os.name == "posix" and partial.stat().st_mode & 0o777 != rights:
+                    partial.chmod(rights)
                 os.replace(partial, path)
         finally:
             _deleted(partial)

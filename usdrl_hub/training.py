@@ -18,6 +18,7 @@ from .errors import CheckpointLoadError, TrainingDivergedError, notice
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
 from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation, USDRLPreTrainedModel
+from .weights import share
 
 # Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
 _SMALLEST_SCALE = 2.0**-14
@@ -280,6 +281,15 @@ class PublishingTrainer(GuardedTrainer):
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         super()._save(*args, **kwargs)
+        folder = Path((args[0] if args else kwargs.get("output_dir")) or self.args.output_dir or ".")
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if hasattr(model, "peft_config") and self.args.should_save:
+            base = model.get_base_model()
+            if isinstance(base, USDRLPreTrainedModel):
+                # Adapters are saved without it, and classes and head may be others than those of the base.
+                base.config.save_pretrained(folder)
+            for place in (folder, *(folder / name for name in model.peft_config)):
+                share(place)
         if self.processing_class is None:
             notice(
                 "the model is saved without a feature extractor, because none is known, and 'usdrl predict' refuses it"

@@ -83,8 +83,20 @@ class _Merging:
         own = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
         if self.adapter.config is not None:
             own["config"] = self.adapter.config
-        model = self.loader.from_pretrained(self.adapter.base, **own)
-        merged = PeftModel.from_pretrained(model, str(name), **where).merge_and_unload(safe_merge=True)
+            # A head for other classes than those of the base lies with the adapter.
+            own["ignore_mismatched_sizes"] = True
+        model, report = self.loader.from_pretrained(self.adapter.base, **(own | {"output_loading_info": True}))
+        adapted = PeftModel.from_pretrained(model, str(name), **where)
+        kinds = adapted.peft_config.values()
+        saved = {module for kind in kinds for module in getattr(kind, "modules_to_save", None) or ()}
+        fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+        for key in sorted(fresh):
+            if not saved & set(key.split(".")):
+                raise ValueError(
+                    f"tensor '{key}' is neither in its base '{self.adapter.base}' nor in the adapter: train it with "
+                    "modules_to_save=['classifier'] in PEFT's configuration, so that the new head is saved"
+                )
+        merged = adapted.merge_and_unload(safe_merge=True)
         check_values(name, merged, {})
         return merged
 

@@ -29,7 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..data.facts import DATASETS
-from ..files import scratch_folder
+from ..files import new_file, scratch_folder
 from ..inference.drawing import draw_layout
 from ..tasks.results import without_places
 from .cards import GENERATED, CardSource, picture_name, render_card
@@ -234,7 +234,8 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
         for number, values in state["state"].items()
         for name, value in values.items()
     }
-    save_file(tensors, path, metadata={"param_groups": json.dumps(state["param_groups"])})
+    with new_file(path) as partial:
+        save_file(tensors, partial, metadata={"param_groups": json.dumps(state["param_groups"])})
     return path
 
 
