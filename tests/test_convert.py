@@ -1,7 +1,11 @@
+import errno
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -202,6 +206,68 @@ def test_a_cut_file_is_refused(tmp_path, kept):
     path.write_bytes(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
     with pytest.raises(CheckpointError, match="cut.pth.tar"):
         convert_checkpoint(path)
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "zip or not")
+
+
+def old_form(path, size=None):
+    torch.save({"state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:size])
+
+
+OBJECTS, CUT = "Python objects other than tensors", "cut or damaged"
+
+
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (other_zip, "a zip file, but not one of PyTorch"),
+        (lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path), "TorchScript"),
+        (lambda path: torch.save({"state_dict": {"zip": Path("x")}}, path), OBJECTS),
+        (lambda path: path.write_bytes(pickle.dumps({"state_dict": Path("zip")})), OBJECTS),
+        (lambda path: path.write_bytes(pickle.dumps({"state_dict": Path("zip")})[:-5]), CUT),
+        (lambda path: old_form(path, -5), CUT),
+        (lambda path: old_form(path, 60), CUT),
+        (lambda path: path.write_bytes(bytes(1000)), CUT),
+        (lambda path: path.write_bytes(b"weights_only Unsupported unsafe zip"), CUT),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_what_is_no_checkpoint_is_told_by_its_content(tmp_path, write, message):
+    """faults.md 27: it was told by words in torch's messages, such as "zip"."""
+    write(tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=f"^[^\n]*file.pth: cannot be read as a checkpoint: [^\n]*{message}"):
+        convert_checkpoint(tmp_path / "file.pth")
+
+
+FULL_DISK = """
+import resource, sys
+from usdrl_hub.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no such limit")
+@pytest.mark.parametrize("direction", ["there", "back"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, direction):
+    """faults.md 27: `convert --to-original` ended with a traceback, and no name of a file."""
+    out = tmp_path / "out"
+    back = ["usdrl/tiny-uiprmd", "--to-original"]
+    arguments = back if direction == "back" else [original("recognition_dste_ntu25")]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "convert", *arguments, "--output-dir", out],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("usdrl: ") and str(out) in told and os.strerror(errno.EFBIG) in told, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 class Payload:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -115,13 +116,7 @@ def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises whatever its readers meet: zip, pickle, end of file, missing records.
-        text = " ".join(str(error).split())
-        if any(word in text for word in ("weights_only", "Unsupported", "nsafe")):
-            reason = "it holds Python objects other than tensors, which are never run"
-        elif isinstance(error, RuntimeError | pickle.UnpicklingError) and text and "zip" not in text:
-            reason = text[:200]
-        else:
-            reason = "it is cut or damaged, or something else"
+        reason = _why_unreadable(path, error)
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from None
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not state:
@@ -135,6 +130,39 @@ def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             raise CheckpointError(f"{path}: tensor '{name}' is there twice, with and without 'module.'")
         tensors[name] = _plain(value, name, path)
     return tensors
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Why torch cannot read a file, by what is in it: its texts are another in every release."""
+    objects = "it holds Python objects other than tensors, which are never run"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, zipfile.BadZipFile) or not zipfile.is_zipfile(path):
+        is_pickle = isinstance(error, pickle.UnpicklingError) and _holds_whole_pickles(path)
+        return objects if is_pickle else "it is cut or damaged, or something else"
+    if isinstance(error, pickle.UnpicklingError):
+        return objects
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return "it is an archive of TorchScript, whose code is never run"
+    return "it is a zip file, but not one of PyTorch"
+
+
+def _holds_whole_pickles(path: Path) -> bool:
+    """Whether a file begins with pickles that are whole; they are only looked through."""
+    with path.open("rb") as file:
+        # The format of before 2020: three numbers, then the object. Tensors follow.
+        for _ in range(4):
+            try:
+                for _ in pickletools.genops(file):
+                    pass
+            except Exception:
+                # It raises whatever broken bytes make of its operations.
+                return False
+            if not file.read(1):
+                return True
+            file.seek(-1, os.SEEK_CUR)
+    return True
 
 
 def _plain(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
