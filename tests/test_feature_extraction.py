@@ -74,6 +74,29 @@ def test_every_choice_is_saved(tmp_path):
         np.testing.assert_array_equal(loaded(keypoints).keypoints, extractor(keypoints).keypoints)
 
 
+@pytest.mark.parametrize("loader", [USDRLFeatureExtractor, AutoFeatureExtractor])
+def test_overrides_of_a_saved_one_are_checked_and_all_taken(tmp_path, loader):
+    """A misspelt one, and one that an older file does not hold, were left out without a word."""
+    made = USDRLFeatureExtractor(num_persons=1)
+    made.save_pretrained(tmp_path)
+    for wrong, message in (({"num_frame": 1}, "no argument 'num_frame'"), ({"num_frames": 0}, "at least 1")):
+        with pytest.raises(ValueError, match=message):
+            loader.from_pretrained(tmp_path, **wrong)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    del saved["relink"]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(saved))
+    assert loader.from_pretrained(tmp_path, relink=True, num_frames=32).to_dict() == made.to_dict() | {
+        "relink": True,
+        "num_frames": 32,
+    }
+    # Another layout's or normalization's centre and axes, not those of the one that is replaced.
+    for changes in ({"layout": "kinect20"}, {"normalization": "none"}, {"normalization": "body"}):
+        expected = USDRLFeatureExtractor(**{"num_persons": 1, "normalization": "ntu"} | changes)
+        assert loader.from_pretrained(tmp_path, **changes).to_dict() == expected.to_dict()
+    _, unused = USDRLFeatureExtractor.from_pretrained(tmp_path, foo=1, return_unused_kwargs=True)
+    assert unused["foo"] == 1
+
+
 def test_ragged_lists_tensors_and_batches_are_taken():
     extractor = USDRLFeatureExtractor()
     one, two = np.random.randn(20, 25, 3), np.random.randn(70, 2, 25, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,18 @@ from .sequence import (
 # What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
 NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
 _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_processor_class", "transformers_version"}
+# What says where a saved one is, and how it is fetched.
+_LOADING = {
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "proxies",
+    "user_agent",
+}
+_LOADING |= {"trust_remote_code", "code_revision", "use_auth_token"}
 _FILLING = ("ntu", "uav", "body")
 _PIXELS = ("image", "release-2d")
 MISSING = ("refuse", "interpolate")
@@ -303,10 +316,36 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load as transformers does; names of checkpoints in the package need no network."""
+        """Load as transformers does; names of checkpoints in the package need no network.
+
+        Keyword arguments of the constructor take the place of what is saved. With another layout or normalization,
+        what follows from them (centre joint, axes, torso) is that of the new one.
+
+        Raises:
+            ValueError: If a keyword argument is unknown, or does not fit what is saved.
+            OSError: If there is no such checkpoint, or it cannot be fetched.
+        """
+        # A pipeline passes on what is meant for the model.
+        if not kwargs.keys() & {"_from_pipeline", "return_unused_kwargs"}:
+            known = _LOADING | set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+            if unknown := sorted(key for key in set(kwargs) - known if not key.startswith("_")):
+                raise ValueError(f"the feature extractor has no argument '{unknown[0]}'")
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
         with explaining(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict, **kwargs):
+        """Make one of a saved dictionary and what takes the place of its entries; see `from_pretrained`."""
+        names = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+        # transformers leaves out those that an older file does not hold.
+        own = {key: kwargs.pop(key) for key in names & kwargs.keys()}
+        saved = dict(feature_extractor_dict)
+        before, after = (get_layout(values.get("layout", "ntu25")) for values in (saved, saved | own))
+        if before != after or own.get("normalization", saved.get("normalization")) != saved.get("normalization"):
+            for key in ("center_joint", "x_axis", "z_axis", "upright", "torso"):
+                saved.pop(key, None)
+        return super().from_dict(saved | own, **kwargs)
 
     def _upload_modified_files(self, working_dir, *args, **kwargs):
         """What `push_to_hub` sends, with the code."""
