@@ -28,6 +28,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.errors import CheckpointLoadError, NonFiniteError
 from usdrl_hub.hub.loading import load_config, load_feature_extractor, load_model
+from usdrl_hub.hub.publish import PublishError, publish
 from usdrl_hub.inference.export import export_model
 
 from . import conftest
@@ -294,6 +295,13 @@ def test_an_adapter_with_a_head_for_other_classes_predicts_by_its_folder(tmp_pat
         np.save(tmp_path / "walk.npy", np.random.default_rng(0).normal(scale=0.2, size=(40, 25, 3)))
         code, out, err = run(capsys, "predict", tmp_path / "walk.npy", "--model", folder)
         assert code == 0 and "3 classes" in out and "stand" in out, err
+        with pytest.raises(PublishError, match="an adapter of PEFT, not a whole model: save it merged"):
+            publish(folder, "ada/adapter", dry_run=True)
+        beside = USDRLForActionRecognition.from_pretrained(folder)
+        assert relative_error(beside(keypoints).logits, expected) < 1e-5
+        (folder / "config.json").unlink()
+        with pytest.raises(CheckpointLoadError, match="do not fit its base.*no config.json lies with them"):
+            load_model(folder)
 
 
 def test_adapters_with_nan_or_of_nothing_are_refused_by_name(tmp_path, monkeypatch):

@@ -549,6 +549,9 @@ class USDRLPreTrainedModel(PreTrainedModel):
                 where = {key: kwargs.pop(key) for key in ("revision", "subfolder") if key in kwargs}
                 if adapter.config is not None:
                     kwargs.setdefault("config", adapter.config)
+                    if adapter.has_head:
+                        # It may be for other classes than that of the base, which it replaces.
+                        kwargs.setdefault("ignore_mismatched_sizes", True)
             tensors = cls._check_files(name, kwargs)
             loaded = super().from_pretrained(name, *model_args, **kwargs)
             if adapter is not None:

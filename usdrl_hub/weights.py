@@ -75,11 +75,13 @@ class Adapter(NamedTuple):
         base: Name or folder of that model.
         model_class: Name of the class that they were trained on; empty where they do not say.
         config: The configuration that lies with them, or None.
+        has_head: Whether a classification layer lies with them.
     """
 
     base: str
     model_class: str
     config: USDRLConfig | None
+    has_head: bool = False
 
 
 def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | None:
@@ -109,6 +111,7 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
         if not isinstance(base, str) or not base:
             raise ValueError
         kind = str(mapping.get("base_model_class") or "")
+        has_head = "classifier" in (record.get("modules_to_save") or ())
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise ValueError(
             f"{path}: it names no model that the adapter belongs to ('base_model_name_or_path')"
@@ -116,7 +119,7 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
     if not is_peft_available():
         raise ValueError(f"model '{name}' is an adapter of PEFT for '{base}': install the package peft to load it")
     has_config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **where) is not None
-    return Adapter(base, kind, USDRLConfig.from_pretrained(name, **where) if has_config else None)
+    return Adapter(base, kind, USDRLConfig.from_pretrained(name, **where) if has_config else None, has_head)
 
 
 def _is_known_as_model(name: str, where: dict[str, Any]) -> bool:

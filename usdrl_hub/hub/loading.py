@@ -86,7 +86,15 @@ class _Merging:
             # A head for other classes than those of the base lies with the adapter.
             own["ignore_mismatched_sizes"] = True
         model, report = self.loader.from_pretrained(self.adapter.base, **(own | {"output_loading_info": True}))
-        adapted = PeftModel.from_pretrained(model, str(name), **where)
+        try:
+            adapted = PeftModel.from_pretrained(model, str(name), **where)
+        except RuntimeError as error:
+            if self.adapter.config is not None:
+                raise
+            raise ValueError(
+                f"its tensors do not fit its base '{self.adapter.base}', and no config.json lies with them: save that "
+                "of the trained model there, as USDRLTrainer does"
+            ) from error
         kinds = adapted.peft_config.values()
         saved = {module for kind in kinds for module in getattr(kind, "modules_to_save", None) or ()}
         fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

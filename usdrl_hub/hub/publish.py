@@ -148,6 +148,11 @@ def check_model(folder: Path) -> None:
             "feature extractor there (a trainer does if given as processing_class)"
         )
     load_model(folder)
+    if not any(folder.glob("model*.safetensors")):
+        raise PublishError(
+            f"{folder}: it holds an adapter of PEFT, not a whole model: save it merged, load_model(folder)"
+            ".save_pretrained(NEW), with its preprocessor_config.json, and publish that"
+        )
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118
