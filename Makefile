@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu fuzz lint format bench cards wheel clean
+.PHONY: demo test test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
 
 # torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml
@@ -18,6 +18,13 @@ demo: $(VENV)/installed
 # Several processes with one thread each: on small tensors threads only wait for each other.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# With the lowest versions that pyproject.toml allows. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+test-lowest:
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

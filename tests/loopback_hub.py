@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
@@ -140,7 +140,7 @@ class Repo:
     def add(self, branch: str, title: str, author: str, files: dict[str, File], parent: str | None) -> Commit:
         content = [parent, title, author, len(self.commits), [(path, file.oid) for path, file in files.items()]]
         oid = hashlib.sha1(json.dumps(content).encode()).hexdigest()
-        date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         self.commits[oid] = Commit(oid, parent, title, author, date, files)
         self.branches[branch] = oid
         return self.commits[oid]

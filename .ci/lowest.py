@@ -1,0 +1,17 @@
+"""Print the declared lower bounds of all dependencies as constraints for pip: what `make test-lowest` installs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+lowest: dict[str, str] = {}
+# The package's own bounds come first: an extra may need a newer release than the package does, and its tests say so.
+for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+    for requirement in requirements:
+        name, bound = re.match(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement).groups()
+        lowest.setdefault(name, bound)
+# What only checks and runs the tests may be as new as it is.
+for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff"):
+    lowest.pop(name, None)
+print("\n".join(f"{name}=={bound}" for name, bound in sorted(lowest.items())))
