@@ -144,7 +144,8 @@ def test_damaged_recordings_are_told_and_the_others_read(tmp_path, capsys):
     (folder / "cut.npy").write_bytes((folder / "whole.npy").read_bytes()[:200])
     code, out, err = run(capsys, "check", folder)
     assert code == 2 and "4 files, " in out and "1 sequences" in out and "1 nobody seen" in out
-    assert [line.split(":")[1].split("/")[-1] for line in err.splitlines()] == ["cut.npy", "nan.npy"]
+    told = [line for line in err.splitlines() if not line.startswith("usdrl: note: ")]
+    assert [line.split(":")[1].split("/")[-1] for line in told] == ["cut.npy", "nan.npy"]
 
 
 def test_an_archive_with_a_changed_byte_is_told(tmp_path):

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usdrl_hub import (
     USDRLConfig,
+    USDRLFeatureExtractor,
     USDRLForActionDetection,
     USDRLForActionRecognition,
     USDRLForActionSegmentation,
@@ -367,6 +368,7 @@ def test_a_configuration_that_asks_for_states_is_still_embedded(tmp_path):
     config = USDRLConfig(hidden_size=16, num_persons=1, output_hidden_states=True)
     model = USDRLModel(config).eval()
     model.save_pretrained(tmp_path)
+    USDRLFeatureExtractor.from_model_config(config).save_pretrained(tmp_path)
     recordings = load_samples()[:2]
     fused, exact = (extract_embeddings(recordings, each, device="cpu") for each in (tmp_path, model))
     assert relative_error(fused, exact) < TOLERANCE

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from transformers import TrainerCallback
 from typer.main import get_command
 
 from usdrl_hub import LAYOUTS, convert_layout
@@ -38,6 +39,8 @@ NOT_RUN = {
     "make demo": "builds an environment; see .ci, as for all of make",
     "make test": "as above",
     "make lint": "as above",
+    "make fuzz": "as above",
+    "make test-lowest": "as above",
     "make format": "as above",
     "make cards": "as above",
     "make bench": "as above",
@@ -161,16 +164,20 @@ def runpy_main(words: list[str]) -> None:
         sys.argv = arguments
 
 
+def is_training() -> bool:
+    """Whether what listens for Ctrl-C is a trainer's."""
+    return isinstance(signal.getsignal(signal.SIGINT), TrainerCallback)
+
+
 class ctrl_c:
-    """Press Ctrl-C as soon as what runs inside the block listens for it."""
+    """Press Ctrl-C as soon as the training inside the block listens for it; the command does so from its beginning."""
 
     def __enter__(self) -> None:
-        before = signal.getsignal(signal.SIGINT)
         self.done = threading.Event()
 
         def press() -> None:
             while not self.done.is_set():
-                if signal.getsignal(signal.SIGINT) != before:
+                if is_training():
                     os.kill(os.getpid(), signal.SIGINT)
                     return
                 time.sleep(0.002)

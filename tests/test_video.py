@@ -236,7 +236,8 @@ def test_what_is_seen_is_what_the_models_say_one_frame_at_a_time(estimator, film
 def test_a_video_is_seen_the_same_again_whatever_the_batch(estimator, film):
     one, other = (read_video(film, estimator, batch_size=size).keypoints for size in (1, 8))
     np.testing.assert_array_equal(one, read_video(film, estimator, batch_size=1).keypoints)
-    np.testing.assert_allclose(one, other, atol=0.05)
+    # Pixels: the peak of a heat map of random weights is flat, which magnifies rounding (0.1 with torch 2.11).
+    np.testing.assert_allclose(one, other, atol=0.2)
 
 
 def test_models_of_several_data_sets_take_their_first_expert(estimator):
