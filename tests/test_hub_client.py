@@ -40,7 +40,7 @@ from usdrl_hub import (
 from usdrl_hub.cli import main
 from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.hub.registry import CheckpointLoadError
-from usdrl_hub.hub.remote_code import add_remote_code
+from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 
 from .test_modeling import tiny_config
 
@@ -122,7 +122,8 @@ def test_every_class_and_dtype_comes_back_bit_for_bit(hub, model_class, dtype):
         "Upload " + ("model" if "Model" in model_class.__name__ else model_class.__name__),
         "initial commit",
     ]
-    assert set(hub.files("ada/model")) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    files = {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    assert set(hub.files("ada/model")) == files | set(CODE_FILES)
     pulled = model_class.from_pretrained("ada/model")
     loaded = load_model("ada/model")
     assert equal(model, pulled) and equal(model, loaded)
@@ -143,9 +144,12 @@ def test_config_and_feature_extractor_come_back_as_they_were(hub):
     config, extractor = tiny_config(modality="bone", alpha=0.25), tiny_extractor(max_frames=7)
     config.push_to_hub("ada/parts")
     extractor.push_to_hub("ada/parts")
-    assert USDRLConfig.from_pretrained("ada/parts").to_dict() == config.to_dict()
-    for pulled in (USDRLFeatureExtractor.from_pretrained("ada/parts"), load_feature_extractor("ada/parts")):
-        assert pulled.to_dict() == extractor.to_dict()
+    pulled = USDRLConfig.from_pretrained("ada/parts").to_dict()
+    # Where the code that goes along has its classes.
+    assert pulled.pop("auto_map") and pulled == config.to_dict()
+    for made in (USDRLFeatureExtractor.from_pretrained("ada/parts"), load_feature_extractor("ada/parts")):
+        pulled = made.to_dict()
+        assert pulled.pop("auto_map") and pulled == extractor.to_dict()
 
 
 def test_pushing_the_same_again_makes_no_commit(hub, pushed):
