@@ -19,7 +19,7 @@ from usdrl_hub.data.huggingface import from_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.store import StoreWriter
-from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError
+from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError, USDRLWarning
 from usdrl_hub.files import check_memory, check_space
 from usdrl_hub.inference.embedding import expected_rows, write_embeddings
 from usdrl_hub.pretraining.data import PretrainingDataset
@@ -312,3 +312,21 @@ def test_rows_of_other_data_are_refused_by_name(change):
     assert len(list(from_huggingface([row]))) == 1
     with pytest.raises(SkeletonFormatError, match="row seven: "):
         list(from_huggingface([{**row, **change}]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_noticed_while_files_are_read_is_told_by_the_process_that_was_started(tmp_path, workers):
+    """faults.md 9: also where other processes read."""
+    person = {"keypoints": [float(number) for number in range(1, 52)], "score": 1.0}
+    for name in ("a", "b"):
+        folder = tmp_path / "raw" / name
+        folder.mkdir(parents=True)
+        rows = [{"image_id": f"{frame}.jpg", "category_id": 1, **person} for frame in range(6)]
+        shifted = [{**row, "keypoints": [value + 500 for value in person["keypoints"]]} for row in rows]
+        # Both have the number 0.
+        (folder / f"{name}.json").write_text(json.dumps([row | {"idx": 0} for row in rows + shifted]))
+    with pytest.warns(USDRLWarning) as told:
+        store, _ = prepare("folder", tmp_path / "raw", tmp_path / "store", workers=workers)
+    shared = [str(one.message) for one in told if "same track number in a frame" in str(one.message)]
+    assert sorted(Path(message.split(":")[0]).name for message in shared) == ["a.json", "b.json"]
+    assert store[0].num_persons == 2

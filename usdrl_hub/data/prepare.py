@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UNREADABLE, EmptySequenceError, notice, unreadable
+from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
@@ -179,12 +180,12 @@ def prepare(
     with StoreWriter(output_dir, settings, "int16" if int16 else "float32") as writer:
         done = writer.finished_sources
         left = [source for source in sources if source.name not in done]
-        read = partial(_read_source, reading=reading, has_sides=side is not None)
+        read = partial(_read_with_notices, reading=reading, has_sides=side is not None)
         bar = tqdm(
             total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True
         )
         with bar, _mapper(workers) as mapped:
-            results = zip(left, mapped(read, left), strict=True)
+            results = zip(left, _told(mapped(read, left)), strict=True)
             rest = sum(sizes[source.name] for source in left)
             while batch := list(islice(results, _PART)):
                 written = _write_batch(writer, batch)
@@ -368,6 +369,24 @@ def _read_names(path: str | os.PathLike) -> set[str]:
 # What one file gave: its sequences with the row of columns that each has in its data set, problems as (reason,
 # message), and how many joints it has, lacks and was given.
 _Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
+
+
+def _read_with_notices(source: Source, reading: _Reading, has_sides: bool) -> tuple[_Read, list[tuple[str, str]]]:
+    """See `_read_source`; and the notices of it with their kinds, for the process that tells them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", USDRLWarning)
+        read = _read_source(source, reading, has_sides)
+    messages = [warning.message for warning in caught]
+    return read, [(str(message), message.kind) for message in messages if isinstance(message, USDRLWarning)]
+
+
+def _told(results: Iterator[tuple[_Read, list[tuple[str, str]]]]) -> Iterator[_Read]:
+    """Pass on what was read, and tell its notices here: those of other processes would not be counted."""
+    for read, notices in results:
+        for message, kind in notices:
+            notice(message, kind)
+        yield read
 
 
 def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
