@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
 
 # torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
-$(VENV)/installed: pyproject.toml
+$(VENV)/package: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# What develops and tests it; torchao, which is among that, has transformers print notes at each start.
+$(VENV)/installed: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed
+demo: $(VENV)/package
 	$(BIN)/usdrl demo --output-dir demo-output
 
 # Several processes with one thread each: on small tensors threads only wait for each other.
