@@ -18,6 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import get_device_states, set_device_states
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
+from transformers.utils import is_torch_greater_or_equal
 
 from ..errors import PretrainingCollapseError, notice
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
@@ -123,7 +124,8 @@ class USDRLPreTrainer(PublishingTrainer):
 
     Raises:
         ValueError: If gradients are to be accumulated, or several devices are visible to one process, or a batch is
-            larger than the data, or an encoder is to be compiled whose activations are computed again.
+            larger than the data, or an encoder is to be compiled whose activations are computed again, or whose
+            batches are encoded in parts by a torch below 2.13.
     """
 
     _error = PretrainingCollapseError
@@ -162,6 +164,11 @@ class USDRLPreTrainer(PublishingTrainer):
             raise ValueError(
                 "an encoder that is compiled draws other random numbers where activations are computed again: leave "
                 "one of compile_encoder and activation_checkpointing out; micro_batch_size saves memory, too"
+            )
+        if compile_encoder and micro_batch_size is not None and not is_torch_greater_or_equal("2.13"):
+            raise ValueError(
+                f"torch {torch.__version__} draws other random numbers where a compiled encoder computes a part of a "
+                "batch again: leave one of compile_encoder and micro_batch_size out, or install torch 2.13"
             )
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {micro_batch_size}")
