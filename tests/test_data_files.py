@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from usdrl_hub import SkeletonFormatError, get_layout, read_skeleton
-from usdrl_hub.data.poses import load_numpy_pickle, read_csv, read_pose_json, read_pyskl
+from usdrl_hub.data.csv import read_csv
+from usdrl_hub.data.pickles import load_numpy_pickle
+from usdrl_hub.data.poses import read_pose_json
 from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.pyskl import read_pyskl
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
 from usdrl_hub.data.text import read_pku_labels, read_pku_skeleton, read_pku_split
 from usdrl_hub.inference.inputs import iter_sequences
@@ -165,7 +168,7 @@ def test_a_small_pickle_takes_little_memory(tmp_path, bomb):
     (tmp_path / "bomb.pkl").write_bytes(bomb)
     script = f"""
 import resource
-from usdrl_hub.data.poses import load_numpy_pickle
+from usdrl_hub.data.pickles import load_numpy_pickle
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_numpy_pickle({str(tmp_path / "bomb.pkl")!r})

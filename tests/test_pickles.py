@@ -10,7 +10,7 @@ import pytest
 
 from usdrl_hub import SkeletonFormatError, read_skeleton
 from usdrl_hub.data.pickles import load_numpy_pickle
-from usdrl_hub.data.poses import read_pyskl
+from usdrl_hub.data.pyskl import read_pyskl
 from usdrl_hub.data.readers import iter_skeletons
 
 RNG = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_the_state_of_a_type_is_never_executed(tmp_path):
             if what == "flags of objects":
                 expected[path] = "4702111234474983745" if kind == "scalar" else "[4702111234474983745]"
     script = f"""
-from usdrl_hub.data.poses import load_numpy_pickle
+from usdrl_hub.data.pickles import load_numpy_pickle
 for path in {[str(path) for path in expected]!r}:
     try:
         print(load_numpy_pickle(path))

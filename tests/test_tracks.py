@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from usdrl_hub import SkeletonFormatError, get_layout, read_skeleton
-from usdrl_hub.data.poses import read_csv, read_pose_json
+from usdrl_hub.data.csv import read_csv
+from usdrl_hub.data.poses import read_pose_json
 from usdrl_hub.data.readers import find_recordings
 from usdrl_hub.data.tracks import Detections, stack_people
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning

@@ -29,8 +29,9 @@ from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
 from .dataset import SkeletonDataset, load_npz
 from .facts import NTU120_CLASSES, PKU_CLASSES
-from .poses import read_pyskl, recording_name
+from .openpose import recording_name
 from .protocols import named_sides, protocol_side
+from .pyskl import read_pyskl
 from .readers import SUFFIXES, find_recordings, iter_skeletons
 from .store import SkeletonStore, StoreWriter
 from .text import NTU, UAV, read_pku_labels

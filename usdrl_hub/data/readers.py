@@ -12,8 +12,11 @@ import numpy as np
 from ..errors import notice
 from ..layouts import TO_Y_UP, LayoutLike, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .csv import read_csv
 from .dataset import SkeletonDataset, check_header, load_npz
-from .poses import is_series, join_frames, read_csv, read_pose_json, read_pyskl
+from .openpose import is_series, join_frames
+from .poses import read_pose_json
+from .pyskl import read_pyskl
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
 SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
@@ -23,7 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 
 
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
-    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `poses.join_frames`.
+    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `openpose.join_frames`.
 
     Subfolders that cannot be opened, and folders with a name like a file's, are told.
     """

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import LabelledData, SkeletonDataset
-from ..data.poses import recording_name
+from ..data.openpose import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
 from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable

@@ -1,0 +1,160 @@
+"""People detected in frames, as the files of pose estimators list them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EmptySequenceError, notice
+from ..layouts import Layout, LayoutLike, get_layout
+from ..sequence import SkeletonFormatError
+from .pickles import without_collection
+from .tracks import Detections, stack_people
+
+# The usual layout of a pose estimator by its number of joints.
+_BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
+_BY_JOINTS_3D = {25: "ntu25", 33: "mediapipe33"}
+# The default layout of readers, which names no pose estimator.
+_UNNAMED = "ntu25"
+# Frame numbers and times beyond are none.
+LARGEST = 1 << 53
+ULTRALYTICS = (
+    "it is JSON of Ultralytics, which is not read: give x, y and confidence of the joints of all pictures to "
+    "from_pose_estimation"
+)
+# A person in a frame: (frame, track or None, joints (V, 3)).
+Detection = tuple[int, Hashable | None, np.ndarray]
+
+
+def max_numbers(size: int) -> int:
+    """Upper bound on the numbers in a recording from a file of `size` bytes: each takes a few bytes."""
+    return 6_000_000 + 5 * size
+
+
+def load_json(path: Path) -> Any:
+    """Load a JSON file.
+
+    Raises:
+        SkeletonFormatError: If it cannot be read or is no JSON.
+    """
+    try:
+        with without_collection():
+            return json.loads(path.read_bytes())
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+
+
+def choose_layout(where: str | Path, joints: int, layout: LayoutLike | None, is_3d: bool) -> Layout:
+    """The given layout where it fits the joints, else the pose estimators' usual one with that many joints.
+
+    Raises:
+        SkeletonFormatError: If no layout fits.
+    """
+    chosen = None if layout is None else get_layout(layout)
+    if chosen is not None and chosen.num_joints == joints and (is_3d or chosen.coordinates != "3d"):
+        return chosen
+    known = _BY_JOINTS_3D if is_3d else _BY_JOINTS
+    if joints not in known:
+        raise SkeletonFormatError(f"{where}: no layout of a pose estimator has {joints} joints: name the layout")
+    if chosen is not None and chosen.num_joints != joints and chosen.name != _UNNAMED:
+        notice(f"Keypoints of {joints} joints are read as layout '{known[joints]}', not as '{chosen.name}'.")
+    return get_layout(known[joints])
+
+
+def frame_positions(where: str | Path, numbers: Iterable[int]) -> tuple[dict[int, int], int]:
+    """Position of each numbered frame in the recording, and the number of frames.
+
+    Numbers may start anywhere and have a constant step, such as every fifth frame of a video.
+    """
+    distinct = sorted(set(numbers))
+    step = math.gcd(*(number - distinct[0] for number in distinct)) or 1
+    if step > 1:
+        notice(
+            f"{where}: frame numbers are {step} apart: they are taken for frames one after the other",
+            "frame numbers that are several apart",
+        )
+    return {number: (number - distinct[0]) // step for number in distinct}, (distinct[-1] - distinct[0]) // step + 1
+
+
+def to_numbers(path: str | Path, frame: int, values: Any) -> np.ndarray:
+    """Keypoints of a frame as a float64 array.
+
+    Raises:
+        SkeletonFormatError: If one is missing, no number, NaN or infinite.
+    """
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        if isinstance(values, Mapping) and {"x", "y"} <= set(values):
+            raise SkeletonFormatError(f"{path}: {ULTRALYTICS}") from None
+        raise SkeletonFormatError(f"{path}, frame {frame}: the keypoints are not all numbers") from None
+    if not np.isfinite(array).all():
+        what = (
+            "missing, NaN or infinite"
+            if values is None or None in np.ravel(np.array(values, dtype=object))
+            else "NaN or infinite"
+        )
+        raise SkeletonFormatError(f"{path}, frame {frame}: a keypoint is {what}")
+    return array
+
+
+def joint_row(path: Path, frame: int, person: Any, key: str) -> np.ndarray:
+    """Joints ``(V, 3)`` of a person from a flat list of x, y and score.
+
+    Raises:
+        SkeletonFormatError: If `key` holds no such list.
+    """
+    values = person.get(key) if isinstance(person, dict) else None
+    if not isinstance(values, list) or not values or len(values) % 3:
+        raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a list of x, y, score for each joint")
+    array = to_numbers(path, frame, values)
+    if array.ndim != 1:
+        raise SkeletonFormatError(f"{path}, frame {frame}: '{key}' is not a flat list of numbers")
+    return array.reshape(-1, 3)
+
+
+def track_number(value: Any) -> Hashable | None:
+    """A track number or name; None where the file has none. Some writers wrap the number in a list."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value in (-1, ""):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def count_joints(path: Path, detections: Sequence[Detection]) -> int:
+    """Number of joints that all detections have.
+
+    Raises:
+        EmptySequenceError: If there is no detection.
+        SkeletonFormatError: If their numbers of joints differ.
+    """
+    if not detections:
+        raise EmptySequenceError(f"{path}: nobody is detected in it")
+    joints = {len(row) for _, _, row in detections}
+    if len(joints) > 1:
+        raise SkeletonFormatError(f"{path}: people have {min(joints)} and {max(joints)} joints: the file is mixed")
+    return joints.pop()
+
+
+def stack_detections(
+    path: str | Path,
+    detections: Sequence[Detection],
+    num_frames: int | None = None,
+    most: int | None = None,
+    dims: int = 2,
+    join: bool = True,
+) -> np.ndarray:
+    """Keypoints ``(T, M, V, 3)`` of the people that are seen longest, see `tracks.stack_people`."""
+    with np.errstate(over="ignore"):
+        rows = np.array([row for _, _, row in detections], dtype=np.float32)
+    frames = np.array([frame for frame, _, _ in detections], dtype=np.int64)
+    found = Detections(frames, [track for _, track, _ in detections], rows, dims)
+    return stack_people(str(path), found, num_frames, most, join)
