@@ -1,0 +1,5 @@
+"""``python -m usdrl_hub.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,105 @@
+"""The commands 'prepare' and 'check'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data.prepare import prepare as prepare_store
+from ..data.readers import SUFFIXES
+from ..errors import printable
+from ..hub.check import check as check_path
+from ..sequence import SkeletonFormatError
+from .messages import Errors
+from .options import ChooseBy, ImageSize, Missing, Relink, image_shape, join_or
+from .tables import say
+
+
+def prepare(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="ntu60, ntu120, uav, pku1, pku2, folder (class/recording), csv (file, label, subject, split) or file "
+            f"({join_or(SUFFIXES)})."
+        ),
+    ],
+    raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of array files.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, where the files do not say.")] = None,
+    persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
+    int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Writes who trains and who tests: xsub, xview, xset, one-shot, v1, v2 or folders; of a .pkl with "
+            "several splits, which."
+        ),
+    ] = None,
+    split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
+    clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
+    missing: Missing = "refuse",
+    image_size: ImageSize = None,
+    choose_by: ChooseBy = "energy",
+    relink: Relink = False,
+) -> None:
+    """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
+
+    A run that was stopped goes on where it was when it is repeated.
+    """
+    store, report = prepare_store(
+        kind,
+        raw,
+        output_dir,
+        ignore,
+        layout,
+        fps,
+        persons,
+        int16,
+        workers,
+        progress=True,
+        protocol=protocol,
+        split_file=split_file,
+        clips=clips,
+        missing=missing or "refuse",
+        image_shape=image_shape(image_size),
+        choose_by=choose_by or "energy",
+        relink=relink,
+    )
+    say(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
+    if (tests := store.column("split_test")) is not None and tests.ndim == 1:
+        say(f"  {protocol or 'split'}: {int((tests == 0).sum())} train, {int(tests.sum())} test")
+    if report["joints_missing"]:
+        lacking, filled = report["joints_missing"], report["joints_filled"]
+        say(f"  joints not seen: {100 * lacking / report['joints']:.1f} % ({filled} of {lacking} filled)")
+    for reason, count in report["skipped"].items():
+        say(f"  left out: {count} ({reason})")
+    errors = Errors()
+    for file, problem in report["problems"].items():
+        errors(SkeletonFormatError(problem if file in problem else f"{file}: {problem}"))
+    errors.finish()
+
+
+def check(
+    path: Annotated[
+        str, typer.Argument(help="A store, a data set (.npz), a checkpoint, a recording or a folder of recordings.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+) -> None:
+    """Read everything that lies there, checksums included, and say what is damaged."""
+    found = check_path(path)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        counts = ", ".join(f"{number} {what}" for what, number in found.counts.items())
+        state = "whole" if found.whole else f"{len(found.damages)} damaged"
+        print(printable(f"{path}: {found.kind}, {state}" + (f": {counts}" if counts else "")))
+    errors = Errors()
+    for damage in found.damages:
+        errors(SkeletonFormatError(damage))
+    errors.finish()

@@ -1,0 +1,82 @@
+"""The command 'demo'."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ..data.samples import load_samples, sample_path
+from ..hub.loading import load_feature_extractor
+from ..hub.registry import DEFAULT_CHECKPOINT
+from ..inference.drawing import draw_clip, draw_clips
+from ..inference.embedding import iter_embeddings, write_embeddings
+from ..inference.inputs import ready_model
+from ..inference.prediction import iter_predictions
+from ..inference.rendering import nearest_clips
+from ..sequence import SkeletonSequence
+from .tables import print_predictions
+
+
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Folder for embeddings, picture and sample clips.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """Predict and embed the real clips that ship with the package: people the model never saw."""
+    model = DEFAULT_CHECKPOINT
+    predictions = list(iter_predictions(load_samples(), model))
+    shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
+    print_predictions(shown, model, predictions[0].class_names, 3, truth=True)
+    right = sum(int(p.probabilities.argmax()) == p.sequence.label for p in predictions)
+    people = Counter(p.sequence.subject for p in predictions)
+    print(
+        f"\n{right} of {len(predictions)} clips right ({len(shown)} shown): {len(people)} people the model never saw, "
+        "each movement done right and done wrong"
+    )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(sample_path(), output_dir / "uiprmd-samples.npz")
+    stream = iter_embeddings(load_samples(), model)
+    embeddings = output_dir / "embeddings.npz"
+    write_embeddings(stream, embeddings, "clip")
+    first = predictions[0]
+    extractor = load_feature_extractor(model)
+    label, probability = first.top(1)[0]
+    title = f"{first.sequence.name}: {label} ({100 * probability:.0f} %)"
+    picture = output_dir / "prediction.png"
+    draw_clip(extractor(first.sequence).keypoints[0], extractor.layout, title, picture)
+    similar = output_dir / "nearest.png"
+    _show_nearest(similar)
+    print(f"\nwritten: {embeddings}, {picture}, {similar}\ntry: usdrl predict {output_dir / 'uiprmd-samples.npz'}")
+
+
+def _show_nearest(picture: Path) -> None:
+    """Find the movements most like those of one person, seen by another sensor, among the clips of the others."""
+    model, sensor = "usdrl/mocap-tiny", "kinect20"
+    encoder, extractor = ready_model(model, None, False, None, None)
+    # The sensor sees half of the frames and 20 joints of its own.
+    asked = [
+        replace(seen, keypoints=seen.keypoints[::2], fps=None)
+        for clip in load_samples()
+        if clip.subject == 2 and not clip.name.endswith("_inc") and (seen := clip.to_layout(sensor))
+    ]
+    gallery = load_samples()
+    gallery = gallery.select(np.array([clip.subject != 2 and not clip.name.endswith("_inc") for clip in gallery]))
+    print(f"\n{model}: nearest movements of four people to those of a fifth, whom it never saw, as {sensor} at 17 Hz")
+    right = 0
+    drawn: list[tuple[SkeletonSequence, str]] = []
+    for query in asked:
+        found = nearest_clips(query, gallery, encoder, extractor, 3)
+        label = gallery.class_names[query.label or 0]
+        right += found[0].label == label
+        print(f"  {label:45}" + "; ".join(str(near.label) for near in found))
+        if not drawn:
+            drawn = [(query, f"{query.name}, {sensor}: {label}")]
+            drawn += [(near.sequence, f"{near.sequence.name}: {near.label}") for near in found]
+    print(f"{right} of {len(asked)} nearest clips are the same movement")
+    draw_clips([(extractor(clip).keypoints[0], title) for clip, title in drawn], extractor.layout, picture)

@@ -1,0 +1,186 @@
+"""The commands 'list', 'benchmarks', 'recipes', 'push', 'convert' and 'export'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..configuration_usdrl import MODALITIES
+from ..data.facts import DATASETS
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..files import new_folder
+from ..hub.convert import convert_checkpoint, save_original
+from ..hub.loading import load_model
+from ..hub.publish import publish
+from ..hub.registry import list_checkpoints, namespace
+from ..hub.remote_code import add_remote_code
+from ..inference.export import FORMATS, export_model
+from ..pretraining.recipes import load_recipe, recipe_names
+from ..tasks.benchmarks import BENCHMARKS, TASKS
+from .options import Namespace, join_or
+from .tables import print_table, say
+
+
+def list_command(
+    text: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    task: Annotated[str | None, typer.Option(help="Only those of a task, such as detection.")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Only those that lie in the package.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those whose weights have to be made.")] = False,
+    owner: Namespace = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the checkpoints of this project: what they are, and where their weights come from."""
+    infos = list_checkpoints(text, task, shipped, owner)
+    if not infos:
+        raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
+    if as_json:
+        print(json.dumps([vars(info) for info in infos], indent=2))
+        return
+    rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
+    # Who asks for some sees all of them.
+    here = [info for info in infos if info.shipped]
+    left = 0 if everything or text or task or not here else len(infos) - len(here)
+    for info in here if left else infos:
+        published = next(iter(info.published.values()), None)
+        measured = next(iter(info.measured.values()), None)
+        rows.append(
+            [
+                info.name,
+                info.task,
+                info.layout,
+                str(info.num_labels or ""),
+                f"{info.num_bytes / 1e6:.1f} MB",
+                "research only" if info.license == "other" else info.license,
+                info.origin,
+                "" if published is None else f"{100 * published:.1f} %",
+                "" if measured is None else f"{100 * measured:.1f} %",
+            ]
+        )
+    print_table(rows)
+    if left:
+        print(f"\n{left} more are known whose weights have to be made or asked for: usdrl list --all")
+
+
+def benchmarks(
+    task: Annotated[str | None, typer.Option(help="Only those of a task, such as linear.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the benchmarks: data set, protocol, task, metric, and what the paper reports."""
+    if task is not None and task not in TASKS:
+        raise ValueError(f"there is no task '{task}': use one of {', '.join(TASKS)}")
+    chosen = [entry for entry in BENCHMARKS.values() if task in (None, entry.task)]
+    if as_json:
+        print(json.dumps([{**vars(entry), "data": vars(DATASETS[entry.dataset])} for entry in chosen], indent=2))
+        return
+    rows = [["id", "data set", "metric", "published", "terms of the data"]]
+    for entry in chosen:
+        facts = DATASETS[entry.dataset]
+        value = entry.published.get(entry.metric)
+        rows.append([entry.id, facts.title, entry.metric, f"{100 * value:.1f} %" if value else "", facts.terms])
+    print_table(rows)
+
+
+def recipes() -> None:
+    """List the recipes for pretraining."""
+    print_table([["name", "about"], *([name, load_recipe(name).about] for name in recipe_names())])
+
+
+def push(
+    folder: Annotated[
+        Path, typer.Argument(help="A model folder, as finetune, pretrain, evaluate or convert make it.")
+    ],
+    repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in the namespace.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made where it is missing.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
+    include_code: Annotated[
+        bool, typer.Option(help="Add the model's code, by which transformers alone loads it (trust_remote_code=True).")
+    ] = True,
+    include_optimizer: Annotated[
+        bool, typer.Option("--include-optimizer", help="Add the newest checkpoint's optimizer, as safetensors.")
+    ] = False,
+    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    owner: Namespace = None,
+) -> None:
+    """Publish a model on the Hugging Face Hub: weights, configurations, metrics and card in one commit.
+
+    Log in with 'hf auth login', or set HF_TOKEN.
+    """
+    repo_id = repo_id if "/" in repo_id else f"{namespace(owner)}/{repo_id}"
+    done = publish(
+        folder,
+        repo_id,
+        private or None,
+        revision,
+        create_pr,
+        dry_run,
+        include_code,
+        include_optimizer,
+        message,
+    )
+    print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
+    if dry_run:
+        say(f"nothing was sent; without --dry-run these go to {done.repo_id}")
+    elif done.changed:
+        say(f"published: {done.url}")
+    else:
+        say(f"{done.repo_id} holds the same already: no commit was made")
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    modality: Annotated[str, typer.Option(help=f"What the model was trained on: {join_or(MODALITIES)}.")] = "joint",
+    layout: Annotated[str | None, typer.Option(help="Joint layout; follows from the joints if unset.")] = None,
+    num_attention_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
+    alpha: Annotated[float, typer.Option(help="Share of the convolutional attention.")] = 0.5,
+    shift_gap: Annotated[int, typer.Option(min=1, help="Gap of the dense shift.")] = 4,
+    num_persons: Annotated[int, typer.Option(min=1, help="Persons that the spatial tokens stand for.")] = 2,
+    task: Annotated[str, typer.Option(help="What its classes are for: recognition or detection.")] = "recognition",
+    include_code: Annotated[bool, typer.Option(help="Add the code for trust_remote_code=True.")] = False,
+    to_original: Annotated[bool, typer.Option(help="Write the authors' format instead.")] = False,
+) -> None:
+    """Convert the authors' checkpoint to a model folder, or back."""
+    if to_original:
+        model = load_model(checkpoint.as_posix())
+        with new_folder(output_dir) as folder:
+            save_original(model, folder / "checkpoint.pth.tar")
+        say(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
+        return
+    choices: dict[str, Any] = {"modality": modality, "num_attention_heads": num_attention_heads, "alpha": alpha}
+    choices |= {"shift_gap": shift_gap, "num_persons": num_persons}
+    if layout is not None:
+        choices["layout"] = layout
+    model = convert_checkpoint(checkpoint, task, **choices)
+    config = model.config
+    with new_folder(output_dir) as folder:
+        model.save_pretrained(folder)
+        if config.layout is not None:
+            USDRLFeatureExtractor.from_model_config(config).save_pretrained(folder)
+        if include_code:
+            add_remote_code(folder)
+    tokens = f"{config.num_spatial_tokens} spatial tokens"
+    origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
+    say(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
+    say(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make, for model.onnx.")],
+    format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(FORMATS)}.")] = FORMATS[0],
+) -> None:
+    """Write a model as one file that runs without torch, and check that it computes the same.
+
+    Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
+    """
+    done = export_model(model, output_dir, format)
+    say(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
+    for role, arrays in (("input", done.inputs), ("output", done.outputs)):
+        for name, sizes in arrays.items():
+            say(f"  {role} {name} ({', '.join(map(str, sizes))})")
+    say(f"  largest relative difference to PyTorch: {done.error:.1e}")

@@ -1,0 +1,61 @@
+"""Models as the options of the command line choose them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..hub.loading import load_feature_extractor
+from ..inference.ensemble import USDRLEnsemble
+from ..inference.inputs import ready_model
+from ..inference.video import PoseEstimator, check_flat
+from ..modeling_usdrl import USDRLPreTrainedModel
+
+
+def ready(
+    model: str,
+    whole: bool,
+    device: str | None,
+    dtype: str,
+    missing: str | None,
+    choose_by: str | None,
+    relink: bool,
+    guess: bool = False,
+) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
+    """A model, and its feature extractor with the choices of the command line."""
+    given_extractor = load_feature_extractor(model, guess=True) if guess else None
+    loaded, extractor = ready_model(model, given_extractor, whole, device, dtype)
+    choices = {"missing": missing, "choose_by": choose_by, "relink": relink or None}
+    given = {name: value for name, value in choices.items() if value is not None}
+    if given:
+        extractor = USDRLFeatureExtractor(**{**extractor.to_dict(), **given})
+    return loaded, extractor
+
+
+def ready_classifier(model: str, device: str | None, dtype: str, *choices: Any) -> tuple[Any, USDRLFeatureExtractor]:
+    """A model, or the ensemble of several whose names are joined by commas; see `ready`."""
+    first, *others = model.split(",")
+    one, extractor = ready(first, True, device, dtype, *choices)
+    # The device and the type are checked as for one model.
+    return (
+        (USDRLEnsemble.from_pretrained([first, *others]).to(one.device, one.dtype), extractor)
+        if others
+        else (one, extractor)
+    )
+
+
+def pose_estimator(
+    pose_model: str | None,
+    detector: str | None,
+    threshold: float,
+    device: str | None,
+    reader: tuple[USDRLFeatureExtractor, str] | None,
+) -> PoseEstimator | None:
+    """The models that see people in video, where they are named and the model that reads them can."""
+    if pose_model is None and detector is None:
+        return None
+    if pose_model is None or detector is None:
+        raise ValueError("people are found by a --detector and their joints by a --pose-model: name both")
+    if reader is not None:
+        check_flat(*reader)
+    return PoseEstimator.from_pretrained(pose_model, detector, threshold, device)

@@ -1,0 +1,63 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from ..data.readers import SUFFIXES
+from ..feature_extraction_usdrl import CHOOSE_BY, MISSING
+from ..sequence import AXES
+
+
+def join_or(names: Iterable[str]) -> str:
+    """Names as a sentence has them: "a, b or c"."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+LABELLED = "Labelled data set: a store of 'usdrl prepare', or an .npz with the arrays of usdrl_hub.SkeletonDataset."
+RECORDINGS = f"({', '.join(SUFFIXES)})"
+
+
+Model = Annotated[str, typer.Option(help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; CUDA if there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+SourceLayout = Annotated[
+    str | None, typer.Option("--layout", help="Joint layout of array files; the model's if unset.")
+]
+Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {join_or(AXES)}.")]
+Missing = Annotated[str | None, typer.Option(help=f"Joints that were not seen (NaN): {join_or(MISSING)}.")]
+ImageSize = Annotated[
+    str | None, typer.Option(help="WIDTHxHEIGHT in pixels of the picture of 2D keypoints that do not say it.")
+]
+ChooseBy = Annotated[str | None, typer.Option(help=f"Whom to keep of many, by {join_or(CHOOSE_BY)} (of tracks).")]
+Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap places apart by where they were.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
+]
+PoseModel = Annotated[
+    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
+]
+Detector = Annotated[
+    str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
+]
+PersonThreshold = Annotated[float, typer.Option(help="For video: score above which something is a person.")]
+GuessPreprocessing = Annotated[
+    bool,
+    typer.Option("--guess-preprocessing", help="Take what its layout suggests for a model without a preprocessor."),
+]
+PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
+
+
+def image_shape(size: str | None) -> tuple[float, float] | None:
+    """Height and width of ``WIDTHxHEIGHT``."""
+    if size is None:
+        return None
+    parts = size.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise ValueError(f"--image-size is '{size}': give width and height in pixels, such as 1920x1080")
+    return float(parts[1]), float(parts[0])

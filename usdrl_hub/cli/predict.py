@@ -1,0 +1,235 @@
+"""The commands 'predict' and 'embed'."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from ..feature_extraction_usdrl import DETECTION_THRESHOLD
+from ..hub.registry import DEFAULT_CHECKPOINT
+from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
+from ..inference.inputs import Workers, list_files, read_file
+from ..inference.prediction import iter_predictions
+from ..inference.rendering import check_output, draw_timelines
+from ..inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
+from ..inference.video import iter_videos
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .messages import Errors
+from .models import pose_estimator, ready, ready_classifier
+from .needs import check_threshold
+from .options import (
+    RECORDINGS,
+    Axes,
+    BatchSize,
+    ChooseBy,
+    Detector,
+    Device,
+    Dtype,
+    GuessPreprocessing,
+    ImageSize,
+    Missing,
+    Model,
+    PerPerson,
+    PersonThreshold,
+    PoseModel,
+    Relink,
+    SourceLayout,
+    image_shape,
+)
+from .tables import heading, print_predictions, print_table, say
+
+
+def predict(
+    context: typer.Context,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help=f"Skeleton files {RECORDINGS}, folders or stores of them; videos with --pose-model."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused."),
+    ] = DEFAULT_CHECKPOINT,
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Say what happens when: the segments of recordings of any length.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="With --timeline, what to write, too: segments as .csv or .json, or a .png.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
+    ] = DETECTION_THRESHOLD,
+    fps: Annotated[
+        float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
+    ] = None,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    per_person: PerPerson = False,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
+    if output is not None:
+        check_output(output, (".csv", ".json", ".png"), "segments are written")
+        if any(file.resolve() in output.resolve().parents for file in files):
+            raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
+    errors = Errors()
+    classifier, extractor = ready_classifier(model, device, dtype, missing, choose_by, relink, guess_preprocessing)
+    check_threshold(context, classifier)
+    names = classifier.config.class_names
+    choices: dict[str, Any] = {
+        "feature_extractor": extractor,
+        "source_layout": layout,
+        "axes": axes,
+        "per_person": per_person,
+        "image_shape": image_shape(image_size),
+        "on_error": errors,
+    }
+    estimator = pose_estimator(pose_model, detector, person_threshold, device, (extractor, model))
+    inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
+    if timeline:
+        found = list(iter_timelines(inputs, classifier, batch_size, threshold=threshold, fps=fps, **choices))
+        _tell_timelines(found, model, names, as_json, output)
+        errors.finish()
+        return
+    predictions = iter_predictions(inputs, classifier, batch_size, **choices)
+    if as_json:
+        rows = [
+            {
+                "name": prediction.sequence.name,
+                "frames": prediction.sequence.num_frames,
+                "top": [
+                    {"label": label, "value" if prediction.is_regression else "probability": value}
+                    for label, value in prediction.top(top_k)
+                ],
+            }
+            for prediction in predictions
+        ]
+        print(json.dumps({"model": model, "labels": names, "predictions": rows}, indent=2))
+    else:
+        print_predictions(predictions, model, names, top_k)
+    errors.finish()
+
+
+def _tell_timelines(
+    found: Sequence[tuple[SkeletonSequence, Timeline]],
+    model: str,
+    names: Sequence[str],
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Print the segments of recordings, and write them where a file is named."""
+    if output is not None:
+        if not found:
+            raise SkeletonFormatError(f"no recording could be read, so {output} is not written")
+        if output.suffix.lower() == ".png":
+            draw_timelines(found, output)
+        else:
+            write_segments(found, output, model)
+    if as_json:
+        print(json.dumps(describe_timelines(found, model), indent=2))
+        return
+    if not found:
+        # What could not be read has been told.
+        return
+    say(heading(model, names))
+    if found[0][1].segments is None:
+        say("the model finds no segments: these are the runs of frames with the same most probable class")
+    say("frames count from 0, and an end is the frame after the last\n")
+    rows = [["file", "class", "start", "end", "from", "to", "probability"]]
+    for sequence, timeline in found:
+        rows += [[sequence.name, *_segment_cells(part)] for part in segment_rows(sequence, timeline)] or [
+            [sequence.name, "(nothing)", *[""] * 5]
+        ]
+    print_table(rows)
+    if output is not None:
+        say(f"\nwritten: {output}")
+
+
+def _segment_cells(segment: dict[str, Any]) -> list[str]:
+    times = [segment["start_seconds"], segment["end_seconds"]]
+    cells = [segment["label"], str(segment["start"]), str(segment["end"])]
+    cells += ["" if time is None else f"{time:.2f} s" for time in times]
+    return [*cells, f"{100 * segment['probability']:5.1f} %"]
+
+
+def embed(
+    source: Annotated[Path, typer.Argument(help=f"A skeleton file {RECORDINGS}, or a folder or store of them.")],
+    output: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    per_person: PerPerson = False,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Write the embeddings of skeleton recordings.
+
+    The .npz file holds `names` and `embeddings`: (N, 2d) for clips; for frames (all frames, 2d) with the `offsets`
+    (N + 1) of the recordings in it. Several processes or GPUs share the work: 'accelerate launch -m usdrl_hub.cli
+    embed ...'; the file is the same.
+    """
+    if output.suffix != ".npz":
+        raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
+    errors = Errors()
+    # An older result in the folder is no recording.
+    files = [file for file in list_files(source) if file.resolve() != output.resolve()]
+    workers = Workers.of_environment()
+    mine = workers.share_of(files, batch_size)
+
+    # Loaded when the file is held: who may not write it has no work to do.
+    def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
+        encoder, extractor = ready(
+            model, False, device or workers.device, dtype, missing, choose_by, relink, guess_preprocessing
+        )
+        source_layout = layout or extractor.source_layout or extractor.layout
+        hidden = None if workers.is_first else True
+        sequences: Iterable[SkeletonSequence]
+        if isinstance(mine, list):
+            progress = tqdm(mine, unit="file", disable=hidden, file=sys.stderr)
+            sequences = (
+                sequence
+                for file in progress
+                for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+            )
+        else:
+            sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
+        yield from iter_embeddings(
+            sequences,
+            encoder,
+            batch_size,
+            level=level,
+            feature_extractor=extractor,
+            per_person=per_person,
+            image_shape=image_shape(image_size),
+            on_error=errors,
+        )
+
+    count = write_embeddings(stream(), output, level, expected_rows(mine, level))
+    if workers.is_first:
+        say(f"{output}: embeddings of {count} recordings by {model}")
+    errors.finish()

@@ -1,0 +1,164 @@
+"""The commands 'render' and 'map'."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import printable
+from ..feature_extraction_usdrl import DETECTION_THRESHOLD
+from ..hub.registry import DEFAULT_CHECKPOINT
+from ..inference.mapping import PROJECTIONS, draw_map, make_map
+from ..inference.mapping import SUFFIXES as MAP_SUFFIXES
+from ..inference.rendering import SUFFIXES as RENDER_SUFFIXES
+from ..inference.rendering import Recording, check_output, find_recording, shown_name
+from ..inference.rendering import render as render_recording
+from ..inference.video import is_video, read_video
+from ..sequence import interpolate_missing, link_persons
+from .messages import Errors
+from .models import pose_estimator, ready, ready_classifier
+from .needs import check_threshold
+from .options import (
+    RECORDINGS,
+    Axes,
+    BatchSize,
+    ChooseBy,
+    Detector,
+    Device,
+    Dtype,
+    GuessPreprocessing,
+    ImageSize,
+    Missing,
+    Model,
+    PersonThreshold,
+    PoseModel,
+    Relink,
+    SourceLayout,
+    image_shape,
+    join_or,
+)
+from .tables import say
+
+
+def render(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help=f"A skeleton file {RECORDINGS}, a data set or store with --name, or a video with --pose-model."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help=f"What to write: {join_or(RENDER_SUFFIXES)}: a page, a film, a picture.")
+    ],
+    pose_model: PoseModel = None,
+    detector: Detector = None,
+    person_threshold: PersonThreshold = 0.5,
+    name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint that says what happens: a name, a folder, or several, joined by commas."),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="How many nearest clips.")] = 5,
+    threshold: Annotated[
+        float, typer.Option(help="Probability above which a detector's class is a segment.")
+    ] = DETECTION_THRESHOLD,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw a recording that moves, with what a model says about every moment."""
+    check_output(output)
+    errors = Errors()
+    classifier = extractor = None
+    source_layout: Any = layout or "ntu25"
+    if model is not None:
+        classifier, extractor = ready_classifier(model, device, dtype, missing, choose_by, relink, guess_preprocessing)
+        check_threshold(context, classifier)
+        source_layout = layout or extractor.source_layout or extractor.layout
+        missing = extractor.missing
+    reader = None if extractor is None else (extractor, model or "")
+    estimator = pose_estimator(pose_model, detector, person_threshold, device, reader)
+    if estimator is not None and is_video(file):
+        found = Recording(read_video(file, estimator, progress=True))
+    else:
+        found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, image_shape(image_size))
+    sequence = link_persons(found.sequence) if relink else found.sequence
+    sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
+    drawn = render_recording(
+        Recording(sequence, found.class_names),
+        output,
+        classifier,
+        extractor,
+        gallery,
+        nearest,
+        threshold,
+        batch_size,
+        model,
+        errors,
+    )
+    rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
+    top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
+    say(
+        f"{output}: {drawn.frames} of {sequence.num_frames} frames of {printable(sequence.name)}{rate}{printable(top)}"
+    )
+    errors.finish()
+
+
+def map_command(
+    source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
+    output: Annotated[Path, typer.Option(help=f"What to write: {join_or(MAP_SUFFIXES)}: a page, a picture.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    projection: Annotated[
+        str,
+        typer.Option(help=f"{join_or(PROJECTIONS)}; tsne keeps neighbours together and needs the extra 'map'."),
+    ] = "pca",
+    most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+    guess_preprocessing: GuessPreprocessing = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
+    check_output(output, MAP_SUFFIXES, "a map is drawn")
+    errors = Errors()
+    encoder, extractor = ready(model, False, device, dtype, missing, choose_by, relink, guess_preprocessing)
+    made = make_map(
+        source,
+        encoder,
+        projection,
+        most,
+        seed,
+        batch_size,
+        extractor,
+        layout,
+        axes,
+        image_shape(image_size),
+        errors,
+    )
+    made = replace(made, about=f"{made.about}; by {shown_name(model)}")
+    draw_map(made, output, title=source.resolve().stem)
+    say(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
+    errors.finish()

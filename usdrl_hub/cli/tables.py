@@ -1,0 +1,59 @@
+"""Tables and lines on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..errors import printable
+from ..inference.prediction import Prediction
+
+
+def say(text: str) -> None:
+    """Print lines, in which names come from files that anybody may have written."""
+    print("\n".join(printable(line) for line in text.split("\n")))
+
+
+def heading(model: str, names: Sequence[str]) -> str:
+    """The line above predictions: the model and its classes."""
+    shown = ", ".join(map(printable, names[:10])) + (", ..." if len(names) > 10 else "")
+    return f"model {model}, {len(names)} classes: {shown}"
+
+
+def print_predictions(
+    predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
+) -> None:
+    """Print a table with the most probable classes of each recording.
+
+    Args:
+        predictions: Of recordings.
+        model: The model's name.
+        names: Its classes.
+        top_k: Classes shown for each recording.
+        truth: Also show the recordings' labels.
+    """
+    header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
+    rows = [header]
+    for prediction in predictions:
+        row = [prediction.sequence.name]
+        row += [
+            f"{value:.4g} {label}" if prediction.is_regression else f"{100 * value:5.1f} % {label}"
+            for label, value in prediction.top(top_k)
+        ]
+        if truth:
+            label = prediction.sequence.label
+            row.append("" if label is None else prediction.class_names[label])
+        rows.append(row)
+    # What could not be read has been told.
+    if len(rows) > 1:
+        say(f"{heading(model, names)}\n")
+        print_table(rows)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, its first row as the header."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            say("  ".join("-" * width for width in widths))

@@ -1,0 +1,189 @@
+"""The commands 'finetune', 'pretrain' and 'evaluate'."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..configuration_usdrl import MODALITIES
+from ..feature_extraction_usdrl import NORMALIZATIONS
+from ..hub.registry import DEFAULT_CHECKPOINT
+from ..layouts import get_layout
+from ..pretraining.recipes import load_recipe
+from ..pretraining.run import pretrain as run_pretraining
+from ..tasks.benchmarks import get_benchmark
+from ..tasks.evaluate import evaluate as run_evaluation
+from ..tasks.evaluate import repeat as repeat_evaluation
+from ..tasks.recognition import finetune as finetune_recognition
+from .options import LABELLED, Model, join_or
+from .tables import print_table, say
+
+
+def finetune(
+    data: Annotated[Path, typer.Argument(help=LABELLED)],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make for the trained model.")],
+    model: Model = DEFAULT_CHECKPOINT,
+    from_scratch: Annotated[bool, typer.Option(help="Start from random weights, of the sizes below.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="dste or sttr.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
+    num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of the model; the data's if unset.")] = None,
+    modality: Annotated[str | None, typer.Option(help=f"{join_or(MODALITIES)}.")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help=f"{join_or(NORMALIZATIONS)}; the layout's if unset.")
+    ] = None,
+    linear_probe: Annotated[bool, typer.Option(help="Train the linear layer only, on the frozen encoder.")] = False,
+    epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
+    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 32,
+    mirror: Annotated[
+        bool, typer.Option(help="Train on mirror images, too; not if classes tell left from right.")
+    ] = False,
+    baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
+    seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
+) -> None:
+    """Train a recogniser on your own data and score it on the data's test part."""
+    sizes = {
+        "encoder": encoder,
+        "hidden_size": hidden_size,
+        "num_persons": num_persons,
+        "layout": layout,
+        "modality": modality,
+    }
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if layout is not None:
+        given["num_joints"] = get_layout(layout).num_joints
+    record = finetune_recognition(
+        data,
+        output_dir,
+        None if from_scratch else model,
+        given,
+        normalization=normalization,
+        linear_probe=linear_probe,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        mirror=mirror,
+        baseline=baseline,
+        seed=seed,
+    )
+    say(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
+    for name, value in record["metrics"].items():
+        say(f"  {name}: {100 * value:.1f} % of {record['n']['test']} test clips")
+    say(f"use it: usdrl predict FILE --model {output_dir}")
+
+
+def pretrain(
+    data: Annotated[list[Path], typer.Argument(help="Data sets of motion: .npz files or stores; no labels needed.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")],
+    recipe: Annotated[str, typer.Option(help="Recipe: a name (see 'usdrl recipes') or a .yaml file.")] = "laptop",
+    epochs: Annotated[float | None, typer.Option(help="Passes over the motion; the recipe's if unset.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips of a step over all processes.")] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clips encoded at once, where a batch is larger than memory.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="Less memory, more time.")
+    ] = False,
+    compile_encoder: Annotated[
+        bool, typer.Option("--compile", help="Compile the encoder: a minute more at first, faster steps on a GPU.")
+    ] = False,
+    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    precision: Annotated[str | None, typer.Option(help="mixed, float32, bf16 or fp16.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
+    num_persons: Annotated[int | None, typer.Option(help="Persons per clip.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Joint layout of the model.")] = None,
+    modality: Annotated[str | None, typer.Option(help="joint, bone, motion, or joint+motion+bone.")] = None,
+    split: Annotated[str, typer.Option(help="all motion, or the train part of each data set.")] = "all",
+    probe: Annotated[
+        Path | None, typer.Option(help="Labelled data set whose 1-NN accuracy is logged while it learns.")
+    ] = None,
+    probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 1,
+    in_memory: Annotated[bool, typer.Option(help="Normalise all motion once and keep it in memory.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read, with --no-in-memory.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds weights, order and views.")] = 0,
+) -> None:
+    """Pretrain a model on motion without labels.
+
+    On several GPUs: torchrun --nproc-per-node N -m usdrl_hub.cli pretrain ...
+    """
+    sizes = {"hidden_size": hidden_size, "num_persons": num_persons, "layout": layout, "modality": modality}
+    fields: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    if layout is not None:
+        fields["num_joints"] = get_layout(layout).num_joints
+    schedule = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
+    record = run_pretraining(
+        data,
+        output_dir,
+        load_recipe(recipe).changed(fields, **schedule),
+        seed,
+        split,
+        micro_batch_size,
+        activation_checkpointing,
+        in_memory,
+        workers,
+        probe,
+        probe_epochs,
+        max_steps,
+        progress=sys.stderr.isatty(),
+        compile_encoder=compile_encoder,
+    )
+    if record is None:
+        print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)
+        raise typer.Exit(130)
+    say(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
+    say(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
+
+
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint whose encoder is scored.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark, see 'usdrl benchmarks'.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds heads, orders and draws.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, help="Which of several splits of the data tests.")] = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Try the whole path on clips that ship.")] = False,
+    with_leak: Annotated[
+        bool, typer.Option("--with-leak", help="Also test on copies of training clips, as papers do.")
+    ] = False,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value of the recipe: epochs=20; may be repeated.")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option(help="Train the task's head; --no-train scores the one that the model has.")
+    ] = True,
+    repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
+) -> None:
+    """Train what a benchmark's task needs on a pretrained encoder, and score it."""
+    if repeat is not None:
+        record = repeat_evaluation(repeat, output_dir)
+    elif model is None or benchmark is None:
+        raise ValueError("name a model and a --benchmark, or a metrics.json with --repeat")
+    else:
+        changes = dict(_change(text) for text in change or [])
+        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes, train)
+    # What papers report is not to be compared with a trial on other data.
+    published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
+    say(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
+    rows = [["metric", "measured", "published"]]
+    for name, value in record["metrics"].items():
+        rows.append([name, f"{100 * value:.2f} %", f"{100 * published[name]:.1f} %" if name in published else ""])
+    print_table(rows)
+    if output_dir is not None:
+        say(f"written: {output_dir}/metrics.json")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``; the value as JSON reads it, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set is '{text}': give an entry of the recipe and its value, such as epochs=20")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
