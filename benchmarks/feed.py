@@ -22,7 +22,7 @@ import torch
 from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
-from usdrl_hub.inference import iter_embeddings
+from usdrl_hub.inference.embedding import iter_embeddings
 from usdrl_hub.inference.inputs import ready_model, replayed
 from usdrl_hub.tasks.results import run_record, without_places
 

@@ -27,8 +27,9 @@ import torch
 
 from usdrl_hub import USDRLConfig, USDRLForPreTraining
 from usdrl_hub.normalization import RaggedFrames
-from usdrl_hub.pretraining import MultiGrainedFeatureDecorrelation, ViewAugmentation
+from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.trainer import compile_streams
+from usdrl_hub.pretraining.views import ViewAugmentation
 from usdrl_hub.tasks.results import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -21,7 +21,7 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.fused_usdrl import _PIECE, FusedLinear, FusedStream, fuse_model
 from usdrl_hub.hub.convert import convert_checkpoint, original_state_dict
-from usdrl_hub.inference import USDRLEnsemble
+from usdrl_hub.inference.ensemble import USDRLEnsemble
 from usdrl_hub.inference.inputs import ready_model
 
 from .conftest import GOLDENS, relative_error, to_clips

@@ -4,8 +4,13 @@ import torch
 
 from usdrl_hub import USDRLForPreTraining
 from usdrl_hub.hub.convert import convert_checkpoint, key_map
-from usdrl_hub.pretraining import MultiGrainedFeatureDecorrelation
-from usdrl_hub.pretraining.losses import autocovariance, cross_correlation, similarity, variance
+from usdrl_hub.pretraining.losses import (
+    MultiGrainedFeatureDecorrelation,
+    autocovariance,
+    cross_correlation,
+    similarity,
+    variance,
+)
 
 from .conftest import GOLDENS, relative_error, to_clips
 

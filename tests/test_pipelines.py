@@ -24,7 +24,7 @@ from usdrl_hub.data.huggingface import to_huggingface
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.hub.registry import CheckpointLoadError
-from usdrl_hub.inference import SkeletonActionRecognitionPipeline
+from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 
 from .test_rendering import tiny
 

@@ -28,18 +28,13 @@ from usdrl_hub import (
     extract_embeddings,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.errors import USDRLWarning
-from usdrl_hub.pretraining import (
-    PretrainingCollapseError,
-    PretrainingDataset,
-    USDRLPreTrainer,
-    ViewAugmentation,
-)
-from usdrl_hub.pretraining.data import beside
+from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
+from usdrl_hub.pretraining.data import PretrainingDataset, beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
 from usdrl_hub.pretraining.recipes import Recipe, RecipeError, Training, load_recipe, recipe_names
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.pretraining.trainer import compile_streams, find_checkpoint
+from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams, find_checkpoint
+from usdrl_hub.pretraining.views import ViewAugmentation
 
 from .test_cli import run
 from .test_modeling import tiny_config

@@ -34,7 +34,7 @@ from usdrl_hub.hub.cards import figures
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
 from usdrl_hub.hub.publish import PublishError, publish
 from usdrl_hub.hub.remote_code import CODE_FILES
-from usdrl_hub.pretraining import ViewAugmentation
+from usdrl_hub.pretraining.views import ViewAugmentation
 
 from .conftest import GOLDENS
 from .test_cli import run

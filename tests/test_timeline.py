@@ -19,10 +19,9 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.feature_extraction_usdrl import action_proposals, average_phases
-from usdrl_hub.inference import Timeline, segment_rows, write_segments
 from usdrl_hub.inference.drawing import _lanes
 from usdrl_hub.inference.rendering import draw_timelines
-from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, write_segments
 from usdrl_hub.tasks.detection import frame_probabilities, suppress
 
 from .test_cli import run

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from usdrl_hub.layouts import LAYOUTS, get_layout
 from usdrl_hub.normalization import RaggedFrames
-from usdrl_hub.pretraining import ViewAugmentation
-from usdrl_hub.pretraining.views import _Body, crop_resize, hashed_uniform
+from usdrl_hub.pretraining.views import ViewAugmentation, _Body, crop_resize, hashed_uniform
 
 from .conftest import relative_error
 

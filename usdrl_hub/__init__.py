@@ -1,92 +1,147 @@
-"""USDRL, the foundation model for skeleton-based human action understanding, in the style of transformers."""
+"""USDRL, the foundation model for skeleton-based human action understanding, in the style of transformers.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForTokenClassification,
-    AutoModelForVideoClassification,
-)
+Names are imported when they are first used: `import usdrl_hub` alone does not import torch or transformers. Where
+transformers is imported, before or after, its Auto classes and pipelines know the models of this package.
+"""
 
-from .configuration_usdrl import USDRLConfig
-from .data import (
-    ClipDataset,
-    SkeletonDataset,
-    SkeletonList,
-    SkeletonStore,
-    from_pose_estimation,
-    iter_skeletons,
-    read_skeleton,
-)
-from .feature_extraction_usdrl import USDRLFeatureExtractor
-from .hub import checkpoint_path, list_checkpoints
-from .inference import USDRLEnsemble, USDRLStream, extract_embeddings, iter_predictions, iter_timelines
-from .inference.mapping import draw_map
-from .inference.pipelines import pipeline, register_pipelines
-from .inference.rendering import render
-from .inference.video import PoseEstimator, read_video
-from .layouts import LAYOUTS, Layout, convert_layout, get_layout
-from .modeling_usdrl import (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLForPreTraining,
-    USDRLModel,
-    USDRLPreTrainedModel,
-)
-from .pretraining import PretrainingDataset, USDRLPreTrainer
-from .sequence import SkeletonFormatError, SkeletonSequence
-from .training import USDRLTrainer
+from __future__ import annotations
 
-__all__ = [
-    "LAYOUTS",
-    "ClipDataset",
-    "Layout",
-    "PoseEstimator",
-    "PretrainingDataset",
-    "SkeletonDataset",
-    "SkeletonList",
-    "SkeletonFormatError",
-    "SkeletonSequence",
-    "SkeletonStore",
-    "USDRLConfig",
-    "USDRLEnsemble",
-    "USDRLFeatureExtractor",
-    "USDRLForActionDetection",
-    "USDRLForActionRecognition",
-    "USDRLForActionSegmentation",
-    "USDRLForEarlyActionPrediction",
-    "USDRLForPreTraining",
-    "USDRLModel",
-    "USDRLPreTrainer",
-    "USDRLPreTrainedModel",
-    "USDRLStream",
-    "USDRLTrainer",
-    "checkpoint_path",
-    "convert_layout",
-    "draw_map",
-    "extract_embeddings",
-    "from_pose_estimation",
-    "get_layout",
-    "iter_predictions",
-    "iter_skeletons",
-    "iter_timelines",
-    "list_checkpoints",
-    "pipeline",
-    "read_skeleton",
-    "read_video",
-    "render",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-AutoConfig.register("usdrl", USDRLConfig)
-AutoModel.register(USDRLConfig, USDRLModel)
-AutoModelForPreTraining.register(USDRLConfig, USDRLForPreTraining)
-AutoModelForVideoClassification.register(USDRLConfig, USDRLForActionRecognition)
-# Three heads give a class per frame: `architectures` in a checkpoint's configuration says which one it is.
-AutoModelForTokenClassification.register(
-    USDRLConfig, (USDRLForActionDetection, USDRLForActionSegmentation, USDRLForEarlyActionPrediction)
-)
-AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)
-register_pipelines()
+from .after_import import after_import
+
+if TYPE_CHECKING:
+    from .configuration_usdrl import USDRLConfig as USDRLConfig
+    from .data.dataset import ClipDataset as ClipDataset
+    from .data.dataset import SkeletonDataset as SkeletonDataset
+    from .data.dataset import SkeletonList as SkeletonList
+    from .data.poses import from_pose_estimation as from_pose_estimation
+    from .data.readers import iter_skeletons as iter_skeletons
+    from .data.readers import read_skeleton as read_skeleton
+    from .data.store import SkeletonStore as SkeletonStore
+    from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
+    from .hub.registry import checkpoint_path as checkpoint_path
+    from .hub.registry import list_checkpoints as list_checkpoints
+    from .inference.embedding import extract_embeddings as extract_embeddings
+    from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
+    from .inference.mapping import draw_map as draw_map
+    from .inference.pipelines import pipeline as pipeline
+    from .inference.prediction import iter_predictions as iter_predictions
+    from .inference.rendering import render as render
+    from .inference.streaming import USDRLStream as USDRLStream
+    from .inference.timeline import iter_timelines as iter_timelines
+    from .inference.video import PoseEstimator as PoseEstimator
+    from .inference.video import read_video as read_video
+    from .layouts import LAYOUTS as LAYOUTS
+    from .layouts import Layout as Layout
+    from .layouts import convert_layout as convert_layout
+    from .layouts import get_layout as get_layout
+    from .modeling_usdrl import USDRLForActionDetection as USDRLForActionDetection
+    from .modeling_usdrl import USDRLForActionRecognition as USDRLForActionRecognition
+    from .modeling_usdrl import USDRLForActionSegmentation as USDRLForActionSegmentation
+    from .modeling_usdrl import USDRLForEarlyActionPrediction as USDRLForEarlyActionPrediction
+    from .modeling_usdrl import USDRLForPreTraining as USDRLForPreTraining
+    from .modeling_usdrl import USDRLModel as USDRLModel
+    from .modeling_usdrl import USDRLPreTrainedModel as USDRLPreTrainedModel
+    from .pretraining.data import PretrainingDataset as PretrainingDataset
+    from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
+    from .sequence import SkeletonFormatError as SkeletonFormatError
+    from .sequence import SkeletonSequence as SkeletonSequence
+    from .training import USDRLTrainer as USDRLTrainer
+
+__version__ = "0.1.0"
+
+# The same for Python: the module that each name comes from.
+_MODULES = {
+    name: module
+    for module, names in {
+        "configuration_usdrl": ["USDRLConfig"],
+        "data.dataset": ["ClipDataset", "SkeletonDataset", "SkeletonList"],
+        "data.poses": ["from_pose_estimation"],
+        "data.readers": ["iter_skeletons", "read_skeleton"],
+        "data.store": ["SkeletonStore"],
+        "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
+        "hub.registry": ["checkpoint_path", "list_checkpoints"],
+        "inference.embedding": ["extract_embeddings"],
+        "inference.ensemble": ["USDRLEnsemble"],
+        "inference.mapping": ["draw_map"],
+        "inference.pipelines": ["pipeline"],
+        "inference.prediction": ["iter_predictions"],
+        "inference.rendering": ["render"],
+        "inference.streaming": ["USDRLStream"],
+        "inference.timeline": ["iter_timelines"],
+        "inference.video": ["PoseEstimator", "read_video"],
+        "layouts": ["LAYOUTS", "Layout", "convert_layout", "get_layout"],
+        "modeling_usdrl": [
+            "USDRLForActionDetection",
+            "USDRLForActionRecognition",
+            "USDRLForActionSegmentation",
+            "USDRLForEarlyActionPrediction",
+            "USDRLForPreTraining",
+            "USDRLModel",
+            "USDRLPreTrainedModel",
+        ],
+        "pretraining.data": ["PretrainingDataset"],
+        "pretraining.trainer": ["USDRLPreTrainer"],
+        "sequence": ["SkeletonFormatError", "SkeletonSequence"],
+        "training": ["USDRLTrainer"],
+    }.items()
+    for name in names
+}
+
+__all__ = sorted([*_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _register_configuration() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from .configuration_usdrl import USDRLConfig
+
+    AutoConfig.register("usdrl", USDRLConfig)
+
+
+def _register_feature_extractor() -> None:
+    from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+
+    from .configuration_usdrl import USDRLConfig
+    from .feature_extraction_usdrl import USDRLFeatureExtractor
+
+    AutoFeatureExtractor.register(USDRLConfig, USDRLFeatureExtractor)
+
+
+def _register_models() -> None:
+    from transformers.models.auto import modeling_auto as auto
+
+    from . import modeling_usdrl as usdrl
+    from .configuration_usdrl import USDRLConfig
+
+    auto.AutoModel.register(USDRLConfig, usdrl.USDRLModel)
+    auto.AutoModelForPreTraining.register(USDRLConfig, usdrl.USDRLForPreTraining)
+    auto.AutoModelForVideoClassification.register(USDRLConfig, usdrl.USDRLForActionRecognition)
+    # Three heads give a class per frame: `architectures` in a checkpoint's configuration says which one it is.
+    per_frame = (usdrl.USDRLForActionDetection, usdrl.USDRLForActionSegmentation, usdrl.USDRLForEarlyActionPrediction)
+    auto.AutoModelForTokenClassification.register(USDRLConfig, per_frame)
+
+
+def _register_pipelines() -> None:
+    from .inference.pipelines import register_pipelines
+
+    register_pipelines()
+
+
+after_import("transformers.models.auto.configuration_auto", _register_configuration)
+after_import("transformers.models.auto.feature_extraction_auto", _register_feature_extractor)
+after_import("transformers.models.auto.modeling_auto", _register_models)
+after_import("transformers.pipelines", _register_pipelines)

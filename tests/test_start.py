@@ -1,0 +1,85 @@
+"""What importing the package and starting the command brings along, each in a fresh process."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import usdrl_hub
+from usdrl_hub.hub.registry import checkpoint_path
+
+RECOGNISER = str(checkpoint_path("usdrl/tiny-uiprmd"))
+ENCODER = str(checkpoint_path("usdrl/mocap-tiny"))
+
+
+def run(code: str) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_imports_neither_torch_nor_transformers():
+    code = "import sys, usdrl_hub; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert run(code) == "set()"
+
+
+# Each line uses one registry more of transformers.
+USES = f"""
+from transformers import AutoConfig
+print(type(AutoConfig.from_pretrained({ENCODER!r})).__name__)
+from transformers import AutoFeatureExtractor
+print(type(AutoFeatureExtractor.from_pretrained({ENCODER!r})).__name__)
+from transformers import AutoModel, AutoModelForVideoClassification
+print(type(AutoModel.from_pretrained({ENCODER!r})).__name__)
+print(type(AutoModelForVideoClassification.from_pretrained({RECOGNISER!r})).__name__)
+from transformers import pipeline
+print(type(pipeline("skeleton-action-recognition", {RECOGNISER!r})).__name__)
+"""
+ANSWERS = """USDRLConfig
+USDRLFeatureExtractor
+USDRLModel
+USDRLForActionRecognition
+SkeletonActionRecognitionPipeline"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import usdrl_hub",
+        "import transformers, usdrl_hub",
+        "from transformers import AutoModel; import usdrl_hub",
+        "from transformers import AutoConfig; import usdrl_hub; from transformers import pipeline",
+        # A model of transformers imports half of the Auto classes from within.
+        "import usdrl_hub; from transformers import BertModel",
+        "import usdrl_hub; import transformers.modeling_layers",
+        "from usdrl_hub import pipeline, USDRLModel",
+    ],
+)
+def test_auto_classes_know_the_models_in_any_order_of_imports(before):
+    assert run(f"{before}\n{USES}") == ANSWERS
+
+
+def test_names_for_type_checkers_are_those_of_python():
+    tree = ast.parse(Path(usdrl_hub.__file__).read_text())
+    [checked] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imported = {(alias.asname, node.module) for node in checked.body for alias in node.names}
+    modules = {name: getattr(usdrl_hub, name) for name in usdrl_hub.__all__ if name != "__version__"}
+    assert {name for name, _ in imported} == set(modules)
+    for name, module in imported:
+        assert getattr(__import__(f"usdrl_hub.{module}", fromlist=[name]), name) is modules[name]
+    assert set(usdrl_hub.__all__) <= set(dir(usdrl_hub))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'usdrl_hub' has no attribute 'USDRLModle'"):
+        usdrl_hub.USDRLModle  # noqa: B018
+
+
+def test_a_module_keeps_its_own_loader():
+    code = "import json, usdrl_hub, usdrl_hub.layouts as m; print(json.dumps([type(m.__loader__).__name__, "
+    code += "type(m.__spec__.loader).__name__]))"
+    assert json.loads(run(code)) == ["SourceFileLoader", "SourceFileLoader"]
