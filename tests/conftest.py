@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from .browser import Browser, find_browser
 from .loopback_hub import LoopbackHub, reserve_port
 
 # The port stays ours, and refuses connections, while no test wants a hub: no test ever speaks to another machine.
@@ -44,8 +45,8 @@ def golden():
 
 @pytest.fixture
 def in_three_forms(tmp_path):
-    """Write arrays of a data set in all forms, see `helpers.InThreeForms`."""
-    from .helpers import InThreeForms
+    """Write arrays of a data set in all forms, see `three_forms.InThreeForms`."""
+    from .three_forms import InThreeForms
 
     return lambda arrays: InThreeForms.write(arrays, tmp_path / f"forms-{len(list(tmp_path.glob('forms-*')))}")
 
@@ -72,6 +73,25 @@ def hub(tmp_path, monkeypatch):
 def hub_environment(hub, tmp_path):
     """Environment of a process of its own that speaks to that hub."""
     return os.environ | {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture(scope="session")
+def open_page(tmp_path_factory):
+    """Opens a page in a window of a size, which it closes at the end."""
+    if find_browser() is None:
+        pytest.skip("needs chromium and chromedriver, which are not installed")
+    folder = tmp_path_factory.mktemp("browser")
+    browser = Browser(1280, 800, folder)
+
+    def open(page, width=1280, height=800, dark=False):
+        browser.resize(width, height)
+        browser.prefer(dark)
+        browser.open(page)
+        browser.settle()
+        return browser
+
+    yield open
+    browser.close()
 
 
 def relative_error(actual, expected) -> float:

@@ -1,144 +1,212 @@
-"""The same labelled recordings in three forms: an ``.npz`` file, a store, and a list of sequences."""
+"""What several test modules make or run: tiny models, clips, recordings, recipes, commands."""
 
-from dataclasses import dataclass, fields
+import json
+import re
+import subprocess
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import TrainingArguments
 
-from usdrl_hub import SkeletonList, SkeletonSequence, get_layout
-from usdrl_hub.data.prepare import prepare
-from usdrl_hub.data.samples import load_samples
+from usdrl_hub import (
+    SkeletonSequence,
+    SkeletonStore,
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLForActionSegmentation,
+    get_layout,
+)
+from usdrl_hub.cli import main
+from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.normalization import RaggedFrames
+from usdrl_hub.pretraining.recipes import Recipe, Training
 
-FORMS = ("npz", "store", "list")
-# What a sequence has besides its keypoints.
-_FIELDS = [field.name for field in fields(SkeletonSequence) if field.name not in ("keypoints", "layout", "events")]
+VIEWS = {"min_length": 6, "corrupted_joints": 5}
+MODEL = {"hidden_size": 16, "num_persons": 1, "layout": "ntu25", "num_frames": 16, "drop_path_rate": 0.2}
+PRETRAIN = ["pretrain_dste_ntu25", "pretrain_sttr_ntu25", "pretrain_dste_coco17"]
+# The release forms no bones of 17 joints.
+PRETRAINED = [
+    (name, modality)
+    for name in PRETRAIN
+    for modality in ("joint", "bone", "motion")
+    if (name, modality) != ("pretrain_dste_coco17", "bone")
+]
+HOSTILE_TEXT = (
+    "</script><script>window.hacked = 1</script> <!-- {{data}} & \"$x^2$' \u2028 \\u003c <img src=x onerror=hacked=1>"
+)
 
 
-def labelled_arrays(layout: str = "ntu25", **changes: Any) -> dict[str, np.ndarray]:
-    """Eighteen real recordings of three people and three classes, as the arrays of an ``.npz`` data set.
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return caught.value.code or 0, captured.out, captured.err
 
-    Some show two people; frame rates differ, and one is unknown; the class happens in the middle of each recording.
 
-    Args:
-        layout: "ntu25" or another 3D layout; "coco17" has scores and lies in a picture.
-        **changes: Other arrays; None leaves one out.
-    """
-    samples = load_samples()
-    chosen = np.isin(samples.column("subjects"), [2, 4, 6]) & (samples.column("labels") < 3)
-    clips = [clip.to_layout("ntu25" if layout == "coco17" else layout) for clip in samples.select(chosen)]
-    pieces, truth = [], []
-    for number, clip in enumerate(clips):
-        frames = clip.keypoints[::4][: 24 + number]
-        if layout == "coco17":
-            frames = np.concatenate([400 + 200 * frames[:, :, :17, :2], np.ones((len(frames), 1, 17, 1))], axis=-1)
-        # The second one stands still, so the first is the more energetic.
-        second = np.broadcast_to(frames[:1] + np.float32(0.7), frames.shape) * (number % 3 == 0)
-        if layout == "coco17":
-            second = second * np.array([1, 1, 0]) + np.array([0, 0, 1]) * (number % 3 == 0)
-        pieces.append(np.concatenate([frames, second], axis=1).astype(np.float32))
-        labels = np.full(len(frames), -1)
-        labels[4 : 12 + number % 5] = clip.label
-        truth.append(labels)
-    count = len(pieces)
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {
-        "data": np.concatenate(pieces),
-        "offsets": np.cumsum([0, *map(len, pieces)]),
-        "layout": np.array(layout),
-        "names": np.array([f"r{number:02d}" for number in range(count)]),
-        "labels": np.array([clip.label for clip in clips]),
-        "subjects": np.array([clip.subject for clip in clips]),
-        "cameras": np.arange(count) % 2,
-        "setups": np.arange(count) % 5 - 1,
-        "class_names": np.array(["squat", "hurdle step", "lunge"]),
-        "frame_labels": np.concatenate(truth),
-        "fps": np.array([np.nan, *rng.choice([25, 29.97, 30], count - 1)]),
-        "split_test": np.arange(count) % 3 == 1,
-        "split_test_leaked": np.arange(count) % 6 == 1,
-        "correct": np.arange(count) % 2,
+def tiny_config(**fields) -> USDRLConfig:
+    sizes = {
+        "hidden_size": 16,
+        "num_frames": 12,
+        "num_persons": 1,
+        "num_joints": 5,
+        "layout": [(i, i // 2) for i in range(5)],
     }
-    if layout == "coco17":
-        arrays["image_shape"] = np.tile([1080.0, 1920.0], (count, 1))
-    return {key: value for key, value in (arrays | changes).items() if value is not None}
+    return USDRLConfig(**(sizes | {"num_labels": 4} | fields))
 
 
-def sequences_of(arrays: dict[str, np.ndarray]) -> list[SkeletonSequence]:
-    """The sequences that the arrays mean, made one by one, without any code of the package that reads them."""
+def clips(config, batch=3) -> torch.Tensor:
+    return torch.randn(batch, config.num_frames, config.num_persons, config.num_joints, config.num_channels)
 
-    def of(key: str, number: int) -> Any:
-        values = arrays.get(key)
-        return None if values is None or values[number] in (-1, "") else values[number].item()
 
-    sequences = []
-    for number, (start, end) in enumerate(zip(arrays["offsets"][:-1], arrays["offsets"][1:], strict=True)):
-        events, labels = [], arrays.get("frame_labels", np.zeros(0))[start:end].tolist()
-        for frame, label in enumerate(labels):
-            if label != -1 and frame and labels[frame - 1] == label:
-                events[-1][2] = frame + 1
-            elif label != -1:
-                events.append([label, frame, frame + 1])
-        rate, side = of("fps", number), arrays.get("split_test")
-        sequences.append(
-            SkeletonSequence(
-                arrays["data"][start:end],
-                str(arrays["layout"]),
-                fps=None if rate is None or np.isnan(rate) else rate,
-                name=str(arrays["names"][number]),
-                label=of("labels", number),
-                subject=of("subjects", number),
-                camera=of("cameras", number),
-                setup=of("setups", number),
-                image_shape=tuple(arrays["image_shape"][number].tolist()) if "image_shape" in arrays else None,
-                events=np.array(events, dtype=np.int64).reshape(-1, 3) if "frame_labels" in arrays else None,
-                split=None if side is None or side.ndim > 1 else "test" if side[number] else "train",
-            )
+def formed(model, keypoints) -> list[torch.Tensor]:
+    """The temporal and the spatial tokens of a model of one modality."""
+    return [tokens[model.config.modality] for tokens in model.tokens(keypoints, None)]
+
+
+def tiny_model(kind, names=("nothing", "wave", "point", "bow"), **fields):
+    """A random model of five joints and twelve frames, with its feature extractor."""
+    config = tiny_config(id2label=dict(enumerate(names)), num_labels=len(names), **fields)
+    extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
+    return kind(config).eval(), extractor
+
+
+def walking(frames=40, persons=1, layout="ntu25", **fields) -> SkeletonSequence:
+    """Somebody upright: shoulders across x, the head above the feet, hands that move."""
+    names, random = get_layout(layout).joint_names, np.random.default_rng(0)
+    body = random.random((len(names), 3)) * 0.2
+    body[:, 0] += [-0.3 if name.startswith("right") else 0.3 if name.startswith("left") else 0 for name in names]
+    body[:, 1] += np.linspace(1.6, 0.1, len(names))
+    points = np.repeat(body[None, None], frames, 0).repeat(persons, 1) + [0, 0, 3]
+    points[..., 0] += np.arange(persons)[:, None]
+    points += 0.1 * np.sin(np.arange(frames) / 5)[:, None, None, None] * random.random((len(names), 3))
+    return SkeletonSequence(points, layout, **({"fps": 30.0, "name": "walking"} | fields))
+
+
+def content(page) -> dict:
+    """What a page was told, as its own script reads it."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.S)
+    return json.loads(found[1])
+
+
+def recipe(model=None, **training) -> Recipe:
+    fields = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "save_epochs": 0.5, "precision": "float32"}
+    return Recipe(
+        model=MODEL | (model or {}),
+        extractor={"normalization": "body", "max_frames": None},
+        window=60,
+        views=VIEWS,
+        training=Training(**(fields | training)),
+    )
+
+
+def random_frames(lengths, joints=25, persons=2, seed=0) -> RaggedFrames:
+    frames = torch.randn(sum(lengths), persons, joints, 3, generator=torch.Generator().manual_seed(seed))
+    return RaggedFrames(frames, torch.tensor(lengths))
+
+
+def arrays(**changes):
+    rng = np.random.default_rng(0)
+    values = {
+        "data": rng.normal(size=(30, 1, 25, 3)),
+        "offsets": np.array([0, 10, 12, 30]),
+        "labels": np.array([0, 1, 1]),
+        "subjects": np.array([1, 2, 3]),
+        "class_names": np.array(["sit", "stand"]),
+    }
+    return {key: value for key, value in (values | changes).items() if value is not None}
+
+
+def raw_sequences(golden, name="normalize_ntu25"):
+    file = golden(name)
+    return [array[:, :n].transpose(1, 3, 2, 0) for array, n in zip(file["raw_NCTVM"], file["num_frames"], strict=True)]
+
+
+def make_store(path: Path, dtype: str = "float32") -> SkeletonStore:
+    """Seven sequences in three shards with all that a sequence can have."""
+    rng = np.random.default_rng(0)
+    sequences = [
+        SkeletonSequence(
+            rng.uniform(-2, 2, (4 + number, 1 + number % 2, 25, 3)),
+            name=f"Gehen-ä{number}",
+            label=number % 3 if number else None,
+            subject=f"person {number % 2}",
+            camera=number,
+            fps=30.0 if number % 2 else None,
+            events=[None, np.zeros((0, 3), dtype=int), [[0, 1, 3], [2, 0, 4]]][number % 3],
+            split="test" if number % 2 else "train",
+            image_shape=(480.0, 640.0) if number == 2 else None,
         )
-    return sequences
-
-
-@dataclass(frozen=True)
-class InThreeForms:
-    """The recordings of some arrays, in each of `FORMS`."""
-
-    arrays: dict[str, np.ndarray]
-    npz: Path
-    store: Path
-    list: SkeletonList
-
-    @classmethod
-    def write(cls, arrays: dict[str, np.ndarray], folder: Path) -> "InThreeForms":
-        """Write the file and the store."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / "data.npz", **arrays)
-        prepare("file", folder / "data.npz", folder / "store")
-        keys = ("split_test", "split_test_leaked", "folds", "correct")
-        columns = {key: arrays[key] for key in keys if key in arrays}
-        # A single split is the sequences' own.
-        if np.ndim(columns.get("split_test")) == 1:
-            del columns["split_test"]
-        held = SkeletonList(sequences_of(arrays), arrays.get("class_names", ()), columns)
-        return cls(arrays, folder / "data.npz", folder / "store", held)
-
-    def __getitem__(self, form: str) -> Any:
-        """What a user gives: the path of the file or store, or the list."""
-        return getattr(self, form)
-
-
-def assert_same_sequence(first: SkeletonSequence, second: SkeletonSequence) -> None:
-    """Two sequences say the same; people who are never seen count as absent."""
-    persons = max(first.num_persons, second.num_persons)
-    padded = [
-        np.pad(one.keypoints, ((0, 0), (0, persons - one.num_persons), (0, 0), (0, 0))) for one in (first, second)
+        for number in range(7)
     ]
-    np.testing.assert_array_equal(*padded)
-    layouts = [get_layout(one.layout) for one in (first, second)]
-    assert layouts[0] == layouts[1]
-    for name in _FIELDS:
-        values = [getattr(one, name) for one in (first, second)]
-        if name == "up":
-            values = [value or layouts[0].up for value in values]
-        assert values[0] == values[1], (first.name, name)
-    assert (first.events is None) == (second.events is None)
-    if first.events is not None:
-        np.testing.assert_array_equal(first.events, second.events)
+    with StoreWriter(path, {}, dtype) as writer:
+        for start in range(0, len(sequences), 3):
+            part = sequences[start : start + 3]
+            writer.write_part(part, {}, [str(start)], {"folds": [start] * len(part)})
+        return writer.finish(["a", "b", "c"], "own")
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Values that no default hides: norms and biases are not one and zero."""
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def inputs_of(model_class, config) -> dict[str, torch.Tensor]:
+    if model_class is USDRLForActionSegmentation:
+        windows = torch.stack([clips(config), clips(config)])
+        return {"keypoints": windows, "window_starts": torch.tensor([[0, 6, 12], [0, 5, -1]])}
+    return {"keypoints": clips(config)}
+
+
+class Clips(torch.utils.data.Dataset):
+    """Any data set that yields keypoints and labels will do."""
+
+    def __init__(self, config, count=64, frame_labels=False):
+        generator = torch.Generator().manual_seed(0)
+        shape = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
+        self.labels = torch.randint(0, 4, (count,), generator=generator)
+        self.keypoints = torch.randn(count, *shape, generator=generator) + self.labels[:, None, None, None, None]
+        if frame_labels:
+            self.labels = self.labels[:, None].expand(-1, config.num_frames)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return {"keypoints": self.keypoints[index], "labels": self.labels[index]}
+
+
+def arguments(folder, **changes):
+    values = {"learning_rate": 1e-2, "report_to": "none", "save_strategy": "no", "seed": 0, "disable_tqdm": True}
+    return TrainingArguments(output_dir=folder, **(values | changes))
+
+
+@contextmanager
+def disk(place, options):
+    """A file system of its own at a folder."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def same_weights(left, right) -> bool:
+    """Whether two models hold the same tensors, bit for bit."""
+    left, right = left.state_dict(), right.state_dict()
+    same_kind = all(tensor.dtype == right[name].dtype for name, tensor in left.items())
+    return left.keys() == right.keys() and same_kind and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def connections() -> list[str]:
+    """Threads of this process that speak to other processes, where the system lists threads."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]

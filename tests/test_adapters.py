@@ -32,8 +32,7 @@ from usdrl_hub.hub.publish import PublishError, publish
 from usdrl_hub.inference.export import export_model
 
 from . import conftest
-from .test_cli import run
-from .test_modeling import clips, tiny_config
+from .helpers import clips, run, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 ENCODERS = ["dste", "sttr"]

@@ -15,8 +15,7 @@ from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import USDRLError
 from usdrl_hub.hub.check import check
 
-from .test_cli import run
-from .test_store_damage import make_store
+from .helpers import make_store, run
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from usdrl_hub import extract_embeddings
-from usdrl_hub.cli import main
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
@@ -18,14 +17,7 @@ from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
 from usdrl_hub.hub.registry import list_checkpoints
 
 from .conftest import GOLDENS, write_ntu
-
-
-def run(capsys, *arguments) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a command."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return caught.value.code or 0, captured.out, captured.err
+from .helpers import run
 
 
 @pytest.fixture

@@ -15,17 +15,9 @@ from usdrl_hub.cli import main
 from usdrl_hub.hub.convert import CheckpointError, convert_checkpoint, original_state_dict, save_original
 
 from .conftest import GOLDENS, relative_error, to_clips
+from .helpers import PRETRAIN, PRETRAINED, formed
 from .reference import encode
-from .test_modeling import formed
 
-PRETRAIN = ["pretrain_dste_ntu25", "pretrain_sttr_ntu25", "pretrain_dste_coco17"]
-# The release forms no bones of 17 joints.
-PRETRAINED = [
-    (name, modality)
-    for name in PRETRAIN
-    for modality in ("joint", "bone", "motion")
-    if (name, modality) != ("pretrain_dste_coco17", "bone")
-]
 CLASSIFIERS = ["recognition_dste_ntu25", "recognition_sttr_ntu25", "recognition_dste_uav17", "detection_dste_ntu25"]
 TOLERANCE = 1e-5
 
@@ -314,7 +306,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
 
 
 def test_models_made_here_go_to_the_original_form_and_back(tmp_path):
-    from .test_modeling import clips, tiny_config
+    from .helpers import clips, tiny_config
 
     for encoder in ("dste", "sttr"):
         model = USDRLForPreTraining(tiny_config(encoder=encoder, num_hidden_layers=3)).eval()

@@ -13,17 +13,7 @@ from usdrl_hub.data.augmentation import (
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.samples import load_samples
 
-
-def arrays(**changes):
-    rng = np.random.default_rng(0)
-    values = {
-        "data": rng.normal(size=(30, 1, 25, 3)),
-        "offsets": np.array([0, 10, 12, 30]),
-        "labels": np.array([0, 1, 1]),
-        "subjects": np.array([1, 2, 3]),
-        "class_names": np.array(["sit", "stand"]),
-    }
-    return {key: value for key, value in (values | changes).items() if value is not None}
+from .helpers import arrays
 
 
 def test_sequences_have_their_frames_labels_and_names():

@@ -42,7 +42,7 @@ from usdrl_hub.tasks.early_prediction import (
 from usdrl_hub.tasks.segmentation import WholeVideoDataset, segment, segmentation_metrics, segments_of
 
 from .conftest import relative_error
-from .test_modeling import clips, tiny_config
+from .helpers import clips, tiny_config
 
 # -- detection metrics
 

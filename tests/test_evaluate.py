@@ -22,7 +22,7 @@ from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import train_recogniser
 from usdrl_hub.tasks.retrieval import embed_part
 
-from .test_cli import run
+from .helpers import run
 
 MODEL = "usdrl/tiny-uiprmd"
 FEW = {"epochs": 1}

@@ -25,9 +25,7 @@ from usdrl_hub.inference import export
 from usdrl_hub.inference.export import export_model
 
 from .conftest import GOLDENS, relative_error, to_clips
-from .test_cli import run
-from .test_fused import inputs_of, randomised
-from .test_modeling import clips, tiny_config
+from .helpers import clips, inputs_of, randomised, run, tiny_config
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'usdrl-hub[onnx]'")
 # Older ones cannot export a segmentation head of any number of frames.

@@ -16,15 +16,14 @@ from usdrl_hub import (
 from usdrl_hub.sequence import implausible
 
 from .conftest import relative_error
-from .test_modeling import formed
-from .test_normalization import raw
+from .helpers import formed, raw_sequences
 
 TOLERANCE = 1e-5
 
 
 def test_raw_arrays_become_the_clips_of_the_release(golden):
     file = golden("feeder_ntu25")
-    sequences = raw(golden)
+    sequences = raw_sequences(golden)
     extractor = USDRLFeatureExtractor()
     together = extractor(sequences, axes="TMVC").keypoints
     for number, sequence in enumerate(sequences):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,6 +18,8 @@ from safetensors.numpy import save_file
 from usdrl_hub import files
 from usdrl_hub.errors import LONGEST_SENTENCE, FolderInUseError, OutputError, one_sentence
 from usdrl_hub.files import locked, new_file, new_folder, scratch_file, scratch_folder
+
+from .helpers import disk
 
 
 def begin(code: str, *arguments) -> subprocess.Popen:
@@ -319,18 +320,6 @@ def test_outputs_have_the_rights_of_any_new_file(tmp_path):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
-
-
-@contextmanager
-def disk(place, options):
-    """A file system of its own at a folder."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_mount_in_what_cannot_be_written_is_filled(tmp_path):

@@ -36,8 +36,7 @@ from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics, top_k
 from usdrl_hub.tasks.segmentation import segmentation_metrics
 from usdrl_hub.training import USDRLTrainer, accuracy
 
-from .test_modeling import tiny_config
-from .test_training import Clips, arguments
+from .helpers import Clips, arguments, tiny_config
 
 NAN, INF = float("nan"), float("inf")
 

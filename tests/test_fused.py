@@ -25,9 +25,8 @@ from usdrl_hub.inference.ensemble import USDRLEnsemble
 from usdrl_hub.inference.inputs import ready_model
 
 from .conftest import GOLDENS, relative_error, to_clips
+from .helpers import PRETRAINED, clips, inputs_of, randomised, tiny_config
 from .reference import encode
-from .test_convert import PRETRAINED
-from .test_modeling import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 TOLERANCE = 1e-5
@@ -51,20 +50,6 @@ CONFIGURATIONS = [
     {"is_causal": True, "encoder": "sttr", "modality": "motion"},
     {"is_causal": True, "num_attention_heads": 2, "modality": "motion+joint"},
 ]
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Values that no default hides: norms and biases are not one and zero."""
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
-
-def inputs_of(model_class, config) -> dict[str, torch.Tensor]:
-    if model_class is USDRLForActionSegmentation:
-        windows = torch.stack([clips(config), clips(config)])
-        return {"keypoints": windows, "window_starts": torch.tensor([[0, 6, 12], [0, 5, -1]])}
-    return {"keypoints": clips(config)}
 
 
 def assert_same_outputs(actual, expected, tolerance=TOLERANCE):

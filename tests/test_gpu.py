@@ -16,9 +16,7 @@ from usdrl_hub.pretraining.views import ViewAugmentation, hashed_uniform
 from usdrl_hub.tasks.retrieval import retrieval_metrics, top_k
 
 from .conftest import relative_error
-from .test_modeling import clips, tiny_config
-from .test_pretraining import recipe
-from .test_views import ragged
+from .helpers import clips, random_frames, recipe, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,7 +30,7 @@ def on_gpu(batch: RaggedFrames) -> RaggedFrames:
 
 @pytest.mark.parametrize("geometry", [{"center_joint": 1, "x_axis": (4, 8)}, {"center_joint": 1, "torso": (0, 2)}])
 def test_normalisation_is_that_of_the_cpu(geometry):
-    batch = ragged([3, 70, 1, 300])
+    batch = random_frames([3, 70, 1, 300])
     expected = normalize_sequences(batch, **geometry).frames
     assert relative_error(normalize_sequences(on_gpu(batch), **geometry).frames.cpu(), expected) < 1e-5
 
@@ -45,7 +43,7 @@ def test_clips_are_those_of_the_cpu():
 
 
 def test_views_are_those_of_the_cpu():
-    batch, clips = ragged([70, 5, 200]), torch.tensor([4, 0, 9])
+    batch, clips = random_frames([70, 5, 200]), torch.tensor([4, 0, 9])
     assert torch.equal(hashed_uniform(3, 5, clips.cuda(), 40).cpu(), hashed_uniform(3, 5, clips, 40))
     augmentation = ViewAugmentation()
     expected = augmentation(batch, clips, 1, 2)

@@ -39,7 +39,7 @@ from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.results import sha256
 
 from .conftest import GOLDENS, relative_error
-from .test_modeling import clips, tiny_config
+from .helpers import clips, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 REPOSITORY = Path(__file__).parent.parent

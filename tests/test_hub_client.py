@@ -42,7 +42,7 @@ from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extract
 from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
 
-from .test_modeling import tiny_config
+from .helpers import same_weights, tiny_config
 
 CLASSES = [
     USDRLModel,
@@ -64,13 +64,6 @@ def tiny(model_class=USDRLForActionRecognition, **fields):
 
 def tiny_extractor(**fields):
     return USDRLFeatureExtractor.from_model_config(tiny_config(), normalization="none", **fields)
-
-
-def equal(left, right) -> bool:
-    """Whether two models hold the same tensors, bit for bit."""
-    left, right = left.state_dict(), right.state_dict()
-    same_kind = all(tensor.dtype == right[name].dtype for name, tensor in left.items())
-    return left.keys() == right.keys() and same_kind and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def saved(model, folder, **kwargs) -> dict[str, bytes]:
@@ -126,7 +119,7 @@ def test_every_class_and_dtype_comes_back_bit_for_bit(hub, model_class, dtype):
     assert set(hub.files("ada/model")) == files | set(CODE_FILES)
     pulled = model_class.from_pretrained("ada/model")
     loaded = load_model("ada/model")
-    assert equal(model, pulled) and equal(model, loaded)
+    assert same_weights(model, pulled) and same_weights(model, loaded)
     assert type(loaded) is model_class and loaded.dtype == dtype and not loaded.training
 
 
@@ -136,8 +129,8 @@ def test_shards_come_back_bit_for_bit(hub, dtype):
     model.push_to_hub("ada/model", max_shard_size="20KB")
     shards = [name for name in hub.files("ada/model") if name.endswith(".safetensors")]
     assert len(shards) > 1 and len(hub.commits("ada/model")) == 2
-    assert equal(model, load_model("ada/model"))
-    assert equal(model, AutoModelForVideoClassification.from_pretrained("ada/model"))
+    assert same_weights(model, load_model("ada/model"))
+    assert same_weights(model, AutoModelForVideoClassification.from_pretrained("ada/model"))
 
 
 def test_config_and_feature_extractor_come_back_as_they_were(hub):
@@ -181,7 +174,7 @@ def test_one_commit_adds_copies_and_deletes(hub, pushed):
 def test_weights_go_to_large_storage_and_no_token_goes_with_them(hub):
     model = tiny()
     model.push_to_hub("ada/model", private=True)
-    assert equal(model, load_model("ada/model"))
+    assert same_weights(model, load_model("ada/model"))
     head = hub.commits("ada/model")[0]
     assert {name for name, file in head.files.items() if file.lfs} == {"model.safetensors"}
     storage = [call for call in hub.requests if call.path.startswith("/storage/")]
@@ -203,8 +196,8 @@ def test_revisions_are_kept_apart(hub, pushed):
     tiny_extractor(max_frames=5).push_to_hub("ada/model", revision="try/this")
     for revision, model in [("v1", pushed), (first, pushed), (None, second), ("try/this", branched)]:
         loaded = load_model("ada/model", revision=revision)
-        assert type(loaded) is type(model) and equal(model, loaded)
-        assert equal(model, type(model).from_pretrained("ada/model", revision=revision or "main"))
+        assert type(loaded) is type(model) and same_weights(model, loaded)
+        assert same_weights(model, type(model).from_pretrained("ada/model", revision=revision or "main"))
     assert load_feature_extractor("ada/model", revision="try/this").max_frames == 5
     assert "the hub has no revision 'v2' of it" in sentence("ada/model", revision="v2")
 
@@ -214,8 +207,8 @@ def test_a_pull_request_leaves_the_branch_as_it_was(hub, pushed):
     reader = hub.add_user("bob")
     commit = proposed.push_to_hub("ada/model", create_pr=True, token=reader)
     assert commit.pr_revision == "refs/pr/1" and hub.files("ada/model") == files
-    assert equal(proposed, load_model("ada/model", revision="refs/pr/1"))
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(proposed, load_model("ada/model", revision="refs/pr/1"))
+    assert same_weights(pushed, load_model("ada/model"))
     pulls = HfApi().list_repo_refs("ada/model", include_pull_requests=True).pull_requests
     assert [(pull.ref, pull.target_commit) for pull in pulls] == [("refs/pr/1", commit.oid)]
 
@@ -226,16 +219,16 @@ def test_a_model_in_a_subfolder_is_loaded_with_its_own_config(hub, pushed, tmp_p
     tiny_extractor(max_frames=5).save_pretrained(tmp_path / "inner")
     HfApi().upload_folder(repo_id="ada/model", folder_path=tmp_path / "inner", path_in_repo="detector")
     loaded = load_model("ada/model", subfolder="detector")
-    assert type(loaded) is USDRLForActionDetection and equal(inner, loaded)
+    assert type(loaded) is USDRLForActionDetection and same_weights(inner, loaded)
     assert load_feature_extractor("ada/model", subfolder="detector").max_frames == 5
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     assert "no config.json" in sentence("ada/model", subfolder="nowhere")
 
 
 def test_a_shipped_name_with_a_revision_is_loaded_from_the_hub(hub):
     model = tiny()
     model.push_to_hub("usdrl/tiny-uiprmd", revision="v1", token=hub.add_user("usdrl"))
-    assert equal(model, load_model("usdrl/tiny-uiprmd", revision="v1"))
+    assert same_weights(model, load_model("usdrl/tiny-uiprmd", revision="v1"))
     assert load_model("usdrl/tiny-uiprmd").config.hidden_size == 80
 
 
@@ -260,8 +253,8 @@ def test_the_hf_command_uploads_and_downloads(hub, hub_environment, tmp_path):
     done = run_hf(hub_environment, "download", "ada/tiny", "--local-dir", tmp_path / "down")
     assert done.returncode == 0, done.stderr
     assert contents(folder).items() <= contents(tmp_path / "down").items()
-    assert equal(load_model(folder), load_model(tmp_path / "down"))
-    assert equal(load_model(folder), load_model("ada/tiny"))
+    assert same_weights(load_model(folder), load_model(tmp_path / "down"))
+    assert same_weights(load_model(folder), load_model("ada/tiny"))
     stranger = run_hf(hub_environment | {"HF_TOKEN": hub.add_user("eve")}, "download", "ada/tiny")
     assert stranger.returncode != 0 and "not found" in stranger.stderr
 
@@ -300,7 +293,7 @@ def test_a_private_repository_is_there_for_its_owner_only(hub, monkeypatch):
     for token, error in [(False, errors.RepositoryNotFoundError), ("hf_forged", errors.HfHubHTTPError)]:
         with pytest.raises(error):
             HfApi().model_info("ada/secret", token=token)
-    assert equal(model, load_model("ada/secret", token=hub.token))
+    assert same_weights(model, load_model("ada/secret", token=hub.token))
     assert load_feature_extractor("ada/secret", token=hub.token).layout
 
 
@@ -309,7 +302,7 @@ def test_who_may_only_read_changes_nothing(hub, pushed):
     for token in (hub.add_user("ada", write=False), hub.add_user("bob")):
         with pytest.raises(errors.HfHubHTTPError, match="403 Forbidden"):
             tiny().push_to_hub("ada/model", token=token)
-    assert hub.files("ada/model") == files and equal(pushed, load_model("ada/model"))
+    assert hub.files("ada/model") == files and same_weights(pushed, load_model("ada/model"))
 
 
 def test_the_client_tells_what_is_missing_by_its_type(hub, pushed):
@@ -330,27 +323,27 @@ def test_the_client_tells_what_is_missing_by_its_type(hub, pushed):
 
 def test_what_was_loaded_is_not_downloaded_again_and_loads_without_hub(hub, pushed, monkeypatch):
     tiny_extractor().push_to_hub("ada/model")
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     load_feature_extractor("ada/model")
     hub.requests.clear()
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     assert not [call for call in hub.requests if "/resolve/" in call.path or "/storage/" in call.path]
     hub.stop()
-    assert equal(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
+    assert same_weights(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
     hub.start()
     hub.requests.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert equal(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
-    assert equal(pushed, USDRLForActionRecognition.from_pretrained("ada/model"))
+    assert same_weights(pushed, load_model("ada/model")) and load_feature_extractor("ada/model").layout
+    assert same_weights(pushed, USDRLForActionRecognition.from_pretrained("ada/model"))
     assert not hub.requests
     assert "not in the cache, and the hub is not reachable" in sentence("ada/other")
 
 
 def test_a_new_commit_is_seen(hub, pushed):
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     newer = tiny()
     newer.push_to_hub("ada/model")
-    assert equal(newer, load_model("ada/model"))
+    assert same_weights(newer, load_model("ada/model"))
 
 
 # Downloads that fail.
@@ -372,7 +365,7 @@ def test_a_new_commit_is_seen(hub, pushed):
 def test_a_fault_that_passes_is_got_over(hub, pushed, monkeypatch, fault):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     hub.fail(**fault)
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     assert not hub.faults
 
 
@@ -396,7 +389,7 @@ def test_nothing_of_a_download_that_fails_is_loaded_or_kept(hub, pushed, tmp_pat
     assert not [file for file in (tmp_path / "cache").rglob("*") if "incomplete" in file.name]
     assert "not in the cache, and the hub is not reachable" in sentence("ada/model")
     hub.start()
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
 
 
 @pytest.mark.parametrize(
@@ -441,7 +434,7 @@ def test_an_upload_gets_over_a_fault_that_passes_with_one_commit(hub, fault):
     hub.fail(**fault)
     model.push_to_hub("ada/model")
     assert len(hub.commits("ada/model")) == 2 and not hub.faults
-    assert equal(model, load_model("ada/model"))
+    assert same_weights(model, load_model("ada/model"))
 
 
 @pytest.mark.parametrize(
@@ -462,9 +455,9 @@ def test_an_upload_that_is_cut_leaves_the_remote_as_it_was(hub, pushed, faults):
     with pytest.raises((errors.HTTPError, RuntimeError)):
         newer.push_to_hub("ada/model")
     assert len(hub.commits("ada/model")) == 2 and hub.files("ada/model") == files
-    assert equal(pushed, load_model("ada/model"))
+    assert same_weights(pushed, load_model("ada/model"))
     newer.push_to_hub("ada/model")
-    assert len(hub.commits("ada/model")) == 3 and equal(newer, load_model("ada/model"))
+    assert len(hub.commits("ada/model")) == 3 and same_weights(newer, load_model("ada/model"))
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, pushed):
@@ -473,7 +466,7 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, pushed):
     with pytest.raises(errors.HTTPError):
         newer.push_to_hub("ada/model")
     newer.push_to_hub("ada/model")
-    assert len(hub.commits("ada/model")) == 3 and equal(newer, load_model("ada/model"))
+    assert len(hub.commits("ada/model")) == 3 and same_weights(newer, load_model("ada/model"))
 
 
 # What is in a repository.
@@ -518,7 +511,9 @@ def test_code_and_pickles_of_a_repository_are_left_alone(hub, tmp_path, monkeypa
     add_remote_code(tmp_path / "model")
     files = contents(tmp_path / "model") | {"modeling_usdrl.py": b"raise RuntimeError('ran')"}
     hub.commit("ada/code", files)
-    assert equal(model, load_model("ada/code")) and isinstance(AutoModel.from_pretrained("ada/code"), USDRLModel)
+    assert same_weights(model, load_model("ada/code")) and isinstance(
+        AutoModel.from_pretrained("ada/code"), USDRLModel
+    )
     weights = files.pop("model.safetensors")
     hub.commit("ada/pickle", files | {"pytorch_model.bin": weights})
     hub.requests.clear()
@@ -612,5 +607,5 @@ def test_a_name_that_the_registry_knows_and_the_hub_lacks_says_how_to_make_it(hu
 def test_a_published_name_is_loaded_like_any_other(hub, forget, tmp_path):
     model = tiny(USDRLModel)
     hub.commit("usdrl/ntu60-xsub", saved(model, tmp_path / "model"))
-    assert equal(USDRLModel.from_pretrained("usdrl/ntu60-xsub"), model)
-    assert equal(load_model("usdrl/ntu60-xsub"), model)
+    assert same_weights(USDRLModel.from_pretrained("usdrl/ntu60-xsub"), model)
+    assert same_weights(load_model("usdrl/ntu60-xsub"), model)

@@ -28,7 +28,7 @@ from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.inference.embedding import iter_embeddings
 from usdrl_hub.inference.inputs import Workers, read_ahead
 
-from .test_modeling import tiny_config
+from .helpers import tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 
@@ -276,7 +276,7 @@ def test_an_ensemble_averages_scores(tmp_path):
 
 
 def test_the_command_fuses_models(capsys, tmp_path):
-    from .test_cli import run
+    from .helpers import run
 
     names = ",".join(["usdrl/tiny-uiprmd"] * 2)
     single = run(capsys, "predict", sample_path(), "--json")
@@ -288,7 +288,7 @@ def test_the_command_fuses_models(capsys, tmp_path):
 
 
 def test_embeddings_are_named_by_their_path_below_the_folder(capsys, tmp_path):
-    from .test_cli import run
+    from .helpers import run
 
     for name in ("a/r0", "b/r0"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)

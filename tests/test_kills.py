@@ -26,8 +26,7 @@ from usdrl_hub.hub.convert import save_original
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
 
 from .conftest import write_ntu
-from .test_files import disk
-from .test_pretraining import recipe
+from .helpers import disk, recipe
 from .zygote import Ended, Zygote
 
 TINY = "usdrl/tiny-uiprmd"

@@ -14,8 +14,7 @@ from usdrl_hub.inference.mapping import PROJECTIONS, Map, _stacked, _thumb, make
 from usdrl_hub.inference.scene import CLASS_COLORS, Scene
 from usdrl_hub.layouts import get_layout
 
-from .test_cli import run
-from .test_rendering import HOSTILE, content, open_page, tiny, walking  # noqa: F401
+from .helpers import HOSTILE_TEXT, content, run, tiny_model, walking
 
 TINY = "usdrl/tiny-uiprmd"
 
@@ -120,13 +119,13 @@ def test_a_page_is_one_file_that_asks_for_nothing_and_tells_what_is_on_it(tmp_pa
 
 
 def test_names_are_text_whatever_they_hold(tmp_path, open_page):  # noqa: F811
-    hostile = map_of(3, names=[HOSTILE] * 3, labels=np.array([0, 0, -1]), class_names=[HOSTILE])
-    draw_map(hostile, tmp_path / "map.html", title=HOSTILE)
+    hostile = map_of(3, names=[HOSTILE_TEXT] * 3, labels=np.array([0, 0, -1]), class_names=[HOSTILE_TEXT])
+    draw_map(hostile, tmp_path / "map.html", title=HOSTILE_TEXT)
     text = (tmp_path / "map.html").read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text
-    draw_map(hostile, tmp_path / "map.png", title=HOSTILE)
+    draw_map(hostile, tmp_path / "map.png", title=HOSTILE_TEXT)
     browser = open_page(tmp_path / "map.html")
-    assert browser.text("#name") == HOSTILE and browser.text("aside button:first-child span") == HOSTILE
+    assert browser.text("#name") == HOSTILE_TEXT and browser.text("aside button:first-child span") == HOSTILE_TEXT
     assert browser.run("return window.hacked === undefined && !document.querySelector('img')")
     assert browser.text("aside button:last-child span") == "no label" and browser.complaints() == []
 
@@ -153,7 +152,7 @@ def test_at_most_so_many_recordings_are_drawn_by_chance_and_always_the_same(few,
 
 def test_map_says_what_it_drew(capsys, tmp_path, few):
     SkeletonStore.write(few, tmp_path / "clips", few.class_names)
-    model, extractor = tiny(USDRLForActionRecognition, layout="ntu25", num_joints=25)
+    model, extractor = tiny_model(USDRLForActionRecognition, layout="ntu25", num_joints=25)
     model.save_pretrained(tmp_path / "own-model")
     extractor.save_pretrained(tmp_path / "own-model")
     capsys.readouterr()

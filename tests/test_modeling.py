@@ -11,7 +11,6 @@ from transformers import (
 )
 
 from usdrl_hub import (
-    USDRLConfig,
     USDRLForActionDetection,
     USDRLForActionRecognition,
     USDRLForPreTraining,
@@ -21,6 +20,7 @@ from usdrl_hub.hub.convert import original_state_dict
 from usdrl_hub.modeling_usdrl import USDRLAttention
 
 from .conftest import relative_error
+from .helpers import clips, formed, tiny_config
 from .reference import encode
 
 CLASSES = {
@@ -30,26 +30,6 @@ CLASSES = {
     USDRLForActionDetection: AutoModelForTokenClassification,
 }
 ENCODERS = ["dste", "sttr"]
-
-
-def tiny_config(**fields) -> USDRLConfig:
-    sizes = {
-        "hidden_size": 16,
-        "num_frames": 12,
-        "num_persons": 1,
-        "num_joints": 5,
-        "layout": [(i, i // 2) for i in range(5)],
-    }
-    return USDRLConfig(**(sizes | {"num_labels": 4} | fields))
-
-
-def formed(model, keypoints) -> list[torch.Tensor]:
-    """The temporal and the spatial tokens of a model of one modality."""
-    return [tokens[model.config.modality] for tokens in model.tokens(keypoints, None)]
-
-
-def clips(config, batch=3) -> torch.Tensor:
-    return torch.randn(batch, config.num_frames, config.num_persons, config.num_joints, config.num_channels)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from usdrl_hub.normalization import (
 )
 
 from .conftest import relative_error
+from .helpers import raw_sequences
 
 TOLERANCE = 1e-6
 NTU = {"center_joint": 1, "x_axis": (4, 8)}
@@ -39,23 +40,20 @@ def split(batch: RaggedFrames) -> list[np.ndarray]:
     return [part.numpy() for part in batch.frames.split(batch.lengths.tolist())]
 
 
-def raw(golden, name="normalize_ntu25"):
-    file = golden(name)
-    return [array[:, :n].transpose(1, 3, 2, 0) for array, n in zip(file["raw_NCTVM"], file["num_frames"], strict=True)]
-
-
 @pytest.mark.parametrize("name", GOLDENS)
 def test_whole_sequences_are_normalised_as_the_release_does(golden, name):
     source = "normalize_uav17" if "uav" in name else "normalize_ntu25"
     expected = golden(name)["normalized_NCTVM"]
-    for number, actual in enumerate(split(normalize_sequences(ragged(raw(golden, source)), **GOLDENS[name]))):
+    for number, actual in enumerate(
+        split(normalize_sequences(ragged(raw_sequences(golden, source)), **GOLDENS[name]))
+    ):
         assert relative_error(actual, expected[number][:, : len(actual)].transpose(1, 3, 2, 0)) < TOLERANCE
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_clips_are_cropped_and_resized_as_the_release_does(golden, ratio):
     file = golden("feeder_ntu25")
-    clips = clip_batch(ragged(raw(golden)), 64, crop_ratio=ratio, **NTU)
+    clips = clip_batch(ragged(raw_sequences(golden)), 64, crop_ratio=ratio, **NTU)
     # The release has no half crop of the one-frame sequence.
     for number in range(6 if ratio == 1 else 5):
         expected = file[f"s{number}_r{ratio}_crop"].transpose(1, 3, 2, 0)
@@ -191,7 +189,7 @@ def test_an_opposite_vector_stays():
 
 
 def test_energy_is_the_population_deviation_of_seen_frames(golden):
-    sequence = raw(golden)[1].copy()
+    sequence = raw_sequences(golden)[1].copy()
     sequence[:5] = 0
     energy = person_energy(ragged([sequence]))[0]
     for person in range(2):

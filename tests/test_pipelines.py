@@ -26,7 +26,7 @@ from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 
-from .test_rendering import tiny
+from .helpers import tiny_model
 
 TINY = "usdrl/tiny-uiprmd"
 RECOGNITION, FEATURES = "skeleton-action-recognition", "skeleton-feature-extraction"
@@ -153,7 +153,7 @@ def test_transformers_own_pipeline_knows_the_tasks_and_a_default_model(samples, 
 
 
 def test_a_repository_of_a_hub_is_loaded_with_its_feature_extractor(hub, tmp_path, samples):
-    model, extractor = tiny(USDRLForActionRecognition)
+    model, extractor = tiny_model(USDRLForActionRecognition)
     model.save_pretrained(tmp_path / "model")
     extractor.save_pretrained(tmp_path / "model")
     model.push_to_hub("ada/waves")
@@ -218,7 +218,7 @@ def test_what_cannot_be_a_pipeline_is_refused(arguments, message):
 
 
 def test_a_detector_is_no_recogniser_however_it_is_loaded(tmp_path):
-    model, extractor = tiny(USDRLForActionDetection)
+    model, extractor = tiny_model(USDRLForActionDetection)
     model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
     for make in (pipeline, transformers.pipeline):

@@ -31,27 +31,12 @@ from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
 from usdrl_hub.pretraining.data import PretrainingDataset, beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
-from usdrl_hub.pretraining.recipes import Recipe, RecipeError, Training, load_recipe, recipe_names
+from usdrl_hub.pretraining.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams, find_checkpoint
 from usdrl_hub.pretraining.views import ViewAugmentation
 
-from .test_cli import run
-from .test_modeling import tiny_config
-
-VIEWS = {"min_length": 6, "corrupted_joints": 5}
-MODEL = {"hidden_size": 16, "num_persons": 1, "layout": "ntu25", "num_frames": 16, "drop_path_rate": 0.2}
-
-
-def recipe(model=None, **training) -> Recipe:
-    fields = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "save_epochs": 0.5, "precision": "float32"}
-    return Recipe(
-        model=MODEL | (model or {}),
-        extractor={"normalization": "body", "max_frames": None},
-        window=60,
-        views=VIEWS,
-        training=Training(**(fields | training)),
-    )
+from .helpers import MODEL, VIEWS, recipe, run, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +154,8 @@ import gc
 import sys
 gc.disable()
 sys.path.insert(0, sys.argv[3])
-from tests.test_pretraining import pretrain, recipe
+from tests.helpers import recipe
+from usdrl_hub.pretraining.run import pretrain
 sys.exit(0 if pretrain([sys.argv[1]], sys.argv[2], recipe(epochs=4, save_epochs=0.3)) else 7)
 """
 
@@ -408,7 +394,8 @@ def test_an_encoder_that_cannot_be_compiled_is_told_in_a_sentence(motion, tmp_pa
 PROCESSES = """
 import sys
 sys.path.insert(0, sys.argv[4])
-from tests.test_pretraining import connections, distributed_run
+from tests.helpers import connections
+from tests.test_pretraining import distributed_run
 from usdrl_hub.inference.inputs import Workers
 distributed_run(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 Workers.leave()
@@ -417,19 +404,13 @@ assert not connections()
 COMMAND_OF_MANY = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from tests.test_pretraining import connections
+from tests.helpers import connections
 from usdrl_hub.cli import main
 try:
     main(sys.argv[1:])
 finally:
     assert not connections()
 """
-
-
-def connections() -> list[str]:
-    """Threads of this process that speak to other processes, where the system lists threads."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    return [name for name in names if "gloo" in name]
 
 
 def distributed_run(motion, folder, micro):

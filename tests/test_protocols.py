@@ -18,7 +18,7 @@ from usdrl_hub.data.protocols import (
 )
 from usdrl_hub.data.text import read_pku_split
 
-from .test_dataset import arrays
+from .helpers import arrays
 
 
 def all_names(dataset):

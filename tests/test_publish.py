@@ -37,9 +37,7 @@ from usdrl_hub.hub.remote_code import CODE_FILES
 from usdrl_hub.pretraining.views import ViewAugmentation
 
 from .conftest import GOLDENS
-from .test_cli import run
-from .test_hub_client import equal
-from .test_modeling import tiny_config
+from .helpers import run, same_weights, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 COMPLETE = {"config.json", "preprocessor_config.json", "model.safetensors", "metrics.json", "README.md"}
@@ -72,7 +70,7 @@ def test_one_commit_holds_everything_and_the_same_again_makes_none(hub, folder):
     assert done.changed and set(hub.files("ada/tiny")) == COMPLETE == {*done.files, ".gitattributes"}
     assert len(hub.commits("ada/tiny")) == 2, "the commit that makes the repository, and ours"
     pulled = USDRLForActionRecognition.from_pretrained("ada/tiny")
-    assert equal(pulled, USDRLForActionRecognition.from_pretrained(TINY))
+    assert same_weights(pulled, USDRLForActionRecognition.from_pretrained(TINY))
     found = load_feature_extractor("ada/tiny").to_dict()
     assert found.pop("auto_map") and found == load_feature_extractor(TINY).to_dict()
     again = publish(folder, "ada/tiny")
@@ -95,14 +93,14 @@ def test_shards_of_an_earlier_form_go_in_the_same_commit(hub, folder):
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="500KB")
     publish(folder, "ada/tiny")
-    assert equal(load_model("ada/tiny"), model) and "model.safetensors" not in hub.files("ada/tiny")
+    assert same_weights(load_model("ada/tiny"), model) and "model.safetensors" not in hub.files("ada/tiny")
     for path in folder.glob("model-*"):
         path.unlink()
     (folder / "model.safetensors.index.json").unlink()
     model.save_pretrained(folder)
     publish(folder, "ada/tiny")
     assert set(hub.files("ada/tiny")) == COMPLETE and len(hub.commits("ada/tiny")) == 3
-    assert equal(load_model("ada/tiny"), model)
+    assert same_weights(load_model("ada/tiny"), model)
 
 
 def test_branches_and_pull_requests_leave_main_as_it_was(hub, folder):
@@ -235,7 +233,7 @@ def test_a_layout_of_ones_own_has_no_picture_and_no_broken_link(hub, tmp_path):
     files = hub.files("ada/own")
     assert set(files) == COMPLETE - {"metrics.json", "layout-ntu25.png"}
     assert b"png" not in files["README.md"] and b"a, b, c, d, e" in files["README.md"]
-    assert equal(load_model("ada/own"), USDRLForActionRecognition.from_pretrained(tmp_path / "own"))
+    assert same_weights(load_model("ada/own"), USDRLForActionRecognition.from_pretrained(tmp_path / "own"))
 
 
 def test_places_of_this_machine_stay_at_home(hub, folder):
@@ -416,7 +414,7 @@ def test_a_trainer_publishes_a_whole_model_and_no_pickle(hub, tmp_path):
     trainer.push_to_hub()
     assert (tmp_path / "run" / "training_args.bin").is_file()
     assert set(hub.files("ada/trained")) == COMPLETE - {"metrics.json"} and len(hub.commits("ada/trained")) == 2
-    assert equal(load_model("ada/trained"), trainer.model.eval())
+    assert same_weights(load_model("ada/trained"), trainer.model.eval())
     future = trainer.push_to_hub(blocking=False)
     assert future.result(60).changed is False
 

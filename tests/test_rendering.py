@@ -1,5 +1,4 @@
 import base64
-import json
 import re
 from html import unescape
 
@@ -19,7 +18,6 @@ from usdrl_hub import (
     USDRLForActionSegmentation,
     USDRLForEarlyActionPrediction,
     USDRLModel,
-    get_layout,
     render,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -33,22 +31,11 @@ from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.layouts import TO_Y_UP
 from usdrl_hub.tasks.segmentation import segment
 
-from .browser import Browser, find_browser
 from .conftest import write_ntu
-from .test_cli import run
-from .test_modeling import tiny_config
+from .helpers import HOSTILE_TEXT, content, run, tiny_config, tiny_model, walking
 
 TINY = "usdrl/tiny-uiprmd"
-HOSTILE = (
-    "</script><script>window.hacked = 1</script> <!-- {{data}} & \"$x^2$' \u2028 \\u003c <img src=x onerror=hacked=1>"
-)
 CHAIN = [(i, i // 2) for i in range(5)]
-
-
-def content(page) -> dict:
-    """What a page was told, as its own script reads it."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.S)
-    return json.loads(found[1])
 
 
 def unpacked(scene: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -58,28 +45,9 @@ def unpacked(scene: dict) -> tuple[np.ndarray, np.ndarray]:
     return scene["low"][: scene["channels"]] + scene["step"] * steps, steps[..., 0] != 65535
 
 
-def walking(frames=40, persons=1, layout="ntu25", **fields) -> SkeletonSequence:
-    """Somebody upright: shoulders across x, the head above the feet, hands that move."""
-    names, random = get_layout(layout).joint_names, np.random.default_rng(0)
-    body = random.random((len(names), 3)) * 0.2
-    body[:, 0] += [-0.3 if name.startswith("right") else 0.3 if name.startswith("left") else 0 for name in names]
-    body[:, 1] += np.linspace(1.6, 0.1, len(names))
-    points = np.repeat(body[None, None], frames, 0).repeat(persons, 1) + [0, 0, 3]
-    points[..., 0] += np.arange(persons)[:, None]
-    points += 0.1 * np.sin(np.arange(frames) / 5)[:, None, None, None] * random.random((len(names), 3))
-    return SkeletonSequence(points, layout, **({"fps": 30.0, "name": "walking"} | fields))
-
-
 @pytest.fixture(scope="module")
 def samples():
     return load_samples()
-
-
-def tiny(kind, names=("nothing", "wave", "point", "bow"), **fields):
-    """A random model of five joints and twelve frames, with its feature extractor."""
-    config = tiny_config(id2label=dict(enumerate(names)), num_labels=len(names), **fields)
-    extractor = USDRLFeatureExtractor.from_model_config(config, normalization="none")
-    return kind(config).eval(), extractor
 
 
 # -- how a recording is turned
@@ -191,7 +159,7 @@ def test_a_recognisers_timeline_is_the_mean_of_the_windows_over_a_frame(samples)
 
 
 def test_a_detectors_segments_are_runs_of_likely_frames():
-    model, extractor = tiny(USDRLForActionDetection)
+    model, extractor = tiny_model(USDRLForActionDetection)
     sequence = SkeletonSequence(np.random.randn(50, 1, 5, 3), model.config.layout)
     with torch.no_grad():
         model.classifier.weight.mul_(200)
@@ -207,14 +175,14 @@ def test_a_detectors_segments_are_runs_of_likely_frames():
 
 def test_segmenters_and_early_predictors_speak_of_every_frame():
     sequence = SkeletonSequence(np.random.randn(30, 1, 5, 3), tiny_config().layout)
-    model, extractor = tiny(USDRLForActionSegmentation, segmentation_stages=2, segmentation_layers=3)
+    model, extractor = tiny_model(USDRLForActionSegmentation, segmentation_stages=2, segmentation_layers=3)
     timeline = make_timeline(sequence, model, extractor)
     np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
     labels = np.zeros(30, dtype=int)
     for kind, start, end, _ in timeline.segments:
         labels[int(start) : int(end)] = int(kind)
     np.testing.assert_array_equal(labels, segment(model, extractor, [extractor.prepare(sequence)])[0])
-    model, extractor = tiny(USDRLForEarlyActionPrediction, is_causal=True)
+    model, extractor = tiny_model(USDRLForEarlyActionPrediction, is_causal=True)
     timeline = make_timeline(sequence, model, extractor)
     np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
     assert timeline.segments is None and timeline.whole is None
@@ -223,7 +191,7 @@ def test_segmenters_and_early_predictors_speak_of_every_frame():
 
 
 def test_frames_in_which_nobody_is_seen_have_no_probability(tmp_path):
-    model, extractor = tiny(USDRLForActionRecognition)
+    model, extractor = tiny_model(USDRLForActionRecognition)
     keypoints = np.random.randn(60, 1, 5, 3)
     keypoints[12:48] = 0
     sequence = SkeletonSequence(keypoints, model.config.layout)
@@ -350,28 +318,30 @@ def test_pictures_show_what_a_model_says_and_nearest_clips(tmp_path, samples):
 
 
 def hostile_case():
-    names = tuple(f"{HOSTILE}{number}" for number in range(5))
-    layout = Layout(HOSTILE, names, tuple(CHAIN))
-    model, extractor = tiny(
-        USDRLForActionDetection, ("nothing", HOSTILE, f"_{HOSTILE}", "$$"), layout=layout.to_config()
+    names = tuple(f"{HOSTILE_TEXT}{number}" for number in range(5))
+    layout = Layout(HOSTILE_TEXT, names, tuple(CHAIN))
+    model, extractor = tiny_model(
+        USDRLForActionDetection, ("nothing", HOSTILE_TEXT, f"_{HOSTILE_TEXT}", "$$"), layout=layout.to_config()
     )
     with torch.no_grad():
         model.classifier.weight.mul_(200)
     events = np.array([[0, 3, 30]])
-    gallery = [SkeletonSequence(np.random.rand(12, 1, 5, 3), layout, name=f"{HOSTILE}{number}") for number in range(3)]
-    sequence = SkeletonSequence(np.random.rand(40, 1, 5, 3), layout, name=HOSTILE, events=events, label=0)
-    return Recording(sequence, [HOSTILE]), model, extractor, gallery
+    gallery = [
+        SkeletonSequence(np.random.rand(12, 1, 5, 3), layout, name=f"{HOSTILE_TEXT}{number}") for number in range(3)
+    ]
+    sequence = SkeletonSequence(np.random.rand(40, 1, 5, 3), layout, name=HOSTILE_TEXT, events=events, label=0)
+    return Recording(sequence, [HOSTILE_TEXT]), model, extractor, gallery
 
 
 def test_names_are_text_whatever_they_hold(tmp_path):
     recording, model, extractor, gallery = hostile_case()
-    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE)
+    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE_TEXT)
     text = (tmp_path / "out.html").read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text and text.count("<!--") == 0
     page = content(tmp_path / "out.html")
     title = re.search("<title>(.*?)</title>", text, re.S)[1]
-    assert unescape(title) == page["name"] == HOSTILE and page["scene"]["joints"][1] == f"{HOSTILE}1"
-    assert page["timeline"]["model"] == HOSTILE and page["facts"][0] == f"labelled {HOSTILE}"
+    assert unescape(title) == page["name"] == HOSTILE_TEXT and page["scene"]["joints"][1] == f"{HOSTILE_TEXT}1"
+    assert page["timeline"]["model"] == HOSTILE_TEXT and page["facts"][0] == f"labelled {HOSTILE_TEXT}"
     assert {band["title"] for band in page["bands"]} == {"Detected", "Labelled"}
     assert {neighbour["name"] for neighbour in page["neighbours"]} == {clip.name for clip in gallery}
     for suffix in (".png", ".gif"):
@@ -411,7 +381,7 @@ def test_render_says_what_it_drew(capsys, tmp_path):
 
 
 def test_a_page_does_not_tell_the_folders_of_the_machine_that_made_it(capsys, tmp_path):
-    model, extractor = tiny(USDRLForActionRecognition)
+    model, extractor = tiny_model(USDRLForActionRecognition)
     model.save_pretrained(tmp_path / "my-model")
     extractor.save_pretrained(tmp_path / "my-model")
     np.save(tmp_path / "walk.npy", np.random.rand(20, 5, 3))
@@ -482,25 +452,6 @@ def test_real_recordings_of_other_sensors_are_drawn(tmp_path, shared_data):
 
 
 # -- in a browser
-
-
-@pytest.fixture(scope="module")
-def open_page(tmp_path_factory):
-    """Opens a page in a window of a size, which it closes at the end."""
-    if find_browser() is None:
-        pytest.skip("needs chromium and chromedriver, which are not installed")
-    folder = tmp_path_factory.mktemp("browser")
-    browser = Browser(1280, 800, folder)
-
-    def open(page, width=1280, height=800, dark=False):
-        browser.resize(width, height)
-        browser.prefer(dark)
-        browser.open(page)
-        browser.settle()
-        return browser
-
-    yield open
-    browser.close()
 
 
 def frame_shown(browser) -> int:
@@ -623,9 +574,9 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
 
 def test_names_that_look_like_markup_do_nothing(tmp_path, open_page):
     recording, model, extractor, gallery = hostile_case()
-    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE)
+    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE_TEXT)
     browser = open_page(tmp_path / "out.html")
-    assert browser.text("#name") == HOSTILE and browser.run("return document.title").startswith("</script>")
+    assert browser.text("#name") == HOSTILE_TEXT and browser.run("return document.title").startswith("</script>")
     assert browser.run("return window.hacked === undefined && !document.querySelector('main img, body img')")
     assert browser.complaints() == []
 

@@ -226,7 +226,7 @@ def test_impossible_inputs_are_refused_and_leave_nothing(ntu_folder, tmp_path, k
 
 
 def test_the_command_says_what_was_left_out(ntu_folder, tmp_path, capsys):
-    from .test_cli import run
+    from .helpers import run
 
     code, out, err = run(capsys, "prepare", "ntu60", ntu_folder, "--output-dir", tmp_path / "out", "--int16")
     assert code == 2 and "12 sequences, 72 frames, layout ntu25" in out and "left out: 1 (malformed)" in out

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore
-from usdrl_hub.data.store import StoreWriter
 from usdrl_hub.layouts import MOST_JOINTS, get_layout
+
+from .helpers import make_store
 
 # What a field of JSON may be in place of what it is.
 VALUES = (
@@ -21,30 +22,6 @@ VALUES = (
     *([], [[]], [None], ["a"], [2, 3], [[10**9, 0]], [[1e999, 0]], {}, {"a": {}}, {"joint_names": ["a"], "bones": []}),
     *({"joint_names": ["a"] * 3, "bones": [[0, 1]] * 3}, {"file": "..", "offset": 8, "bytes": 8}),
 )
-
-
-def make_store(path: Path, dtype: str = "float32") -> SkeletonStore:
-    """Seven sequences in three shards with all that a sequence can have."""
-    rng = np.random.default_rng(0)
-    sequences = [
-        SkeletonSequence(
-            rng.uniform(-2, 2, (4 + number, 1 + number % 2, 25, 3)),
-            name=f"Gehen-ä{number}",
-            label=number % 3 if number else None,
-            subject=f"person {number % 2}",
-            camera=number,
-            fps=30.0 if number % 2 else None,
-            events=[None, np.zeros((0, 3), dtype=int), [[0, 1, 3], [2, 0, 4]]][number % 3],
-            split="test" if number % 2 else "train",
-            image_shape=(480.0, 640.0) if number == 2 else None,
-        )
-        for number in range(7)
-    ]
-    with StoreWriter(path, {}, dtype) as writer:
-        for start in range(0, len(sequences), 3):
-            part = sequences[start : start + 3]
-            writer.write_part(part, {}, [str(start)], {"folds": [start] * len(part)})
-        return writer.finish(["a", "b", "c"], "own")
 
 
 def use(path: Path) -> None:

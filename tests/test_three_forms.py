@@ -20,9 +20,8 @@ from usdrl_hub.tasks.benchmarks import BENCHMARKS, missing_data
 from usdrl_hub.tasks.evaluate import evaluate, repeat
 from usdrl_hub.tasks.recognition import finetune
 
-from .helpers import FORMS, assert_same_sequence, labelled_arrays, sequences_of
-from .test_cli import run
-from .test_pretraining import recipe
+from .helpers import recipe, run
+from .three_forms import FORMS, assert_same_sequence, labelled_arrays, sequences_of
 
 MODEL = "usdrl/tiny-uiprmd"
 COUNT = len(labelled_arrays()["labels"])

@@ -24,8 +24,7 @@ from usdrl_hub.inference.rendering import draw_timelines
 from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, write_segments
 from usdrl_hub.tasks.detection import frame_probabilities, suppress
 
-from .test_cli import run
-from .test_rendering import tiny
+from .helpers import run, tiny_model
 
 TINY = "usdrl/tiny-uiprmd"
 
@@ -42,7 +41,7 @@ def saved(tmp_path_factory):
     }
     for name, (kind, fields) in kinds.items():
         torch.manual_seed(0)
-        model, extractor = tiny(kind, **fields)
+        model, extractor = tiny_model(kind, **fields)
         with torch.no_grad():
             getattr(model, "classifier", torch.nn.Linear(1, 1)).weight.mul_(200)
         model.save_pretrained(folder / name)
@@ -89,7 +88,7 @@ def test_proposals_of_a_class_never_overlap_so_none_has_to_be_merged():
 
 @pytest.mark.parametrize("fields, gap", [({}, 4), ({"shift_gap": 3}, 3), ({"encoder": "sttr"}, 1)])
 def test_what_a_detector_says_is_averaged_over_the_gap_of_its_encoder(fields, gap):
-    model, extractor = tiny(USDRLForActionDetection, **fields)
+    model, extractor = tiny_model(USDRLForActionDetection, **fields)
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     sequence = SkeletonSequence(np.random.default_rng(0).standard_normal((150, 1, 5, 3)), extractor.layout)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback
 
 from usdrl_hub import (
     USDRLConfig,
@@ -27,30 +27,7 @@ from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.tasks.recognition import finetune, nearest_neighbour_baselines
 from usdrl_hub.training import accuracy
 
-from .test_modeling import tiny_config
-
-
-class Clips(torch.utils.data.Dataset):
-    """Any data set that yields keypoints and labels will do."""
-
-    def __init__(self, config, count=64, frame_labels=False):
-        generator = torch.Generator().manual_seed(0)
-        shape = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
-        self.labels = torch.randint(0, 4, (count,), generator=generator)
-        self.keypoints = torch.randn(count, *shape, generator=generator) + self.labels[:, None, None, None, None]
-        if frame_labels:
-            self.labels = self.labels[:, None].expand(-1, config.num_frames)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return {"keypoints": self.keypoints[index], "labels": self.labels[index]}
-
-
-def arguments(folder, **changes):
-    values = {"learning_rate": 1e-2, "report_to": "none", "save_strategy": "no", "seed": 0, "disable_tqdm": True}
-    return TrainingArguments(output_dir=folder, **(values | changes))
+from .helpers import Clips, arguments, tiny_config
 
 
 @pytest.mark.parametrize("model_class", [USDRLForActionRecognition, USDRLForActionDetection])

@@ -33,8 +33,7 @@ from usdrl_hub import (
 from usdrl_hub.hub.registry import CheckpointLoadError
 from usdrl_hub.inference.video import check_flat, iter_videos, open_video
 
-from .test_cli import run
-from .test_rendering import content
+from .helpers import content, run
 
 av = pytest.importorskip("av")
 pytest.importorskip("scipy")

@@ -9,13 +9,9 @@ from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.views import ViewAugmentation, _Body, crop_resize, hashed_uniform
 
 from .conftest import relative_error
+from .helpers import random_frames
 
 RELEASE = ViewAugmentation()
-
-
-def ragged(lengths, joints=25, persons=2, seed=0) -> RaggedFrames:
-    frames = torch.randn(sum(lengths), persons, joints, 3, generator=torch.Generator().manual_seed(seed))
-    return RaggedFrames(frames, torch.tensor(lengths))
 
 
 def test_crops_are_resized_as_the_release_does(golden):
@@ -32,7 +28,7 @@ def test_crops_are_resized_as_the_release_does(golden):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.integers(0, 2**62), st.integers(0, 10**6))
 def test_views_do_not_depend_on_the_batch(lengths, seed, step):
-    batch = ragged(lengths)
+    batch = random_frames(lengths)
     clips = torch.arange(100, 100 + len(lengths))
     together = RELEASE(batch, clips, seed, step)
     assert together.shape == (4, len(lengths), 64, 2, 25, 3) and torch.isfinite(together).all()
@@ -44,7 +40,7 @@ def test_views_do_not_depend_on_the_batch(lengths, seed, step):
 
 
 def test_views_differ_by_seed_step_clip_and_view():
-    batch = ragged([80] * 2, seed=1)
+    batch = random_frames([80] * 2, seed=1)
     batch.frames[80:] = batch.frames[:80]
     views = RELEASE(batch, torch.tensor([0, 1]), 0, 0)
     others = [RELEASE(batch, torch.tensor([0, 1]), seed, step) for seed, step in ((1, 0), (0, 1))]
@@ -116,7 +112,7 @@ def test_every_parameter_counts():
     changed = (matrix != torch.eye(3)).any(dim=(3, 4))
     assert matrix.shape[0] == 2 and (changed.sum(dim=2) == 5).all() and changed[..., 17:].any()
     still = ViewAugmentation(crop_ratio=(1, 1), corruption=0.0, shear=0.0, num_frames=64)
-    batch = ragged([64])
+    batch = random_frames([64])
     torch.testing.assert_close(still(batch, torch.tensor([0]))[2, 0], batch.frames)
     flat = RaggedFrames(batch.frames[..., :2], batch.lengths)
     assert RELEASE(flat, torch.tensor([0])).shape == (4, 1, 64, 2, 25, 2)
@@ -136,7 +132,7 @@ def test_impossible_views_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ViewAugmentation(**fields)
     with pytest.raises(ValueError, match="lower corrupted_joints"):
-        RELEASE(ragged([9], joints=11), torch.tensor([0]))
+        RELEASE(random_frames([9], joints=11), torch.tensor([0]))
 
 
 # -- what sensors do
@@ -158,7 +154,7 @@ STILL = {"layout": "ntu25", "crop_ratio": (1, 1), "corruption": 0.0, "shear": 0.
 
 def upright_body(frames=64, persons=1) -> RaggedFrames:
     """Bodies whose centre joint lies at the origin."""
-    batch = ragged([frames], persons=persons)
+    batch = random_frames([frames], persons=persons)
     batch.frames[:, :] -= batch.frames[:, :1, 1:2].clone()
     return batch
 
@@ -166,7 +162,7 @@ def upright_body(frames=64, persons=1) -> RaggedFrames:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.integers(0, 2**62))
 def test_what_sensors_do_does_not_depend_on_the_batch_either(lengths, seed):
-    batch = ragged(lengths)
+    batch = random_frames(lengths)
     clips = torch.arange(len(lengths))
     together = SENSOR(batch, clips, seed, 3)
     assert torch.isfinite(together).all()
@@ -178,7 +174,7 @@ def test_what_sensors_do_does_not_depend_on_the_batch_either(lengths, seed):
 
 
 def test_without_what_sensors_do_views_are_what_they_were():
-    batch, clips = ragged([80, 70]), torch.arange(2)
+    batch, clips = random_frames([80, 70]), torch.arange(2)
     assert torch.equal(ViewAugmentation(layout="ntu25")(batch, clips, 5, 6), RELEASE(batch, clips, 5, 6))
 
 
@@ -240,7 +236,7 @@ def test_every_layout_can_lose_joints_and_come_in_others(layout):
     views = ViewAugmentation(
         layout=layout, corrupted_joints=2, corruptible_joints=None, lost_joints=0.3, lost_part=0.3, other_layout=0.4
     )
-    batch = ragged([20], joints=joints)
+    batch = random_frames([20], joints=joints)
     assert torch.isfinite(views(batch, torch.tensor([0]))).all()
     # A body that is a point stays that point, whatever its joints are made of.
     body = _Body(get_layout(layout))
