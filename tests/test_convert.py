@@ -205,6 +205,16 @@ def other_zip(path):
         archive.writestr("a.txt", "zip or not")
 
 
+def zip_with_a_name_that_is_no_text(path):
+    """Found by `make fuzz`: the entry claims to be UTF-8, and is not."""
+    torch.save({"state_dict": {"a": torch.ones(2)}}, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 9] |= 0x08
+    content[entry + 46] = 0xFF
+    path.write_bytes(bytes(content))
+
+
 def old_form(path, size=None):
     torch.save({"state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:size])
@@ -217,6 +227,7 @@ OBJECTS, CUT = "Python objects other than tensors", "cut or damaged"
     "write, message",
     [
         (other_zip, "a zip file, but not one of PyTorch"),
+        (zip_with_a_name_that_is_no_text, CUT),
         (lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path), "TorchScript"),
         (lambda path: torch.save({"state_dict": {"zip": Path("x")}}, path), OBJECTS),
         (lambda path: path.write_bytes(pickle.dumps({"state_dict": Path("zip")})), OBJECTS),

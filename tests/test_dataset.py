@@ -178,3 +178,9 @@ def test_mirror_images_swap_sides_and_x():
 def test_augmentation_leaves_2d_unsheared_and_can_be_switched_off():
     clips = torch.randn(3, 8, 1, 5, 2)
     assert torch.equal(ClipAugmentation(shortest_crop=1, shear=0.3, missing_joints=0)(clips), clips)
+
+
+def test_joint_names_of_no_joint_are_refused():
+    """Found by `make fuzz`: an IndexError."""
+    with pytest.raises(SkeletonFormatError, match="mine.npz: its layout cannot be read: it names no joint"):
+        SkeletonDataset.from_arrays(arrays(joint_names=np.array([], dtype=str)), "mine.npz")

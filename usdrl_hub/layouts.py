@@ -558,8 +558,13 @@ def match_layout(joint_names: Sequence[str], edges: Sequence[Sequence[int]]) -> 
     Returns:
         The layout and the order that brings the file's joints into it: ``keypoints[..., order, :]``. A layout of the
         registry where the set of names is one's, else a custom one in the file's order.
+
+    Raises:
+        ValueError: If no joint is named.
     """
     names = [str(name) for name in joint_names]
+    if not names:
+        raise ValueError("it names no joint")
     for layout in LAYOUTS.values():
         if len(names) == layout.num_joints and set(names) == set(layout.joint_names):
             return layout, [names.index(name) for name in layout.joint_names]

@@ -142,9 +142,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return objects if is_pickle else "it is cut or damaged, or something else"
     if isinstance(error, pickle.UnpicklingError):
         return objects
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            return "it is an archive of TorchScript, whose code is never run"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "it is an archive of TorchScript, whose code is never run"
+    except Exception:
+        # Names that are no text, sizes that are none: zipfile raises what it meets.
+        return "it is cut or damaged, or something else"
     return "it is a zip file, but not one of PyTorch"
 
 
