@@ -25,7 +25,7 @@ import torch
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
-from usdrl_hub.tasks.results import run_record
+from usdrl_hub.records import run_record
 
 REPETITIONS = 5
 

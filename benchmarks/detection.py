@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from usdrl_hub.tasks.detection import detection_metrics
-from usdrl_hub.tasks.results import run_record
+from usdrl_hub.metrics.detection import detection_metrics
+from usdrl_hub.records import run_record
 
 THETA, PROPOSALS, CLASSES = 0.5, 50, 51
 

@@ -24,7 +24,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import iter_embeddings
 from usdrl_hub.inference.inputs import ready_model, replayed
-from usdrl_hub.tasks.results import run_record, without_places
+from usdrl_hub.records import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, medians  # noqa: E402

@@ -58,14 +58,15 @@ from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file, new_folder
 from usdrl_hub.hub.cards import FEW_LABELS
+from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, weights_through
+from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.normalization import resize
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
+from usdrl_hub.records import run_record, sha256, without_places, write_metrics
 from usdrl_hub.tasks.fit import FitRecipe, fit
 from usdrl_hub.tasks.linear import fit_logistic_regression
-from usdrl_hub.tasks.results import run_record, sha256, without_places, write_metrics
-from usdrl_hub.tasks.retrieval import embed_clips, top_k
 
 SOURCES = {
     "mocap-tiny": ("ui_prmd_vicon", "cmu_asfamc_s01_s02"),

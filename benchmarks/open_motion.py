@@ -21,11 +21,13 @@ import torch
 from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLModel
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file
+from usdrl_hub.inference.embedding import embed_clips
+from usdrl_hub.metrics.classification import accuracy
+from usdrl_hub.metrics.retrieval import retrieval_metrics
 from usdrl_hub.pretraining.recipes import load_recipe
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression
-from usdrl_hub.tasks.results import run_record, without_places
-from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics
+from usdrl_hub.records import run_record, without_places
+from usdrl_hub.tasks.linear import fit_logistic_regression
 
 SOURCES = ("ui_prmd_vicon", "bandai_namco1", "bandai_namco2", "msrc12", "cmu_asfamc_s01_s02")
 TESTS = ("nw_ucla", "utd_mhad", "utkinect", "hdm05_11", "sbu")
@@ -44,7 +46,7 @@ def scores(features, labels) -> dict[str, float]:
     layer = fit_logistic_regression(features[0], labels[0], int(max(part.max() for part in labels)) + 1)
     return {
         "1nn": retrieval_metrics(features[0], labels[0], features[1], labels[1], ranks=())["accuracy_1nn"],
-        "linear": accuracy_of(layer, features[1], labels[1]),
+        "linear": accuracy(layer(features[1]).detach(), labels[1])["accuracy"],
     }
 
 

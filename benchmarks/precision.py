@@ -26,10 +26,11 @@ from usdrl_hub.data.samples import sample_path
 from usdrl_hub.files import new_file
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
 from usdrl_hub.hub.registry import DEFAULT_CHECKPOINT
+from usdrl_hub.inference.embedding import embed_clips
+from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.modeling_usdrl import USDRLPreTrainedModel
+from usdrl_hub.records import run_record, without_places
 from usdrl_hub.tasks.linear import fit_logistic_regression
-from usdrl_hub.tasks.results import run_record, without_places
-from usdrl_hub.tasks.retrieval import embed_clips, top_k
 
 sys.path.insert(0, str(Path(__file__).parent))
 from open_motion import clips_of  # noqa: E402

@@ -30,7 +30,7 @@ from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.trainer import compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
-from usdrl_hub.tasks.results import run_record, without_places
+from usdrl_hub.records import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, make_sequences, medians  # noqa: E402

@@ -30,7 +30,7 @@ from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.inference.inputs import ready_model
-from usdrl_hub.tasks.results import run_record, without_places
+from usdrl_hub.records import run_record, without_places
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, medians  # noqa: E402

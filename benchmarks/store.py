@@ -19,7 +19,7 @@ from data import make_sequences
 
 from usdrl_hub import SkeletonSequence, SkeletonStore
 from usdrl_hub.data.store import StoreWriter
-from usdrl_hub.tasks.results import run_record
+from usdrl_hub.records import run_record
 
 BATCH = 256
 PART = 2000

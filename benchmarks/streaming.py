@@ -26,7 +26,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
-from usdrl_hub.tasks.results import run_record, without_places
+from usdrl_hub.records import run_record, without_places
 
 WARM, FRAMES = 70, 160
 PEOPLE = (1, 8)

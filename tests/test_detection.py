@@ -15,21 +15,25 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
-from usdrl_hub.feature_extraction_usdrl import RELEASE_THRESHOLD, action_proposals, average_phases
 from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.metrics.detection import THETAS, detection_metrics, point_metrics
+from usdrl_hub.metrics.segmentation import edit_score, segmentation_metrics
+from usdrl_hub.postprocessing import (
+    RELEASE_THRESHOLD,
+    action_points,
+    action_proposals,
+    detect,
+    segments_of,
+    smooth_over_shift_gap,
+    suppress,
+)
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.detection import (
-    THETAS,
     FrameLabelDataset,
-    detect,
-    detection_metrics,
+    dilate_events,
     draw_timeline,
     frame_probabilities,
-    moments_of,
-    point_metrics,
-    suppress,
     true_actions,
-    widened,
 )
 from usdrl_hub.tasks.early_prediction import (
     LeftAlignedDataset,
@@ -39,7 +43,7 @@ from usdrl_hub.tasks.early_prediction import (
     cut_and_resize_accuracy,
     observed,
 )
-from usdrl_hub.tasks.segmentation import WholeVideoDataset, segment, segmentation_metrics, segments_of
+from usdrl_hub.tasks.segmentation import WholeVideoDataset, segment
 
 from .conftest import relative_error
 from .helpers import clips, tiny_config
@@ -178,7 +182,7 @@ def test_frames_are_averaged_over_one_period_of_the_shift_gap(frames, gap, seed)
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(3), frames)
     probabilities[rng.random(frames) < 0.2] = 0
-    actual = average_phases(torch.from_numpy(probabilities), gap).numpy()
+    actual = smooth_over_shift_gap(torch.from_numpy(probabilities), gap).numpy()
     for frame in range(frames):
         # Both ends of an even period count half.
         near = [other for other in range(frames) if abs(other - frame) <= gap / 2 and probabilities[other].any()]
@@ -193,14 +197,14 @@ def test_what_every_fourth_frame_says_otherwise_breaks_no_segment():
     probabilities = torch.tensor([[0.4, 0.6]]).repeat(24, 1)
     probabilities[::4] = torch.tensor([0.9, 0.1])
     assert len(action_proposals(probabilities, 0.3)) == 6
-    smooth = average_phases(probabilities, 4)
+    smooth = smooth_over_shift_gap(probabilities, 4)
     torch.testing.assert_close(smooth[2:-2], torch.tensor([[0.525, 0.475]]).repeat(20, 1))
     assert action_proposals(smooth, 0.3)[:, 1:3].tolist() == [[0, 24]]
     output = type("Output", (), {"logits": probabilities[None].log()})
     [found] = USDRLFeatureExtractor().post_process_action_detection(output, 0.3, shift_gap=4)
     assert found["segments"].tolist() == [[0, 24]]
     with pytest.raises(ValueError, match="shift_gap must be at least 1, got 0"):
-        average_phases(probabilities, 0)
+        smooth_over_shift_gap(probabilities, 0)
 
 
 @pytest.mark.parametrize("encoder", ["dste", "sttr"])
@@ -346,15 +350,13 @@ def test_segmentation_metrics_of_edges():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 4), max_size=8), st.lists(st.integers(1, 4), max_size=8))
 def test_the_edit_score_is_that_of_levenshtein(first, second):
-    from usdrl_hub.tasks.segmentation import _edit
-
     table = np.zeros((len(first) + 1, len(second) + 1))
     table[:, 0], table[0] = np.arange(len(first) + 1), np.arange(len(second) + 1)
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             table[i + 1, j + 1] = min(table[i, j] + (a != b), table[i, j + 1] + 1, table[i + 1, j] + 1)
     expected = 1 - table[-1, -1] / max(len(first), len(second), 1)
-    assert _edit(np.array(first), np.array(second)) == pytest.approx(expected)
+    assert edit_score(np.array(first), np.array(second)) == pytest.approx(expected)
 
 
 def test_whole_videos_are_segmented_whatever_the_batch():
@@ -514,7 +516,7 @@ def test_moments_come_from_likely_segments_that_lie_apart():
     proposals = np.array(
         [[0, 1, 10, 21, 0.9], [0, 1, 24, 27, 0.5], [0, 1, 60, 71, 0.4], [0, 2, 10, 13, 0.1], [1, 1, 10, 21, 0.8]]
     )
-    assert moments_of(proposals)[:, :3].tolist() == [[0, 1, 15], [1, 1, 15], [0, 1, 65]]
-    assert moments_of(proposals[:0]).shape == (0, 4)
-    wide = widened(recording(40, [[0, 3, 4], [1, 38, 39]]), 10)
+    assert action_points(proposals)[:, :3].tolist() == [[0, 1, 15], [1, 1, 15], [0, 1, 65]]
+    assert action_points(proposals[:0]).shape == (0, 4)
+    wide = dilate_events(recording(40, [[0, 3, 4], [1, 38, 39]]), 10)
     assert wide.events.tolist() == [[0, 0, 14], [1, 28, 40]]

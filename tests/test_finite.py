@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction, TrainerCallback
+from transformers import TrainerCallback
 
 from usdrl_hub import (
     SkeletonSequence,
@@ -23,18 +23,20 @@ from usdrl_hub import (
     extract_embeddings,
 )
 from usdrl_hub.errors import NonFiniteError, PretrainingCollapseError, TrainingDivergedError, USDRLError
-from usdrl_hub.inference.embedding import iter_embeddings
+from usdrl_hub.inference.embedding import embed_clips, iter_embeddings
 from usdrl_hub.inference.mapping import make_map
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline, SkeletonFeatureExtractionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
-from usdrl_hub.tasks.detection import detect, detection_metrics, point_metrics
-from usdrl_hub.tasks.evaluate import _top, evaluate
-from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression, train_linear
-from usdrl_hub.tasks.results import write_metrics
-from usdrl_hub.tasks.retrieval import embed_clips, retrieval_metrics, top_k
-from usdrl_hub.tasks.segmentation import segmentation_metrics
-from usdrl_hub.training import USDRLTrainer, accuracy
+from usdrl_hub.metrics.classification import accuracy, agreement, early_accuracy
+from usdrl_hub.metrics.detection import detection_metrics, point_metrics
+from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
+from usdrl_hub.metrics.segmentation import segmentation_metrics
+from usdrl_hub.postprocessing import detect
+from usdrl_hub.records import write_metrics
+from usdrl_hub.tasks.evaluate import evaluate
+from usdrl_hub.tasks.linear import fit_logistic_regression, train_linear
+from usdrl_hub.training import USDRLTrainer
 
 from .helpers import Clips, arguments, tiny_config
 
@@ -51,16 +53,14 @@ def broken(model, name="classifier.bias", value=NAN):
 def test_a_score_of_what_is_not_finite_is_refused(value):
     """faults.md 1: accuracy of NaN logits was 100 %, top-5 too."""
     with pytest.raises(NonFiniteError, match="40 of 40 numbers are NaN or infinite"):
-        accuracy(EvalPrediction(np.full((4, 10), value), np.array([0, 1, 2, 3])))
+        accuracy(np.full((4, 10), value), np.array([0, 1, 2, 3]))
     logits = torch.zeros(4, 10)
     logits[2, 3] = value
     features, labels = torch.randn(6, 4), np.array([0, 1, 0, 1, 0, 1])
     features[1, 1] = value
-    layer = torch.nn.Linear(4, 2)
     for score in (
-        lambda: accuracy(EvalPrediction(logits.numpy(), np.array([0, 1, 2, 3]))),
-        lambda: _top(logits, np.array([0, 1, 2, 3])),
-        lambda: accuracy_of(layer, features, labels),
+        lambda: accuracy(logits.numpy(), np.array([0, 1, 2, 3])),
+        lambda: accuracy(logits, np.array([0, 1, 2, 3])),
         lambda: retrieval_metrics(features, labels, torch.randn(2, 4), labels[:2]),
         lambda: retrieval_metrics(torch.randn(6, 4), labels, features[:2], labels[:2]),
         lambda: top_k(features, torch.randn(6, 4), 1),
@@ -78,9 +78,10 @@ def test_a_score_of_what_is_not_finite_is_refused(value):
 def test_a_score_of_nothing_is_refused():
     """faults.md 1: the mean of nothing is NaN, or was called 0."""
     for score in (
-        lambda: accuracy(EvalPrediction(np.zeros((2, 10)), np.array([-100, -100]))),
-        lambda: _top(torch.zeros(0, 3), np.zeros(0, dtype=int)),
-        lambda: accuracy_of(torch.nn.Linear(4, 2), torch.zeros(0, 4), np.zeros(0, dtype=int)),
+        lambda: accuracy(np.zeros((2, 10)), np.array([-100, -100])),
+        lambda: accuracy(torch.zeros(0, 3), np.zeros(0, dtype=int)),
+        lambda: agreement([], []),
+        lambda: early_accuracy({0.5: []}, []),
         lambda: segmentation_metrics([], []),
     ):
         with pytest.raises(ValueError, match="there is no (label|clip|frame) to score"):

@@ -9,11 +9,11 @@ import torch
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, iter_predictions
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.inference.inputs import _Replay
+from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.views import ViewAugmentation, hashed_uniform
-from usdrl_hub.tasks.retrieval import retrieval_metrics, top_k
 
 from .conftest import relative_error
 from .helpers import clips, random_frames, recipe, tiny_config

@@ -35,8 +35,8 @@ from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.records import sha256
 from usdrl_hub.tasks.benchmarks import BENCHMARKS
-from usdrl_hub.tasks.results import sha256
 
 from .conftest import GOLDENS, relative_error
 from .helpers import clips, tiny_config

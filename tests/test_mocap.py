@@ -11,10 +11,11 @@ import torch
 
 from usdrl_hub import LAYOUTS, SkeletonSequence, USDRLFeatureExtractor, USDRLModel, checkpoint_path, get_layout
 from usdrl_hub.data.samples import load_samples
+from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.layouts import weights_through
+from usdrl_hub.metrics.retrieval import top_k
+from usdrl_hub.records import sha256
 from usdrl_hub.tasks.linear import fit_logistic_regression
-from usdrl_hub.tasks.results import sha256
-from usdrl_hub.tasks.retrieval import embed_clips, top_k
 
 NAME = "usdrl/mocap-tiny"
 ROOT = Path(__file__).parents[1]

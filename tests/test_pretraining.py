@@ -396,7 +396,7 @@ import sys
 sys.path.insert(0, sys.argv[4])
 from tests.helpers import connections
 from tests.test_pretraining import distributed_run
-from usdrl_hub.inference.inputs import Workers
+from usdrl_hub.distributed import Workers
 distributed_run(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 Workers.leave()
 assert not connections()

@@ -8,9 +8,10 @@ from sklearn.metrics import label_ranking_average_precision_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from usdrl_hub.tasks import retrieval
-from usdrl_hub.tasks.linear import accuracy_of, fit_logistic_regression, train_linear
-from usdrl_hub.tasks.retrieval import retrieval_metrics, top_k
+from usdrl_hub.metrics import retrieval
+from usdrl_hub.metrics.classification import accuracy
+from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
+from usdrl_hub.tasks.linear import fit_logistic_regression, train_linear
 
 
 @settings(max_examples=25, deadline=None)
@@ -19,12 +20,12 @@ def test_neighbours_are_those_of_scikit_learn_whatever_the_blocks(queries, galle
     rng = np.random.default_rng(queries * 41 + gallery)
     first, second = rng.normal(size=(queries, 6)), rng.normal(size=(gallery, 6))
     k = min(k, gallery)
-    before = retrieval._MOST
-    retrieval._MOST = most
+    before = retrieval.MAX_SIMILARITIES
+    retrieval.MAX_SIMILARITIES = most
     try:
         scores, numbers = top_k(torch.from_numpy(first), torch.from_numpy(second), k)
     finally:
-        retrieval._MOST = before
+        retrieval.MAX_SIMILARITIES = before
     distances, expected = (
         NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(second).kneighbors(first)
     )
@@ -75,7 +76,9 @@ def test_logistic_regression_is_that_of_scikit_learn(clips):
     with torch.no_grad():
         actual = ours(torch.from_numpy(features).float()).softmax(dim=1).numpy()
     np.testing.assert_allclose(actual, theirs.predict_proba(standard), atol=1e-3)
-    assert accuracy_of(ours, torch.from_numpy(features).float(), labels) == theirs.score(standard, labels)
+    assert accuracy(ours(torch.from_numpy(features).float()).detach(), labels)["accuracy"] == theirs.score(
+        standard, labels
+    )
 
 
 def test_the_schedule_of_the_release_learns_and_repeats():
@@ -84,4 +87,4 @@ def test_the_schedule_of_the_release_learns_and_repeats():
     features = torch.randn(600, 8) + 3 * torch.nn.functional.one_hot(labels, 8)
     layers = [train_linear(features, labels, 3, learning_rate=0.03, epochs=20, drop_epochs=(15,)) for _ in range(2)]
     assert torch.equal(layers[0].weight, layers[1].weight)
-    assert accuracy_of(layers[0], features, labels) > 0.9
+    assert accuracy(layers[0](features).detach(), labels)["accuracy"] > 0.9

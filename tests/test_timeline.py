@@ -18,11 +18,11 @@ from usdrl_hub import (
     iter_timelines,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.feature_extraction_usdrl import action_proposals, average_phases
 from usdrl_hub.inference.drawing import _lanes
 from usdrl_hub.inference.rendering import draw_timelines
 from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, write_segments
-from usdrl_hub.tasks.detection import frame_probabilities, suppress
+from usdrl_hub.postprocessing import action_proposals, smooth_over_shift_gap, suppress
+from usdrl_hub.tasks.detection import frame_probabilities
 
 from .helpers import run, tiny_model
 
@@ -94,7 +94,7 @@ def test_what_a_detector_says_is_averaged_over_the_gap_of_its_encoder(fields, ga
     sequence = SkeletonSequence(np.random.default_rng(0).standard_normal((150, 1, 5, 3)), extractor.layout)
     [(_, plain)] = frame_probabilities(model, extractor, [extractor.prepare(sequence)])
     timeline = make_timeline(sequence, model, extractor)
-    np.testing.assert_allclose(timeline.probabilities, average_phases(torch.from_numpy(plain), gap), atol=1e-6)
+    np.testing.assert_allclose(timeline.probabilities, smooth_over_shift_gap(torch.from_numpy(plain), gap), atol=1e-6)
     assert np.allclose(timeline.probabilities, plain) == (gap == 1)
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction, TrainerCallback
+from transformers import TrainerCallback
 
 from usdrl_hub import (
     USDRLConfig,
@@ -24,8 +24,8 @@ from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extract
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
+from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.tasks.recognition import finetune, nearest_neighbour_baselines
-from usdrl_hub.training import accuracy
 
 from .helpers import Clips, arguments, tiny_config
 
@@ -102,11 +102,11 @@ def test_a_linear_probe_holds_for_models_that_the_trainer_makes(tmp_path):
 def test_accuracy_counts_ranks_and_leaves_out_what_is_ignored():
     logits = np.eye(7)[[0, 1, 2, 3]]
     logits[3] = [6, 5, 4, 3, 2, 1, 0]
-    scores = accuracy(EvalPrediction(logits, np.array([0, 1, 5, 4])))
+    scores = accuracy(logits, np.array([0, 1, 5, 4]))
     assert scores == {"accuracy": 0.5, "top5_accuracy": 0.75}
-    assert accuracy(EvalPrediction(logits, np.array([0, -100, -100, -100])))["accuracy"] == 1
+    assert accuracy(logits, np.array([0, -100, -100, -100]))["accuracy"] == 1
     # A model that says the same of all classes is right about none.
-    assert accuracy(EvalPrediction(np.zeros((2, 3)), np.array([0, 1]))) == {"accuracy": 0.0}
+    assert accuracy(np.zeros((2, 3)), np.array([0, 1])) == {"accuracy": 0.0}
 
 
 @pytest.mark.parametrize("probe", [False, True])

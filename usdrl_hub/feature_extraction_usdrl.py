@@ -25,6 +25,7 @@ from .normalization import (
     select_persons,
     truncate,
 )
+from .postprocessing import DETECTION_THRESHOLD, action_proposals, smooth_over_shift_gap
 from .sequence import (
     SkeletonFormatError,
     SkeletonSequence,
@@ -62,12 +63,6 @@ _LOOKED_AT = 8
 CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 
 
-# Probability above which a detector's class is a segment, wherever actions are told to a user; they are then averaged
-# over the shift gap, see `average_phases`. Benchmarks are scored as the release scores: 0.02, and not averaged.
-DETECTION_THRESHOLD = 0.3
-RELEASE_THRESHOLD = 0.02
-
-
 def default_normalization(layout: Layout) -> str:
     """The normalization that a layout's published checkpoints saw, or the nearest sensible one."""
     if layout.name == "coco17-release":
@@ -77,57 +72,6 @@ def default_normalization(layout: Layout) -> str:
     if layout.name == "uav17":
         return "uav"
     return "none" if layout.center is None else "ntu"
-
-
-def action_proposals(probabilities: torch.Tensor, threshold: float = DETECTION_THRESHOLD) -> torch.Tensor:
-    """Segments of a video in which a class is likely, as the release proposes actions.
-
-    Args:
-        probabilities: ``(T, K)``, class 0 the background.
-        threshold: A segment is a longest run of frames in which its class has more than this.
-
-    Returns:
-        Float64 ``(N, 4)`` of class (1 to K - 1), first frame, the frame after the last, and score: the mean
-        probability of the class in the segment. In order of class and frame.
-    """
-    likely = (probabilities[:, 1:] > threshold).T.to(torch.int8)
-    change = torch.nn.functional.pad(likely, (1, 1)).diff(dim=1)
-    (kind, start), (_, end) = (change == 1).nonzero(as_tuple=True), (change == -1).nonzero(as_tuple=True)
-    total = torch.nn.functional.pad(probabilities[:, 1:].double().cumsum(dim=0), (0, 0, 1, 0))
-    score = (total[end, kind] - total[start, kind]) / (end - start)
-    return torch.stack([kind + 1, start, end, score.to(torch.float64)], dim=1)
-
-
-def average_phases(probabilities: torch.Tensor, shift_gap: int) -> torch.Tensor:
-    """Average every frame with its neighbours over one period of the encoder's shift gap.
-
-    Dense shift attention leaves every `shift_gap`-th frame unmixed, so that what a detector says jumps at each of them
-    and back. Over a whole period all kinds of frames have the same weight. At both ends, and beside frames in which
-    nobody is seen, fewer are averaged.
-
-    Args:
-        probabilities: ``(T, K)``; a frame in which nobody is seen is all 0, and stays so.
-        shift_gap: Of the model's configuration; with 1 nothing changes.
-
-    Returns:
-        ``(T, K)``; each frame sums to what it did, where those around it do.
-
-    Raises:
-        ValueError: If the gap is below 1.
-    """
-    if shift_gap < 1:
-        raise ValueError(f"shift_gap must be at least 1, got {shift_gap}")
-    if shift_gap == 1:
-        return probabilities
-    half = shift_gap // 2
-    weights = probabilities.new_ones(1, 1, 2 * half + 1)
-    if shift_gap % 2 == 0:
-        # Both ends are of one kind, and share its weight.
-        weights[..., 0] = weights[..., -1] = 0.5
-    seen = probabilities.any(dim=1, keepdim=True)
-    rows = torch.cat([probabilities, seen.to(probabilities.dtype)], dim=1).T[:, None]
-    total = torch.nn.functional.conv1d(rows, weights, padding=half)[:, 0].T
-    return torch.where(seen, total[:, :-1] / total[:, -1:].clamp(min=0.5), probabilities)
 
 
 def keep_persons(sequence: SkeletonSequence, num_persons: int, choose_by: str = "energy") -> SkeletonSequence:
@@ -402,9 +346,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             threshold: See `action_proposals`; `RELEASE_THRESHOLD` is what the release has.
             target_lengths: Frames of the recordings that the clips were resized from; the segments are in these. T
                 each where None.
-            shift_gap: Probabilities are averaged over it first (`average_phases`), so that segments do not break where
-                the encoder leaves frames unmixed, as in a timeline. That of the model, which its output notes, where
-                None; 1 for none, as the release.
+            shift_gap: The encoder's shift gap, over which probabilities are averaged first (see
+                `smooth_over_shift_gap`), so that segments do not break at unmixed frames. None takes the one that the
+                output holds; 1 averages nothing, as the release.
 
         Returns:
             For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` of first frame
@@ -429,7 +373,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"there are {batch} clips, but {len(lengths)} target_lengths")
         results = []
         for clip, length in zip(probabilities, lengths, strict=True):
-            clip = average_phases(clip, shift_gap)
+            clip = smooth_over_shift_gap(clip, shift_gap)
             found = action_proposals(clip if length == frames else resize(clip, length), threshold)
             found = found[found[:, 3].argsort(descending=True, stable=True)]
             results.append(

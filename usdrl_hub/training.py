@@ -17,41 +17,12 @@ from transformers.trainer_utils import sort_checkpoints
 from .errors import CheckpointLoadError, TrainingDivergedError, notice
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
+from .metrics.classification import accuracy, multilabel_metrics, regression_metrics
 from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation, USDRLPreTrainedModel
 from .weights import share
 
 # Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
 _SMALLEST_SCALE = 2.0**-14
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Top-1 and, with more than five classes, top-5 accuracy in [0, 1].
-
-    Args:
-        prediction: Logits ``(..., K)`` and labels ``(...)``; labels of -100 are left out.
-
-    Raises:
-        NonFiniteError: If a logit is NaN or infinite.
-        ValueError: If no label is left.
-    """
-    logits = _logits(prediction)
-    labels = np.asarray(prediction.label_ids)
-    counted = labels != -100
-    logits, labels = logits[counted], labels[counted]
-    if not len(labels):
-        raise ValueError("there is no label to score against: all of them are -100, or there are none")
-    check_finite(logits, "the logits that accuracy is of")
-    # How many classes score at least as high as the true one, a tie counted against it.
-    rank = (logits >= np.take_along_axis(logits, labels[:, None], axis=1)).sum(axis=1)
-    scores = {"accuracy": float((rank <= 1).mean())}
-    if logits.shape[-1] > 5:
-        scores["top5_accuracy"] = float((rank <= 5).mean())
-    return scores
-
-
-def _logits(prediction: EvalPrediction) -> np.ndarray:
-    found = prediction.predictions
-    return np.asarray(found[0] if isinstance(found, tuple) else found)
 
 
 def default_scores(prediction: EvalPrediction) -> dict[str, float]:
@@ -63,27 +34,21 @@ def default_scores(prediction: EvalPrediction) -> dict[str, float]:
             together.
 
     Returns:
-        For classes `accuracy` and `top5_accuracy`; for numbers `mse` and `mae`, the mean squared and absolute error;
-        for classes that may hold together `exact_match`, the share of clips with all of them right at a probability of
-        one half, and `f1`, of all classes and clips together.
+        For classes see `metrics.classification.accuracy`; for numbers `regression_metrics`; for classes that may hold
+        together `multilabel_metrics`.
 
     Raises:
         NonFiniteError: If a logit is NaN or infinite.
         ValueError: If there is nothing to score.
     """
-    logits, labels = _logits(prediction), np.asarray(prediction.label_ids)
+    found, labels = prediction.predictions, np.asarray(prediction.label_ids)
+    logits = np.asarray(found[0] if isinstance(found, tuple) else found)
     if not np.issubdtype(labels.dtype, np.floating):
-        return accuracy(prediction)
+        return accuracy(logits, labels)
     if not len(labels):
         raise ValueError("there is no label to score against")
     check_finite(logits, "the logits that are scored")
-    if logits.shape[-1] == 1:
-        off = (logits.reshape(-1) - labels.reshape(-1)).astype(np.float64)
-        return {"mse": float(np.square(off).mean()), "mae": float(np.abs(off).mean())}
-    found, truth = logits > 0, labels > 0.5
-    total = int(found.sum() + truth.sum())
-    f1 = 2 * int((found & truth).sum()) / total if total else 1.0
-    return {"exact_match": float((found == truth).all(axis=-1).mean()), "f1": f1}
+    return regression_metrics(logits, labels) if logits.shape[-1] == 1 else multilabel_metrics(logits, labels)
 
 
 class GuardedTrainer(Trainer):

@@ -20,8 +20,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from ..distributed import Workers
 from ..errors import one_sentence
-from ..inference.inputs import Workers
 from . import data, demo, hub, predict, show, train
 from .messages import Notices
 from .needs import App

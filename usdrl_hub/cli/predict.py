@@ -12,14 +12,15 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from ..feature_extraction_usdrl import DETECTION_THRESHOLD
+from ..distributed import Workers
 from ..hub.registry import DEFAULT_CHECKPOINT
 from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
-from ..inference.inputs import Workers, list_files, read_file
+from ..inference.inputs import list_files, read_file, share_of
 from ..inference.prediction import iter_predictions
 from ..inference.rendering import check_output, draw_timelines
 from ..inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
 from ..inference.video import iter_videos
+from ..postprocessing import DETECTION_THRESHOLD
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier
@@ -199,7 +200,7 @@ def embed(
     # An older result in the folder is no recording.
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     workers = Workers.of_environment()
-    mine = workers.share_of(files, batch_size)
+    mine = share_of(workers, files, batch_size)
 
     # Loaded when the file is held: who may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:

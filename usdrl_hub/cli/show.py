@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import printable
-from ..feature_extraction_usdrl import DETECTION_THRESHOLD
 from ..hub.registry import DEFAULT_CHECKPOINT
 from ..inference.mapping import PROJECTIONS, draw_map, make_map
 from ..inference.mapping import SUFFIXES as MAP_SUFFIXES
@@ -17,6 +16,7 @@ from ..inference.rendering import SUFFIXES as RENDER_SUFFIXES
 from ..inference.rendering import Recording, check_output, find_recording, shown_name
 from ..inference.rendering import render as render_recording
 from ..inference.video import is_video, read_video
+from ..postprocessing import DETECTION_THRESHOLD
 from ..sequence import interpolate_missing, link_persons
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier

@@ -19,8 +19,8 @@ from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
 from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatError, USDRLError, one_sentence
+from ..records import sha256
 from ..sequence import SkeletonSequence
-from ..tasks.results import sha256
 from ..weights import read_header
 from .loading import load_feature_extractor, load_model
 

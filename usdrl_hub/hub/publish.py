@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from ..data.facts import DATASETS
 from ..files import new_file, scratch_folder
 from ..inference.drawing import draw_layout
-from ..tasks.results import without_places
+from ..records import without_places
 from .cards import GENERATED, CardSource, picture_name, render_card
 from .loading import load_config, load_model
 from .registry import namespace

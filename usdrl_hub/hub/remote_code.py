@@ -21,6 +21,7 @@ CODE_FILES = (
     "layouts.py",
     "modeling_usdrl.py",
     "normalization.py",
+    "postprocessing.py",
     "sequence.py",
     "weights.py",
 )

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from numpy.lib import format as npy_format
 
-from ..data.dataset import SkeletonDataset
+from ..data.dataset import LabelledData, SkeletonDataset
 from ..data.store import SkeletonStore, is_store
+from ..distributed import Workers
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import check_space, locked, new_file, remove_leftovers, scratch_file
+from ..finite import check_finite
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .inputs import (
     ErrorHandler,
-    Workers,
     ahead,
     batched,
     batches_of_clips,
@@ -38,6 +39,8 @@ from .inputs import (
 )
 
 LEVELS = ("clip", "frame")
+# Clips encoded at once by `embed_clips`.
+_CLIPS_AT_ONCE = 256
 
 
 def extract_embeddings(
@@ -357,3 +360,31 @@ def _write_archive(path: Path, parts: list[tuple[str, list[str], list[int], int]
             for file, _, _, _ in parts:
                 with open(file, "rb") as raw:
                     shutil.copyfileobj(raw, member, 1 << 20)
+
+
+@torch.inference_mode()
+def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tensor:
+    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode.
+
+    Raises:
+        NonFiniteError: If one is NaN or infinite.
+    """
+    encoder: USDRLModel = model.base_model  # type: ignore[assignment]
+    training = encoder.training
+    encoder.eval()
+    parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_CLIPS_AT_ONCE)]
+    encoder.train(training)
+    embeddings = torch.cat(parts)
+    check_finite(embeddings, "the embeddings of the clips")
+    return embeddings
+
+
+def embed_part(
+    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: LabelledData
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Embeddings ``(N, 2d)`` of a part of a data set, and its labels; memory holds one batch of clips."""
+    features = []
+    for start in range(0, len(part), _CLIPS_AT_ONCE):
+        sequences = list(part[start : start + _CLIPS_AT_ONCE])
+        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"]))
+    return torch.cat(features), np.asarray(part.column("labels"))

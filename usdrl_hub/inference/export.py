@@ -26,7 +26,7 @@ from ..finite import check_finite
 from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
-from ..tasks.results import package_versions
+from ..records import package_versions
 
 FORMATS = ("onnx",)
 FILE_NAME = "model.onnx"

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import LabelledData, SkeletonDataset
 from ..data.openpose import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
+from ..distributed import Workers
 from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
@@ -34,8 +31,6 @@ from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
 
 Item = TypeVar("Item")
-# What launchers of several processes tell each of them, and what holds where nobody has launched any.
-_LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 # Batches whose clips are made together, unless they have more frames: what a small operation costs, it costs once. On
 # an accelerator launching an operation takes longer than the operation; as many may wait there for their turn, or the
 # thread that makes them would stand still while they are used.
@@ -71,88 +66,27 @@ def list_files(path: str | os.PathLike) -> list[Path]:
     return files
 
 
-@dataclass(frozen=True)
-class Workers:
-    """Processes that share a job, as ``accelerate launch`` and ``torchrun`` start them; one by itself otherwise.
+def share_of(workers: Workers, files: list[Path], block: int) -> list[Path] | LabelledData:
+    """The files of this process; its recordings of a single data set or store.
 
-    Attributes:
-        rank: Number of this process, from 0.
-        count: How many there are.
-        local_rank: Number of this process on its machine, which is that of its GPU.
+    Args:
+        workers: The processes that share the files.
+        files: All of them.
+        block: See `Workers.share`.
     """
-
-    rank: int = 0
-    count: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def of_environment(cls) -> Workers:
-        """What the launcher says."""
-        return cls(*(int(os.environ.get(name, default)) for name, default in _LAUNCHED.items()))
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes and tells what all have done."""
-        return self.rank == 0
-
-    @property
-    def device(self) -> str | None:
-        """The GPU of this process; None where there is but one process, or no GPU."""
-        return f"cuda:{self.local_rank}" if self.count > 1 and torch.cuda.is_available() else None
-
-    def share(self, count: int, block: int) -> slice:
-        """Which of `count` items are this process's: as many whole blocks as the others', in the order of processes.
-
-        With blocks of a batch's size the same items meet in a batch as in one process.
-        """
-        blocks = -(-count // block)
-        first, end = (self.rank * blocks // self.count, (self.rank + 1) * blocks // self.count)
-        return slice(first * block, min(end * block, count))
-
-    def share_of(self, files: list[Path], block: int) -> list[Path] | LabelledData:
-        """The files of this process; its recordings of a single data set or store."""
-        if self.count == 1:
-            return files
-        if len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
-            try:
-                whole = SkeletonStore.open(files[0]) if is_store(files[0]) else SkeletonDataset.open(files[0])
-            except SkeletonFormatError:
-                # A single recording, or what the reader has to tell.
-                pass
-            else:
-                mine = np.zeros(len(whole), dtype=bool)
-                mine[self.share(len(whole), block)] = True
-                return whole.select(mine)
-        return files[self.share(len(files), 1)]
-
-    @contextmanager
-    def gathered(self, item: Any) -> Iterator[list[Any]]:
-        """What each process brings, in their order; none goes on after the block before all are through it."""
-        if self.count == 1:
-            yield [item]
-            return
-        if not dist.is_initialized():
-            # The slowest may take hours longer than the fastest.
-            dist.init_process_group("gloo", timeout=timedelta(days=7))
-        items: list[Any] = [None] * self.count
-        dist.all_gather_object(items, item)
+    if workers.count == 1:
+        return files
+    if len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
         try:
-            yield items
-        finally:
-            dist.barrier()
-
-    @staticmethod
-    def leave() -> None:
-        """Give up the connections to other processes, once nothing refers to what used them: a program's last act.
-
-        PyTorch's threads for them end with the last reference to a group of processes, which a model wrapped for
-        several processes has. One in a cycle (a trainer with a patched method) lives until it is collected; if that is
-        left to the end of the interpreter, a thread that still clears up a tensor aborts the process after all its
-        work (PyTorch issue 190489), and the launcher ends the others.
-        """
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
-            gc.collect()
+            whole = SkeletonStore.open(files[0]) if is_store(files[0]) else SkeletonDataset.open(files[0])
+        except SkeletonFormatError:
+            # A single recording, or what the reader has to tell.
+            pass
+        else:
+            mine = np.zeros(len(whole), dtype=bool)
+            mine[workers.share(len(whole), block)] = True
+            return whole.select(mine)
+    return files[workers.share(len(files), 1)]
 
 
 def iter_sequences(

@@ -19,12 +19,13 @@ import torch
 from ..data.dataset import LabelledData, SkeletonDataset, load_npz
 from ..data.readers import iter_skeletons
 from ..data.store import is_store
-from ..feature_extraction_usdrl import DETECTION_THRESHOLD, USDRLFeatureExtractor
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import LayoutLike
+from ..metrics.retrieval import top_k
 from ..modeling_usdrl import USDRLPreTrainedModel
+from ..postprocessing import DETECTION_THRESHOLD
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_rate
-from ..tasks.retrieval import top_k
 from .drawing import Chart, Picture, draw_animation, draw_courses, draw_stills
 from .embedding import iter_embeddings
 from .ensemble import USDRLEnsemble, ready_classifier

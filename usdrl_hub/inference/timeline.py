@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import NonFiniteError, printable
-from ..feature_extraction_usdrl import DETECTION_THRESHOLD, USDRLFeatureExtractor, action_proposals
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
@@ -25,10 +25,11 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
+from ..postprocessing import DETECTION_THRESHOLD, action_proposals, segments_of
 from ..sequence import SkeletonSequence, is_rate
 from ..tasks.detection import frame_probabilities
 from ..tasks.early_prediction import causal_predictions
-from ..tasks.segmentation import segment_probabilities, segments_of
+from ..tasks.segmentation import segment_probabilities
 from .embedding import frame_outputs
 from .ensemble import USDRLEnsemble, ready_classifier
 from .inputs import ErrorHandler, checked, iter_sequences, names_one_class
@@ -234,7 +235,7 @@ def make_timeline(
     """Ask a model about every frame of a recording.
 
     A recogniser reads windows of its clip length, an eighth of that apart; a frame gets the mean of the windows that
-    it lies in. A detector's probabilities are averaged over its shift gap (see `average_phases`).
+    it lies in. A detector's probabilities are averaged over its shift gap (see `smooth_over_shift_gap`).
 
     Args:
         sequence: The recording; in the model's layout or one that converts to it.

@@ -6,10 +6,12 @@ import torch
 
 from ..data.dataset import LabelledData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..inference.embedding import embed_clips
 from ..inference.inputs import batched
+from ..metrics.classification import agreement
+from ..metrics.retrieval import top_k
 from ..modeling_usdrl import USDRLForPreTraining
 from ..sequence import SkeletonFormatError
-from ..tasks.retrieval import embed_clips, top_k
 
 _BATCH = 256
 
@@ -44,5 +46,4 @@ class NeighbourProbe:
         """`probe_1nn_accuracy` in [0, 1]."""
         features = [embed_clips(model, clips) for clips in self.clips]
         _, nearest = top_k(features[1], features[0], 1)
-        right = self.labels[0][nearest[:, 0]] == self.labels[1]
-        return {"probe_1nn_accuracy": float(right.double().mean())}
+        return {"probe_1nn_accuracy": agreement(self.labels[0][nearest[:, 0]], self.labels[1])}

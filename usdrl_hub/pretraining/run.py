@@ -24,8 +24,8 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import is_new, locked, naming, new_file, remove_leftovers
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
+from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
-from ..tasks.results import run_record, sha256, write_metrics
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
 from .recipes import Recipe, load_recipe

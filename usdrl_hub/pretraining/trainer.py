@@ -23,7 +23,7 @@ from transformers.utils import is_torch_greater_or_equal
 from ..errors import PretrainingCollapseError, notice
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
 from ..normalization import RaggedFrames
-from ..tasks.results import sha256
+from ..records import sha256
 from ..training import PublishingTrainer
 from .data import PretrainingDataset
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance

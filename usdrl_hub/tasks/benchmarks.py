@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.facts import DATASETS, nearest
-from ..feature_extraction_usdrl import RELEASE_THRESHOLD
+from ..postprocessing import RELEASE_THRESHOLD
 
 TASKS = (
     "linear",

@@ -16,6 +16,7 @@ import torch
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..inference.inputs import batched
+from ..metrics.classification import early_accuracy
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLForEarlyActionPrediction
 from ..normalization import RaggedFrames
 from ..sequence import SkeletonSequence
@@ -61,22 +62,19 @@ def cut_and_resize_accuracy(
         NonFiniteError: If a score of the model is NaN or infinite.
         ValueError: If there are no clips.
     """
-    if not len(sequences):
-        raise ValueError("there is no clip to score")
-    accuracy = {}
-    for ratio in ratios:
-        right = 0
+    predicted = {ratio: np.full(len(sequences), -1) for ratio in ratios}
+    for ratio, classes in predicted.items():
+        done = 0
         for batch in batched(sequences, batch_size):
-            pieces = [(cut(sequence, ratio), sequence.label) for sequence in batch]
-            seen = [(piece, label) for piece, label in pieces if piece is not None]
-            if seen:
-                clips = extractor([piece for piece, _ in seen], return_tensors="pt", device=model.device)["keypoints"]
-                logits = model(clips).logits
+            beginnings = [cut(sequence, ratio) for sequence in batch]
+            places = [done + place for place, beginning in enumerate(beginnings) if beginning is not None]
+            if places:
+                seen = [beginning for beginning in beginnings if beginning is not None]
+                logits = model(extractor(seen, return_tensors="pt", device=model.device)["keypoints"]).logits
                 check_finite(logits, f"the scores of the first {round(100 * ratio)} % of the clips")
-                predicted = logits.argmax(dim=-1).tolist()
-                right += sum(int(a == label) for a, (_, label) in zip(predicted, seen, strict=True))
-        accuracy[f"accuracy@{round(100 * ratio)}"] = right / len(sequences)
-    return {**accuracy, "mean_accuracy": float(np.mean(list(accuracy.values())))}
+                classes[places] = logits.argmax(dim=-1).cpu().numpy()
+            done += len(batch)
+    return early_accuracy(predicted, [sequence.label for sequence in sequences])
 
 
 def left_aligned(
@@ -203,12 +201,9 @@ def causal_accuracy(
     ratios: Sequence[float] = RATIOS,
 ) -> dict[str, float]:
     """Top-1 accuracy after the frames of each observation ratio; names and errors as in `cut_and_resize_accuracy`."""
-    if not len(sequences):
-        raise ValueError("there is no clip to score")
-    right = dict.fromkeys(ratios, 0)
-    for sequence, logits in causal_predictions(model, extractor, sequences):
+    predicted: dict[float, list[int]] = {ratio: [] for ratio in ratios}
+    for _, logits in causal_predictions(model, extractor, sequences):
         best = logits.argmax(axis=-1)
-        for ratio in ratios:
-            right[ratio] += int(best[observed(len(best), ratio) - 1] == sequence.label)
-    accuracy = {f"accuracy@{round(100 * ratio)}": count / len(sequences) for ratio, count in right.items()}
-    return {**accuracy, "mean_accuracy": float(np.mean(list(accuracy.values())))}
+        for ratio, classes in predicted.items():
+            classes.append(int(best[observed(len(best), ratio) - 1]))
+    return early_accuracy(predicted, [sequence.label for sequence in sequences])

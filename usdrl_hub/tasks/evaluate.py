@@ -34,8 +34,12 @@ from ..data.store import SkeletonStore
 from ..errors import notice
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..finite import check_finite
 from ..hub.loading import load_config, load_feature_extractor, load_model
+from ..inference.embedding import embed_part
+from ..metrics.classification import accuracy, agreement
+from ..metrics.detection import detection_metrics, point_metrics
+from ..metrics.retrieval import retrieval_metrics, top_k
+from ..metrics.segmentation import segmentation_metrics
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -43,26 +47,16 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
+from ..postprocessing import action_points, detect
+from ..records import check_results, run_record, sha256, write_metrics
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .benchmarks import Benchmark, get_benchmark, missing_data
-from .detection import (
-    FrameLabelDataset,
-    detect,
-    detection_metrics,
-    draw_timeline,
-    frame_probabilities,
-    moments_of,
-    point_metrics,
-    true_actions,
-    widened,
-)
+from .detection import FrameLabelDataset, dilate_events, draw_timeline, frame_probabilities, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
 from .recognition import train_recogniser
-from .results import check_results, run_record, sha256, write_metrics
-from .retrieval import embed_part, retrieval_metrics, top_k
-from .segmentation import WholeVideoDataset, segment, segmentation_metrics
+from .segmentation import WholeVideoDataset, segment
 
 
 @dataclass(frozen=True)
@@ -363,18 +357,6 @@ def tiny_recordings() -> SkeletonDataset:
     return SkeletonDataset.from_arrays(arrays, "clips that ship with the package")
 
 
-def _top(logits: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
-    truth = torch.as_tensor(labels)
-    if not len(truth):
-        raise ValueError("there is no clip to score")
-    check_finite(logits, "the logits of the test clips")
-    rank = (logits >= logits.gather(1, truth[:, None])).sum(dim=1)
-    scores = {"accuracy": float((rank <= 1).double().mean())}
-    if logits.shape[1] > 5:
-        scores["top5_accuracy"] = float((rank <= 5).double().mean())
-    return scores
-
-
 def run_linear(context: Context) -> Outcome:
     """A linear layer on the frozen encoder's features."""
     if (head := context.given(USDRLForActionRecognition)) is not None:
@@ -403,7 +385,7 @@ def _scored(context: Context, classifier: USDRLForActionRecognition) -> dict[str
     """Accuracy of a recogniser on the test part."""
     features, labels = embed_part(classifier, context.extractor, context.test)
     with torch.no_grad():
-        return _top(classifier.classifier(features.to(classifier.device)).cpu(), labels)
+        return accuracy(classifier.classifier(features.to(classifier.device)).cpu(), labels)
 
 
 def run_finetuned(context: Context) -> Outcome:
@@ -445,7 +427,7 @@ def run_one_shot(context: Context) -> Outcome:
         if exemplar.all():
             raise ValueError(f"with {recipe['shots']} exemplars of each class no clip is left to test: lower 'shots'")
         _, nearest = top_k(features[~exemplar], features[exemplar], 1)
-        accuracies.append(float((labels[exemplar][nearest[:, 0].numpy()] == labels[~exemplar]).mean()))
+        accuracies.append(agreement(labels[exemplar][nearest[:, 0].numpy()], labels[~exemplar]))
     spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
     return {"accuracy_mean": float(np.mean(accuracies)), "accuracy_std": spread}, None
 
@@ -456,7 +438,7 @@ def run_detection(context: Context) -> Outcome:
     names, widen = ["nothing", *context.class_names], recipe.get("widen", 0)
     if (detector := context.given(USDRLForActionDetection, names)) is None:
         detector = context.head(USDRLForActionDetection, names)
-        videos = (widened(sequence, widen) if widen else sequence for sequence in context.train)
+        videos = (dilate_events(sequence, widen) if widen else sequence for sequence in context.train)
         data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
         fit(detector, data, FitRecipe.of(recipe), context.seed)
     averaged = bool(recipe.get("average_phases"))
@@ -476,11 +458,13 @@ def run_detection(context: Context) -> Outcome:
         )
     if widen:
         moments = np.c_[truth[:, :2], truth[:, 2]]
-        return point_metrics(moments_of(proposals), moments, len(context.class_names), recipe["tolerance"]), detector
+        return point_metrics(
+            action_points(proposals), moments, len(context.class_names), recipe["tolerance"]
+        ), detector
     metrics = detection_metrics(proposals, truth, len(context.class_names), len(context.test))
     frames = [sequence.frame_labels() + 1 for sequence in context.test]
-    right = sum(int((values.argmax(-1) == labels).sum()) for values, labels in zip(found, frames, strict=True))
-    return {**metrics, "frame_accuracy": right / sum(map(len, frames))}, detector
+    predicted = [values.argmax(-1) for values in found]
+    return {**metrics, "frame_accuracy": agreement(np.concatenate(predicted), np.concatenate(frames))}, detector
 
 
 def run_segmentation(context: Context) -> Outcome:

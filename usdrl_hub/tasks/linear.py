@@ -131,18 +131,3 @@ def _check_layer(layer: nn.Linear, what: str) -> None:
     for values in layer.parameters():
         if not torch.isfinite(values.detach()).all():
             raise TrainingDivergedError(f"{what} has diverged: weights are NaN or infinite after the last step")
-
-
-@torch.no_grad()
-def accuracy_of(layer: nn.Linear, features: torch.Tensor, labels: np.ndarray | torch.Tensor) -> float:
-    """Share of features whose highest logit is that of their class.
-
-    Raises:
-        NonFiniteError: If a logit is NaN or infinite.
-        ValueError: If there are no features.
-    """
-    logits = layer(features)
-    if not len(logits):
-        raise ValueError("there is no clip to score")
-    check_finite(logits, "the logits that accuracy is of")
-    return float((logits.argmax(dim=1) == torch.as_tensor(labels, device=features.device)).double().mean())

@@ -18,14 +18,14 @@ from ..data.protocols import check_classes, default_split, with_clips
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.loading import load_config, load_feature_extractor, load_model
+from ..inference.embedding import embed_part
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
+from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression
-from .results import run_record, sha256, write_metrics
-from .retrieval import embed_part
 
 
 def finetune(

@@ -1,4 +1,4 @@
-"""Retrieval: the most similar clips of a gallery, by the cosine of embeddings, exactly, and how often they fit."""
+"""Retrieval by the cosine of embeddings: exact nearest neighbours, recall and mean average precision."""
 
 from __future__ import annotations
 
@@ -7,42 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..data.dataset import LabelledData
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 
 # Similarities in memory at once: 32 MiB of float32, and twice that for the numbers beside them.
-_MOST = 1 << 23
-_BATCH = 256
-
-
-@torch.inference_mode()
-def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tensor:
-    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode.
-
-    Raises:
-        NonFiniteError: If one is NaN or infinite.
-    """
-    encoder: USDRLModel = model.base_model  # type: ignore[assignment]
-    training = encoder.training
-    encoder.eval()
-    parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_BATCH)]
-    encoder.train(training)
-    embeddings = torch.cat(parts)
-    check_finite(embeddings, "the embeddings of the clips")
-    return embeddings
-
-
-def embed_part(
-    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: LabelledData
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Embeddings ``(N, 2d)`` of a part of a data set, and its labels; memory holds one batch of clips."""
-    features = []
-    for start in range(0, len(part), _BATCH):
-        sequences = list(part[start : start + _BATCH])
-        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"]))
-    return torch.cat(features), np.asarray(part.column("labels"))
+MAX_SIMILARITIES = 1 << 23
 
 
 def top_k(
@@ -70,8 +38,8 @@ def top_k(
         raise ValueError(f"k must be between 1 and the {len(gallery)} items of the gallery, got {k}")
     place = gallery.device if device is None else torch.device(device)
     queries, gallery = _unit(queries).to(place), _unit(gallery).to(place)
-    rows = max(_MOST // max(len(gallery), 1), 1)
-    columns = max(_MOST // rows, k)
+    rows = max(MAX_SIMILARITIES // max(len(gallery), 1), 1)
+    columns = max(MAX_SIMILARITIES // rows, k)
     scores, numbers = [], []
     for block in queries.split(rows):
         best = torch.full((len(block), 0), 0.0, device=place)
@@ -143,8 +111,8 @@ def retrieval_metrics(
     precision = 0.0
     step = torch.arange(1, len(gallery) + 1, device=place, dtype=torch.float64)
     for block, wanted in zip(
-        _unit(queries).split(max(_MOST // len(gallery), 1)),
-        query_labels.split(max(_MOST // len(gallery), 1)),
+        _unit(queries).split(max(MAX_SIMILARITIES // len(gallery), 1)),
+        query_labels.split(max(MAX_SIMILARITIES // len(gallery), 1)),
         strict=True,
     ):
         order = (block.to(place) @ unit.T).argsort(dim=1, descending=True, stable=True)

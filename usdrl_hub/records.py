@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from ..files import new_file
-from ..finite import check_finite
+from .files import new_file
+from .finite import check_finite
 
 _PACKAGES = ("usdrl-hub", "torch", "transformers", "huggingface_hub", "safetensors", "numpy", "accelerate")
 
@@ -56,7 +56,7 @@ def _version(name: str) -> str | None:
 def _git_revision() -> str | None:
     """Revision of the checkout that the package runs from, with "+changes" if it is not clean; None elsewhere."""
     # The whole package: its recipes and shipped checkpoints make results, too.
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parent
     try:
         # A status that is killed must not leave a lock in the checkout.
         git = ["git", "--no-optional-locks", "-C", str(folder)]

@@ -1,0 +1,85 @@
+"""Processes that share a job, as ``accelerate launch`` and ``torchrun`` start them."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# The variables that a launcher sets for each process, and the values without a launcher.
+_LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that share a job, as ``accelerate launch`` and ``torchrun`` start them; one by itself otherwise.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        count: How many there are.
+        local_rank: Number of this process on its machine, which is that of its GPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def of_environment(cls) -> Workers:
+        """The processes that the launcher's environment variables describe."""
+        return cls(*(int(os.environ.get(name, default)) for name, default in _LAUNCHED.items()))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the results and prints the messages of all."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> str | None:
+        """The GPU of this process; None for a single process or without GPUs."""
+        return f"cuda:{self.local_rank}" if self.count > 1 and torch.cuda.is_available() else None
+
+    def share(self, count: int, block: int) -> slice:
+        """The slice of `count` items that this process handles: whole blocks, contiguous, in order of rank.
+
+        With blocks of the batch size, batches hold the same items as in a single process.
+        """
+        blocks = -(-count // block)
+        first, end = (self.rank * blocks // self.count, (self.rank + 1) * blocks // self.count)
+        return slice(first * block, min(end * block, count))
+
+    @contextmanager
+    def gathered(self, item: Any) -> Iterator[list[Any]]:
+        """Gather an item from every process, in order of rank; the block's end is a barrier."""
+        if self.count == 1:
+            yield [item]
+            return
+        if not dist.is_initialized():
+            # The slowest process may take hours longer than the fastest.
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
+        items: list[Any] = [None] * self.count
+        dist.all_gather_object(items, item)
+        try:
+            yield items
+        finally:
+            dist.barrier()
+
+    @staticmethod
+    def leave() -> None:
+        """Destroy the process group; call it last, when nothing refers to a distributed model any more.
+
+        PyTorch's communication threads end with the last reference to the group, which a distributed model holds. A
+        model in a reference cycle (a trainer with a patched method) lives until it is collected. At interpreter exit
+        that is too late: a thread that still frees a tensor aborts the process (PyTorch issue 190489), and the
+        launcher then ends the others.
+        """
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+            gc.collect()
