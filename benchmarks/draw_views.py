@@ -13,7 +13,7 @@ import torch
 from usdrl_hub import USDRLFeatureExtractor
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.inference.drawing import draw_clip
-from usdrl_hub.pretraining.recipes import load_recipe
+from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.views import ViewAugmentation
 
 

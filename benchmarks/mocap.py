@@ -62,7 +62,7 @@ from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, weights_through
 from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.normalization import resize
-from usdrl_hub.pretraining.recipes import load_recipe
+from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.records import run_record, sha256, without_places, write_metrics
 from usdrl_hub.tasks.fit import FitRecipe, fit

@@ -24,7 +24,7 @@ from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.metrics.retrieval import retrieval_metrics
-from usdrl_hub.pretraining.recipes import load_recipe
+from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.records import run_record, without_places
 from usdrl_hub.tasks.linear import fit_logistic_regression

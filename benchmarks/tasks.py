@@ -26,9 +26,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.files import new_file
 from usdrl_hub.records import sha256, without_places
-from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.evaluate import evaluate
 
 SETS = ("utd_mhad", "nw_ucla", "utkinect", "hdm05_11")

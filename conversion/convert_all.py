@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from usdrl_hub import USDRLFeatureExtractor
+from usdrl_hub.facts.checkpoints import find_checkpoint, namespace
 from usdrl_hub.files import new_folder
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.publish import publish
-from usdrl_hub.hub.registry import find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import add_remote_code
 
 

@@ -161,11 +161,12 @@ def read_original(path: Path) -> None:
 
 def read_recipe(path: Path) -> None:
     """Load a recipe."""
-    from usdrl_hub.pretraining.recipes import Recipe, load_recipe
+    from usdrl_hub.facts.recipes import Recipe
+    from usdrl_hub.pretraining.build import build_recipe, load_recipe
 
     recipe = load_recipe(path)
     assert isinstance(recipe, Recipe)
-    recipe.build()
+    build_recipe(recipe)
 
 
 # --- Seeds ---------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from usdrl_hub import (
 )
 from usdrl_hub.cli import main
 from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.facts.recipes import Recipe, Training
 from usdrl_hub.normalization import RaggedFrames
-from usdrl_hub.pretraining.recipes import Recipe, Training
 
 VIEWS = {"min_length": 6, "corrupted_joints": 5}
 MODEL = {"hidden_size": 16, "num_persons": 1, "layout": "ntu25", "num_frames": 16, "drop_path_rate": 0.2}

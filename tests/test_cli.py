@@ -13,8 +13,8 @@ from usdrl_hub import extract_embeddings
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
+from usdrl_hub.facts.checkpoints import list_checkpoints
 from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
-from usdrl_hub.hub.registry import list_checkpoints
 
 from .conftest import GOLDENS, write_ntu
 from .helpers import run

@@ -15,6 +15,7 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
+from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.metrics.detection import THETAS, detection_metrics, point_metrics
 from usdrl_hub.metrics.segmentation import edit_score, segmentation_metrics
@@ -27,7 +28,6 @@ from usdrl_hub.postprocessing import (
     smooth_over_shift_gap,
     suppress,
 )
-from usdrl_hub.tasks.benchmarks import BENCHMARKS
 from usdrl_hub.tasks.detection import (
     FrameLabelDataset,
     dilate_events,

@@ -29,14 +29,16 @@ from usdrl_hub import (
     checkpoint_path,
     list_checkpoints,
 )
-from usdrl_hub.errors import USDRLWarning
+from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
+from usdrl_hub.facts.benchmarks import BENCHMARKS
+from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
+from usdrl_hub.hub.listing import TASK_NAMES, feature_extractor, model_config
 from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
-from usdrl_hub.hub.registry import CHECKPOINTS, CheckpointLoadError, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.modeling_usdrl import HEADS
 from usdrl_hub.records import sha256
-from usdrl_hub.tasks.benchmarks import BENCHMARKS
 
 from .conftest import GOLDENS, relative_error
 from .helpers import clips, tiny_config
@@ -101,10 +103,10 @@ def test_checkpoints_are_listed_with_their_facts():
     assert (info.task, info.layout, info.num_labels, info.license) == ("recognition", "ntu25", 10, "apache-2.0")
     assert info.shipped and info.measured["accuracy"] == 0.969 and next(iter(infos)) == TINY
     tiny, small = infos["usdrl/mocap-tiny"], infos["usdrl/mocap-small-nc"]
-    assert tiny.shipped and tiny.license == "apache-2.0" and "commercial use" in tiny.terms
-    assert small.license == "cc-by-nc-4.0" and "CC BY-NC" in small.terms and "not in the package" in small.origin
+    assert tiny.shipped and tiny.license == "apache-2.0" and "commercial use" in tiny.facts.terms
+    assert small.license == "cc-by-nc-4.0" and "CC BY-NC" in small.facts.terms and "not in the package" in small.origin
     linear = infos["usdrl/ntu60-xsub-linear"]
-    assert (linear.num_labels, linear.published) == (60, {"linear/ntu60-xsub accuracy": 0.852})
+    assert (linear.num_labels, linear.published) == (60, {("linear/ntu60-xsub", "accuracy"): 0.852})
     assert not linear.shipped and linear.measured == {} and "2508.12586" in linear.source
     assert [info.name for info in list_checkpoints(task="detection", owner="alice")] == [
         "alice/pkummd1-xsub-detection",
@@ -125,13 +127,14 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
     )
     for entry in CHECKPOINTS.values():
         assert pattern.fullmatch(entry.name), entry.name
-        assert entry.config.architectures == [entry.kind.__name__] and entry.config.modality == entry.modality
+        config = model_config(entry)
+        assert TASK_NAMES[HEADS[config.architectures[0]]] == entry.task and config.modality == entry.modality
         assert not entry.base or CHECKPOINTS[entry.base].task == "embedding"
-        assert entry.extractor.layout == entry.config.layout
+        assert feature_extractor(entry).layout == config.layout == entry.layout
     golden = convert_checkpoint(GOLDENS / "pretrain_sttr_ntu25.pth.tar")
-    entry = CHECKPOINTS["usdrl/ntu60-xsub-sttr"]
+    config = model_config(CHECKPOINTS["usdrl/ntu60-xsub-sttr"])
     for field in ("encoder", "num_joints", "num_persons", "num_channels", "num_frames", "num_hidden_layers"):
-        assert getattr(entry.config, field) == getattr(golden.config, field)
+        assert getattr(config, field) == getattr(golden.config, field)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from usdrl_hub import (
 from usdrl_hub.cli import main as cli
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.distributed import Workers
-from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import iter_embeddings
 from usdrl_hub.inference.inputs import read_ahead
 

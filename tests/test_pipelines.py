@@ -23,7 +23,7 @@ from usdrl_hub import (
 from usdrl_hub.data.huggingface import to_huggingface
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import SkeletonStore
-from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 
 from .helpers import tiny_model

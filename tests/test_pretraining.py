@@ -29,9 +29,10 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
+from usdrl_hub.facts.recipes import Recipe, RecipeError, recipe_names
+from usdrl_hub.pretraining.build import build_recipe, load_recipe
 from usdrl_hub.pretraining.data import PretrainingDataset, beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
-from usdrl_hub.pretraining.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams, find_checkpoint
 from usdrl_hub.pretraining.views import ViewAugmentation
@@ -90,7 +91,7 @@ def paired(**training) -> Recipe:
 
 
 def test_people_of_other_recordings_are_put_beside_those_who_are_alone(motion):
-    _, extractor, _, _ = paired().build()
+    _, extractor, _, _ = build_recipe(paired())
     sources = [SkeletonDataset.open(motion)]
     alone = PretrainingDataset(sources, extractor, 60)
     pairs = PretrainingDataset(sources, extractor, 60, pairs=0.6, seed=1)
@@ -146,7 +147,7 @@ def test_a_paired_run_goes_on_to_the_same_weights(motion, tmp_path):
 )
 def test_pairs_that_cannot_be_made_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        replace(paired(), **changes).build()
+        build_recipe(replace(paired(), **changes))
 
 
 COMMAND = """
@@ -579,7 +580,7 @@ def test_every_recipe_makes_a_model_and_views():
     assert {"laptop", "ntu60", "ntu120", "ntu-aaai", "ntu-2d", "pku2", "uav"} <= set(recipe_names())
     for name in recipe_names():
         loaded = load_recipe(name)
-        config, extractor, _, views = loaded.build()
+        config, extractor, _, views = build_recipe(loaded)
         assert loaded.about and extractor.num_frames == config.num_frames == views.num_frames == 64
         assert views.draw(torch.tensor([70]), config.num_joints, torch.tensor([0]), 0, 0)["start"].shape == (4, 1)
     released = load_recipe("ntu60").training

@@ -27,8 +27,8 @@ from usdrl_hub import (
     USDRLTrainer,
     checkpoint_path,
 )
-from usdrl_hub.data.facts import DATASETS
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.facts.datasets import DATASETS
 from usdrl_hub.hub import publish as publishing
 from usdrl_hub.hub.cards import figures
 from usdrl_hub.hub.loading import load_feature_extractor, load_model

@@ -22,7 +22,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import SkeletonStore
-from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import extract_embeddings
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.rendering import Recording, find_recording, nearest_clips

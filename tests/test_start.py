@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import usdrl_hub
-from usdrl_hub.hub.registry import checkpoint_path
+from usdrl_hub.facts.checkpoints import checkpoint_path
 
 RECOGNISER = str(checkpoint_path("usdrl/tiny-uiprmd"))
 ENCODER = str(checkpoint_path("usdrl/mocap-tiny"))

@@ -14,9 +14,9 @@ from usdrl_hub.data.huggingface import list_from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.protocols import check_classes, default_split, named_sides, with_clips
 from usdrl_hub.errors import LONGEST_SENTENCE, USDRLWarning
+from usdrl_hub.facts.benchmarks import BENCHMARKS, missing_data
 from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.tasks.benchmarks import BENCHMARKS, missing_data
 from usdrl_hub.tasks.evaluate import evaluate, repeat
 from usdrl_hub.tasks.recognition import finetune
 

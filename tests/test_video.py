@@ -30,7 +30,7 @@ from usdrl_hub import (
     read_skeleton,
     read_video,
 )
-from usdrl_hub.hub.registry import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.video import check_flat, iter_videos, open_video
 
 from .helpers import content, run

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .data.readers import iter_skeletons as iter_skeletons
     from .data.readers import read_skeleton as read_skeleton
     from .data.store import SkeletonStore as SkeletonStore
+    from .facts.checkpoints import checkpoint_path as checkpoint_path
+    from .facts.checkpoints import list_checkpoints as list_checkpoints
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
-    from .hub.registry import checkpoint_path as checkpoint_path
-    from .hub.registry import list_checkpoints as list_checkpoints
     from .inference.embedding import extract_embeddings as extract_embeddings
     from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
     from .inference.mapping import draw_map as draw_map
@@ -62,7 +62,7 @@ _MODULES = {
         "data.readers": ["iter_skeletons", "read_skeleton"],
         "data.store": ["SkeletonStore"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
-        "hub.registry": ["checkpoint_path", "list_checkpoints"],
+        "facts.checkpoints": ["checkpoint_path", "list_checkpoints"],
         "inference.embedding": ["extract_embeddings"],
         "inference.ensemble": ["USDRLEnsemble"],
         "inference.mapping": ["draw_map"],

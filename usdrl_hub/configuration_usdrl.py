@@ -79,7 +79,7 @@ def explaining(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[N
             raise
         try:
             # Absolute, and not at the top: as remote code this file stands alone.
-            from usdrl_hub.hub.registry import explain_missing
+            from usdrl_hub.facts.checkpoints import explain_missing
         except ImportError:
             raise error from None
         if not (hint := explain_missing(str(name))):

@@ -1179,6 +1179,19 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
         return entropy + 0.15 * smooth
 
 
+# The classes that a checkpoint may be saved from, by name.
+HEADS: dict[str, type[USDRLPreTrainedModel]] = {
+    head.__name__: head
+    for head in (
+        USDRLForActionDetection,
+        USDRLForActionRecognition,
+        USDRLForActionSegmentation,
+        USDRLForEarlyActionPrediction,
+        USDRLForPreTraining,
+        USDRLModel,
+    )
+}
+
 __all__ = [
     "USDRLForActionDetection",
     "USDRLForActionRecognition",

@@ -12,8 +12,8 @@ import numpy as np
 import typer
 
 from ..data.samples import load_samples, sample_path
+from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..hub.loading import load_feature_extractor
-from ..hub.registry import DEFAULT_CHECKPOINT
 from ..inference.drawing import draw_clip, draw_clips
 from ..inference.embedding import iter_embeddings, write_embeddings
 from ..inference.inputs import ready_model

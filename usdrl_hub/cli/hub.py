@@ -9,17 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from ..configuration_usdrl import MODALITIES
-from ..data.facts import DATASETS
+from ..facts.benchmarks import BENCHMARKS, TASKS
+from ..facts.checkpoints import list_checkpoints, namespace
+from ..facts.datasets import DATASETS
+from ..facts.recipes import read_recipe, recipe_names
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.convert import convert_checkpoint, save_original
+from ..hub.listing import num_bytes
 from ..hub.loading import load_model
 from ..hub.publish import publish
-from ..hub.registry import list_checkpoints, namespace
 from ..hub.remote_code import add_remote_code
 from ..inference.export import FORMATS, export_model
-from ..pretraining.recipes import load_recipe, recipe_names
-from ..tasks.benchmarks import BENCHMARKS, TASKS
 from .options import Namespace, join_or
 from .tables import print_table, say
 
@@ -37,7 +38,7 @@ def list_command(
     if not infos:
         raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
     if as_json:
-        print(json.dumps([vars(info) for info in infos], indent=2))
+        print(json.dumps([{**info.describe(), "num_bytes": num_bytes(info.name)} for info in infos], indent=2))
         return
     rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
     # Who asks for some sees all of them.
@@ -52,7 +53,7 @@ def list_command(
                 info.task,
                 info.layout,
                 str(info.num_labels or ""),
-                f"{info.num_bytes / 1e6:.1f} MB",
+                f"{num_bytes(info.name) / 1e6:.1f} MB",
                 "research only" if info.license == "other" else info.license,
                 info.origin,
                 "" if published is None else f"{100 * published:.1f} %",
@@ -85,7 +86,7 @@ def benchmarks(
 
 def recipes() -> None:
     """List the recipes for pretraining."""
-    print_table([["name", "about"], *([name, load_recipe(name).about] for name in recipe_names())])
+    print_table([["name", "about"], *([name, read_recipe(name).about] for name in recipe_names())])
 
 
 def push(

@@ -13,7 +13,7 @@ import typer
 from tqdm import tqdm
 
 from ..distributed import Workers
-from ..hub.registry import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
 from ..inference.inputs import list_files, read_file, share_of
 from ..inference.prediction import iter_predictions

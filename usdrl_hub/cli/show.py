@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import printable
-from ..hub.registry import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..inference.mapping import PROJECTIONS, draw_map, make_map
 from ..inference.mapping import SUFFIXES as MAP_SUFFIXES
 from ..inference.rendering import SUFFIXES as RENDER_SUFFIXES

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from ..configuration_usdrl import MODALITIES
+from ..facts.benchmarks import get_benchmark
+from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..feature_extraction_usdrl import NORMALIZATIONS
-from ..hub.registry import DEFAULT_CHECKPOINT
 from ..layouts import get_layout
-from ..pretraining.recipes import load_recipe
+from ..pretraining.build import load_recipe
 from ..pretraining.run import pretrain as run_pretraining
-from ..tasks.benchmarks import get_benchmark
 from ..tasks.evaluate import evaluate as run_evaluation
 from ..tasks.evaluate import repeat as repeat_evaluation
 from ..tasks.recognition import finetune as finetune_recognition

@@ -24,11 +24,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
+from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
 from .dataset import SkeletonDataset, load_npz
-from .facts import NTU120_CLASSES, PKU_CLASSES
 from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl

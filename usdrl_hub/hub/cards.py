@@ -16,15 +16,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.facts import DATASETS, DatasetFacts
 from ..errors import printable
+from ..facts.benchmarks import BENCHMARKS
+from ..facts.checkpoints import CHECKPOINTS, Checkpoint, find_checkpoint
+from ..facts.datasets import DATASETS, DatasetFacts
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..inference.drawing import draw_layout
 from ..layouts import get_layout
-from ..tasks.benchmarks import BENCHMARKS
+from .listing import TASK_NAMES, feature_extractor, model_config, num_bytes
 from .loading import MissingPreprocessorError, load_feature_extractor, model_class
-from .registry import CHECKPOINTS, TASK_NAMES, Checkpoint, find_checkpoint
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # What a card of ours begins with, so that one that a person wrote is never written over.
@@ -101,7 +102,7 @@ class CardSource:
         """An entry of the registry, with its files where it ships."""
         if entry.folder is not None:
             return cls.of_folder(entry.folder, entry.name)
-        return cls(entry.name, entry.config, entry.extractor, {}, entry.num_bytes, entry, False)
+        return cls(entry.name, model_config(entry), feature_extractor(entry), {}, num_bytes(entry.name), entry, False)
 
     @classmethod
     def of_folder(cls, folder: str | os.PathLike, name: str) -> CardSource:
@@ -501,9 +502,9 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
             written.append(path)
             if entry.folder is not None and "few_labels" in entry.metrics and path.parent != entry.folder:
                 shutil.copyfile(entry.folder / FEW_LABELS, path.parent / FEW_LABELS)
-            picture = path.parent / picture_name(entry.config)
+            picture = path.parent / picture_name(source.config)
             if not picture.is_file():
-                draw_layout(entry.config.layout, picture)  # type: ignore[arg-type]
+                draw_layout(source.config.layout, picture)  # type: ignore[arg-type]
     for path in set(folder.glob("*.md")) - set(written):
         if GENERATED in path.read_text("utf-8"):
             path.unlink()

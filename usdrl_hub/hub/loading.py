@@ -24,13 +24,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from ..configuration_usdrl import USDRLConfig, bundled_checkpoint, hub_is_reachable
-from ..errors import notice
+from ..errors import CheckpointLoadError, notice
+from ..facts.checkpoints import explain_missing
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
+from ..modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
 from ..weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
-from .registry import TASK_NAMES, CheckpointLoadError, explain_missing
 
-_CLASSES = {model_class.__name__: model_class for model_class in TASK_NAMES}
 # What the hub means by a status.
 _ANSWERS = {
     401: "does not know the token: log in with 'hf auth login'",
@@ -42,8 +41,8 @@ _ANSWERS = {
 def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
     """The class that a checkpoint was saved from, by its `architectures`; the bare encoder where it names none."""
     for name in config.architectures or ():
-        if name in _CLASSES:
-            return _CLASSES[name]
+        if name in HEADS:
+            return HEADS[name]
     return USDRLModel
 
 
@@ -121,7 +120,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     """
     if adapter := load_adapter(name, **kwargs):
         base = adapter.config or load_config(adapter.base)
-        if adapter.model_class in _CLASSES:
+        if adapter.model_class in HEADS:
             base.architectures = [adapter.model_class]
         return base
     config = None if Path(name).is_dir() else load_with(USDRLConfig, name, **kwargs)

@@ -28,13 +28,13 @@ from huggingface_hub.utils._runtime import is_xet_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..data.facts import DATASETS
+from ..facts.checkpoints import namespace
+from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
 from ..inference.drawing import draw_layout
 from ..records import without_places
 from .cards import GENERATED, CardSource, picture_name, render_card
 from .loading import load_config, load_model
-from .registry import namespace
 from .remote_code import CODE_FILES, add_remote_code
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
@@ -86,7 +86,7 @@ def publish(
 
     Args:
         folder: The checkpoint's folder.
-        repo_id: ``owner/name``; a bare name gets the namespace of this project, see `registry.namespace`.
+        repo_id: ``owner/name``; a bare name gets the namespace of this project, see `facts.checkpoints.namespace`.
         private: Whether the repository is private; the owner's default for a new one where None.
         revision: Branch to commit to, made where it is missing; main where None.
         create_pr: Open a pull request instead of committing.

@@ -13,10 +13,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 from ..data.huggingface import from_huggingface
+from ..errors import CheckpointLoadError
+from ..facts.checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..hub.loading import extractor_of, load_feature_extractor, load_model
-from ..hub.registry import DEFAULT_CHECKPOINT, CheckpointLoadError, checkpoint_path
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence

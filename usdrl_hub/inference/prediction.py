@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import NonFiniteError, printable
+from ..errors import CheckpointLoadError, NonFiniteError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
-from ..hub.registry import CheckpointLoadError
 from ..layouts import LayoutLike
 from ..modeling_usdrl import (
     USDRLForActionDetection,

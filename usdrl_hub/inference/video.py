@@ -14,10 +14,9 @@ from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
 from ..data.readers import VIDEO_SUFFIXES, find_recordings
-from ..errors import printable
+from ..errors import CheckpointLoadError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.loading import load_with
-from ..hub.registry import CheckpointLoadError
 from ..layouts import get_layout
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
 from .inputs import ErrorHandler, batched, find_device

@@ -20,15 +20,16 @@ from transformers import TrainerState, TrainingArguments, set_seed
 
 from ..data.dataset import LabelledData, SkeletonDataset, source_name
 from ..data.protocols import default_split
+from ..facts.recipes import Recipe
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import is_new, locked, naming, new_file, remove_leftovers
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
+from .build import build_recipe, load_recipe
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
-from .recipes import Recipe, load_recipe
 from .trainer import STAGING, USDRLPreTrainer, find_checkpoint
 
 _RUN = "run.json"
@@ -116,7 +117,7 @@ def _pretrain(
         raise ValueError(f"split must be 'all' or 'train', got {split!r}")
     training = recipe.training
     folder = Path(output_dir)
-    config, extractor, loss, views = recipe.build()
+    config, extractor, loss, views = build_recipe(recipe)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if training.batch_size % world:
         raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")

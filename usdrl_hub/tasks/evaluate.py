@@ -32,6 +32,7 @@ from ..data.protocols import (
 from ..data.samples import load_samples
 from ..data.store import SkeletonStore
 from ..errors import notice
+from ..facts.benchmarks import Benchmark, get_benchmark, missing_data
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.loading import load_config, load_feature_extractor, load_model
@@ -50,7 +51,6 @@ from ..modeling_usdrl import (
 from ..postprocessing import action_points, detect
 from ..records import check_results, run_record, sha256, write_metrics
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .benchmarks import Benchmark, get_benchmark, missing_data
 from .detection import FrameLabelDataset, dilate_events, draw_timeline, frame_probabilities, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit

@@ -1,9 +1,10 @@
-"""Recipes: how a model is pretrained, as files that ship with the package (``usdrl_hub/recipes/*.yaml``)."""
+"""Recipes: how a model is pretrained, as YAML files that ship with the package (``usdrl_hub/recipes/*.yaml``)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
@@ -11,20 +12,14 @@ from typing import Any
 
 import yaml
 
-from ..configuration_usdrl import USDRLConfig
-from ..data.facts import nearest
 from ..errors import USDRLError
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..layouts import get_layout
-from .data import check_pairs
-from .losses import MultiGrainedFeatureDecorrelation
-from .views import ViewAugmentation
+from .datasets import nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-# Values of a recipe; those that ship have 30.
-_MOST_VALUES = 10_000
-# YAML is read slowly: a megabyte takes ten seconds.
-_MOST_BYTES = 128 << 10
+# Values of a recipe; those that ship have about 30.
+_MAX_VALUES = 10_000
+# Parsing YAML is slow: ten seconds for a megabyte.
+_MAX_BYTES = 128 << 10
 
 
 class RecipeError(USDRLError):
@@ -99,10 +94,10 @@ class Recipe:
         about: One sentence.
         model: Fields of `USDRLConfig`.
         extractor: Arguments of `USDRLFeatureExtractor` that the model does not say.
-        window: Longest piece of a recording in frames; None keeps recordings whole.
+        window: Longest segment of a recording in frames; None keeps recordings whole.
         loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`; or its fields.
         views: Arguments of `ViewAugmentation`.
-        pairs: Probability that somebody of another recording is put beside a person who is alone; see
+        pairs: Probability that a person of another recording is added to a single-person segment; see
             `PretrainingDataset`.
         training: The schedule.
     """
@@ -115,25 +110,6 @@ class Recipe:
     views: Mapping[str, Any] = field(default_factory=dict)
     pairs: float = 0.0
     training: Training = field(default_factory=Training)
-
-    def build(
-        self,
-    ) -> tuple[USDRLConfig, USDRLFeatureExtractor, MultiGrainedFeatureDecorrelation, ViewAugmentation]:
-        """The model's configuration, its feature extractor, the loss and the views.
-
-        Raises:
-            ValueError: If a value means nothing, or they do not fit together.
-        """
-        given = dict(self.model)
-        if given.get("layout") is not None:
-            given.setdefault("num_joints", get_layout(given["layout"]).num_joints)
-        config = USDRLConfig(**given)
-        extractor = USDRLFeatureExtractor.from_model_config(config, **self.extractor)
-        check_pairs(self.pairs, extractor)
-        views = ViewAugmentation(**{"num_frames": config.num_frames, "layout": config.layout, **self.views})
-        if isinstance(self.loss, str):
-            return config, extractor, MultiGrainedFeatureDecorrelation.preset(self.loss), views
-        return config, extractor, MultiGrainedFeatureDecorrelation(**self.loss), views
 
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
         """The recipe with other model fields and other values of the schedule; None leaves a value.
@@ -151,30 +127,52 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str | os.PathLike) -> Recipe:
-    """Load a recipe by its name, or from a YAML file of one's own.
+def recipe_path(name: str | os.PathLike) -> Path:
+    """The file of a recipe.
+
+    Args:
+        name: A name of `recipe_names`, or the path of a YAML file.
 
     Raises:
-        RecipeError: If there is no such recipe, or it is not one; the message names the file and the entry.
+        RecipeError: If no recipe of that name ships with the package.
     """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        known = recipe_names()
-        if str(name) not in known:
-            raise RecipeError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
-        path = RECIPES / f"{name}.yaml"
-    if path.is_file() and path.stat().st_size > _MOST_BYTES:
-        raise RecipeError(f"{path}: it has more than {_MOST_BYTES >> 10} KB, which no recipe has")
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    known = recipe_names()
+    if str(name) not in known:
+        raise RecipeError(f"there is no recipe '{name}': {nearest(str(name), known)}; or name a .yaml file")
+    return RECIPES / f"{name}.yaml"
+
+
+def read_recipe(name: str | os.PathLike) -> Recipe:
+    """Read a recipe; `pretraining.build.load_recipe` also checks the parts that need the model's classes.
+
+    Args:
+        name: See `recipe_path`.
+
+    Raises:
+        RecipeError: If there is no such recipe, or it cannot be read; the message names the file and the entry.
+    """
+    path = recipe_path(name)
+    if path.is_file() and path.stat().st_size > _MAX_BYTES:
+        raise RecipeError(f"{path}: it has more than {_MAX_BYTES >> 10} KB, which no recipe has")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except Exception as error:
-        # The constructors of YAML's numbers and dates fail in any way that Python's do.
+        # YAML's constructors of numbers and dates raise whatever Python's do.
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise RecipeError(f"{path}: the recipe cannot be read: {reason[:150]}") from None
-    try:
+    with naming_recipe(path):
         return _make_recipe(content)
+
+
+@contextmanager
+def naming_recipe(path: Path) -> Iterator[None]:
+    """Turn any error into a `RecipeError` that names the recipe's file; an entry may have a value of any type."""
+    try:
+        yield
     except Exception as error:
-        # Any entry may be of any type; each part of the recipe says in its own way that it is wrong.
         raise RecipeError(f"{path}: {' '.join(str(error).split())}") from None
 
 
@@ -182,34 +180,27 @@ def _make_recipe(content: Any) -> Recipe:
     if not isinstance(content, dict):
         raise ValueError("a recipe is a mapping of entries such as model, loss and training")
     _check_size(content)
-    _check_keys("", content, [entry.name for entry in fields(Recipe)])
+    check_keys("", content, [entry.name for entry in fields(Recipe)])
     for key in ("model", "extractor", "views", "training"):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"'{key}' must be a mapping")
-    _check_keys("training.", content.get("training", {}), [entry.name for entry in fields(Training)])
-    if isinstance(content.get("loss"), dict):
-        known = [entry.name for entry in fields(MultiGrainedFeatureDecorrelation)]
-        _check_keys("loss.", content["loss"], known)
-    _check_keys("views.", content.get("views", {}), [entry.name for entry in fields(ViewAugmentation)])
-    _check_keys("model.", content.get("model", {}), [entry.name for entry in fields(USDRLConfig)])
+    check_keys("training.", content.get("training", {}), [entry.name for entry in fields(Training)])
     window = content.get("window")
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
         raise ValueError(f"'window' must be a whole number of frames, got {window!r}")
     if not isinstance(content.get("about", ""), str):
         raise ValueError("'about' must be a sentence")
-    recipe = Recipe(**{**content, "training": Training(**content.get("training", {}))})
-    recipe.build()
-    return recipe
+    return Recipe(**{**content, "training": Training(**content.get("training", {}))})
 
 
 def _check_size(content: Any) -> None:
     """Refuse what is too large for a recipe, which aliases (``*name``) make it, and numbers that are not finite."""
-    left, values = _MOST_VALUES, [content]
+    left, values = _MAX_VALUES, [content]
     while values:
         value = values.pop()
         left -= 1
         if left < 0:
-            raise ValueError(f"it has more than {_MOST_VALUES} values, aliases counted as what they stand for")
+            raise ValueError(f"it has more than {_MAX_VALUES} values, aliases counted as what they stand for")
         if isinstance(value, float) and not isfinite(value):
             raise ValueError(f"it has the value {value}, which is no number to train with")
         if isinstance(value, Mapping):
@@ -218,7 +209,17 @@ def _check_size(content: Any) -> None:
             values += value
 
 
-def _check_keys(where: str, content: Mapping[str, Any], known: list[str]) -> None:
+def check_keys(where: str, content: Mapping[str, Any], known: list[str]) -> None:
+    """Refuse entries that are not known.
+
+    Args:
+        where: What the entries belong to, such as "training."; empty at the top.
+        content: The entries.
+        known: Their possible names.
+
+    Raises:
+        ValueError: If there is another; the message names the nearest.
+    """
     for key in content:
         if key not in known:
             name = str(key)[:80]

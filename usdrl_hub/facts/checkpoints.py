@@ -1,4 +1,4 @@
-"""The checkpoints of this project by name: what each is, where its weights come from, and what is known of it."""
+"""The checkpoints of this project by name: what each is, where its weights come from, and how they are made."""
 
 from __future__ import annotations
 
@@ -7,28 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..configuration_usdrl import CHECKPOINTS_FOLDER, MODALITIES, REPOSITORY_FOLDER, USDRLConfig
-from ..data.facts import DATASETS, DatasetFacts
 from ..errors import CheckpointLoadError
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..layouts import get_layout
-from ..modeling_usdrl import (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLForPreTraining,
-    USDRLModel,
-    USDRLPreTrainedModel,
-)
-from ..pretraining.recipes import load_recipe
-from ..tasks.benchmarks import BENCHMARKS, Benchmark
+from .benchmarks import BENCHMARKS, Benchmark
+from .datasets import DATASETS, DatasetFacts
+from .recipes import read_recipe
 
 NAMESPACE = "usdrl"
 DEFAULT_CHECKPOINT = f"{NAMESPACE}/tiny-uiprmd"
@@ -37,19 +22,15 @@ ORIGINALS = {
     "dste": "https://github.com/wengwanjiang/FoundSkelModel (Model Zoo)",
     "sttr": "https://github.com/wengwanjiang/USDRL (Pretrained Models)",
 }
-# How a task is called in listings and cards, by the class that does it.
-TASK_NAMES: dict[type[USDRLPreTrainedModel], str] = {
-    USDRLForActionDetection: "detection",
-    USDRLForActionRecognition: "recognition",
-    USDRLForActionSegmentation: "segmentation",
-    USDRLForEarlyActionPrediction: "early prediction",
-    USDRLForPreTraining: "pretraining",
-    USDRLModel: "embedding",
-}
+# Where the checkpoints that ship in the package lie, in folders named owner--name.
+CHECKPOINTS_FOLDER = Path(__file__).parent.parent / "checkpoints"
+# Those that are in the project's repository only, because their terms or size keep them out of the package.
+REPOSITORY_FOLDER = CHECKPOINTS_FOLDER.parent.parent / "checkpoints"
 _REPOSITORY = "in the folder checkpoints/ of the project's repository, not in the package"
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
 _RESEARCH = "other"
-_MULTIMODAL = "+".join(("joint", "motion", "bone"))
+_MODALITIES = ("joint", "bone", "motion")
+_MULTIMODAL = "joint+motion+bone"
 
 
 @dataclass(frozen=True)
@@ -58,8 +39,9 @@ class Checkpoint:
 
     Attributes:
         name: Repository name, ``usdrl/<dataset>-<protocol>[-sttr][-<modality>][-<task>]`` for the paper's benchmarks.
-        kind: The model's class.
-        dataset: Name of the training data in `data.facts.DATASETS`.
+        task: What the model does, by the head's `task`: "embedding", "recognition", "detection", "segmentation" or
+            "early prediction".
+        dataset: Name of the training data in `facts.datasets.DATASETS`.
         summary: What it is, in one sentence.
         origin: Where its weights come from.
         limits: What it cannot do.
@@ -75,7 +57,7 @@ class Checkpoint:
     """
 
     name: str
-    kind: type[USDRLPreTrainedModel]
+    task: str
     dataset: str
     summary: str
     origin: str
@@ -91,64 +73,65 @@ class Checkpoint:
     source: str = ""
 
     @property
-    def task(self) -> str:
-        """What it does: "embedding", "recognition", "detection", ..."""
-        return TASK_NAMES[self.kind]
-
-    @property
     def facts(self) -> DatasetFacts:
         """Its training data."""
         return DATASETS[self.dataset]
 
     @property
     def folder(self) -> Path | None:
-        """Where it lies, in the package or the repository around it."""
+        """Its folder, in the package or in the repository around it; None where its weights are not here."""
         parent = REPOSITORY_FOLDER if self.origin == _REPOSITORY else CHECKPOINTS_FOLDER
         path = parent / self.name.replace("/", "--")
         return path if (path / "config.json").is_file() else None
 
-    @cached_property
-    def config(self) -> USDRLConfig:
-        """Its configuration: that of its files where it ships, else that of its recipe."""
-        if self.folder is not None:
-            return USDRLConfig.from_pretrained(self.folder)
-        config = load_recipe(self.recipe).build()[0]
-        names = self.facts.class_names
-        if self.kind in (USDRLForActionDetection, USDRLForActionSegmentation):
-            names = ("nothing", *names)
-        causal = self.kind is USDRLForEarlyActionPrediction
-        changes = {"encoder": self.encoder, "modality": self.modality, "is_causal": causal, "intermediate_size": None}
-        if names and self.task != "embedding":
-            changes |= {"id2label": dict(enumerate(names)), "label2id": None}
-        return USDRLConfig(**{**config.to_dict(), **changes, "architectures": [self.kind.__name__]})
-
-    @cached_property
-    def extractor(self) -> USDRLFeatureExtractor:
-        """Its feature extractor."""
-        if self.folder is not None:
-            return USDRLFeatureExtractor.from_pretrained(self.folder)
-        return load_recipe(self.recipe).build()[1]
-
     @property
     def metrics(self) -> dict[str, Any]:
         """Its ``metrics.json``, empty where there is none."""
-        path = None if self.folder is None else self.folder / "metrics.json"
-        return json.loads(path.read_text("utf-8")) if path is not None and path.is_file() else {}
+        return self._read("metrics.json")
+
+    @property
+    def layout(self) -> str:
+        """Name of the joint layout of its input."""
+        return str((self._read("config.json") or read_recipe(self.recipe).model)["layout"])
+
+    @property
+    def shipped(self) -> bool:
+        """Whether its weights are here: in the package, or in the repository around it."""
+        return self.folder is not None
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What this project measured with its weights, by metric."""
+        return self.metrics.get("metrics", {})
 
     @property
     def num_labels(self) -> int | None:
-        """Classes that it tells apart; None without a head, or where the data bring the names."""
-        known = self.folder is not None or self.facts.class_names
-        return None if self.task in ("embedding", "pretraining") or not known else self.config.num_labels
+        """Number of classes without the background; None for encoders, and where the data set brings its classes."""
+        if self.task == "embedding":
+            return None
+        names = self._read("config.json").get("id2label", ()) if self.folder is not None else self.facts.class_names
+        return len(names) or None
 
     @property
-    def num_bytes(self) -> int:
-        """Size of its weights: of its files where it ships, else of as many float32 numbers."""
-        if self.folder is not None:
-            return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
-        config = self.config
-        sizes = (config.encoder, config.modality, config.num_joints, config.num_channels, config.is_causal)
-        return _weights_size(self.kind.__name__, *sizes, config.num_labels, config.hidden_size)
+    def num_bytes(self) -> int | None:
+        """Size of its weights; None where they are not here, see `hub.listing.num_bytes`."""
+        if self.folder is None:
+            return None
+        return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder and self.folder / name
+        return json.loads(path.read_text("utf-8")) if path and path.is_file() else {}
+
+    def describe(self) -> dict[str, Any]:
+        """What ``usdrl list --json`` prints, as plain values; `published` by "benchmark metric"."""
+        names = ("name", "task", "dataset", "protocol", "encoder", "modality", "layout", "num_labels", "num_bytes")
+        return {name: getattr(self, name) for name in (*names, "license", "origin", "benchmarks", "source")} | {
+            "terms": self.facts.terms,
+            "shipped": self.shipped,
+            "published": {" ".join(key): value for key, value in self.published.items()},
+            "measured": self.measured,
+        }
 
     def how_to_make(self) -> str:
         """What to do where the weights are not published yet: the original, where it is, and the command."""
@@ -159,7 +142,7 @@ class Checkpoint:
             place = ORIGINALS[self.encoder].partition(" ")[0]
             made = (
                 f"download the original from {place} and run 'usdrl convert FILE.pth.tar "
-                f"--layout {self.config.layout}{modality}{task} --output-dir {short}'"
+                f"--layout {self.layout}{modality}{task} --output-dir {short}'"
             )
         elif self.origin == _SHIPPED:
             return f"it ships with the package, as {self.name}"
@@ -181,32 +164,6 @@ class Checkpoint:
         return f"{made} and use that folder"
 
 
-@lru_cache
-def _weights_size(
-    kind_name: str,
-    encoder: str,
-    modality: str,
-    joints: int,
-    channels: int,
-    causal: bool,
-    labels: int,
-    width: int,
-) -> int:
-    """Bytes of a model's weights in float32."""
-    config = USDRLConfig(
-        encoder=encoder,  # type: ignore[arg-type]
-        modality=modality,
-        num_joints=joints,
-        num_channels=channels,
-        is_causal=causal,
-        id2label={number: str(number) for number in range(labels)},
-        hidden_size=width,
-    )
-    kind = next(kind for kind in TASK_NAMES if kind.__name__ == kind_name)
-    with torch.device("meta"):
-        return sum(4 * tensor.numel() for tensor in kind(config).state_dict().values())
-
-
 _NTU = (("ntu60", "xsub"), ("ntu60", "xview"), ("ntu120", "xsub"), ("ntu120", "xset"))
 # What is pretrained on what, with which recipe.
 _ENCODERS = (
@@ -222,15 +179,16 @@ _ENCODERS = (
 )
 # Data sets of which the release names every modality, and STTR.
 _EVERY_VARIANT = (*_NTU, ("pkummd2", "xsub"))
-_KINDS: dict[str, type[USDRLPreTrainedModel]] = {
-    "linear": USDRLForActionRecognition,
-    "finetuned": USDRLForActionRecognition,
-    "semi": USDRLForActionRecognition,
-    "transfer": USDRLForActionRecognition,
-    "early": USDRLForActionRecognition,
-    "early-causal": USDRLForEarlyActionPrediction,
-    "detection": USDRLForActionDetection,
-    "segmentation": USDRLForActionSegmentation,
+# What a head that a benchmark trains does; benchmarks without a head are not among them.
+_HEAD_TASKS = {
+    "linear": "recognition",
+    "finetuned": "recognition",
+    "semi": "recognition",
+    "transfer": "recognition",
+    "early": "recognition",
+    "early-causal": "early prediction",
+    "detection": "detection",
+    "segmentation": "segmentation",
 }
 # Linear evaluation of the variants, in the order of `_EVERY_VARIANT`; that of DSTE's joints stands in `BENCHMARKS`.
 _VARIANT_FIGURES = {
@@ -253,8 +211,8 @@ def _variants(dataset: str, protocol: str) -> Iterator[tuple[str, str]]:
     """Encoder and modality of what there is for a data set."""
     yield "dste", "joint"
     if (dataset, protocol) in _EVERY_VARIANT:
-        yield from (("dste", modality) for modality in (*MODALITIES[1:], _MULTIMODAL))
-        yield from (("sttr", modality) for modality in (*MODALITIES, _MULTIMODAL))
+        yield from (("dste", modality) for modality in (*_MODALITIES[1:], _MULTIMODAL))
+        yield from (("sttr", modality) for modality in (*_MODALITIES, _MULTIMODAL))
 
 
 def _encoders() -> Iterator[Checkpoint]:
@@ -265,7 +223,7 @@ def _encoders() -> Iterator[Checkpoint]:
                 scored = ["one-shot/ntu120-one-shot"]
             yield Checkpoint(
                 name=_variant_name(dataset, protocol, encoder, modality),
-                kind=USDRLModel,
+                task="embedding",
                 dataset=dataset,
                 protocol=protocol,
                 summary=f"The {encoder.upper()} encoder of USDRL, pretrained without labels on the training part of "
@@ -284,12 +242,12 @@ def _heads(encoders: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
         pretrained = benchmark.pretrained_on if benchmark.task == "transfer" else ""
         place = pretrained or f"{benchmark.dataset}-{benchmark.protocol}"
         base = encoders.get(f"{NAMESPACE}/{place}")
-        if benchmark.task not in _KINDS or base is None or benchmark.protocol == "own":
+        if benchmark.task not in _HEAD_TASKS or base is None or benchmark.protocol == "own":
             continue
         task = benchmark.id.partition("/")[0] + (f"-{pretrained}" if pretrained else "")
         head = Checkpoint(
             name=f"{NAMESPACE}/{benchmark.dataset}-{benchmark.protocol}-{task}",
-            kind=_KINDS[benchmark.task],
+            task=_HEAD_TASKS[benchmark.task],
             dataset=benchmark.dataset,
             protocol=benchmark.protocol,
             summary=f"{base.name.partition('/')[2]} with a head for the benchmark {benchmark.id}.",
@@ -328,7 +286,7 @@ def _linear_variants(head: Checkpoint, benchmark: Benchmark) -> Iterator[Checkpo
 def _shipped() -> Iterator[Checkpoint]:
     yield Checkpoint(
         name=DEFAULT_CHECKPOINT,
-        kind=USDRLForActionRecognition,
+        task="recognition",
         dataset="ui_prmd_vicon",
         summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and tests.",
         origin=_SHIPPED,
@@ -368,7 +326,7 @@ def _shipped() -> Iterator[Checkpoint]:
     ):
         yield Checkpoint(
             name=f"{NAMESPACE}/{short}",
-            kind=USDRLModel,
+            task="embedding",
             dataset=dataset,
             summary=summary,
             origin=origin,
@@ -408,52 +366,9 @@ def find_checkpoint(name: str) -> Checkpoint | None:
     return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in ("", NAMESPACE, namespace()) else None
 
 
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What `list_checkpoints` says of a checkpoint.
-
-    Attributes:
-        name: Repository name.
-        task: "embedding", "recognition", "detection", "segmentation" or "early prediction".
-        dataset: Name of the training data.
-        protocol: Which part of it trains.
-        encoder: "dste" or "sttr".
-        modality: Modality of its encoder.
-        layout: Joint layout of its input.
-        num_labels: Classes it tells apart, or None.
-        num_bytes: Size of its weights.
-        license: Licence of the weights.
-        terms: Terms of the training data.
-        origin: Where the weights come from.
-        shipped: Whether it is here: in the package, or in the repository around it.
-        benchmarks: Ids of the benchmarks that score it.
-        published: What papers report, ``"benchmark metric"`` -> value in [0, 1].
-        source: Where that stands.
-        measured: What this project measured, by metric.
-    """
-
-    name: str
-    task: str
-    dataset: str
-    protocol: str
-    encoder: str
-    modality: str
-    layout: str
-    num_labels: int | None
-    num_bytes: int
-    license: str
-    terms: str
-    origin: str
-    shipped: bool
-    benchmarks: tuple[str, ...]
-    published: dict[str, float]
-    source: str
-    measured: dict[str, float]
-
-
 def list_checkpoints(
     text: str = "", task: str | None = None, shipped: bool = False, owner: str | None = None
-) -> list[CheckpointInfo]:
+) -> list[Checkpoint]:
     """The checkpoints of this project, those that ship first.
 
     Args:
@@ -467,35 +382,16 @@ def list_checkpoints(
     """
     if task is not None and task not in (tasks := sorted({entry.task for entry in CHECKPOINTS.values()})):
         raise ValueError(f"there is no task '{task}': use one of {', '.join(tasks)}")
-    chosen = [
-        entry
-        for entry in CHECKPOINTS.values()
-        if text in entry.name and task in (None, entry.task) and (entry.folder is not None or not shipped)
-    ]
-    return [_describe(entry, namespace(owner)) for entry in sorted(chosen, key=lambda entry: entry.folder is None)]
-
-
-def _describe(entry: Checkpoint, owner: str) -> CheckpointInfo:
-    short = entry.name.partition("/")[2]
-    return CheckpointInfo(
-        name=entry.name if entry.folder is not None else f"{owner}/{short}",
-        task=entry.task,
-        dataset=entry.dataset,
-        protocol=entry.protocol,
-        encoder=entry.encoder,
-        modality=entry.modality,
-        layout=get_layout(entry.config.layout).name if entry.config.layout else "none",
-        num_labels=entry.num_labels,
-        num_bytes=entry.num_bytes,
-        license=entry.license,
-        terms=entry.facts.terms,
-        origin=entry.origin,
-        shipped=entry.folder is not None,
-        benchmarks=entry.benchmarks,
-        published={" ".join(key): value for key, value in entry.published.items()},
-        source=entry.source,
-        measured=entry.metrics.get("metrics", {}),
-    )
+    owner = namespace(owner)
+    here, absent = [], []
+    for entry in CHECKPOINTS.values():
+        if text not in entry.name or task not in (None, entry.task):
+            continue
+        if entry.folder is not None:
+            here.append(entry)
+        elif not shipped:
+            absent.append(replace(entry, name=f"{owner}/{entry.name.partition('/')[2]}"))
+    return here + absent
 
 
 def checkpoint_path(name: str) -> Path:
