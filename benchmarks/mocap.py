@@ -46,13 +46,13 @@ import torch
 from matplotlib.figure import Figure
 
 from usdrl_hub import (
-    SkeletonDataset,
     SkeletonSequence,
     SkeletonStore,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
     USDRLModel,
+    open_data,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
@@ -95,7 +95,7 @@ def sources(name: str, data: Path, runs: Path) -> list[Path]:
     paths = {source: data / f"{source}.npz" for source in SOURCES[name]}
     part = runs / "ui_prmd_vicon-train"
     if not part.is_dir():
-        SkeletonStore.write(default_split(SkeletonDataset.open(paths["ui_prmd_vicon"]))[0].usable(), part)
+        SkeletonStore.write(default_split(open_data(paths["ui_prmd_vicon"]))[0].drop_empty(), part)
     return [part, *(path for source, path in paths.items() if source != "ui_prmd_vicon")]
 
 
@@ -104,9 +104,9 @@ class Set:
 
     def __init__(self, path: Path, extractor: USDRLFeatureExtractor, seed: int):
         self.name = path.stem
-        dataset = SkeletonDataset.open(path)
+        dataset = open_data(path)
         train, test, self.rule = default_split(dataset, seed if dataset.column("folds") is not None else 0)
-        parts = [part.usable() for part in (train, test)]
+        parts = [part.drop_empty() for part in (train, test)]
         self.labels = [torch.as_tensor(np.asarray(part.column("labels"), dtype=np.int64)) for part in parts]
         self.num_classes = int(max(part.max() for part in self.labels)) + 1
         self.sequences = [list(part) for part in parts]
@@ -420,8 +420,8 @@ def half_missing(
     extractor: USDRLFeatureExtractor, model: USDRLModel, path: Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Embeddings of a set's test clips, of the same without half of the joints, and which of these find their clip."""
-    _, test, _ = default_split(SkeletonDataset.open(path))
-    whole = [extractor.prepare(sequence) for sequence in test.usable()]
+    _, test, _ = default_split(open_data(path))
+    whole = [extractor.prepare(sequence) for sequence in test.drop_empty()]
     rng = np.random.default_rng(0)
     half = []
     for sequence in whole:
@@ -464,7 +464,7 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
         extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
         target = get_layout(extractor.layout)
         for name in ("ui_prmd_vicon", "hdm05_11"):
-            parts = [part.usable() for part in default_split(SkeletonDataset.open(data / f"{name}.npz"))[:2]]
+            parts = [part.drop_empty() for part in default_split(open_data(data / f"{name}.npz"))[:2]]
             labels = torch.as_tensor(np.asarray(parts[0].column("labels"), dtype=np.int64))
             native = [embed_clips(model, extractor(list(part), return_tensors="pt")["keypoints"]) for part in parts]
             with torch.enable_grad():

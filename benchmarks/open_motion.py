@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import SkeletonDataset, USDRLConfig, USDRLFeatureExtractor, USDRLModel
+from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel, open_data
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import embed_clips
@@ -36,8 +36,8 @@ EPOCHS = 6
 
 def clips_of(path: Path, extractor: USDRLFeatureExtractor):
     """Clips and labels of the training and the test part, and the rule that parts them."""
-    train, test, rule = default_split(SkeletonDataset.open(path))
-    parts = [part.usable() for part in (train, test)]
+    train, test, rule = default_split(open_data(path))
+    parts = [part.drop_empty() for part in (train, test)]
     clips = [extractor(list(part), return_tensors="pt")["keypoints"] for part in parts]
     return clips, [torch.as_tensor(part.column("labels")) for part in parts], rule
 

@@ -110,22 +110,22 @@ def read_table(path: Path) -> None:
 
 def read_data_set(path: Path) -> None:
     """Open a data set or a store and read everything in it that training and scoring read."""
-    from usdrl_hub import SkeletonDataset
+    from usdrl_hub import open_data
 
-    data = SkeletonDataset.open(path)
+    data = open_data(path)
     assert len(data) >= 0 and len(data.lengths) == len(data) and data.max_persons >= 0
     assert all(isinstance(name, str) for name in data.class_names)
     for key in ("labels", "subjects", "names", "split_test", "folds"):
         values = data.column(key)
         assert values is None or len(values) == len(data), key
     get_layout(data.layout)
-    for sequence in data.usable():
+    for sequence in data.drop_empty():
         check_sequence(sequence)
     for sequence in data:
         check_sequence(sequence)
     if len(data):
         check_sequence(data[len(data) - 1])
-        check_sequence(data.piece(0, 0, 1))
+        check_sequence(data.read(0, 0, 1))
 
 
 def read_store(path: Path) -> None:

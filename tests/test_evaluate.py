@@ -12,6 +12,7 @@ from usdrl_hub import (
     USDRLForActionSegmentation,
     USDRLForEarlyActionPrediction,
     checkpoint_path,
+    open_data,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.benchmarks import BENCHMARKS, TASKS
@@ -166,7 +167,7 @@ def test_the_head_starts_from_the_encoder_given():
     assert head.config.class_names == ["nothing", "a", "b"] and head.classifier.out_features == 3
     original = load_model(checkpoint_path(MODEL)).base_model.state_dict()
     assert all(torch.equal(value, original[name]) for name, value in head.usdrl.state_dict().items())
-    assert isinstance(SkeletonDataset.open(sample_path()), SkeletonDataset)
+    assert isinstance(open_data(sample_path()), SkeletonDataset)
 
 
 def test_right_and_wrong_movements_are_classes_of_their_own(tmp_path):

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from usdrl_hub import (
-    SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLConfig,
@@ -21,6 +20,7 @@ from usdrl_hub import (
     USDRLModel,
     extract_embeddings,
     iter_predictions,
+    open_data,
 )
 from usdrl_hub.cli import main as cli
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -138,7 +138,7 @@ def test_one_unreadable_recording_of_a_data_set_costs_no_other(tmp_path):
         arrays = dict(file)
     arrays["data"][: arrays["offsets"][1]] = 0
     np.savez(tmp_path / "mine.npz", **arrays)
-    for inputs in (tmp_path / "mine.npz", tmp_path, SkeletonDataset.open(tmp_path / "mine.npz")):
+    for inputs in (tmp_path / "mine.npz", tmp_path, open_data(tmp_path / "mine.npz")):
         errors = []
         assert len(list(iter_predictions(inputs, TINY, on_error=errors.append))) == 99
         assert len(errors) == 1 and "mine.npz" in str(errors[0])

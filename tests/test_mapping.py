@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from usdrl_hub import SkeletonDataset, SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings
+from usdrl_hub import SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings, open_data
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.inference.mapping import PROJECTIONS, Map, _stacked, _thumb, make_map, project_pca
@@ -306,7 +306,7 @@ def reddish(color) -> int | None:
 
 
 def test_data_sets_of_other_layouts_are_mapped(tmp_path, shared_data):
-    data = SkeletonDataset.open(shared_data / "utkinect.npz")
+    data = open_data(shared_data / "utkinect.npz")
     drawn = draw_map(data.select(np.arange(len(data)) < 60), tmp_path / "map.html", TINY)
     assert len(drawn.names) == 60 and drawn.thumbs.shape[3] == 25
 

@@ -8,7 +8,6 @@ import torch
 import transformers
 
 from usdrl_hub import (
-    SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLEnsemble,
@@ -18,6 +17,7 @@ from usdrl_hub import (
     checkpoint_path,
     extract_embeddings,
     iter_predictions,
+    open_data,
     pipeline,
 )
 from usdrl_hub.data.huggingface import to_huggingface
@@ -98,7 +98,7 @@ def test_generators_and_data_sets_are_consumed_as_the_results_are(recognise, sam
     results = recognise(stream(), batch_size=2)
     first = next(iter(results))
     assert len(taken) < 5 and same([first], expected[0][:1])
-    data = SkeletonDataset.open(sample_path())[:7]
+    data = open_data(sample_path())[:7]
     assert same(list(recognise(data)), expected[0])
     SkeletonStore.write(data, tmp_path / "store", load_samples().class_names)
     assert same(list(recognise(SkeletonStore.open(tmp_path / "store"), batch_size=3)), expected[0])
@@ -115,7 +115,7 @@ def recognised_again(recognise, samples):
 
 def test_rows_of_hugging_face_data_sets_are_taken(recognise, expected):
     pytest.importorskip("datasets")
-    data = SkeletonDataset.open(sample_path())[:7]
+    data = open_data(sample_path())[:7]
     for streaming in (False, True):
         assert same(list(recognise(to_huggingface(data, streaming), batch_size=2)), expected[0])
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor
+from usdrl_hub import SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor, open_data
 from usdrl_hub.data import prepare as prepare_module
 from usdrl_hub.data.huggingface import from_huggingface
 from usdrl_hub.data.prepare import prepare
@@ -223,7 +223,7 @@ def untrimmed(path: Path, **arrays) -> Path:
 
 def test_a_recording_in_which_nothing_happens_has_no_events(tmp_path):
     """faults.md 27: NumPy's words about shapes, and no file."""
-    data = SkeletonDataset.open(untrimmed(tmp_path / "data.npz"))
+    data = open_data(untrimmed(tmp_path / "data.npz"))
     store, _ = prepare("file", tmp_path / "data.npz", tmp_path / "store")
     expected = [[[0, 1, 3], [1, 3, 4]], [], [[1, 0, 2]]]
     for found in (data, store):
@@ -254,7 +254,7 @@ def test_classes_and_events_of_data_sets_are_checked(tmp_path, arrays, message):
     """faults.md 24: a list of a billion names was made; and events outside were left out without a word."""
     path = untrimmed(tmp_path / "data.npz", **arrays)
     with pytest.raises(SkeletonFormatError, match=message) as caught:
-        SkeletonDataset.open(path)
+        open_data(path)
     assert str(path) in str(caught.value)
 
 

@@ -26,6 +26,7 @@ from usdrl_hub import (
     USDRLForPreTraining,
     USDRLModel,
     extract_embeddings,
+    open_data,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
@@ -92,7 +93,7 @@ def paired(**training) -> Recipe:
 
 def test_people_of_other_recordings_are_put_beside_those_who_are_alone(motion):
     _, extractor, _, _ = build_recipe(paired())
-    sources = [SkeletonDataset.open(motion)]
+    sources = [open_data(motion)]
     alone = PretrainingDataset(sources, extractor, 60)
     pairs = PretrainingDataset(sources, extractor, 60, pairs=0.6, seed=1)
     rows = list(range(len(alone)))
@@ -239,7 +240,7 @@ def trainer_of(motion, folder, loss_limit=1e4, model=None, **options) -> USDRLPr
     torch.manual_seed(0)
     settings = recipe({"drop_path_rate": 0.0})
     extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, num_frames=16, max_frames=None)
-    dataset = PretrainingDataset([SkeletonDataset.open(motion)], extractor, window=60)
+    dataset = PretrainingDataset([open_data(motion)], extractor, window=60)
     model = model or USDRLForPreTraining(USDRLConfig(**settings.model))
     fields = {"optim": "sgd", "learning_rate": 0.05, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
     fields |= {"save_strategy": "no", "report_to": "none", "per_device_train_batch_size": 16, "max_steps": 5}
@@ -516,7 +517,7 @@ def test_the_learning_rate_drops_after_the_epochs(motion, tmp_path):
 
 
 def test_pieces_cover_every_frame_once(motion):
-    store = SkeletonDataset.open(motion)
+    store = open_data(motion)
     extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, max_frames=None)
     dataset = PretrainingDataset([store, store[:5]], extractor, window=30)
     lengths = np.diff(dataset.ends, prepend=0)

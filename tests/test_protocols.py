@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError
+from usdrl_hub import SkeletonDataset, SkeletonFormatError, open_data
 from usdrl_hub.data.protocols import (
     NTU120_NOVEL_CLASSES,
     NTU_PROTOCOLS,
@@ -108,7 +108,7 @@ def test_folds_test_in_turn():
     ],
 )
 def test_the_open_sets_are_split_as_their_papers_do(shared_data, name, fold, sizes, excluded):
-    dataset = SkeletonDataset.open(shared_data / f"{name}.npz")
+    dataset = open_data(shared_data / f"{name}.npz")
     train, test, _ = default_split(dataset, fold)
     assert len(train) + len(test) + excluded == len(dataset)
     assert (len(train), len(test)) == sizes

@@ -22,7 +22,7 @@ from usdrl_hub import (
     read_skeleton,
 )
 from usdrl_hub.configuration_usdrl import USDRLConfig
-from usdrl_hub.data.dataset import load_npz
+from usdrl_hub.data.arrays import load_npz
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
 from usdrl_hub.inference.inputs import iter_sequences

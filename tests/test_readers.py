@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError, USDRLFeatureExtractor, iter_skeletons, read_skeleton
+from usdrl_hub import SkeletonFormatError, USDRLFeatureExtractor, iter_skeletons, open_data, read_skeleton
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.text import _plain_decimals
 
@@ -206,7 +206,7 @@ def test_a_data_set_file_is_read_sequence_by_sequence():
 
 def test_shipped_clips_are_small_real_and_of_the_test_people(shared_data):
     assert sample_path().stat().st_size < 2_000_000
-    samples, whole = load_samples(), SkeletonDataset.open(shared_data / "ui_prmd_vicon.npz")
+    samples, whole = load_samples(), open_data(shared_data / "ui_prmd_vicon.npz")
     assert {sequence.subject for sequence in samples} == {2, 4, 6, 8, 10}
     assert "Public Domain" in str(samples.fields["terms"])
     places = {str(name): number for number, name in enumerate(whole.column("names"))}

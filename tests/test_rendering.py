@@ -9,7 +9,6 @@ from PIL import Image
 
 from usdrl_hub import (
     Layout,
-    SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLFeatureExtractor,
@@ -18,6 +17,7 @@ from usdrl_hub import (
     USDRLForActionSegmentation,
     USDRLForEarlyActionPrediction,
     USDRLModel,
+    open_data,
     render,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -361,7 +361,7 @@ def test_one_of_several_recordings_is_chosen_by_name_or_number(tmp_path, samples
             find_recording(path)
         with pytest.raises(SkeletonFormatError, match="is called 'nobody'"):
             find_recording(path, "nobody")
-    assert find_recording(sample_path(), "0").class_names == SkeletonDataset.open(sample_path()).class_names
+    assert find_recording(sample_path(), "0").class_names == open_data(sample_path()).class_names
 
 
 def test_render_says_what_it_drew(capsys, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings
+from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings, open_data
 from usdrl_hub.data.huggingface import from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.protocols import default_split
@@ -61,7 +61,7 @@ def test_selections_read_only_what_they_hold(tmp_path):
     assert store.column("split_test") is None and store.column("cameras") is None
     odd = store.select(store.column("labels") == 1)
     assert [s.name for s in odd] == ["s1", "s3", "s5", "s7", "s9"] and [s.name for s in odd[1:3]] == ["s3", "s5"]
-    assert isinstance(SkeletonDataset.open(tmp_path / "store"), SkeletonStore)
+    assert isinstance(open_data(tmp_path / "store"), SkeletonStore)
 
 
 @settings(max_examples=30, deadline=None)
@@ -380,7 +380,7 @@ def test_how_a_data_set_takes_itself_apart_is_kept(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store")
     assert report["skipped"] == {"nobody is seen": 2} and len(store) == count - 2
-    dataset = SkeletonDataset.open(tmp_path / "data.npz").usable()
+    dataset = open_data(tmp_path / "data.npz").drop_empty()
     for ours, theirs in zip(default_split(store)[:2], default_split(dataset)[:2], strict=True):
         assert ours.names == [sequence.name for sequence in theirs]
     folds = {**arrays, "folds": np.arange(count) % 5}
@@ -422,14 +422,14 @@ def test_large_numbers_fit_or_are_refused(tmp_path):
 def test_pieces_are_read_by_themselves(tmp_path):
     store = SkeletonStore.write([sequence(20, 2, n, events=[[0, 2, 9]]) for n in range(3)], tmp_path / "store")
     for number in range(3):
-        np.testing.assert_array_equal(store.piece(number, 4, 11).keypoints, store[number].keypoints[4:11])
-    assert store.piece(1, 4, 11).events is None and store.piece(1, 0, 20).events is not None
+        np.testing.assert_array_equal(store.read(number, 4, 11).keypoints, store[number].keypoints[4:11])
+    assert store.read(1, 4, 11).events is None and store.read(1, 0, 20).events is not None
     data = load_samples()
     for some in (store, data):
         frames = int(some.lengths[0])
         for start, end in ((-1, 3), (3, 3), (4, frames + 1), (frames, None)):
             with pytest.raises(IndexError, match=f"no part of a sequence of {frames} frames"):
-                some.piece(0, start, end)
+                some.read(0, start, end)
 
 
 FINISH = """

@@ -30,9 +30,9 @@ def use(path: Path) -> None:
     assert len(list(store)) == len(store) == len(store.names) > 0
     for key in ("labels", "subjects", "cameras", "setups", "split_test", "folds"):
         store.column(key)
-    store.piece(len(store) - 1, 0, 1)
+    store.read(len(store) - 1, 0, 1)
     assert len(store.class_names) <= 100_000 and store.max_persons > 0 and store.layout.num_joints
-    assert store.content_hash and len(store.usable()) == len(store)
+    assert store.content_hash and len(store.drop_empty()) == len(store)
 
 
 def outcome(path: Path) -> str:

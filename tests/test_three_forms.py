@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonList, SkeletonStore, extract_embeddings
+from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonList, SkeletonStore, extract_embeddings, open_data
 from usdrl_hub.data.huggingface import list_from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.protocols import check_classes, default_split, named_sides, with_clips
@@ -34,11 +34,11 @@ def test_every_recording_has_the_same_fields(in_three_forms, layout):
     expected = sequences_of(forms.arrays)
     assert {sequence.fps for sequence in expected} >= {None, 29.97} and expected[1].split == "test"
     for form in FORMS:
-        data = SkeletonDataset.open(forms[form])
+        data = open_data(forms[form])
         assert len(data) == len(expected) and data.names == [sequence.name for sequence in expected]
         for ours, theirs in zip(data, expected, strict=True):
             assert_same_sequence(ours, theirs)
-        part, piece = data.select(np.arange(COUNT) % 2 == 1)[2:4], data.piece(3, 5, 9)
+        part, piece = data.select(np.arange(COUNT) % 2 == 1)[2:4], data.read(3, 5, 9)
         assert_same_sequence(part[1], expected[7])
         np.testing.assert_array_equal(piece.keypoints[:, :1], expected[3].keypoints[5:9, :1])
         assert piece.events is None and (piece.label, piece.fps, piece.split) == (
@@ -53,7 +53,7 @@ def test_every_recording_has_the_same_fields(in_three_forms, layout):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_column_is_the_same_and_follows_a_selection(in_three_forms, form):
     arrays = labelled_arrays(folds=np.arange(COUNT) % 4)
-    data = SkeletonDataset.open(in_three_forms(arrays)[form])
+    data = open_data(in_three_forms(arrays)[form])
     mask = np.arange(COUNT) % 4 == 2
     keys = ("labels", "subjects", "cameras", "setups", "names", "split_test", "split_test_leaked", "folds", "correct")
     for key in keys:
@@ -85,7 +85,7 @@ def test_every_split_is_the_same(in_three_forms, kind):
     forms = in_three_forms(labelled_arrays(**SPLITS[kind]))
     for fold in (0, 1) if kind in ("several splits", "folds") else (0,):
         for with_leak in (False, True):
-            found = [default_split(SkeletonDataset.open(forms[form]), fold, with_leak) for form in FORMS]
+            found = [default_split(open_data(forms[form]), fold, with_leak) for form in FORMS]
             names = [[part.names for part in parts[:2]] for parts in found]
             assert names[0] == names[1] == names[2] and len({parts[2] for parts in found}) == 1
             train, test = map(set, names[0])
@@ -206,7 +206,7 @@ def test_the_only_clip_of_a_class_trains(in_three_forms, form):
     """faults.md 5: it was a test clip, and its class could not be learned."""
     labels = np.repeat([0, 1, 2], [9, 8, 1])
     changes = {"labels": labels, "split_test": None, "split_test_leaked": None, "subjects": None}
-    data = SkeletonDataset.open(in_three_forms(labelled_arrays(**changes))[form])
+    data = open_data(in_three_forms(labelled_arrays(**changes))[form])
     with pytest.warns(USDRLWarning) as told:
         train, test, rule = default_split(data)
     assert 2 in train.column("labels") and sorted(set(test.column("labels"))) == [0, 1]
@@ -220,7 +220,7 @@ def test_classes_are_those_that_have_clips(in_three_forms, form, named):
     """faults.md 19: labels 0, 10, 20 were 21 classes; a label of -1 is none."""
     labels = np.array([0, 10, 20, 10, 0, -1] * 3)
     names = np.array([f"action {number}" for number in range(22)]) if named else None
-    data = SkeletonDataset.open(in_three_forms(labelled_arrays(labels=labels, class_names=names))[form])
+    data = open_data(in_three_forms(labelled_arrays(labels=labels, class_names=names))[form])
     before = data.class_names
     with pytest.warns(USDRLWarning) as told:
         found = with_clips(data, where="mine")
@@ -237,7 +237,7 @@ def test_classes_are_those_that_have_clips(in_three_forms, form, named):
 
 def test_one_class_cannot_be_recognised_and_one_without_training_is_told(in_three_forms, tmp_path, capsys):
     """faults.md 19: 100 % of one class, 0 % of a class in the test part alone; both are told before training."""
-    data = SkeletonDataset.open(in_three_forms(labelled_arrays()).list)
+    data = open_data(in_three_forms(labelled_arrays()).list)
     labels = data.column("labels")
     with pytest.raises(SkeletonFormatError, match="6 clips that train are all of one class, 'squat'"):
         check_classes(data.select(labels == 0), data.select(labels == 1))
@@ -378,7 +378,7 @@ def test_every_form_is_embedded_and_scored_over_time_alike(in_three_forms):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_store_of_any_form_loses_nothing(in_three_forms, tmp_path, form):
     """faults.md 2: folds, sides and class names were not written."""
-    data = SkeletonDataset.open(in_three_forms(labelled_arrays(folds=np.arange(COUNT) % 4))[form])
+    data = open_data(in_three_forms(labelled_arrays(folds=np.arange(COUNT) % 4))[form])
     copy = SkeletonStore.write(data, tmp_path / "copy")
     assert SkeletonStore.write(copy, tmp_path / "again").content_hash == copy.content_hash
     assert copy.class_names == data.class_names and set(copy.extra_columns) == set(data.extra_columns)
@@ -391,7 +391,7 @@ def test_a_store_of_any_form_loses_nothing(in_three_forms, tmp_path, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_hugging_face_rows_keep_every_column(in_three_forms, form):
     arrays = labelled_arrays(split_test=SPLITS["several splits"]["split_test"], folds=np.arange(COUNT) % 4)
-    data = SkeletonDataset.open(in_three_forms(arrays)[form])
+    data = open_data(in_three_forms(arrays)[form])
     back = list_from_huggingface(to_huggingface(data))
     for ours, theirs in zip(back, data, strict=True):
         assert_same_sequence(ours, theirs)
@@ -410,7 +410,7 @@ def test_lists_that_are_no_data_set_are_refused():
         ([sequences[0], replace(sequences[1], units="mm")], "bring all into one layout with to_layout"),
     ):
         with pytest.raises(SkeletonFormatError, match=message):
-            SkeletonDataset.open(wrong)
+            open_data(wrong)
     for columns, message in (({"folds": [0]}, "'folds' must have one"), ({"mood": ["a"] * COUNT}, "'mood' must")):
         with pytest.raises(SkeletonFormatError, match=message):
             SkeletonList(sequences, columns=columns)

@@ -13,12 +13,14 @@ from .after_import import after_import
 
 if TYPE_CHECKING:
     from .configuration_usdrl import USDRLConfig as USDRLConfig
-    from .data.dataset import ClipDataset as ClipDataset
-    from .data.dataset import SkeletonDataset as SkeletonDataset
-    from .data.dataset import SkeletonList as SkeletonList
+    from .data.clips import ClipDataset as ClipDataset
+    from .data.dataset import SkeletonData as SkeletonData
+    from .data.dataset import open_data as open_data
+    from .data.npz import SkeletonDataset as SkeletonDataset
     from .data.poses import from_pose_estimation as from_pose_estimation
     from .data.readers import iter_skeletons as iter_skeletons
     from .data.readers import read_skeleton as read_skeleton
+    from .data.sequence_list import SkeletonList as SkeletonList
     from .data.store import SkeletonStore as SkeletonStore
     from .facts.checkpoints import checkpoint_path as checkpoint_path
     from .facts.checkpoints import list_checkpoints as list_checkpoints
@@ -57,9 +59,12 @@ _MODULES = {
     name: module
     for module, names in {
         "configuration_usdrl": ["USDRLConfig"],
-        "data.dataset": ["ClipDataset", "SkeletonDataset", "SkeletonList"],
+        "data.clips": ["ClipDataset"],
+        "data.dataset": ["SkeletonData", "open_data"],
+        "data.npz": ["SkeletonDataset"],
         "data.poses": ["from_pose_estimation"],
         "data.readers": ["iter_skeletons", "read_skeleton"],
+        "data.sequence_list": ["SkeletonList"],
         "data.store": ["SkeletonStore"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
         "facts.checkpoints": ["checkpoint_path", "list_checkpoints"],

@@ -1,1 +1,1 @@
-"""Readers of raw skeleton formats and data sets."""
+"""Readers of skeleton files, and data sets of their sequences."""

@@ -1,758 +1,105 @@
-"""A labelled data set of skeleton sequences in one ``.npz`` file, and its clips for training."""
+"""What all labelled data sets have in common, whether in memory, one file or a folder, and how they are opened."""
 
 from __future__ import annotations
 
-import copy
-import math
 import os
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..layouts import Layout, get_layout, match_layout
+from ..layouts import Layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .store import SkeletonStore, check_frames, check_sides, kind_of
-from .store_files import MOST_CLASSES
-
-# Joints of a body; the largest layouts have a hundred.
-_MOST_JOINTS = 1000
-# What all sequences of a file share, besides layout, and each of them holds.
-_SHARED = ("up", "units", "coordinates", "mirrored")
-# Arrays that are no columns of one's own: what sequences hold, and what the file says of all.
-_OF_SEQUENCES = {"labels", "subjects", "names", "cameras", "setups", "fps", "image_shape", "layout", "joint_names"}
-_OF_SEQUENCES |= {"edges", "class_names", "frame_labels", "events", *_SHARED}
-# Columns by the fields of a sequence.
-_OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "setups": "setup", "split_test": "split"}
-# Arrays of an archive, and what they may take in memory: so much, and so much for each byte of it.
-_MOST_ARRAYS = 1000
-_LONGEST_HEADER = 10_000
-_MEMORY, _MEMORY_PER_BYTE = 32 << 20, 40
-
-
-def check_header(file: IO[bytes], size: int) -> int:
-    """Compare what the header of a ``.npy`` file claims with its size, before any memory is asked for.
-
-    Args:
-        file: The file, at its beginning.
-        size: Its bytes.
-
-    Returns:
-        Bytes that the array takes, as it is and as float32.
-
-    Raises:
-        ValueError: If it is no such file, or is cut.
-    """
-    version = np.lib.format.read_magic(file)
-    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(version[0])
-    if read is None:
-        raise ValueError("its arrays have fields")
-    # NumPy asks for as much memory as the header says that it is long.
-    place = file.tell()
-    if int.from_bytes(file.read(2 * version[0]), "little") > _LONGEST_HEADER:
-        raise ValueError("it is cut")
-    file.seek(place)
-    shape, _, dtype = read(file)
-    count = math.prod(shape)
-    if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
-        raise ValueError("it is cut")
-    return count * (dtype.itemsize + 4)
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to far more than its size, or holds what is no array.
-
-    Raises:
-        SkeletonFormatError: Saying which.
-        Exception: Of many kinds, if it is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        names = [member.filename for member in members]
-        foreign = next((name for name in names if not name.endswith(".npy")), None)
-        if foreign is not None:
-            raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is no array: its name does not end in .npy")
-        if len(names) > _MOST_ARRAYS or len(set(names)) < len(names):
-            raise SkeletonFormatError(f"{path}: it holds more than {_MOST_ARRAYS} arrays, or one of them twice")
-        most = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
-        # What is packed tells its size first; the header of an array then tells what it takes.
-        takes = sum(member.file_size for member in members)
-        if takes <= most:
-            takes = 0
-            for member in members:
-                with archive.open(member) as file:
-                    takes += check_header(file, member.file_size)
-        if takes > most:
-            raise SkeletonFormatError(
-                f"{path}: it is refused: its arrays take {takes >> 20} MB, far more than such a file holds: save them "
-                "uncompressed (np.savez)"
-            )
-
-
-def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Load all arrays of an ``.npz`` file; nothing in it is unpickled.
-
-    Raises:
-        SkeletonFormatError: If the file is missing or cut, or an array holds Python objects.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SkeletonFormatError(f"{path}: there is no such file")
-    try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise SkeletonFormatError(f"{path}: it is a single array, not a .npz archive")
-        with loaded as archive:
-            arrays = {}
-            for key in archive.files:
-                try:
-                    arrays[key] = archive[key]
-                except ValueError as error:
-                    if "pickle" in str(error).lower() or "object" in str(error).lower():
-                        raise SkeletonFormatError(
-                            f"{path}: array '{key}' holds Python objects, which are never loaded"
-                        ) from None
-                    raise
-    except SkeletonFormatError:
-        raise
-    except Exception:
-        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
-        raise SkeletonFormatError(f"{path}: cannot be read as a .npz archive: it is cut or something else") from None
-    if not arrays:
-        raise SkeletonFormatError(f"{path}: there is no array in it")
-    return arrays
-
-
-@dataclass(frozen=True, eq=False)
-class SkeletonDataset(Sequence):
-    """Sequences of one data set with their labels, subjects and splits; indexing gives a `SkeletonSequence`.
-
-    The file form is ``.npz`` with `data` ``(frames, persons, joints, coordinates)``, all sequences end to end, and
-    `offsets` ``(n + 1,)``; also `labels` (-1 where unknown), `subjects`, `cameras`, `setups`, `names`, `class_names`,
-    `joint_names`, `edges`, `split_test` ``(n,)`` or, of several splits, ``(n, S)``, `split_test_leaked`, `folds`,
-    `fps` (one for all, or one per sequence, NaN where unknown), `image_shape` (height and width, for all or per
-    sequence), `up` (``"y"`` or ``"z"``), `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and `layout`, the
-    name of a registered layout, instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels`
-    ``(frames,)``, -1 where nothing happens, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of
-    sequence, first frame, the frame after the last, and class. A fourth coordinate is a sensor's tracking flag and is
-    left out. Further arrays of numbers with one entry per sequence are columns of one's own.
-
-    Attributes:
-        frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
-        offsets: First frame of each sequence and the end ``(n + 1,)``.
-        layout: Joint layout of the frames.
-        joint_order: Order that brings the stored joints into the layout.
-        fields: Everything else in the file, by key.
-        selection: Which sequences of the file this data set consists of.
-        source: Where it comes from, for errors.
-    """
-
-    frames: np.ndarray
-    offsets: np.ndarray
-    layout: Layout
-    joint_order: list[int]
-    fields: Mapping[str, np.ndarray]
-    selection: np.ndarray
-    source: str = "data set"
-
-    @classmethod
-    def open(
-        cls, path: str | os.PathLike | LabelledData | Iterable[SkeletonSequence]
-    ) -> SkeletonDataset | SkeletonStore | SkeletonList:
-        """Open a data set: an ``.npz`` file, which is loaded, or the folder of a `SkeletonStore`, which stays on disk.
-
-        A data set that is open is returned as it is, and sequences become a `SkeletonList`.
-
-        Raises:
-            SkeletonFormatError: If it is missing, of another kind or cut, or its arrays or sequences do not fit.
-        """
-        if isinstance(path, SkeletonDataset | SkeletonStore | SkeletonList):
-            return path
-        if not isinstance(path, str | os.PathLike):
-            return SkeletonList(path)
-        if Path(path).is_dir():
-            return SkeletonStore.open(path)
-        if Path(path).suffix not in (".npz", ".npy") and Path(path).is_file() and not zipfile.is_zipfile(path):
-            raise SkeletonFormatError(
-                f"{path}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
-                "prepare'"
-            )
-        return cls.from_arrays(load_npz(path), str(path))
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], where: str) -> SkeletonDataset:
-        """Make a data set of the arrays of its file form.
-
-        Raises:
-            SkeletonFormatError: If an array is missing or does not fit the others.
-        """
-        for key in ("data", "offsets"):
-            if key not in arrays:
-                raise SkeletonFormatError(f"{where}: it is no data set, because it has no array '{key}'")
-        frames, offsets = arrays["data"], arrays["offsets"]
-        if frames.ndim != 4 or frames.dtype.kind not in "fiu":
-            raise SkeletonFormatError(
-                f"{where}: 'data' must be numbers with the axes (frames, persons, joints, coordinates), got "
-                f"{frames.dtype} of shape {frames.shape}"
-            )
-        valid = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) > 1
-        if not valid or offsets[0] != 0 or offsets[-1] != len(frames) or (np.diff(offsets.astype(np.int64)) < 0).any():
-            raise SkeletonFormatError(f"{where}: 'offsets' must rise from 0 to the {len(frames)} frames of 'data'")
-        count = len(offsets) - 1
-        _check_fields(arrays, count, where)
-        layout, order = _layout_of(arrays, frames.shape[2], frames.shape[3], where)
-        fields = {key: value for key, value in arrays.items() if key not in ("data", "offsets")}
-        return cls(frames, offsets.astype(np.int64), layout, order, fields, np.arange(count), where)
-
-    def __len__(self) -> int:
-        """Number of sequences."""
-        return len(self.selection)
-
-    def __getitem__(self, index):
-        """One sequence, named as in the data set or by its number; for a slice, the data set of those sequences.
-
-        Raises:
-            SkeletonFormatError: If the sequence is not one that can be read, see `SkeletonSequence`.
-        """
-        if isinstance(index, slice):
-            return replace(self, selection=self.selection[index])
-        return self.piece(index)
-
-    def piece(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
-        """Frames `start` to `end` of one sequence, without its events unless it is all of them.
-
-        Raises:
-            SkeletonFormatError: As for a whole sequence.
-            IndexError: If the sequence has no such frames.
-        """
-        number = int(self.selection[index])
-        first, last = int(self.offsets[number]), int(self.offsets[number + 1])
-        end = last - first if end is None else end
-        # A sequence without frames is what it is, and refused below.
-        if last > first:
-            check_frames(start, end, last - first)
-        whole = (start, end) == (0, last - first)
-        keypoints = self.frames[first + start : first + end, ..., :3]
-        if self.joint_order != list(range(len(self.joint_order))):
-            keypoints = keypoints[:, :, self.joint_order]
-        shared = {key: self.fields[key].reshape(-1)[0].item() for key in _SHARED if key in self.fields}
-        try:
-            return SkeletonSequence(
-                keypoints,
-                layout=self.layout,
-                fps=self._measure("fps", number),
-                name=self._name(number),
-                label=self._mark("labels", number),
-                subject=_person(self._field("subjects", number)),
-                camera=self._mark("cameras", number),
-                setup=self._mark("setups", number),
-                image_shape=self._measure("image_shape", number),
-                events=self._events(number) if whole else None,
-                split=self._side(number),
-                **shared,
-            )
-        except SkeletonFormatError as error:
-            raise type(error)(f"{self.source}: {error}") from None
-
-    def __iter__(self) -> Iterator[SkeletonSequence]:
-        """Yield the sequences in order."""
-        return self.iterate()
-
-    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
-        """Yield the sequences in order.
-
-        Args:
-            on_error: Called with the error of a sequence that cannot be read, which is then left out; None raises it.
-        """
-        for index in range(len(self)):
-            try:
-                yield self[index]
-            except SkeletonFormatError as error:
-                if on_error is None:
-                    raise
-                on_error(error)
-
-    def _events(self, number: int) -> np.ndarray | None:
-        """Events of a sequence ``(E, 3)`` of class, start and end; an event at a frame lasts for that frame."""
-        if "frame_labels" in self.fields:
-            labels = self.fields["frame_labels"][self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
-            # Where nothing ever happens, there is no start.
-            starts = np.flatnonzero(np.diff(labels, prepend=-1))
-            ends = np.append(starts, len(labels))[1:] if len(starts) else starts
-            events = np.stack([labels[starts], starts, ends], axis=1)
-            return events[events[:, 0] >= 0]
-        if "events" in self.fields:
-            events = self.fields["events"][self.fields["events"][:, 0] == number].astype(np.int64)
-            ends = events[:, 1] + 1 if events.shape[1] == 3 else events[:, 2]
-            return np.stack([events[:, -1], events[:, 1], ends], axis=1)
-        return None
-
-    def _field(self, key: str, number: int):
-        return self.fields[key][number] if key in self.fields else None
-
-    def _name(self, number: int) -> str:
-        return str(self._field("names", number) or number)
-
-    def _mark(self, key: str, number: int) -> int | None:
-        """A number that stands for a class or a camera; negative is unknown."""
-        mark = self._field(key, number)
-        return None if mark is None or mark < 0 else int(mark)
-
-    def _measure(self, key: str, number: int) -> Any:
-        """What all sequences have in common or each has of its own: a number, or two; NaN is unknown."""
-        if key not in self.fields:
-            return None
-        values, width = self.fields[key], 2 if key == "image_shape" else 1
-        values = values.reshape(-1, width)
-        # A file of a single sequence has the same array in both cases.
-        row = values[number if len(values) > 1 else 0].astype(np.float64)
-        return None if np.isnan(row).any() else tuple(row.tolist()) if width > 1 else float(row[0])
-
-    def _side(self, number: int) -> str | None:
-        """The side of the split, where there is one split only."""
-        side = self._field("split_test", number)
-        return None if side is None or np.size(side) != 1 else "test" if np.any(side) else "train"
-
-    def column(self, key: str) -> np.ndarray | None:
-        """The entries of a per-sequence array for the selected sequences, or None where the file lacks it."""
-        return self.fields[key][self.selection] if key in self.fields else None
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the selected sequences."""
-        return [self._name(int(number)) for number in self.selection]
-
-    @property
-    def extra_columns(self) -> dict[str, np.ndarray]:
-        """Arrays of numbers with one entry per selected sequence that no `SkeletonSequence` has, such as `folds`."""
-        count = len(self.offsets) - 1
-        return {
-            key: values[self.selection]
-            for key, values in self.fields.items()
-            if key not in _OF_SEQUENCES
-            and values.ndim in (1, 2)
-            and len(values) == count
-            and values.dtype.kind in "biuf"
-        }
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Frames of each selected sequence."""
-        return np.diff(self.offsets)[self.selection]
-
-    @property
-    def max_persons(self) -> int:
-        """Most people that a sequence has."""
-        return self.frames.shape[1]
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, or ``class 0`` and so on where the file has none."""
-        if "class_names" in self.fields and len(self.fields["class_names"]):
-            return [str(name) for name in self.fields["class_names"]]
-        classes = (_classes(self.fields, key) for key in ("labels", "frame_labels", "events"))
-        return [f"class {number}" for number in range(max(int(marks.max(initial=-1)) for marks in classes) + 1)]
-
-    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonDataset:
-        """The data set with other labels ``(len(self),)``, -1 where unknown, and their names; events stay theirs."""
-        whole = np.full(len(self.offsets) - 1, -1, dtype=np.int64)
-        whole[self.selection] = labels
-        return replace(self, fields={**self.fields, "labels": whole, "class_names": np.array(class_names)})
-
-    def select(self, mask: np.ndarray) -> SkeletonDataset:
-        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
-        return replace(self, selection=self.selection[np.asarray(mask, dtype=bool)])
-
-    def usable(self) -> SkeletonDataset:
-        """The sequences that have frames in which somebody is seen."""
-        seen = np.fromiter((self.frames[self.offsets[n] : self.offsets[n + 1]].any() for n in self.selection), bool)
-        return self.select(seen)
-
-
-def _classes(fields: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-    """The classes in an array of labels or events."""
-    values = fields.get(key, np.zeros((0, 3), dtype=np.int64))
-    return (values[:, -1] if key == "events" else values).astype(np.int64)
-
-
-def _person(value) -> int | str | None:
-    """Who moves, as a sequence holds it; numbers that a file has as floats are numbers, and NaN is nobody known."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace") or None
-    if isinstance(value, np.floating):
-        return None if np.isnan(value) else int(value) if float(value).is_integer() else str(value)
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if value == "" or (isinstance(value, int) and value < 0) else value
-
-
-def _check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
-    """Refuse per-sequence arrays of another length or type, and shared values that are none.
-
-    Raises:
-        SkeletonFormatError: Naming the array.
-    """
-    kinds = {"labels": "iu", "subjects": "iuUSf", "names": "US", "split_test": "biu", "split_test_leaked": "biu"}
-    kinds |= {"folds": "iu", "correct": "biu", "cameras": "iu", "setups": "iu"}
-    for key, array in arrays.items():
-        # NumPy makes text of any bytes, and Python fails where it then meets it.
-        if array.dtype.kind == "U":
-            codes = np.frombuffer(array.tobytes(), dtype=f"{array.dtype.byteorder}u4")
-            if (codes > sys.maxunicode).any():
-                raise SkeletonFormatError(f"{where}: '{key}' is damaged: it holds characters that there are not")
-    for key, kind in kinds.items():
-        if key not in arrays:
-            continue
-        array = arrays[key]
-        axes = (1, 2) if key == "split_test" else (1,)
-        if array.ndim not in axes or len(array) != count:
-            raise SkeletonFormatError(f"{where}: '{key}' must have one entry for each of the {count} sequences")
-        if array.dtype.kind not in kind:
-            raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {array.dtype}")
-        if key.startswith("split_test") and not np.isin(array, (0, 1)).all():
-            raise SkeletonFormatError(f"{where}: '{key}' must be true or false (1 or 0) for each sequence")
-    _check_events(arrays, count, where)
-    for key in ("up", "layout", *_SHARED):
-        if key in arrays and arrays[key].size != 1:
-            raise SkeletonFormatError(f"{where}: '{key}' must be a single value, got shape {arrays[key].shape}")
-        if key in arrays and arrays[key].dtype.kind != ("b" if key == "mirrored" else "U"):
-            raise SkeletonFormatError(f"{where}: '{key}' is of the wrong type {arrays[key].dtype}")
-    for key, width in (("fps", 1), ("image_shape", 2)):
-        if key not in arrays:
-            continue
-        values = arrays[key]
-        if values.size not in (width, width * count):
-            expected = {1: "a single value", 2: "height and width"}[width]
-            raise SkeletonFormatError(
-                f"{where}: '{key}' must be {expected}, or one for each of the {count} sequences, "
-                f"got shape {values.shape}"
-            )
-        # NaN is unknown, where each sequence has its own.
-        if (
-            values.dtype.kind not in "fiu"
-            or not (((values > 0) & (values < np.inf)) | (np.isnan(values) & (values.size > width))).all()
-        ):
-            raise SkeletonFormatError(f"{where}: '{key}' must be a number above 0")
-    for key in ("class_names", "joint_names"):
-        if key in arrays and (arrays[key].ndim != 1 or (arrays[key].size and arrays[key].dtype.kind not in "US")):
-            raise SkeletonFormatError(f"{where}: '{key}' must be a list of names")
-    _check_classes(arrays, where)
-
-
-def _check_events(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
-    """Refuse labels of frames and events that are not those of the sequences.
-
-    Raises:
-        SkeletonFormatError: Naming the array.
-    """
-    labels, events = arrays.get("frame_labels"), arrays.get("events")
-    if labels is not None and (labels.shape != (len(arrays["data"]),) or labels.dtype.kind not in "iu"):
-        raise SkeletonFormatError(f"{where}: 'frame_labels' must be whole numbers of shape {(len(arrays['data']),)}")
-    if events is None:
-        return
-    if events.ndim != 2 or events.shape[1] not in (3, 4) or events.dtype.kind not in "iu":
-        raise SkeletonFormatError(
-            f"{where}: 'events' must be whole numbers of shape {(len(events) if events.ndim else 0, 3)}, or 4"
-        )
-    lengths = np.diff(arrays["offsets"].astype(np.int64))
-    outside = (events[:, 0] < 0) | (events[:, 0] >= count)
-    outside |= (events[:, 1] < 0) | (events[:, 1] >= lengths[np.where(outside, 0, events[:, 0])])
-    if outside.any():
-        sequence, frame = events[outside][0].tolist()[:2]
-        raise SkeletonFormatError(
-            f"{where}: 'events' names frame {frame} of sequence {sequence}, which is not among the {count} "
-            "sequences or has not as many frames"
-        )
-
-
-def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
-    """Refuse classes without a name where there are names, and numbers that no class has where there are none.
-
-    Raises:
-        SkeletonFormatError: Naming the array.
-    """
-    names = arrays.get("class_names", ())
-    for key in ("labels", "frame_labels", "events"):
-        if key not in arrays:
-            continue
-        values = _classes(arrays, key)
-        most = int(values.max(initial=0))
-        if key == "events" and (values < 0).any():
-            raise SkeletonFormatError(f"{where}: 'events' has the class {values.min()}: classes are numbered from 0")
-        if len(names) and most >= len(names):
-            raise SkeletonFormatError(f"{where}: label {most} of '{key}' has no name among {len(names)} class_names")
-        if most >= MOST_CLASSES:
-            raise SkeletonFormatError(
-                f"{where}: label {most} of '{key}' is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
-            )
-
-
-def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, where: str) -> tuple[Layout, list[int]]:
-    """The layout that a data set names or describes, and the order that brings its joints into it."""
-    try:
-        if "layout" in arrays and "joint_names" not in arrays:
-            layout = get_layout(str(arrays["layout"].reshape(())))
-            order = list(range(layout.num_joints))
-        else:
-            names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
-            if max(len(names), joints) > _MOST_JOINTS:
-                raise ValueError(f"it has {max(len(names), joints)} joints, no body has more than {_MOST_JOINTS}")
-            edges = _edges_of(arrays, joints)
-            layout, order = match_layout([str(name) for name in names], edges)
-    except (TypeError, ValueError) as error:
-        raise SkeletonFormatError(f"{where}: its layout cannot be read: {error}") from None
-    if layout.num_joints != joints:
-        raise SkeletonFormatError(f"{where}: its layout has {layout.num_joints} joints, but 'data' has {joints}")
-    if channels == 2:
-        layout = replace(layout, coordinates="2d")
-    elif channels not in (3, 4):
-        raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
-    return layout, order
-
-
-def _edges_of(arrays: Mapping[str, np.ndarray], joints: int) -> list[list[int]]:
-    """The links between joints, looked at before they are made numbers of Python."""
-    edges = arrays.get("edges", np.zeros((0, 2), dtype=np.int64))
-    if edges.size == 0:
-        return []
-    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu" or len(edges) > joints**2:
-        raise ValueError(f"'edges' must be whole numbers of shape (n, 2), got {edges.dtype} of {edges.shape}")
-    return edges.tolist()
-
-
-class SkeletonList(Sequence):
-    """Sequences in memory as a labelled data set: what `SkeletonDataset` is of a file and `SkeletonStore` of a folder.
-
-    Labels, people, cameras, sides of the split, frame rates and events are the sequences' own.
-    """
-
-    def __init__(
-        self,
-        sequences: Iterable[SkeletonSequence],
-        class_names: Sequence[str] = (),
-        columns: Mapping[str, ArrayLike] | None = None,
-    ):
-        """Put sequences together.
-
-        Args:
-            sequences: At least one; all of one layout, kind of coordinates, units and axes, as in a store.
-            class_names: Names of the classes; ``class 0`` and so on where empty.
-            columns: What no sequence says of itself, one entry each: `folds`, `split_test` of several splits ``(n,
-                S)``, `split_test_leaked`, `correct`, or numbers of one's own.
-
-        Raises:
-            SkeletonFormatError: If one is no `SkeletonSequence`, they differ in kind, or a column does not fit.
-        """
-        self.sequences = list(sequences)
-        self.source = "list of sequences"
-        if not self.sequences:
-            raise SkeletonFormatError(f"{self.source}: there is no sequence in it")
-        kinds: dict[Any, str] = {}
-        for number, sequence in enumerate(self.sequences):
-            if not isinstance(sequence, SkeletonSequence):
-                raise SkeletonFormatError(
-                    f"{self.source}: entry {number} is no SkeletonSequence but {type(sequence).__name__}: make it one "
-                    "with SkeletonSequence.from_array or read_skeleton"
-                )
-            # Most sequences have the very same; what is told of a kind takes longer than to compare these.
-            layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)
-            mark = (layout, sequence.keypoints.shape[-1], *(getattr(sequence, key) for key in _SHARED))
-            if mark not in kinds:
-                kinds[mark] = kind_of(sequence)
-            if kinds[mark] != kind_of(self.sequences[0]) and len(kinds) > 1:
-                raise SkeletonFormatError(
-                    f"{self.source}: '{sequence.name}' differs in layout, coordinates, units or axes from "
-                    f"'{self.sequences[0].name}': bring all into one layout with to_layout"
-                )
-        self.columns = {key: np.asarray(values) for key, values in (columns or {}).items()}
-        self._class_names = [str(name) for name in class_names]
-        # Labels and classes of events as the file form has them, so that they are checked alike.
-        classes = [np.zeros(0, dtype=np.int64) if s.events is None else s.events[:, 0] for s in self.sequences]
-        fields = {"labels": _marks(self.sequences, "label"), "frame_labels": np.concatenate(classes)}
-        self._classes = max(int(_classes(fields, key).max(initial=-1)) for key in fields) + 1
-        fields |= {"class_names": np.array(self._class_names), "data": fields["frame_labels"], **self.columns}
-        _check_fields(fields, len(self.sequences), self.source)
-        for key, values in self.columns.items():
-            if values.ndim not in (1, 2) or len(values) != len(self.sequences) or values.dtype.kind not in "biuf":
-                raise SkeletonFormatError(
-                    f"{self.source}: '{key}' must have one number for each of the {len(self.sequences)} sequences"
-                )
-
-    def __len__(self) -> int:
-        """Number of sequences."""
-        return len(self.sequences)
-
-    def __getitem__(self, index):
-        """One sequence; for a slice, the data set of those sequences."""
-        if isinstance(index, slice):
-            return self._part(range(len(self))[index])
-        return self.sequences[index]
-
-    def _part(self, places: Sequence[int]) -> SkeletonList:
-        part = copy.copy(self)
-        part.sequences = [self.sequences[place] for place in places]
-        part.columns = {key: values[np.asarray(places, dtype=np.int64)] for key, values in self.columns.items()}
-        return part
-
-    def piece(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
-        """Frames `start` to `end` of one sequence, without its events unless it is all of them.
-
-        Raises:
-            SkeletonFormatError: If nobody is seen in them.
-            IndexError: If the sequence has no such frames.
-        """
-        sequence = self.sequences[index]
-        end = sequence.num_frames if end is None else end
-        check_frames(start, end, sequence.num_frames)
-        if (start, end) == (0, sequence.num_frames):
-            return sequence
-        return replace(sequence, keypoints=sequence.keypoints[start:end], events=None)
-
-    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
-        """Yield the sequences in order; they can be read, so `on_error` is never called."""
-        return iter(self.sequences)
-
-    def column(self, key: str) -> np.ndarray | None:
-        """Entries of the sequences, see `SkeletonStore.column`; None if unknown.
-
-        Raises:
-            SkeletonFormatError: If some are on a side of the split and some are not, or some people have numbers and
-                some have names.
-        """
-        if key in self.columns:
-            return self.columns[key]
-        if key == "names":
-            return np.array(self.names)
-        values = [getattr(sequence, _OF_LISTS[key]) for sequence in self.sequences] if key in _OF_LISTS else []
-        if all(value is None for value in values):
-            return None
-        if key == "split_test":
-            check_sides(values, self.source)
-            return np.array([value == "test" for value in values])
-        named = [isinstance(value, str) for value in values if value is not None]
-        if key == "subjects" and any(named):
-            if not all(named):
-                raise SkeletonFormatError(
-                    f"{self.source}: some people have numbers and some have names: give all of them the one or other"
-                )
-            return np.array(["" if value is None else value for value in values])
-        return _marks(self.sequences, _OF_LISTS[key])
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the sequences, or their numbers where they have none."""
-        return [sequence.name or str(number) for number, sequence in enumerate(self.sequences)]
-
-    @property
-    def extra_columns(self) -> dict[str, np.ndarray]:
-        """Columns that no `SkeletonSequence` has, such as `folds`."""
-        return dict(self.columns)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Frames of each sequence."""
-        return np.array([sequence.num_frames for sequence in self.sequences], dtype=np.int64)
+from .arrays import load_npz
+from .npz import SkeletonDataset
+from .sequence_list import SkeletonList
+from .store import SkeletonStore
+
+
+@runtime_checkable
+class SkeletonData(Protocol):
+    """A labelled data set of n sequences: `SkeletonDataset`, `SkeletonStore`, `SkeletonList`, or a class of yours."""
 
     @property
     def layout(self) -> Layout:
         """Joint layout of all sequences."""
-        first = self.sequences[0]
-        return replace(get_layout(first.layout), coordinates=first.coordinates or "3d")
-
-    @property
-    def max_persons(self) -> int:
-        """Most people that a sequence has."""
-        return max(sequence.num_persons for sequence in self.sequences)
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, or ``class 0`` and so on where none were given."""
-        return self._class_names or [f"class {number}" for number in range(self._classes)]
+        """Names of the classes, ``class 0`` and so on where the data set has none."""
 
-    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonList:
-        """The data set with other labels, see `SkeletonDataset.relabelled`."""
-        part = copy.copy(self)
-        part.sequences = [
-            replace(sequence, label=None if label < 0 else label)
-            for sequence, label in zip(self.sequences, np.asarray(labels).tolist(), strict=True)
-        ]
-        part._class_names = [str(name) for name in class_names]
-        return part
+    @property
+    def names(self) -> list[str]:
+        """Names of the sequences."""
 
-    def select(self, mask: np.ndarray) -> SkeletonList:
-        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
-        return self._part(np.flatnonzero(np.asarray(mask, dtype=bool)).tolist())
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each sequence, int64 ``(n,)``."""
 
-    def usable(self) -> SkeletonList:
-        """All: in every `SkeletonSequence` somebody is seen."""
-        return self
+    @property
+    def max_persons(self) -> int:
+        """Largest number of people in a sequence."""
+
+    @property
+    def extra_columns(self) -> Mapping[str, np.ndarray]:
+        """Arrays ``(n,)`` or ``(n, S)`` by name that no `SkeletonSequence` has, such as ``folds``."""
+
+    def __len__(self) -> int:
+        """Number of sequences n."""
+
+    def __iter__(self) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One sequence; for a slice, the data set of those sequences."""
+
+    def read(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+        """Read frames `start` to `end` of one sequence, without its events unless it is all of them."""
+
+    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order; those that cannot be read go to `on_error` where it is given."""
+
+    def column(self, key: str) -> np.ndarray | None:
+        """Entries ``(n,)`` of `labels`, `subjects`, `cameras`, `setups`, `split_test`, `names` or an extra column."""
+
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonData:
+        """The data set with other labels ``(n,)``, -1 where unknown, and their names."""
+
+    def select(self, mask: np.ndarray) -> SkeletonData:
+        """The sequences where a boolean `mask` ``(n,)`` is true."""
+
+    def drop_empty(self) -> SkeletonData:
+        """The sequences in which at least one person is seen."""
 
 
-def _marks(sequences: Sequence[SkeletonSequence], key: str) -> np.ndarray:
-    """Numbers that stand for a class, a person or a camera ``(n,)``, -1 where unknown."""
-    return np.array([-1 if (mark := getattr(s, key)) is None else mark for s in sequences], dtype=np.int64)
+def open_data(source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence]) -> SkeletonData:
+    """Open a labelled data set.
+
+    Args:
+        source: An ``.npz`` file, which is loaded; the folder of a `SkeletonStore`, which stays on disk; sequences,
+            which become a `SkeletonList`; or a data set, which is returned as it is.
+
+    Raises:
+        SkeletonFormatError: If it is missing, of another kind or cut, or its arrays or sequences do not fit.
+    """
+    if isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList | SkeletonData):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        return SkeletonList(source)
+    if Path(source).is_dir():
+        return SkeletonStore.open(source)
+    if Path(source).suffix not in (".npz", ".npy") and Path(source).is_file() and not zipfile.is_zipfile(source):
+        raise SkeletonFormatError(
+            f"{source}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
+            "prepare'"
+        )
+    return SkeletonDataset.from_arrays(load_npz(source), str(source))
 
 
 def source_name(data: Any) -> str:
-    """What data are called in records and errors: the file or folder, or what else they are."""
+    """Name of a data set in records and errors: that of its file or folder, or what else it is."""
     if isinstance(data, SkeletonStore):
         return data.path.name
     return Path(data).name if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")
-
-
-# A data set in memory or on disk; all have what training and scoring ask of one.
-LabelledData: TypeAlias = SkeletonDataset | SkeletonStore | SkeletonList
-
-
-class ClipDataset(torch.utils.data.Dataset):
-    """Clips of labelled sequences, as `transformers.Trainer` and a `DataLoader` take them.
-
-    Every item is ``{"keypoints": (T, M, V, C), "labels": int}``. A loader's batch is made by one call of the feature
-    extractor.
-    """
-
-    def __init__(
-        self,
-        sequences: Sequence[SkeletonSequence] | SkeletonStore,
-        feature_extractor: USDRLFeatureExtractor,
-        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    ):
-        """Wrap sequences that all have labels.
-
-        Args:
-            sequences: A `SkeletonDataset`, a `SkeletonStore`, a `SkeletonList` or a list.
-            feature_extractor: The model's.
-            augment: Changes each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
-        """
-        self.sequences = sequences
-        self.feature_extractor = feature_extractor
-        self.augment = augment
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
-        """One clip and its label."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor | int]]:
-        """Several clips at once."""
-        sequences = [self.sequences[index] for index in indices]
-        clips = self.feature_extractor(sequences, return_tensors="pt")["keypoints"]
-        if self.augment is not None:
-            clips = self.augment(clips)
-        items = []
-        for clip, sequence in zip(clips, sequences, strict=True):
-            if sequence.label is None or sequence.label < 0:
-                raise ValueError(f"{sequence.name}: it has no label to train on")
-            items.append({"keypoints": clip, "labels": sequence.label})
-        return items

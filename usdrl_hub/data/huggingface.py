@@ -10,7 +10,8 @@ import numpy as np
 
 from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .dataset import LabelledData, SkeletonList
+from .dataset import SkeletonData
+from .sequence_list import SkeletonList
 
 # Columns that are fields of a sequence as they are.
 _PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
@@ -28,7 +29,7 @@ def _datasets() -> Any:
     return datasets
 
 
-def to_huggingface(data: LabelledData, streaming: bool = False) -> Any:
+def to_huggingface(data: SkeletonData, streaming: bool = False) -> Any:
     """Make a Hugging Face data set of a data set or store; one row is one sequence.
 
     Args:
@@ -75,7 +76,7 @@ def _feature(datasets: Any, values: np.ndarray) -> Any:
     return value if values.ndim == 1 else datasets.List(value)
 
 
-def _rows(data: LabelledData, persons: int) -> Iterator[dict[str, Any]]:
+def _rows(data: SkeletonData, persons: int) -> Iterator[dict[str, Any]]:
     columns = {key: values.tolist() for key, values in data.extra_columns.items()}
     for number, sequence in enumerate(data):
         absent = persons - sequence.num_persons

@@ -28,7 +28,9 @@ from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
-from .dataset import SkeletonDataset, load_npz
+from .arrays import load_npz
+from .dataset import open_data
+from .npz import SkeletonDataset
 from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
@@ -523,5 +525,5 @@ def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _class_names_of(path: Path) -> list[str]:
     if path.suffix != ".npz":
         return []
-    dataset = SkeletonDataset.open(path)
+    dataset = open_data(path)
     return dataset.class_names if dataset.column("labels") is not None else []

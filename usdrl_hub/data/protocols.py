@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import notice
 from ..sequence import SkeletonFormatError
-from .dataset import LabelledData
+from .dataset import SkeletonData
 from .text import NTU, UAV, read_pku_split
 
 _NTU60_TRAIN_SUBJECTS = frozenset({1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38})
@@ -292,8 +292,8 @@ def draw_exemplars(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
 
 
 def default_split(
-    dataset: LabelledData, fold: int = 0, with_leak: bool = False
-) -> tuple[LabelledData, LabelledData, str]:
+    dataset: SkeletonData, fold: int = 0, with_leak: bool = False
+) -> tuple[SkeletonData, SkeletonData, str]:
     """Split a data set by its own protocol.
 
     The data's `split_test` where they have one (sequences in `split_test_leaked`, copies of training ones, are left
@@ -373,8 +373,8 @@ def default_split(
 
 
 def parts_of(
-    dataset: LabelledData, train: np.ndarray, test: np.ndarray, rule: str
-) -> tuple[LabelledData, LabelledData]:
+    dataset: SkeletonData, train: np.ndarray, test: np.ndarray, rule: str
+) -> tuple[SkeletonData, SkeletonData]:
     """The sequences that train and those that test.
 
     Raises:
@@ -401,14 +401,14 @@ def _people(subjects: np.ndarray) -> np.ndarray:
     return people
 
 
-def _named(dataset: LabelledData, classes: Iterable[int], most: int = 5) -> str:
+def _named(dataset: SkeletonData, classes: Iterable[int], most: int = 5) -> str:
     """Classes by name, for a sentence."""
     names = dataset.class_names
     told = [f"'{names[number]}'" if number >= 0 else "no class" for number in classes]
     return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
 
 
-def with_clips(dataset: LabelledData, keep: Sequence[str] | None = None, where: str = "the data") -> LabelledData:
+def with_clips(dataset: SkeletonData, keep: Sequence[str] | None = None, where: str = "the data") -> SkeletonData:
     """The labelled sequences of a data set, and of its classes those that have one; what is left out is warned of.
 
     Args:
@@ -442,7 +442,7 @@ def with_clips(dataset: LabelledData, keep: Sequence[str] | None = None, where: 
     return dataset.relabelled(places[labels], [names[number] for number in np.flatnonzero(counts)])
 
 
-def check_classes(train: LabelledData, test: LabelledData | None, trains: bool = True) -> None:
+def check_classes(train: SkeletonData, test: SkeletonData | None, trains: bool = True) -> None:
     """Refuse a recognition that cannot go wrong or right, and warn of classes that cannot be learned.
 
     Args:

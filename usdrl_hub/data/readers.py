@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import notice
 from ..layouts import TO_Y_UP, LayoutLike, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .arrays import load_npy, load_npz
 from .csv import read_csv
-from .dataset import SkeletonDataset, check_header, load_npz
+from .npz import SkeletonDataset
 from .openpose import is_series, join_frames
 from .poses import read_pose_json
 from .pyskl import read_pyskl
@@ -124,7 +125,7 @@ def _sequences(
     if path.suffix == ".skeleton":
         yield read_body_text(path, NTU)
     elif path.suffix == ".npy":
-        yield _from_array(_load_npy(path), layout, axes, path, missing)
+        yield _from_array(load_npy(path), layout, axes, path, missing)
     elif path.suffix == ".npz":
         arrays = load_npz(path)
         if "offsets" in arrays:
@@ -193,20 +194,3 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
         "heads below feet",
     )
     return sequence
-
-
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        with open(path, "rb") as file:
-            check_header(file, path.stat().st_size)
-        return np.load(path, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:
-        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
-        with open(path, "rb") as file:
-            known = file.read(6) == b"\x93NUMPY"
-        reason = "it is cut" if known else "it is something else"
-        if known and "Object arrays" in str(error):
-            reason = "it holds Python objects, which are never loaded"
-        raise SkeletonFormatError(f"{path}: cannot be read as a NumPy array: {reason}") from None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..files import new_file
-from .dataset import SkeletonDataset, load_npz
+from .arrays import load_npz
+from .npz import SkeletonDataset
 
 _TERMS = (
     "UI-PRMD (University of Idaho Physical Rehabilitation Movements Data, Vicon part), Open Data Commons Public "

@@ -121,9 +121,9 @@ class SkeletonStore:
         """Read one sequence; for a slice, the store of those sequences."""
         if isinstance(place, slice):
             return replace(self, selection=self.selection[place])
-        return self.piece(place)
+        return self.read(place)
 
-    def piece(self, place: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+    def read(self, place: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
         """Read frames `start` to `end` of one sequence, without its events unless it is all of them.
 
         Raises:
@@ -298,8 +298,8 @@ class SkeletonStore:
         """Most people that a sequence has."""
         return int(self.index["persons"].max())
 
-    def usable(self) -> SkeletonStore:
-        """All: a store holds no sequence in which nobody is seen."""
+    def drop_empty(self) -> SkeletonStore:
+        """All: a store holds no sequence without people."""
         return self
 
     @property

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from ..configuration_usdrl import bundled_checkpoint
-from ..data.dataset import SkeletonDataset
+from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
@@ -115,7 +115,7 @@ def _check_npz(path: Path) -> Check:
     """A data set in one file, or a recording: its archive has a checksum of each array, which reading compares."""
     found = Check(str(path), "recording")
     try:
-        data = SkeletonDataset.open(path)
+        data = open_data(path)
     except SkeletonFormatError:
         # It is a recording, or damaged, which the reader tells.
         _read(found, iter_skeletons, path)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.lib import format as npy_format
 
-from ..data.dataset import LabelledData, SkeletonDataset
+from ..data.dataset import SkeletonData
+from ..data.npz import SkeletonDataset
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -380,7 +381,7 @@ def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tenso
 
 
 def embed_part(
-    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: LabelledData
+    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: SkeletonData
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Embeddings ``(N, 2d)`` of a part of a data set, and its labels; memory holds one batch of clips."""
     features = []

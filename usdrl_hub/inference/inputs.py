@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.dataset import LabelledData, SkeletonDataset
+from ..data.dataset import SkeletonData, open_data
+from ..data.npz import SkeletonDataset
 from ..data.openpose import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore, is_store
@@ -66,7 +67,7 @@ def list_files(path: str | os.PathLike) -> list[Path]:
     return files
 
 
-def share_of(workers: Workers, files: list[Path], block: int) -> list[Path] | LabelledData:
+def share_of(workers: Workers, files: list[Path], block: int) -> list[Path] | SkeletonData:
     """The files of this process; its recordings of a single data set or store.
 
     Args:
@@ -78,7 +79,7 @@ def share_of(workers: Workers, files: list[Path], block: int) -> list[Path] | La
         return files
     if len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
         try:
-            whole = SkeletonStore.open(files[0]) if is_store(files[0]) else SkeletonDataset.open(files[0])
+            whole = SkeletonStore.open(files[0]) if is_store(files[0]) else open_data(files[0])
         except SkeletonFormatError:
             # A single recording, or what the reader has to tell.
             pass

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import LabelledData, SkeletonDataset, SkeletonList
+from ..data.dataset import SkeletonData, open_data
+from ..data.npz import SkeletonDataset
+from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
 from ..layouts import Layout, LayoutLike, get_layout
@@ -122,7 +124,7 @@ def _centred(embeddings: np.ndarray) -> np.ndarray:
 
 
 def make_map(
-    source: str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
+    source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
     projection: str = "pca",
     most: int = 5000,
@@ -193,7 +195,7 @@ def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]
         path = Path(source)
         is_folder = path.is_dir()
         files = list_files(path)
-        data = files if is_folder and files != [path] else SkeletonDataset.open(path)
+        data = files if is_folder and files != [path] else open_data(path)
     elif not isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList):
         data = list(source)
     names = getattr(data, "class_names", [])
@@ -232,7 +234,7 @@ def _stacked(thumbs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def draw_map(
-    source: Map | str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
+    source: Map | str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output: str | os.PathLike,
     model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
     title: str | None = None,

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.dataset import LabelledData, SkeletonDataset, load_npz
+from ..data.arrays import load_npz
+from ..data.dataset import SkeletonData, open_data
 from ..data.readers import iter_skeletons
 from ..data.store import is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -118,9 +119,9 @@ def find_recording(
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
     if fps is not None and not is_rate(fps):
         raise SkeletonFormatError(f"{path}: frames per second must be between 0.01 and 10000, got {fps}")
-    data: LabelledData | list[SkeletonSequence]
+    data: SkeletonData | list[SkeletonSequence]
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
-        data = SkeletonDataset.open(path)
+        data = open_data(path)
     else:
         data = list(iter_skeletons(path, layout, axes, missing=missing))
     sequence = data[_chosen(path, _names(data), name)]
@@ -133,7 +134,7 @@ def find_recording(
     return Recording(changed, [] if isinstance(data, list) else data.class_names)
 
 
-def _names(data: LabelledData | list[SkeletonSequence]) -> list[str]:
+def _names(data: SkeletonData | list[SkeletonSequence]) -> list[str]:
     return [sequence.name for sequence in data] if isinstance(data, list) else data.names
 
 
@@ -151,7 +152,7 @@ def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:
 
 def nearest_clips(
     sequence: SkeletonSequence,
-    gallery: LabelledData | Iterable[SkeletonSequence],
+    gallery: SkeletonData | Iterable[SkeletonSequence],
     model: USDRLPreTrainedModel,
     extractor: USDRLFeatureExtractor,
     count: int = 5,
@@ -200,7 +201,7 @@ def render(
     output: str | os.PathLike,
     model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble | None = None,
     feature_extractor: USDRLFeatureExtractor | None = None,
-    gallery: str | os.PathLike | LabelledData | Iterable[SkeletonSequence] | None = None,
+    gallery: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence] | None = None,
     count: int = 5,
     threshold: float = DETECTION_THRESHOLD,
     batch_size: int = 64,
@@ -246,7 +247,7 @@ def render(
         if gallery is None or isinstance(loaded, CLASSIFIERS):
             timeline = make_timeline(given.sequence, loaded, extractor, batch_size, threshold)
         if gallery is not None and not isinstance(loaded, USDRLEnsemble):
-            clips = SkeletonDataset.open(gallery) if isinstance(gallery, str | os.PathLike) else gallery
+            clips = open_data(gallery) if isinstance(gallery, str | os.PathLike) else gallery
             neighbours = nearest_clips(given.sequence, clips, loaded, extractor, count, batch_size, on_error)
     write = {".html": _write_page, ".gif": _write_gif, ".png": _write_png}[kind]
     frames, fps = write(_Story(given, timeline, neighbours, model_name), Path(output))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..data.dataset import LabelledData
+from ..data.dataset import SkeletonData
 from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import check_memory
@@ -33,7 +33,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        sources: Sequence[LabelledData],
+        sources: Sequence[SkeletonData],
         feature_extractor: USDRLFeatureExtractor,
         window: int | None = None,
         in_memory: bool = True,
@@ -66,7 +66,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
             raise ValueError(f"window must be at least 1 frame, got {window}")
         check_pairs(pairs, feature_extractor)
         self.pairs, self.seed, self.epoch = pairs, seed, 0
-        self.sources = [source.usable() for source in sources]
+        self.sources = [source.drop_empty() for source in sources]
         self.feature_extractor = feature_extractor
         places = [_pieces(source.lengths, window) for source in self.sources]
         numbers = [np.full(len(rows), number) for number, rows in enumerate(places)]
@@ -114,7 +114,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         """A piece as it is in its data set, or None where nobody is seen in it."""
         source, number, start, end = (int(value) for value in self.pieces[row])
         try:
-            return self.sources[source].piece(number, start, end)
+            return self.sources[source].read(number, start, end)
         except EmptySequenceError:
             return None
 

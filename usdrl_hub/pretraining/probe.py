@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..data.dataset import LabelledData
+from ..data.dataset import SkeletonData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import embed_clips
 from ..inference.inputs import batched
@@ -19,7 +19,7 @@ _BATCH = 256
 class NeighbourProbe:
     """1-NN accuracy on a labelled data set; its clips are made once."""
 
-    def __init__(self, train: LabelledData, test: LabelledData, feature_extractor: USDRLFeatureExtractor):
+    def __init__(self, train: SkeletonData, test: SkeletonData, feature_extractor: USDRLFeatureExtractor):
         """Make the clips.
 
         Args:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState, TrainingArguments, set_seed
 
-from ..data.dataset import LabelledData, SkeletonDataset, source_name
+from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import default_split
 from ..facts.recipes import Recipe
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -37,7 +37,7 @@ _FINISHING = ".model.partial"
 
 
 def pretrain(
-    data: Sequence[str | os.PathLike | LabelledData | SkeletonSequence],
+    data: Sequence[str | os.PathLike | SkeletonData | SkeletonSequence],
     output_dir: str | os.PathLike,
     recipe: Recipe | str | os.PathLike = "laptop",
     seed: int = 0,
@@ -46,7 +46,7 @@ def pretrain(
     activation_checkpointing: bool = False,
     in_memory: bool = True,
     workers: int = 0,
-    probe: str | os.PathLike | LabelledData | Sequence[SkeletonSequence] | None = None,
+    probe: str | os.PathLike | SkeletonData | Sequence[SkeletonSequence] | None = None,
     probe_epochs: int = 1,
     max_steps: int | None = None,
     progress: bool = False,
@@ -55,7 +55,7 @@ def pretrain(
     """Pretrain a model without labels, or go on with a run that was stopped.
 
     Args:
-        data: Data sets (``.npz`` files, stores, or what `SkeletonDataset.open` gives) of 3D motion, or of 2D for a 2D
+        data: Data sets (``.npz`` files, stores, or what `open_data` gives) of 3D motion, or of 2D for a 2D
             recipe; or sequences, which are one data set.
         output_dir: Folder of the run: checkpoints while it runs, the model, its feature extractor and ``metrics.json``
             at the end. A run that was begun there with the same arguments goes on from its newest whole checkpoint.
@@ -122,19 +122,19 @@ def _pretrain(
     if training.batch_size % world:
         raise ValueError(f"a batch of {training.batch_size} does not divide among {world} processes")
     given: list[Any] = [data] if any(isinstance(item, SkeletonSequence) for item in data) else list(data)
-    given = [item if isinstance(item, str | os.PathLike) else SkeletonDataset.open(item) for item in given]
+    given = [item if isinstance(item, str | os.PathLike) else open_data(item) for item in given]
     settings = {"recipe": asdict(recipe), "data": [_identity(item) for item in given], "seed": seed}
     settings |= {"split": split, "max_steps": max_steps, "in_memory": in_memory, "compile_encoder": compile_encoder}
     settings = json.loads(json.dumps(settings))
     with _begun(folder, settings) as resumed:
-        sources = [SkeletonDataset.open(item) for item in given]
+        sources = [open_data(item) for item in given]
         if split == "train":
             sources = [default_split(source)[0] for source in sources]
         dataset = PretrainingDataset(sources, extractor, recipe.window, in_memory, progress, recipe.pairs, seed)
         prober = None
         if probe is not None:
-            train, test, _ = default_split(SkeletonDataset.open(probe))
-            prober = NeighbourProbe(train.usable(), test.usable(), extractor)
+            train, test, _ = default_split(open_data(probe))
+            prober = NeighbourProbe(train.drop_empty(), test.drop_empty(), extractor)
         set_seed(seed)
         model = USDRLForPreTraining(config)
         steps = max(len(dataset) // training.batch_size, 1)
@@ -216,7 +216,7 @@ def _pretrain(
     return record
 
 
-def _identity(data: str | os.PathLike | LabelledData) -> str:
+def _identity(data: str | os.PathLike | SkeletonData) -> str:
     """What a run that goes on has to be given again: the place of a file, the content of what is in memory."""
     if isinstance(data, str | os.PathLike):
         return str(Path(data).resolve())

@@ -17,7 +17,8 @@ from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
-from ..data.dataset import LabelledData, SkeletonDataset, source_name
+from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.npz import SkeletonDataset
 from ..data.protocols import (
     check_classes,
     default_split,
@@ -77,8 +78,8 @@ class Context:
 
     encoder: USDRLPreTrainedModel
     extractor: USDRLFeatureExtractor
-    train: LabelledData
-    test: LabelledData
+    train: SkeletonData
+    test: SkeletonData
     class_names: list[str]
     recipe: Mapping[str, Any]
     seed: int
@@ -132,7 +133,7 @@ Outcome = tuple[dict[str, float], USDRLPreTrainedModel | None]
 def evaluate(
     model: str | os.PathLike,
     benchmark: str | Benchmark,
-    data: str | os.PathLike | LabelledData | Iterable[SkeletonSequence] | None = None,
+    data: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence] | None = None,
     output_dir: str | os.PathLike | None = None,
     seed: int = 0,
     fold: int = 0,
@@ -248,15 +249,15 @@ def _repeatable(data: Any) -> str | None:
 
 def _parts(
     benchmark: Benchmark, data: Any, fold: int, tiny: bool, with_leak: bool, given: list[str] | None
-) -> tuple[LabelledData, LabelledData, str, list[str]]:
+) -> tuple[SkeletonData, SkeletonData, str, list[str]]:
     """Training and test part, the rule that parts them, and the classes, those of `given` where they are the same."""
     if tiny:
-        dataset: LabelledData = (
+        dataset: SkeletonData = (
             tiny_recordings() if benchmark.task in ("detection", "segmentation") else load_samples()
         )
         tests = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
         return dataset.select(~tests), dataset.select(tests), "the last two of five people test", dataset.class_names
-    dataset = SkeletonDataset.open(data).usable()
+    dataset = open_data(data).drop_empty()
     if benchmark.labels != "labels":
         dataset = _relabelled(dataset, benchmark)
     of_frames = benchmark.task in ("detection", "segmentation")
@@ -275,7 +276,7 @@ def _parts(
     return train, test, rule, dataset.class_names
 
 
-def _relabelled(dataset: LabelledData, benchmark: Benchmark) -> LabelledData:
+def _relabelled(dataset: SkeletonData, benchmark: Benchmark) -> SkeletonData:
     """The data with the classes of another of their columns."""
     labels = dataset.column(benchmark.labels)
     if labels is None:
@@ -283,7 +284,7 @@ def _relabelled(dataset: LabelledData, benchmark: Benchmark) -> LabelledData:
     return dataset.relabelled(labels.astype(np.int64), benchmark.class_names)
 
 
-def _by_name(benchmark: Benchmark, dataset: LabelledData) -> np.ndarray | None:
+def _by_name(benchmark: Benchmark, dataset: SkeletonData) -> np.ndarray | None:
     """Who trains in a protocol that names tell, or None where the data's own split is to be used.
 
     Raises:

@@ -13,7 +13,8 @@ from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
-from ..data.dataset import ClipDataset, LabelledData, SkeletonDataset, source_name
+from ..data.clips import ClipDataset
+from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, default_split, with_clips
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
@@ -29,7 +30,7 @@ from .linear import fit_logistic_regression
 
 
 def finetune(
-    data: str | os.PathLike | LabelledData | Iterable[SkeletonSequence],
+    data: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output_dir: str | os.PathLike,
     model: str | os.PathLike | None = "usdrl/tiny-uiprmd",
     config: Mapping[str, Any] | None = None,
@@ -83,7 +84,7 @@ def finetune(
     with new_folder(output_dir) as folder:
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
         known = None if model is None else load_config(model).class_names
-        dataset = with_clips(SkeletonDataset.open(data).usable(), known, where)
+        dataset = with_clips(open_data(data).drop_empty(), known, where)
         train, test, split = default_split(dataset)
         check_classes(train, test)
         set_seed(seed)
@@ -131,8 +132,8 @@ def finetune(
 def train_recogniser(
     classifier: USDRLForActionRecognition,
     extractor: USDRLFeatureExtractor,
-    train: LabelledData,
-    test: LabelledData | None,
+    train: SkeletonData,
+    test: SkeletonData | None,
     recipe: FitRecipe,
     seed: int = 0,
     progress: bool = False,
@@ -154,7 +155,7 @@ def train_recogniser(
 def _model(
     name: str | os.PathLike | None,
     fields: Mapping[str, Any],
-    dataset: LabelledData,
+    dataset: SkeletonData,
     normalization: str | None,
 ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor, bool]:
     """The model to train, its feature extractor, with the data set's classes, and whether its head knows them."""
@@ -181,7 +182,7 @@ def _model(
     return classifier, extractor, False
 
 
-def nearest_neighbour_baselines(train: LabelledData, test: LabelledData, num_frames: int = 64) -> dict[str, float]:
+def nearest_neighbour_baselines(train: SkeletonData, test: SkeletonData, num_frames: int = 64) -> dict[str, float]:
     """Accuracy of the nearest training clip by joint coordinates, without any model.
 
     Args:

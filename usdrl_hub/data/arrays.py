@@ -1,0 +1,136 @@
+"""Loading of ``.npy`` and ``.npz`` files: nothing is unpickled, and nothing takes more memory than it may."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ..sequence import SkeletonFormatError
+
+# Arrays of an archive, and what they may take in memory: so much, and so much for each byte of it.
+_MOST_ARRAYS = 1000
+_LONGEST_HEADER = 10_000
+_MEMORY, _MEMORY_PER_BYTE = 32 << 20, 40
+
+
+def check_header(file: IO[bytes], size: int) -> int:
+    """Compare what the header of a ``.npy`` file claims with its size, before any memory is asked for.
+
+    Args:
+        file: The file, at its beginning.
+        size: Its bytes.
+
+    Returns:
+        Bytes that the array takes, as it is and as float32.
+
+    Raises:
+        ValueError: If it is no such file, or is cut.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(version[0])
+    if read is None:
+        raise ValueError("its arrays have fields")
+    # NumPy asks for as much memory as the header says that it is long.
+    place = file.tell()
+    if int.from_bytes(file.read(2 * version[0]), "little") > _LONGEST_HEADER:
+        raise ValueError("it is cut")
+    file.seek(place)
+    shape, _, dtype = read(file)
+    count = math.prod(shape)
+    if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
+        raise ValueError("it is cut")
+    return count * (dtype.itemsize + 4)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than its size, or holds what is no array.
+
+    Raises:
+        SkeletonFormatError: Saying which.
+        Exception: Of many kinds, if it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        foreign = next((name for name in names if not name.endswith(".npy")), None)
+        if foreign is not None:
+            raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is no array: its name does not end in .npy")
+        if len(names) > _MOST_ARRAYS or len(set(names)) < len(names):
+            raise SkeletonFormatError(f"{path}: it holds more than {_MOST_ARRAYS} arrays, or one of them twice")
+        most = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
+        # What is packed tells its size first; the header of an array then tells what it takes.
+        takes = sum(member.file_size for member in members)
+        if takes <= most:
+            takes = 0
+            for member in members:
+                with archive.open(member) as file:
+                    takes += check_header(file, member.file_size)
+        if takes > most:
+            raise SkeletonFormatError(
+                f"{path}: it is refused: its arrays take {takes >> 20} MB, far more than such a file holds: save them "
+                "uncompressed (np.savez)"
+            )
+
+
+def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Load all arrays of an ``.npz`` file; nothing in it is unpickled.
+
+    Raises:
+        SkeletonFormatError: If the file is missing or cut, or an array holds Python objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SkeletonFormatError(f"{path}: there is no such file")
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise SkeletonFormatError(f"{path}: it is a single array, not a .npz archive")
+        with loaded as archive:
+            arrays = {}
+            for key in archive.files:
+                try:
+                    arrays[key] = archive[key]
+                except ValueError as error:
+                    if "pickle" in str(error).lower() or "object" in str(error).lower():
+                        raise SkeletonFormatError(
+                            f"{path}: array '{key}' holds Python objects, which are never loaded"
+                        ) from None
+                    raise
+    except SkeletonFormatError:
+        raise
+    except Exception:
+        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
+        raise SkeletonFormatError(f"{path}: cannot be read as a .npz archive: it is cut or something else") from None
+    if not arrays:
+        raise SkeletonFormatError(f"{path}: there is no array in it")
+    return arrays
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Load the array of a ``.npy`` file; nothing in it is unpickled.
+
+    Raises:
+        OSError: If it cannot be opened.
+        SkeletonFormatError: If it is cut, something else, or holds Python objects.
+    """
+    try:
+        with open(path, "rb") as file:
+            check_header(file, path.stat().st_size)
+        return np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:
+        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
+        with open(path, "rb") as file:
+            known = file.read(6) == b"\x93NUMPY"
+        reason = "it is cut" if known else "it is something else"
+        if known and "Object arrays" in str(error):
+            reason = "it holds Python objects, which are never loaded"
+        raise SkeletonFormatError(f"{path}: cannot be read as a NumPy array: {reason}") from None

@@ -1,0 +1,192 @@
+"""`SkeletonList`: sequences in memory as a labelled data set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..layouts import Layout, get_layout
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .npz import SHARED_FIELDS, check_fields, classes_in
+from .store import check_frames, check_sides, kind_of
+
+# Columns by the fields of a sequence.
+_OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "setups": "setup", "split_test": "split"}
+
+
+class SkeletonList(Sequence):
+    """Sequences in memory as a labelled data set: what `SkeletonDataset` is of a file and `SkeletonStore` of a folder.
+
+    Labels, people, cameras, sides of the split, frame rates and events are the sequences' own.
+    """
+
+    def __init__(
+        self,
+        sequences: Iterable[SkeletonSequence],
+        class_names: Sequence[str] = (),
+        columns: Mapping[str, ArrayLike] | None = None,
+    ):
+        """Put sequences together.
+
+        Args:
+            sequences: At least one; all of one layout, kind of coordinates, units and axes, as in a store.
+            class_names: Names of the classes; ``class 0`` and so on where empty.
+            columns: What no sequence says of itself, one entry each: `folds`, `split_test` of several splits ``(n,
+                S)``, `split_test_leaked`, `correct`, or numbers of one's own.
+
+        Raises:
+            SkeletonFormatError: If one is no `SkeletonSequence`, they differ in kind, or a column does not fit.
+        """
+        self.sequences = list(sequences)
+        self.source = "list of sequences"
+        if not self.sequences:
+            raise SkeletonFormatError(f"{self.source}: there is no sequence in it")
+        kinds: dict[Any, str] = {}
+        for number, sequence in enumerate(self.sequences):
+            if not isinstance(sequence, SkeletonSequence):
+                raise SkeletonFormatError(
+                    f"{self.source}: entry {number} is no SkeletonSequence but {type(sequence).__name__}: make it one "
+                    "with SkeletonSequence.from_array or read_skeleton"
+                )
+            # Most sequences have the very same; what is told of a kind takes longer than to compare these.
+            layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)
+            mark = (layout, sequence.keypoints.shape[-1], *(getattr(sequence, key) for key in SHARED_FIELDS))
+            if mark not in kinds:
+                kinds[mark] = kind_of(sequence)
+            if kinds[mark] != kind_of(self.sequences[0]) and len(kinds) > 1:
+                raise SkeletonFormatError(
+                    f"{self.source}: '{sequence.name}' differs in layout, coordinates, units or axes from "
+                    f"'{self.sequences[0].name}': bring all into one layout with to_layout"
+                )
+        self.columns = {key: np.asarray(values) for key, values in (columns or {}).items()}
+        self._class_names = [str(name) for name in class_names]
+        # Labels and classes of events as the file form has them, so that they are checked alike.
+        classes = [np.zeros(0, dtype=np.int64) if s.events is None else s.events[:, 0] for s in self.sequences]
+        fields = {"labels": _marks(self.sequences, "label"), "frame_labels": np.concatenate(classes)}
+        self._classes = max(int(classes_in(fields, key).max(initial=-1)) for key in fields) + 1
+        fields |= {"class_names": np.array(self._class_names), "data": fields["frame_labels"], **self.columns}
+        check_fields(fields, len(self.sequences), self.source)
+        for key, values in self.columns.items():
+            if values.ndim not in (1, 2) or len(values) != len(self.sequences) or values.dtype.kind not in "biuf":
+                raise SkeletonFormatError(
+                    f"{self.source}: '{key}' must have one number for each of the {len(self.sequences)} sequences"
+                )
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.sequences)
+
+    def __getitem__(self, index):
+        """One sequence; for a slice, the data set of those sequences."""
+        if isinstance(index, slice):
+            return self._part(range(len(self))[index])
+        return self.sequences[index]
+
+    def _part(self, places: Sequence[int]) -> SkeletonList:
+        part = copy.copy(self)
+        part.sequences = [self.sequences[place] for place in places]
+        part.columns = {key: values[np.asarray(places, dtype=np.int64)] for key, values in self.columns.items()}
+        return part
+
+    def read(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+        """Frames `start` to `end` of one sequence, without its events unless it is all of them.
+
+        Raises:
+            SkeletonFormatError: If nobody is seen in them.
+            IndexError: If the sequence has no such frames.
+        """
+        sequence = self.sequences[index]
+        end = sequence.num_frames if end is None else end
+        check_frames(start, end, sequence.num_frames)
+        if (start, end) == (0, sequence.num_frames):
+            return sequence
+        return replace(sequence, keypoints=sequence.keypoints[start:end], events=None)
+
+    def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
+        """Yield the sequences in order; they can be read, so `on_error` is never called."""
+        return iter(self.sequences)
+
+    def column(self, key: str) -> np.ndarray | None:
+        """Entries of the sequences, see `SkeletonStore.column`; None if unknown.
+
+        Raises:
+            SkeletonFormatError: If some are on a side of the split and some are not, or some people have numbers and
+                some have names.
+        """
+        if key in self.columns:
+            return self.columns[key]
+        if key == "names":
+            return np.array(self.names)
+        values = [getattr(sequence, _OF_LISTS[key]) for sequence in self.sequences] if key in _OF_LISTS else []
+        if all(value is None for value in values):
+            return None
+        if key == "split_test":
+            check_sides(values, self.source)
+            return np.array([value == "test" for value in values])
+        named = [isinstance(value, str) for value in values if value is not None]
+        if key == "subjects" and any(named):
+            if not all(named):
+                raise SkeletonFormatError(
+                    f"{self.source}: some people have numbers and some have names: give all of them the one or other"
+                )
+            return np.array(["" if value is None else value for value in values])
+        return _marks(self.sequences, _OF_LISTS[key])
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the sequences, or their numbers where they have none."""
+        return [sequence.name or str(number) for number, sequence in enumerate(self.sequences)]
+
+    @property
+    def extra_columns(self) -> dict[str, np.ndarray]:
+        """Columns that no `SkeletonSequence` has, such as `folds`."""
+        return dict(self.columns)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each sequence."""
+        return np.array([sequence.num_frames for sequence in self.sequences], dtype=np.int64)
+
+    @property
+    def layout(self) -> Layout:
+        """Joint layout of all sequences."""
+        first = self.sequences[0]
+        return replace(get_layout(first.layout), coordinates=first.coordinates or "3d")
+
+    @property
+    def max_persons(self) -> int:
+        """Most people that a sequence has."""
+        return max(sequence.num_persons for sequence in self.sequences)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, or ``class 0`` and so on where none were given."""
+        return self._class_names or [f"class {number}" for number in range(self._classes)]
+
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonList:
+        """The data set with other labels, see `SkeletonDataset.relabelled`."""
+        part = copy.copy(self)
+        part.sequences = [
+            replace(sequence, label=None if label < 0 else label)
+            for sequence, label in zip(self.sequences, np.asarray(labels).tolist(), strict=True)
+        ]
+        part._class_names = [str(name) for name in class_names]
+        return part
+
+    def select(self, mask: np.ndarray) -> SkeletonList:
+        """The sequences where a boolean `mask` ``(len(self),)`` is true."""
+        return self._part(np.flatnonzero(np.asarray(mask, dtype=bool)).tolist())
+
+    def drop_empty(self) -> SkeletonList:
+        """All: a `SkeletonSequence` shows at least one person."""
+        return self
+
+
+def _marks(sequences: Sequence[SkeletonSequence], key: str) -> np.ndarray:
+    """Numbers that stand for a class, a person or a camera ``(n,)``, -1 where unknown."""
+    return np.array([-1 if (mark := getattr(s, key)) is None else mark for s in sequences], dtype=np.int64)
