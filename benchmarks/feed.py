@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel
+from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel, write_store
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import iter_embeddings
@@ -33,12 +33,12 @@ BATCH = 64
 GPU_ROW = "hidden size 1024 on the GPU"
 
 
-def write_store(path: Path, count: int, layout: str | None) -> SkeletonStore:
+def make_store(path: Path, count: int, layout: str | None) -> SkeletonStore:
     samples = load_samples()
     if layout is not None:
         samples = [sample.to_layout(layout) for sample in samples]
     rows = (replace(samples[number % len(samples)], name=str(number)) for number in range(count))
-    return SkeletonStore.write(rows, path)
+    return write_store(rows, path)
 
 
 def measure(model: USDRLModel, extractor: USDRLFeatureExtractor, store: SkeletonStore) -> dict[str, float]:
@@ -73,8 +73,8 @@ def main() -> None:
     rows = {}
     with tempfile.TemporaryDirectory() as name:
         stores = {
-            "prepared": write_store(Path(name) / "prepared", count, "ntu25"),
-            "of another layout": write_store(Path(name) / "own", count, None),
+            "prepared": make_store(Path(name) / "prepared", count, "ntu25"),
+            "of another layout": make_store(Path(name) / "own", count, None),
         }
         encoders = {}
         if not arguments.gpu:

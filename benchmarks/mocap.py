@@ -47,12 +47,12 @@ from matplotlib.figure import Figure
 
 from usdrl_hub import (
     SkeletonSequence,
-    SkeletonStore,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
     USDRLModel,
     open_data,
+    write_store,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
@@ -95,7 +95,7 @@ def sources(name: str, data: Path, runs: Path) -> list[Path]:
     paths = {source: data / f"{source}.npz" for source in SOURCES[name]}
     part = runs / "ui_prmd_vicon-train"
     if not part.is_dir():
-        SkeletonStore.write(default_split(open_data(paths["ui_prmd_vicon"]))[0].drop_empty(), part)
+        write_store(default_split(open_data(paths["ui_prmd_vicon"]))[0].drop_empty(), part)
     return [part, *(path for source, path in paths.items() if source != "ui_prmd_vicon")]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from data import make_sequences
 
 from usdrl_hub import SkeletonSequence, SkeletonStore
-from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.records import run_record
 
 BATCH = 256

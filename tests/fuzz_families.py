@@ -390,7 +390,7 @@ def _files_of(make: Callable[[Path], Any]) -> Files:
 
 
 def _stores() -> list[Files]:
-    from usdrl_hub import SkeletonSequence, SkeletonStore
+    from usdrl_hub import SkeletonSequence, write_store
 
     def make(dtype: str, path: Path) -> None:
         sequences = [
@@ -405,7 +405,7 @@ def _stores() -> list[Files]:
             )
             for number in range(3)
         ]
-        SkeletonStore.write(sequences, path, ["sit", "stand"], dtype)
+        write_store(sequences, path, ["sit", "stand"], dtype)
 
     return [_files_of(partial(make, dtype)) for dtype in ("float32", "int16")]
 

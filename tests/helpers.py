@@ -21,7 +21,7 @@ from usdrl_hub import (
     get_layout,
 )
 from usdrl_hub.cli import main
-from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.facts.recipes import Recipe, Training
 from usdrl_hub.normalization import RaggedFrames
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from usdrl_hub import SkeletonStore
+from usdrl_hub import SkeletonStore, write_store
 from usdrl_hub.configuration_usdrl import bundled_checkpoint
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import USDRLError
@@ -37,7 +37,7 @@ def flip(file: Path, place: int) -> None:
 
 
 def test_what_is_whole_is_told_in_a_line(store, model, tmp_path, capsys):
-    SkeletonStore.write(load_samples()[:2], tmp_path / "int16", load_samples().class_names, "int16")
+    write_store(load_samples()[:2], tmp_path / "int16", load_samples().class_names, "int16")
     (tmp_path / "clips").mkdir()
     for number, clip in enumerate(load_samples()[:2]):
         np.save(tmp_path / "clips" / f"{number}.npy", clip.to_layout("ntu25").keypoints)

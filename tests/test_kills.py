@@ -20,7 +20,7 @@ import onnx
 import pytest
 import yaml
 
-from usdrl_hub import SkeletonStore, checkpoint_path
+from usdrl_hub import SkeletonStore, checkpoint_path, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.hub.loading import load_feature_extractor, load_model
@@ -42,7 +42,7 @@ def inputs(tmp_path_factory) -> Path:
     for number in range(24):
         name = f"S001C001P{number % 4 + 1:03}R{number // 4 + 1:03}A{number % 6 + 1:03}"
         write_ntu(folder / "raw" / f"{name}.skeleton", random.normal(size=(20, 1, 25, 3)))
-    SkeletonStore.write(load_samples()[:24], folder / "store", load_samples().class_names)
+    write_store(load_samples()[:24], folder / "store", load_samples().class_names)
     save_original(load_model(TINY), folder / "original.pth.tar")
     settings = recipe(epochs=2, save_epochs=0.5, batch_size=8)
     fields = {"model": settings.model, "extractor": settings.extractor, "window": settings.window}

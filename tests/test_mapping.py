@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from usdrl_hub import SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings, open_data
+from usdrl_hub import SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings, open_data, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.inference.mapping import PROJECTIONS, Map, _stacked, _thumb, make_map, project_pca
 from usdrl_hub.inference.scene import CLASS_COLORS, Scene
 from usdrl_hub.layouts import get_layout
@@ -151,7 +150,7 @@ def test_at_most_so_many_recordings_are_drawn_by_chance_and_always_the_same(few,
 
 
 def test_map_says_what_it_drew(capsys, tmp_path, few):
-    SkeletonStore.write(few, tmp_path / "clips", few.class_names)
+    write_store(few, tmp_path / "clips", few.class_names)
     model, extractor = tiny_model(USDRLForActionRecognition, layout="ntu25", num_joints=25)
     model.save_pretrained(tmp_path / "own-model")
     extractor.save_pretrained(tmp_path / "own-model")
@@ -190,7 +189,7 @@ def test_map_says_what_it_drew(capsys, tmp_path, few):
 def test_what_cannot_be_mapped_is_refused_with_one_sentence(capsys, tmp_path, arguments, message):
     folder, one = tmp_path / "folder", tmp_path / "one"
     folder.mkdir()
-    SkeletonStore.write(load_samples()[:1], one)
+    write_store(load_samples()[:1], one)
     places = {"folder": folder, "data": sample_path(), "one": one}
     code, out, err = run(capsys, "map", *(part.format(**places) for part in arguments))
     assert code == 2 and message in err and err.startswith("usdrl: ") and err.count("\n") == 1 and not out

@@ -19,6 +19,7 @@ from usdrl_hub import (
     iter_predictions,
     open_data,
     pipeline,
+    write_store,
 )
 from usdrl_hub.data.huggingface import to_huggingface
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -100,7 +101,7 @@ def test_generators_and_data_sets_are_consumed_as_the_results_are(recognise, sam
     assert len(taken) < 5 and same([first], expected[0][:1])
     data = open_data(sample_path())[:7]
     assert same(list(recognise(data)), expected[0])
-    SkeletonStore.write(data, tmp_path / "store", load_samples().class_names)
+    write_store(data, tmp_path / "store", load_samples().class_names)
     assert same(list(recognise(SkeletonStore.open(tmp_path / "store"), batch_size=3)), expected[0])
     assert same(recognise(tmp_path / "store"), expected[0])
     torch_data = torch.utils.data.StackDataset(keypoints=[sequence.keypoints for sequence in samples])

@@ -13,12 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
-from usdrl_hub import SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor, open_data
+from usdrl_hub import SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor, open_data, write_store
 from usdrl_hub.data import prepare as prepare_module
 from usdrl_hub.data.huggingface import from_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.samples import load_samples
-from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError, USDRLWarning
 from usdrl_hub.files import check_memory, check_space
 from usdrl_hub.inference.embedding import expected_rows, write_embeddings
@@ -76,7 +76,7 @@ def test_two_cannot_prepare_one_store_and_a_killed_one_goes_on(recordings, tmp_p
         with pytest.raises(FolderInUseError, match=f"process {first.pid} on"):
             prepare("folder", recordings, output)
         with pytest.raises(FolderInUseError):
-            SkeletonStore.write(load_samples()[:2], output)
+            write_store(load_samples()[:2], output)
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()

@@ -19,7 +19,6 @@ from usdrl_hub import (
     SkeletonDataset,
     SkeletonFormatError,
     SkeletonSequence,
-    SkeletonStore,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
@@ -27,6 +26,7 @@ from usdrl_hub import (
     USDRLModel,
     extract_embeddings,
     open_data,
+    write_store,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
@@ -45,7 +45,7 @@ from .helpers import MODEL, VIEWS, recipe, run, tiny_config
 def motion(tmp_path_factory) -> Path:
     """Forty of the clips that ship, as a store."""
     path = tmp_path_factory.mktemp("motion") / "store"
-    SkeletonStore.write((clip for clip in load_samples()[:40]), path, load_samples().class_names)
+    write_store((clip for clip in load_samples()[:40]), path, load_samples().class_names)
     return path
 
 

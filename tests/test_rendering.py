@@ -19,9 +19,9 @@ from usdrl_hub import (
     USDRLModel,
     open_data,
     render,
+    write_store,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import extract_embeddings
 from usdrl_hub.inference.prediction import iter_predictions
@@ -352,7 +352,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
 
 
 def test_one_of_several_recordings_is_chosen_by_name_or_number(tmp_path, samples):
-    SkeletonStore.write(samples[:4], tmp_path / "store")
+    write_store(samples[:4], tmp_path / "store")
     for path in (sample_path(), tmp_path / "store"):
         assert find_recording(path, samples[2].name).sequence.name == samples[2].name
         found = find_recording(path, "1", fps=12.5, up="y")
@@ -372,7 +372,7 @@ def test_render_says_what_it_drew(capsys, tmp_path):
     options = ["--model", f"{TINY},{TINY}", "--fps", 50]
     code, out, _ = run(capsys, "render", file, "--output", tmp_path / "out.gif", *options)
     assert code == 0 and "16 of 40 frames" in out and "20 frames per second; " in out and out.endswith(" %\n")
-    SkeletonStore.write(load_samples()[:5], tmp_path / "store", load_samples().class_names)
+    write_store(load_samples()[:5], tmp_path / "store", load_samples().class_names)
     options = ["--name", "m01_s02_e05", "--model", TINY, "--gallery", tmp_path / "store", "--nearest", 2]
     code, out, _ = run(capsys, "render", sample_path(), "--output", tmp_path / "squat.html", *options)
     assert code == 0 and "of m01_s02_e05 at 33.3333 frames per second; deep squat" in out

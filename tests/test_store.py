@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings, open_data
+from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings, open_data, write_store
 from usdrl_hub.data.huggingface import from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.data.store import StoreWriter
+from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.tasks.recognition import finetune
 
 from .conftest import write_ntu
@@ -341,9 +341,9 @@ def test_a_stream_becomes_a_store_or_nothing(tmp_path):
             raise RuntimeError("the source broke")
 
     with pytest.raises(RuntimeError):
-        SkeletonStore.write(stream(True), tmp_path / "store")
+        write_store(stream(True), tmp_path / "store")
     assert os.listdir(tmp_path) == []
-    store = SkeletonStore.write(stream(False), tmp_path / "store", ["sit", "stand"])
+    store = write_store(stream(False), tmp_path / "store", ["sit", "stand"])
     assert (
         [s.label for s in store] == [0, 1, 0] and store[2].events.tolist() == [[0, 1, 3]] and store[0].split == "test"
     )
@@ -356,10 +356,10 @@ def test_hugging_face_data_sets_hold_the_same(tmp_path, streaming):
         for n in range(4)
     ]
     written.append(sequence(9, events=[[1, 2, 5], [0, 6, 9]], split="train", up="z", units="cm"))
-    store = SkeletonStore.write(written, tmp_path / "store", ["sit", "stand"])
+    store = write_store(written, tmp_path / "store", ["sit", "stand"])
     rows = to_huggingface(store, streaming=streaming)
     assert rows.features["label"].names == ["sit", "stand"]
-    back = SkeletonStore.write(from_huggingface(rows), tmp_path / "back", ["sit", "stand"])
+    back = write_store(from_huggingface(rows), tmp_path / "back", ["sit", "stand"])
     assert back.content_hash == store.content_hash
     with pytest.raises(SkeletonFormatError, match="name the layout"):
         next(from_huggingface([{"keypoints": np.zeros((3, 25, 3))}]))
@@ -402,25 +402,25 @@ def test_people_of_any_type_stay_known(tmp_path, kind):
 
 
 def test_mirrored_bodies_stay_mirrored_and_by_themselves(tmp_path):
-    store = SkeletonStore.write([sequence(mirrored=True)], tmp_path / "store")
+    store = write_store([sequence(mirrored=True)], tmp_path / "store")
     assert store[0].mirrored
     with pytest.raises(SkeletonFormatError, match="but the store holds"):
-        SkeletonStore.write([sequence(mirrored=True), sequence()], tmp_path / "other")
+        write_store([sequence(mirrored=True), sequence()], tmp_path / "other")
 
 
 def test_large_numbers_fit_or_are_refused(tmp_path):
-    assert SkeletonStore.write([sequence(subject=2**40)], tmp_path / "store")[0].subject == 2**40
+    assert write_store([sequence(subject=2**40)], tmp_path / "store")[0].subject == 2**40
     with pytest.raises(SkeletonFormatError, match="fits in 64 bits"):
-        SkeletonStore.write([sequence(subject=2**70)], tmp_path / "other")
+        write_store([sequence(subject=2**70)], tmp_path / "other")
     with pytest.raises(SkeletonFormatError, match="class 1180591620717411303424 is not from 0 to 99999"):
-        SkeletonStore.write([sequence(label=2**70)], tmp_path / "other")
+        write_store([sequence(label=2**70)], tmp_path / "other")
     odd = sequence()
     object.__setattr__(odd, "name", "caf\udce9")
-    assert SkeletonStore.write([odd], tmp_path / "odd").names == ["caf\\udce9"]
+    assert write_store([odd], tmp_path / "odd").names == ["caf\\udce9"]
 
 
 def test_pieces_are_read_by_themselves(tmp_path):
-    store = SkeletonStore.write([sequence(20, 2, n, events=[[0, 2, 9]]) for n in range(3)], tmp_path / "store")
+    store = write_store([sequence(20, 2, n, events=[[0, 2, 9]]) for n in range(3)], tmp_path / "store")
     for number in range(3):
         np.testing.assert_array_equal(store.read(number, 4, 11).keypoints, store[number].keypoints[4:11])
     assert store.read(1, 4, 11).events is None and store.read(1, 0, 20).events is not None
@@ -435,7 +435,7 @@ def test_pieces_are_read_by_themselves(tmp_path):
 FINISH = """
 import sys, os
 from pathlib import Path
-from usdrl_hub.data import prepare, store
+from usdrl_hub.data import prepare, store_writer
 prepare._PART = 3
 calls = 0
 unlink, replace = Path.unlink, os.replace
@@ -447,11 +447,11 @@ def counted(function):
             os._exit(9)
         return function(*args, **kwargs)
     return wrapped
-finish = store.StoreWriter.finish
+finish = store_writer.StoreWriter.finish
 def watched(self, *args):
     Path.unlink, os.replace = counted(unlink), counted(replace)
     return finish(self, *args)
-store.StoreWriter.finish = watched
+store_writer.StoreWriter.finish = watched
 prepare.prepare("ntu60", sys.argv[1], sys.argv[2])
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore
+from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, write_store
 from usdrl_hub.layouts import MOST_JOINTS, get_layout
 
 from .helpers import make_store
@@ -249,10 +249,10 @@ def test_labels_without_names_make_no_list_of_a_billion(tmp_path):
     for fields in ({"label": 10**9}, {"label": -2}, {"events": [[10**9, 0, 2]]}):
         odd = SkeletonSequence(np.ones((3, 1, 25, 3)), name="odd", **fields)
         with pytest.raises(SkeletonFormatError, match="odd: class .* is not from 0 to 99999"):
-            SkeletonStore.write([clip, odd], tmp_path / "store")
+            write_store([clip, odd], tmp_path / "store")
     labelled = SkeletonSequence(np.ones((3, 1, 25, 3)), name="odd", label=2)
     with pytest.raises(SkeletonFormatError, match="class 2 has no name among the 2 class names"):
-        SkeletonStore.write([clip, labelled], tmp_path / "store", ["a", "b"])
+        write_store([clip, labelled], tmp_path / "store", ["a", "b"])
     assert not list(tmp_path.iterdir())
 
 

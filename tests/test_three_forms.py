@@ -9,7 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from usdrl_hub import SkeletonDataset, SkeletonFormatError, SkeletonList, SkeletonStore, extract_embeddings, open_data
+from usdrl_hub import (
+    SkeletonDataset,
+    SkeletonFormatError,
+    SkeletonList,
+    extract_embeddings,
+    open_data,
+    write_store,
+)
 from usdrl_hub.data.huggingface import list_from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.protocols import check_classes, default_split, named_sides, with_clips
@@ -194,7 +201,7 @@ def test_a_split_that_says_nothing_of_some_is_refused(tmp_path):
     """faults.md 4, 5: recordings on no side counted as training recordings."""
     sequences = sequences_of(labelled_arrays())
     sequences[3] = replace(sequences[3], split=None)
-    store = SkeletonStore.write(sequences, tmp_path / "store")
+    store = write_store(sequences, tmp_path / "store")
     for data in (store, SkeletonList(sequences)):
         with pytest.raises(SkeletonFormatError, match="1 of 18 sequences are on no side of the split"):
             default_split(data)
@@ -379,8 +386,8 @@ def test_every_form_is_embedded_and_scored_over_time_alike(in_three_forms):
 def test_a_store_of_any_form_loses_nothing(in_three_forms, tmp_path, form):
     """faults.md 2: folds, sides and class names were not written."""
     data = open_data(in_three_forms(labelled_arrays(folds=np.arange(COUNT) % 4))[form])
-    copy = SkeletonStore.write(data, tmp_path / "copy")
-    assert SkeletonStore.write(copy, tmp_path / "again").content_hash == copy.content_hash
+    copy = write_store(data, tmp_path / "copy")
+    assert write_store(copy, tmp_path / "again").content_hash == copy.content_hash
     assert copy.class_names == data.class_names and set(copy.extra_columns) == set(data.extra_columns)
     for key in ("split_test", "split_test_leaked", "folds", "correct", "cameras", "setups"):
         np.testing.assert_array_equal(copy.column(key), data.column(key))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .data.readers import read_skeleton as read_skeleton
     from .data.sequence_list import SkeletonList as SkeletonList
     from .data.store import SkeletonStore as SkeletonStore
+    from .data.store_writer import write_store as write_store
     from .facts.checkpoints import checkpoint_path as checkpoint_path
     from .facts.checkpoints import list_checkpoints as list_checkpoints
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
@@ -66,6 +67,7 @@ _MODULES = {
         "data.readers": ["iter_skeletons", "read_skeleton"],
         "data.sequence_list": ["SkeletonList"],
         "data.store": ["SkeletonStore"],
+        "data.store_writer": ["write_store"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
         "facts.checkpoints": ["checkpoint_path", "list_checkpoints"],
         "inference.embedding": ["extract_embeddings"],

@@ -95,7 +95,7 @@ def _rows(data: SkeletonData, persons: int) -> Iterator[dict[str, Any]]:
 def from_huggingface(
     rows: Iterable[Mapping[str, Any]], layout: LayoutLike | None = None
 ) -> Iterator[SkeletonSequence]:
-    """Yield the sequences of a Hugging Face data set, streaming or not; `SkeletonStore.write` makes a store of them.
+    """Yield the sequences of a Hugging Face data set, streaming or not; `write_store` makes a store of them.
 
     Args:
         rows: Rows with `keypoints` ``(frames, persons, joints, coordinates)``, or ``(frames, joints, coordinates)`` of

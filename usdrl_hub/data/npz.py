@@ -11,7 +11,7 @@ import numpy as np
 
 from ..layouts import Layout, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .store import check_frames
+from .checks import check_frames
 from .store_files import MOST_CLASSES
 
 # Joints of a body; the largest layouts have a hundred.

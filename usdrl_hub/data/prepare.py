@@ -35,7 +35,8 @@ from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
 from .readers import SUFFIXES, find_recordings, iter_skeletons
-from .store import SkeletonStore, StoreWriter
+from .store import SkeletonStore
+from .store_writer import StoreWriter
 from .text import NTU, UAV, read_pku_labels
 
 # Files per part: how much is read again after a kill, and about how much memory a part takes (100 MB of NTU).

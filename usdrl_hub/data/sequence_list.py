@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .checks import check_frames, check_sides, kind_of
 from .npz import SHARED_FIELDS, check_fields, classes_in
-from .store import check_frames, check_sides, kind_of
 
 # Columns by the fields of a sequence.
 _OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "setups": "setup", "split_test": "split"}

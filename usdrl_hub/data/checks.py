@@ -1,0 +1,69 @@
+"""Checks that every form of a data set makes of its sequences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..layouts import get_layout
+from ..sequence import SkeletonFormatError, SkeletonSequence
+from .store_files import MOST_CLASSES, NONE
+
+
+def check_frames(start: int, end: int, frames: int) -> None:
+    """Refuse a part of a sequence that is empty or goes beyond it, where another sequence lies.
+
+    Raises:
+        IndexError: If it does.
+    """
+    if not 0 <= start < end <= frames:
+        raise IndexError(f"frames {start} to {end} are no part of a sequence of {frames} frames")
+
+
+def check_label(sequence: SkeletonSequence) -> None:
+    """Refuse a sequence whose label, or the class of an event, is no number of a class.
+
+    Raises:
+        SkeletonFormatError: If it is negative, or beyond `MOST_CLASSES`.
+    """
+    label = [] if sequence.label is None else [sequence.label]
+    classes = [] if sequence.events is None else sequence.events[:, 0].tolist()
+    for number in (*label, *classes):
+        if isinstance(number, int | np.integer) and not NONE <= number < MOST_CLASSES:
+            raise SkeletonFormatError(
+                f"{sequence.name}: class {number} is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
+            )
+
+
+def check_sides(sides: Sequence[Any], where: str) -> None:
+    """Refuse a split that some sequences are on no side of (None): they would train or test by chance.
+
+    Raises:
+        SkeletonFormatError: If there is one.
+    """
+    unknown = sum(side is None for side in sides)
+    if 0 < unknown < len(sides):
+        raise SkeletonFormatError(
+            f"{where}: {unknown} of {len(sides)} sequences are on no side of the split: say of all or of none whether "
+            "they train or test"
+        )
+
+
+def kind_of(sequence: SkeletonSequence) -> str:
+    """What all sequences of a store or a list share, as JSON."""
+    layout = get_layout(sequence.layout)
+    return json.dumps(
+        {
+            "layout": layout.to_config(),
+            "joints": layout.num_joints,
+            "channels": sequence.keypoints.shape[-1],
+            "coordinates": sequence.coordinates,
+            "units": sequence.units,
+            "up": sequence.up or layout.up,
+            "mirrored": sequence.mirrored,
+        },
+        sort_keys=True,
+    )
