@@ -6,7 +6,7 @@
     python benchmarks/mocap.py layouts MODEL [MODEL ...] --data DATA
     python benchmarks/mocap.py ablation --data DATA --runs RUNS
     python benchmarks/mocap.py ship MODEL [MODEL ...]
-    python benchmarks/mocap.py table [README.md]
+    python benchmarks/mocap.py table [benchmarks/README.md]
 
 DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
 (mocap-tiny, mocap-small-nc; or a variant of the first: mocap-tiny-pairs has people put beside each other,
@@ -349,7 +349,7 @@ def whole_rows(content: dict) -> list[tuple[str, str]]:
 
 
 def tables(content: dict) -> list[str]:
-    """The tables of the README: accuracy with few labels, differences to the rivals, and the ablation."""
+    """The tables of `benchmarks/README.md`: accuracy with few labels, differences to the rivals, and the ablation."""
     shots = [str(count or "all") for count in SHOTS]
     lines = [f"| measure | features | {' | '.join(shots)} | at 5: {' | '.join(TESTS)} |", "|" + "---|" * 12]
     for measure, who in whole_rows(content):

@@ -17,7 +17,7 @@ averaged  usdrl/mocap-tiny's folder: one and the same detector, its frames as th
 transfer  a recogniser that was fine-tuned on the set that --source names; its encoder goes to the other sets
 
 `nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do. --table
-prints the README's tables of what has been measured.
+prints the tables of what has been measured.
 """
 
 import argparse
