@@ -14,7 +14,7 @@ from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
 from usdrl_hub.facts.checkpoints import list_checkpoints
-from usdrl_hub.feature_extraction_usdrl import NORMALIZATIONS
+from usdrl_hub.layouts import NORMALIZATIONS
 
 from .conftest import GOLDENS, write_ntu
 from .helpers import run
@@ -204,7 +204,7 @@ def test_notices_are_told_once_per_kind_and_counted(capsys, monkeypatch, recordi
         notice("the layout is guessed")
         return iter(())
 
-    monkeypatch.setattr("usdrl_hub.cli.predict.iter_predictions", told)
+    monkeypatch.setattr("usdrl_hub.inference.prediction.iter_predictions", told)
     with warnings.catch_warnings(record=True) as others:
         code, _, err = run(capsys, "predict", recording)
     assert code == 0 and not others
@@ -378,7 +378,7 @@ def test_what_a_machine_cannot_do_is_told_in_one_sentence(capsys, recording, mon
     def fail(*arguments, **choices):
         raise error
 
-    monkeypatch.setattr("usdrl_hub.cli.predict.iter_predictions", fail)
+    monkeypatch.setattr("usdrl_hub.inference.prediction.iter_predictions", fail)
     code, out, err = run(capsys, "predict", recording)
     assert code == 2 and not out and err.startswith("usdrl: ") and words in err and err.count("\n") == 1
 

@@ -25,7 +25,8 @@ from transformers import TrainerCallback
 from typer.main import get_command
 
 from usdrl_hub import LAYOUTS, convert_layout
-from usdrl_hub.cli import app, main
+from usdrl_hub.cli import main
+from usdrl_hub.cli.app import app
 from usdrl_hub.data.samples import load_samples
 
 ROOT = Path(__file__).parent.parent

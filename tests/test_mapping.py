@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from usdrl_hub import SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings, open_data, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.inference.mapping import PROJECTIONS, Map, _stacked, _thumb, make_map, project_pca
+from usdrl_hub.inference.mapping import PROJECTORS, Map, _stacked, _thumb, make_map, project_pca
 from usdrl_hub.inference.scene import CLASS_COLORS, Scene
 from usdrl_hub.layouts import get_layout
 
@@ -78,7 +78,7 @@ def test_neighbours_stay_neighbours_with_tsne(few):
 def test_a_projection_that_is_not_installed_is_named(few, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(ValueError, match=r"needs scikit-learn: pip install 'usdrl-hub\[map\]', or use pca"):
-        PROJECTIONS["tsne"](np.random.rand(5, 4), 0)
+        PROJECTORS["tsne"](np.random.rand(5, 4), 0)
 
 
 def test_a_thumbnail_is_the_body_as_it_is_seen():

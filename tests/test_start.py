@@ -63,6 +63,61 @@ def test_auto_classes_know_the_models_in_any_order_of_imports(before):
     assert run(f"{before}\n{USES}") == ANSWERS
 
 
+@pytest.mark.parametrize(
+    "command, status",
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("list", 0),
+        ("benchmarks", 0),
+        ("recipes", 0),
+        ("predict absent.npy", 2),
+        ("predict notes.txt", 2),
+        ("predict cut.skeleton", 2),
+        ("predict cut.npy", 2),
+        ("embed absent.npy --output out.npz", 2),
+        ("embed notes.txt --output out.npz", 2),
+        ("embed cut.skeleton --output out.npz", 2),
+        ("embed cut.npy --output out.npz", 2),
+        ("prepare file absent.npy --output-dir store", 2),
+        ("prepare file cut.npy --output-dir store", 2),
+        ("prepare ntu60 absent --output-dir store", 2),
+    ],
+)
+def test_a_command_that_computes_nothing_imports_neither_torch_nor_transformers(tmp_path, command, status):
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "cut.skeleton").write_text("3\n1\n")
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
+    code = f"""
+import sys
+from usdrl_hub.cli import main
+try:
+    main({command.split()!r})
+except SystemExit as end:
+    print("status", end.code)
+print("imported", {{"torch", "transformers"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == [f"status {status}", "imported set()"], done.stderr
+    assert status == 0 or (done.stderr.startswith("usdrl: ") and done.stderr.count("\n") == 1)
+
+
+def test_an_interrupt_while_modules_are_imported_ends_without_a_traceback():
+    """The command is interrupted where it imports the readers."""
+    code = """
+import os, signal, sys
+from usdrl_hub.cli import main
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "usdrl_hub.data.readers":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+main(["--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "usdrl: interrupted\n")
+
+
 def test_names_for_type_checkers_are_those_of_python():
     tree = ast.parse(Path(usdrl_hub.__file__).read_text())
     [checked] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]

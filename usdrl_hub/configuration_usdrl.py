@@ -15,9 +15,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from transformers import PreTrainedConfig
 
 from .errors import CheckpointLoadError, CheckpointNotFoundError
-from .layouts import get_layout
+from .layouts import MODALITIES, get_layout
 
-MODALITIES = ("joint", "bone", "motion")
 # Where the checkpoints that ship in the package lie, in folders named owner--name.
 CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
 # Those that are in the project's repository only, because their terms or size keep them out of the package.

@@ -14,7 +14,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .configuration_usdrl import USDRLConfig, add_code, bundled_checkpoint, explaining
 from .errors import notice
 from .finite import check_finite
-from .layouts import Layout, LayoutLike, get_layout
+from .layouts import NORMALIZATIONS, Layout, LayoutLike, get_layout
 from .normalization import (
     RaggedFrames,
     clip_batch,
@@ -25,8 +25,11 @@ from .normalization import (
     select_persons,
     truncate,
 )
-from .postprocessing import DETECTION_THRESHOLD, action_proposals, smooth_over_shift_gap
+from .postprocessing import action_proposals, smooth_over_shift_gap
 from .sequence import (
+    CHOOSE_BY,
+    DETECTION_THRESHOLD,
+    MISSING,
     SkeletonFormatError,
     SkeletonSequence,
     implausible,
@@ -38,8 +41,6 @@ from .sequence import (
     to_float32,
 )
 
-# What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
-NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
 _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_processor_class", "transformers_version"}
 # What says where a saved one is, and how it is fetched.
 _LOADING = {
@@ -53,14 +54,13 @@ _LOADING = {
     "user_agent",
 }
 _LOADING |= {"trust_remote_code", "code_revision", "use_auth_token"}
+# What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
 _FILLING = ("ntu", "uav", "body")
 _PIXELS = ("image", "release-2d")
-MISSING = ("refuse", "interpolate")
 # Numbers of a clip, 64 MB of them: four thousand frames of ten people with all their fingers.
 _LARGEST_CLIP = 1 << 24
 # Frames of each recording in which bodies are looked at for odd units and axes.
 _LOOKED_AT = 8
-CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 
 
 def default_normalization(layout: Layout) -> str:

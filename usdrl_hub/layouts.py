@@ -23,6 +23,10 @@ TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
 }
 # Joints of a layout: whole bodies with hands and face have 133, and some steps need memory as their number squared.
 MOST_JOINTS = 2048
+# What a model reads of a skeleton: positions, vectors along the bones, differences of frames.
+MODALITIES = ("joint", "bone", "motion")
+# How skeletons of a layout may be turned, moved and scaled before a model reads them.
+NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
 
 
 @dataclass(frozen=True)

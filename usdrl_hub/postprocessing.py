@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from .finite import check_finite
+from .sequence import DETECTION_THRESHOLD
 
-# Probability above which a detector's class is a segment, wherever actions are told to a user; they are then averaged
-# over the shift gap, see `smooth_over_shift_gap`. Benchmarks are scored as the release scores: 0.02, and not averaged.
-DETECTION_THRESHOLD = 0.3
+# Benchmarks are scored as the release scores: at this probability, and not averaged over the shift gap.
 RELEASE_THRESHOLD = 0.02
 
 

@@ -27,6 +27,13 @@ CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 # No body is farther from the origin than the pole is from the equator, in metres; no picture is so large in pixels.
 FARTHEST = 1e7
+# What is done with joints that were not seen (NaN).
+MISSING = ("refuse", "interpolate")
+# What people are chosen by where there are more than a model reads.
+CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
+# Probability above which a detector's class is an event, wherever events are shown to a user; probabilities are then
+# averaged over the shift gap.
+DETECTION_THRESHOLD = 0.3
 
 
 @dataclass(frozen=True, eq=False)

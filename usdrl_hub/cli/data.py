@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..data.prepare import prepare as prepare_store
 from ..data.readers import SUFFIXES
 from ..errors import printable
-from ..hub.check import check as check_path
 from ..sequence import SkeletonFormatError
 from .messages import Errors
 from .options import ChooseBy, ImageSize, Missing, Relink, image_shape, join_or
@@ -52,6 +50,8 @@ def prepare(
 
     A run that was stopped goes on where it was when it is repeated.
     """
+    from ..data.prepare import prepare as prepare_store
+
     store, report = prepare_store(
         kind,
         raw,
@@ -92,6 +92,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
 ) -> None:
     """Read everything that lies there, checksums included, and say what is damaged."""
+    from ..hub.check import check as check_path
+
     found = check_path(path)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

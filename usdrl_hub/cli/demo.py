@@ -11,14 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ..data.samples import load_samples, sample_path
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
-from ..hub.loading import load_feature_extractor
-from ..inference.drawing import draw_clip, draw_clips
-from ..inference.embedding import iter_embeddings, write_embeddings
-from ..inference.inputs import ready_model
-from ..inference.prediction import iter_predictions
-from ..inference.rendering import nearest_clips
 from ..sequence import SkeletonSequence
 from .tables import print_predictions
 
@@ -29,6 +22,12 @@ def demo(
     ),
 ) -> None:
     """Predict and embed the real clips that ship with the package: people the model never saw."""
+    from ..data.samples import load_samples, sample_path
+    from ..hub.loading import load_feature_extractor
+    from ..inference.drawing import draw_clip
+    from ..inference.embedding import iter_embeddings, write_embeddings
+    from ..inference.prediction import iter_predictions
+
     model = DEFAULT_CHECKPOINT
     predictions = list(iter_predictions(load_samples(), model))
     shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
@@ -57,6 +56,11 @@ def demo(
 
 def _show_nearest(picture: Path) -> None:
     """Find the movements most like those of one person, seen by another sensor, among the clips of the others."""
+    from ..data.samples import load_samples
+    from ..inference.drawing import draw_clips
+    from ..inference.inputs import ready_model
+    from ..inference.rendering import nearest_clips
+
     model, sensor = "usdrl/mocap-tiny", "kinect20"
     encoder, extractor = ready_model(model, None, False, None, None)
     # The sensor sees half of the frames and 20 joints of its own.

@@ -8,19 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..configuration_usdrl import MODALITIES
 from ..facts.benchmarks import BENCHMARKS, TASKS
-from ..facts.checkpoints import list_checkpoints, namespace
+from ..facts.checkpoints import Checkpoint, list_checkpoints, namespace
 from ..facts.datasets import DATASETS
+from ..facts.outputs import EXPORT_FORMATS
 from ..facts.recipes import read_recipe, recipe_names
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.convert import convert_checkpoint, save_original
-from ..hub.listing import num_bytes
-from ..hub.loading import load_model
-from ..hub.publish import publish
-from ..hub.remote_code import add_remote_code
-from ..inference.export import FORMATS, export_model
+from ..layouts import MODALITIES
 from .options import Namespace, join_or
 from .tables import print_table, say
 
@@ -38,7 +32,7 @@ def list_command(
     if not infos:
         raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
     if as_json:
-        print(json.dumps([{**info.describe(), "num_bytes": num_bytes(info.name)} for info in infos], indent=2))
+        print(json.dumps([{**info.describe(), "num_bytes": _size(info)} for info in infos], indent=2))
         return
     rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
     # Who asks for some sees all of them.
@@ -53,7 +47,7 @@ def list_command(
                 info.task,
                 info.layout,
                 str(info.num_labels or ""),
-                f"{num_bytes(info.name) / 1e6:.1f} MB",
+                f"{_size(info) / 1e6:.1f} MB",
                 "research only" if info.license == "other" else info.license,
                 info.origin,
                 "" if published is None else f"{100 * published:.1f} %",
@@ -63,6 +57,15 @@ def list_command(
     print_table(rows)
     if left:
         print(f"\n{left} more are known whose weights have to be made or asked for: usdrl list --all")
+
+
+def _size(info: Checkpoint) -> int:
+    if info.num_bytes is not None:
+        return info.num_bytes
+    # Of what is not here, a model is built to know.
+    from ..hub.listing import num_bytes
+
+    return num_bytes(info.name)
 
 
 def benchmarks(
@@ -111,6 +114,8 @@ def push(
 
     Log in with 'hf auth login', or set HF_TOKEN.
     """
+    from ..hub.publish import publish
+
     repo_id = repo_id if "/" in repo_id else f"{namespace(owner)}/{repo_id}"
     done = publish(
         folder,
@@ -146,6 +151,11 @@ def convert(
     to_original: Annotated[bool, typer.Option(help="Write the authors' format instead.")] = False,
 ) -> None:
     """Convert the authors' checkpoint to a model folder, or back."""
+    from ..feature_extraction_usdrl import USDRLFeatureExtractor
+    from ..hub.convert import convert_checkpoint, save_original
+    from ..hub.loading import load_model
+    from ..hub.remote_code import add_remote_code
+
     if to_original:
         model = load_model(checkpoint.as_posix())
         with new_folder(output_dir) as folder:
@@ -173,12 +183,14 @@ def convert(
 def export(
     model: Annotated[str, typer.Argument(help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make, for model.onnx.")],
-    format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(FORMATS)}.")] = FORMATS[0],
+    format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(EXPORT_FORMATS)}.")] = EXPORT_FORMATS[0],
 ) -> None:
     """Write a model as one file that runs without torch, and check that it computes the same.
 
     Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
     """
+    from ..inference.export import export_model
+
     done = export_model(model, output_dir, format)
     say(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
     for role, arrays in (("input", done.inputs), ("output", done.outputs)):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.loading import load_feature_extractor
-from ..inference.ensemble import USDRLEnsemble
-from ..inference.inputs import ready_model
-from ..inference.video import PoseEstimator, check_flat
-from ..modeling_usdrl import USDRLPreTrainedModel
+if TYPE_CHECKING:
+    from ..feature_extraction_usdrl import USDRLFeatureExtractor
+    from ..inference.video import PoseEstimator
+    from ..modeling_usdrl import USDRLPreTrainedModel
 
 
 def ready(
@@ -23,6 +21,10 @@ def ready(
     guess: bool = False,
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
     """A model, and its feature extractor with the choices of the command line."""
+    from ..feature_extraction_usdrl import USDRLFeatureExtractor
+    from ..hub.loading import load_feature_extractor
+    from ..inference.inputs import ready_model
+
     given_extractor = load_feature_extractor(model, guess=True) if guess else None
     loaded, extractor = ready_model(model, given_extractor, whole, device, dtype)
     choices = {"missing": missing, "choose_by": choose_by, "relink": relink or None}
@@ -34,6 +36,8 @@ def ready(
 
 def ready_classifier(model: str, device: str | None, dtype: str, *choices: Any) -> tuple[Any, USDRLFeatureExtractor]:
     """A model, or the ensemble of several whose names are joined by commas; see `ready`."""
+    from ..inference.ensemble import USDRLEnsemble
+
     first, *others = model.split(",")
     one, extractor = ready(first, True, device, dtype, *choices)
     # The device and the type are checked as for one model.
@@ -52,6 +56,8 @@ def pose_estimator(
     reader: tuple[USDRLFeatureExtractor, str] | None,
 ) -> PoseEstimator | None:
     """The models that see people in video, where they are named and the model that reads them can."""
+    from ..inference.video import PoseEstimator, check_flat
+
     if pose_model is None and detector is None:
         return None
     if pose_model is None or detector is None:

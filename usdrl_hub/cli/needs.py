@@ -9,10 +9,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ..data.readers import is_video
 from ..errors import USDRLError
-from ..inference.video import is_video
 from ..layouts import get_layout
-from ..modeling_usdrl import USDRLForActionDetection
 from ..sequence import AXES
 from .options import join_or
 
@@ -130,6 +129,8 @@ def _check_options(context: Any) -> None:
 
 def check_threshold(context: Any, model: Any) -> None:
     """Refuse a threshold for a model that has none."""
+    from ..modeling_usdrl import USDRLForActionDetection
+
     in_range = 0 < context.params["threshold"] < 1
     if _was_given(context, "threshold") and in_range and not isinstance(model, USDRLForActionDetection):
         raise USDRLError("--threshold has no effect on a model that is no detector: leave it out")

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from ..data.readers import SUFFIXES
-from ..feature_extraction_usdrl import CHOOSE_BY, MISSING
-from ..sequence import AXES
+from ..sequence import AXES, CHOOSE_BY, MISSING
 
 
 def join_or(names: Iterable[str]) -> str:

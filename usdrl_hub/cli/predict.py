@@ -6,22 +6,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from tqdm import tqdm
 
-from ..distributed import Workers
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
-from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
-from ..inference.inputs import list_files, read_file, share_of
-from ..inference.prediction import iter_predictions
-from ..inference.rendering import check_output, draw_timelines
-from ..inference.timeline import Timeline, describe_timelines, iter_timelines, segment_rows, write_segments
-from ..inference.video import iter_videos
-from ..postprocessing import DETECTION_THRESHOLD
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
+from .inputs import refuse_unreadable
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier
 from .needs import check_threshold
@@ -45,6 +37,9 @@ from .options import (
     image_shape,
 )
 from .tables import heading, print_predictions, print_table, say
+
+if TYPE_CHECKING:
+    from ..inference.timeline import Timeline
 
 
 def predict(
@@ -87,6 +82,14 @@ def predict(
     dtype: Dtype = "float32",
 ) -> None:
     """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
+    if pose_model is None and not as_json:
+        refuse_unreadable(files, model, layout, axes, missing)
+
+    from ..inference.prediction import iter_predictions
+    from ..inference.rendering import check_output
+    from ..inference.timeline import iter_timelines
+    from ..inference.video import iter_videos
+
     if output is not None:
         check_output(output, (".csv", ".json", ".png"), "segments are written")
         if any(file.resolve() in output.resolve().parents for file in files):
@@ -137,6 +140,9 @@ def _tell_timelines(
     output: Path | None,
 ) -> None:
     """Print the segments of recordings, and write them where a file is named."""
+    from ..inference.rendering import draw_timelines
+    from ..inference.timeline import describe_timelines, segment_rows, write_segments
+
     if output is not None:
         if not found:
             raise SkeletonFormatError(f"no recording could be read, so {output} is not written")
@@ -196,6 +202,14 @@ def embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
+    refuse_unreadable([source], model, layout, axes, missing)
+
+    from tqdm import tqdm
+
+    from ..distributed import Workers
+    from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
+    from ..inference.inputs import list_files, read_file, share_of
+
     errors = Errors()
     # An older result in the folder is no recording.
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]

@@ -10,14 +10,8 @@ import typer
 
 from ..errors import printable
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
-from ..inference.mapping import PROJECTIONS, draw_map, make_map
-from ..inference.mapping import SUFFIXES as MAP_SUFFIXES
-from ..inference.rendering import SUFFIXES as RENDER_SUFFIXES
-from ..inference.rendering import Recording, check_output, find_recording, shown_name
-from ..inference.rendering import render as render_recording
-from ..inference.video import is_video, read_video
-from ..postprocessing import DETECTION_THRESHOLD
-from ..sequence import interpolate_missing, link_persons
+from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
+from ..sequence import DETECTION_THRESHOLD, interpolate_missing, link_persons
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier
 from .needs import check_threshold
@@ -83,6 +77,10 @@ def render(
     dtype: Dtype = "float32",
 ) -> None:
     """Draw a recording that moves, with what a model says about every moment."""
+    from ..inference.rendering import Recording, check_output, find_recording
+    from ..inference.rendering import render as render_recording
+    from ..inference.video import is_video, read_video
+
     check_output(output)
     errors = Errors()
     classifier = extractor = None
@@ -142,6 +140,9 @@ def map_command(
     dtype: Dtype = "float32",
 ) -> None:
     """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
+    from ..inference.mapping import draw_map, make_map
+    from ..inference.rendering import check_output, shown_name
+
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = Errors()
     encoder, extractor = ready(model, False, device, dtype, missing, choose_by, relink, guess_preprocessing)

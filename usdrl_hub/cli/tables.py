@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import printable
-from ..inference.prediction import Prediction
+
+if TYPE_CHECKING:
+    from ..inference.prediction import Prediction
 
 
 def say(text: str) -> None:

@@ -9,16 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..configuration_usdrl import MODALITIES
-from ..facts.benchmarks import get_benchmark
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
-from ..feature_extraction_usdrl import NORMALIZATIONS
-from ..layouts import get_layout
-from ..pretraining.build import load_recipe
-from ..pretraining.run import pretrain as run_pretraining
-from ..tasks.evaluate import evaluate as run_evaluation
-from ..tasks.evaluate import repeat as repeat_evaluation
-from ..tasks.recognition import finetune as finetune_recognition
+from ..layouts import MODALITIES, NORMALIZATIONS, get_layout
 from .options import LABELLED, Model, join_or
 from .tables import print_table, say
 
@@ -47,6 +39,8 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
+    from ..tasks.recognition import finetune as finetune_recognition
+
     sizes = {
         "encoder": encoder,
         "hidden_size": hidden_size,
@@ -112,6 +106,9 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node N -m usdrl_hub.cli pretrain ...
     """
+    from ..pretraining.build import load_recipe
+    from ..pretraining.run import pretrain as run_pretraining
+
     sizes = {"hidden_size": hidden_size, "num_persons": num_persons, "layout": layout, "modality": modality}
     fields: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     if layout is not None:
@@ -160,6 +157,10 @@ def evaluate(
     repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
 ) -> None:
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
+    from ..facts.benchmarks import get_benchmark
+    from ..tasks.evaluate import evaluate as run_evaluation
+    from ..tasks.evaluate import repeat as repeat_evaluation
+
     if repeat is not None:
         record = repeat_evaluation(repeat, output_dir)
     elif model is None or benchmark is None:

@@ -25,9 +25,16 @@ from tqdm import tqdm
 
 from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
-from ..feature_extraction_usdrl import CHOOSE_BY, MISSING, keep_persons
 from ..files import check_space
-from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate, link_persons
+from ..sequence import (
+    CHOOSE_BY,
+    MISSING,
+    SkeletonFormatError,
+    SkeletonSequence,
+    interpolate_missing,
+    is_rate,
+    link_persons,
+)
 from .arrays import load_npz
 from .dataset import open_data
 from .npz import SkeletonDataset
@@ -416,6 +423,9 @@ def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
             if reading.missing == "interpolate":
                 sequence = interpolate_missing(sequence)
                 joints["joints_filled"] += int((sequence.keypoints != 0).any(-1).sum() - present.sum())
+            # Recordings of few people are prepared without torch.
+            from ..feature_extraction_usdrl import keep_persons
+
             sequence = keep_persons(sequence, reading.persons, reading.choose_by)
             cut = list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
             # A clip is what its recording is: on its side of the split, in its fold.

@@ -26,6 +26,11 @@ _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
+def is_video(path: str | os.PathLike) -> bool:
+    """Whether a file is a video by its name."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
     """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `openpose.join_frames`.
 

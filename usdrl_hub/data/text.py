@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..errors import EmptySequenceError
-from ..normalization import RaggedFrames, person_energy
 from ..sequence import SkeletonFormatError, SkeletonSequence
 
 # The release reads this many bodies of a frame, by their order in it.
@@ -102,6 +100,11 @@ def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
     keypoints = np.zeros((num_frames, persons, form.joints, 3), dtype=np.float64)
     keypoints[[frame for frame, _, _ in bodies], [person for _, person, _ in bodies]] = coordinates
     if persons > 1:
+        # Sequences of one person are read without torch.
+        import torch
+
+        from ..normalization import RaggedFrames, person_energy
+
         energy = person_energy(RaggedFrames(torch.from_numpy(keypoints), torch.tensor([num_frames])))[0]
         keypoints = keypoints[:, energy.argsort(descending=True, stable=True).numpy()]
     match = form.name.search(path.stem)

@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from ..facts.outputs import EXPORT_FORMATS
 from ..files import new_folder
 from ..finite import check_finite
 from ..hub.loading import load_feature_extractor, load_model
@@ -28,7 +29,6 @@ from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
 from ..records import package_versions
 
-FORMATS = ("onnx",)
 FILE_NAME = "model.onnx"
 # What transformers.exporters and the check import.
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -77,8 +77,8 @@ def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format:
         ValueError: If the format is unknown, several models are named, a package is missing, the folder exists and is
             not empty, the model has more than 2 GB, or the file computes something else than PyTorch.
     """
-    if format not in FORMATS:
-        raise ValueError(f"there is no format '{format}': use {', '.join(FORMATS)}")
+    if format not in EXPORT_FORMATS:
+        raise ValueError(f"there is no format '{format}': use {', '.join(EXPORT_FORMATS)}")
     if "," in str(name) and not Path(name).is_dir():
         raise ValueError(f"'{name}' is an ensemble: export its models one by one, and average their probabilities")
     for package in _PACKAGES:

@@ -14,6 +14,7 @@ from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
 from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
+from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
 from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
@@ -24,7 +25,6 @@ from .inputs import ErrorHandler, iter_sequences, list_files, ready_model
 from .rendering import check_output, packed_base64, shown_name, write_page
 from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene
 
-SUFFIXES = (".html", ".png")
 # Outlines of points about (0, 0), y down, and the markers that matplotlib draws like them: with as many colours, each
 # of the first 48 classes has a look of its own.
 _SHAPES = (
@@ -111,10 +111,9 @@ def project_tsne(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str
     return found.astype(np.float64) - found.mean(0), about
 
 
-PROJECTIONS: dict[str, Callable[[np.ndarray, int], tuple[np.ndarray, str]]] = {
-    "pca": project_pca,
-    "tsne": project_tsne,
-}
+PROJECTORS: dict[str, Callable[[np.ndarray, int], tuple[np.ndarray, str]]] = dict(
+    zip(PROJECTIONS, (project_pca, project_tsne), strict=True)
+)
 
 
 def _centred(embeddings: np.ndarray) -> np.ndarray:
@@ -174,7 +173,7 @@ def make_map(
         embeddings.append(embedding)
     if len(names) < 2:
         raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")
-    places, about = PROJECTIONS[projection](np.stack(embeddings), seed)
+    places, about = PROJECTORS[projection](np.stack(embeddings), seed)
     model_layout = get_layout(extractor.layout)
     return Map(
         places,
@@ -264,7 +263,7 @@ def draw_map(
         >>> len(draw_map(load_samples(), "map.html").names)
         100
     """
-    kind = check_output(output, SUFFIXES, "a map is drawn")
+    kind = check_output(output, MAP_SUFFIXES, "a map is drawn")
     if title is None:
         title = Path(source).resolve().stem if isinstance(source, str | os.PathLike) else "recordings"
     name = shown_name(model)

@@ -20,13 +20,13 @@ from ..data.arrays import load_npz
 from ..data.dataset import SkeletonData, open_data
 from ..data.readers import iter_skeletons
 from ..data.store import is_store
+from ..facts.outputs import RENDER_SUFFIXES
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import LayoutLike
 from ..metrics.retrieval import top_k
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..postprocessing import DETECTION_THRESHOLD
-from ..sequence import SkeletonFormatError, SkeletonSequence, is_rate
+from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence, is_rate
 from .drawing import Chart, Picture, draw_animation, draw_courses, draw_stills
 from .embedding import iter_embeddings
 from .ensemble import USDRLEnsemble, ready_classifier
@@ -34,7 +34,6 @@ from .inputs import ErrorHandler, batched
 from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, thinning
 from .timeline import CLASSIFIERS, Timeline, make_timeline
 
-SUFFIXES = (".html", ".gif", ".png")
 # Coordinates that a page holds at most: 16 MB of text.
 _MOST_NUMBERS = 6_000_000
 # Classes whose probabilities a page holds and draws, and frames of a nearest clip that it plays.
@@ -290,7 +289,7 @@ def shown_name(model: Any, name: str | None = None) -> str:
 
 
 def check_output(
-    output: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES, what: str = "a recording is drawn"
+    output: str | os.PathLike, suffixes: Sequence[str] = RENDER_SUFFIXES, what: str = "a recording is drawn"
 ) -> str:
     """The ending of the file to write.
 

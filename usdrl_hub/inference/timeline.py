@@ -24,8 +24,8 @@ from ..modeling_usdrl import (
     USDRLForEarlyActionPrediction,
     USDRLPreTrainedModel,
 )
-from ..postprocessing import DETECTION_THRESHOLD, action_proposals, segments_of
-from ..sequence import SkeletonSequence, is_rate
+from ..postprocessing import action_proposals, segments_of
+from ..sequence import DETECTION_THRESHOLD, SkeletonSequence, is_rate
 from ..tasks.detection import frame_probabilities
 from ..tasks.early_prediction import causal_predictions
 from ..tasks.segmentation import segment_probabilities

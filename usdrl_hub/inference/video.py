@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
-from ..data.readers import VIDEO_SUFFIXES, find_recordings
+from ..data.readers import find_recordings, is_video
 from ..errors import CheckpointLoadError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.loading import load_with
@@ -282,8 +282,3 @@ def iter_videos(
                 if on_error is None:
                     raise
                 on_error(error)
-
-
-def is_video(path: str | os.PathLike) -> bool:
-    """Whether a file is a video by its name."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES

@@ -1,0 +1,57 @@
+"""The commands, in the order of the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import data, demo, hub, predict, show, train
+from .needs import App
+
+app = App(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="USDRL, the foundation model for skeleton-based human action understanding.",
+)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"usdrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    tell_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """USDRL, the foundation model for skeleton-based human action understanding."""
+
+
+# In the order of the help.
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "predict": predict.predict,
+    "embed": predict.embed,
+    "render": show.render,
+    "map": show.map_command,
+    "finetune": train.finetune,
+    "pretrain": train.pretrain,
+    "evaluate": train.evaluate,
+    "benchmarks": hub.benchmarks,
+    "recipes": hub.recipes,
+    "convert": hub.convert,
+    "export": hub.export,
+    "prepare": data.prepare,
+    "check": data.check,
+    "list": hub.list_command,
+    "push": hub.push,
+    "demo": demo.demo,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)

@@ -1,0 +1,50 @@
+"""Inputs that no reader takes are refused before torch and transformers are imported."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.readers import iter_skeletons
+from ..errors import CheckpointLoadError
+from ..facts.checkpoints import checkpoint_path
+
+# Bytes of a file that is read twice: here and for the model.
+_LARGEST = 1 << 26
+
+
+def refuse_unreadable(
+    files: Sequence[Path], model: str, layout: str | None, axes: str | None, missing: str | None
+) -> None:
+    """Read the first recording of a single file as a model would, and forget it.
+
+    Of several files the others go on where one cannot be read, and larger ones are not worth reading twice: nothing is
+    done then.
+
+    Args:
+        files: Given inputs.
+        model: Checkpoint. One that would have to be fetched first is not looked at, and nothing is done.
+        layout: Given layout of array files; the model's where None.
+        axes: Given axis order.
+        missing: Given treatment of joints that were not seen; the model's where None.
+
+    Raises:
+        SkeletonFormatError: If there is no such file, or it cannot be read.
+    """
+    if len(files) != 1 or files[0].is_dir():
+        return
+    name = model.split(",")[0]
+    try:
+        folder = Path(name) if Path(name).is_dir() else checkpoint_path(name)
+        declared = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
+    except (CheckpointLoadError, OSError, ValueError):
+        return
+    if files[0].exists() and files[0].stat().st_size > _LARGEST:
+        return
+    with warnings.catch_warnings():
+        # What there is to note is noted when the file is read for the model.
+        warnings.simplefilter("ignore")
+        expected = layout or declared.get("source_layout") or declared.get("layout") or "ntu25"
+        next(iter_skeletons(files[0], expected, axes, None, missing or declared.get("missing", "refuse")), None)
