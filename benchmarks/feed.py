@@ -19,12 +19,13 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel, write_store
+from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse, write_store
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import iter_embeddings
-from usdrl_hub.inference.inputs import ready_model, replayed
+from usdrl_hub.inference.inputs import ready_model
 from usdrl_hub.records import run_record, without_places
+from usdrl_hub.speedups import with_cuda_graph
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, medians  # noqa: E402
@@ -45,7 +46,7 @@ def measure(model: USDRLModel, extractor: USDRLFeatureExtractor, store: Skeleton
     """Clips per second of both, and their ratio."""
     ready = extractor([store[number] for number in range(BATCH)], return_tensors="pt", device=model.device)
     clips = ready["keypoints"]
-    encode = replayed(model)
+    encode = with_cuda_graph(model)
 
     @torch.inference_mode()
     def bare() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
         if not arguments.gpu:
             encoders["usdrl/tiny-uiprmd on the CPU"] = ready_model("usdrl/tiny-uiprmd", None, False, "cpu", "float32")
         if torch.cuda.is_available():
-            large = USDRLModel(USDRLConfig()).to("cuda").fuse().to(torch.bfloat16)
+            large = fuse(USDRLModel(USDRLConfig()).to("cuda")).to(torch.bfloat16)
             extractor = USDRLFeatureExtractor.from_model_config(large.config)
             encoders[GPU_ROW] = (large, extractor)
         for who, (model, extractor) in encoders.items():

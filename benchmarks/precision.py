@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel
+from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel, fuse
 from usdrl_hub.data.samples import sample_path
 from usdrl_hub.facts.checkpoints import DEFAULT_CHECKPOINT
 from usdrl_hub.files import new_file
@@ -42,11 +42,11 @@ BOUNDS = {"cosine_min": 0.9995, "agreement": 0.995}
 
 def variants(model: USDRLPreTrainedModel):
     """Names and models: each is made when it is its turn, so that two lie in memory at once."""
-    yield "fused float32", model.fuse()
+    yield "fused float32", fuse(model)
     for name in ("bfloat16", "float16"):
         dtype = getattr(torch, name)
         yield name, copy.deepcopy(model).to(dtype)
-        yield f"fused {name}", model.fuse().to(dtype)
+        yield f"fused {name}", fuse(model).to(dtype)
 
 
 @torch.no_grad()

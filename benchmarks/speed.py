@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel
+from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.inference.inputs import ready_model
@@ -112,7 +112,7 @@ def row(what: str, encoders: dict[str, Callable], clips: torch.Tensor, release: 
 
 def measure_cpu(model: USDRLModel, release: Release | None) -> list[dict]:
     """Rows for one clip and for a batch, in float32 and in bfloat16."""
-    fused, rough = model.fuse(), model.fuse().to(torch.bfloat16)
+    fused, rough = fuse(model), fuse(model).to(torch.bfloat16)
     rows = []
     for size in REPETITIONS:
         encoders = {"unfused": pooled(model), "fused": pooled(fused), "fused bfloat16": pooled(rough)}
@@ -165,7 +165,7 @@ def graphed(encode: Callable, clips: torch.Tensor) -> Callable[[], None]:
 def measure_gpu(model: USDRLModel, release: Release | None, operations_per_clip: int) -> dict:
     """Rate of clips that lie on the device, its share of the measured bf16 matrix rate, and the time of one clip."""
     started = time.monotonic()
-    fused = model.fuse(packed=False).to("cuda").to(torch.bfloat16)
+    fused = fuse(model, packed=False).to("cuda").to(torch.bfloat16)
     compiled = torch.compile(pooled(fused), dynamic=False)
     sizes = (64, 256, 512, 1024)
     found: dict = {"device": torch.cuda.get_device_name(0)}
@@ -267,7 +267,7 @@ def main() -> None:
                 memory["release"] = peak_memory("release", original, arguments.reference)
         model = make_model()
         release = Release(arguments.reference, original) if has_release else None
-    count = {"unfused": operations(model), "fused": operations(model.fuse(packed=False))}
+    count = {"unfused": operations(model), "fused": operations(fuse(model, packed=False))}
     if not arguments.gpu:
         record |= {"table": measure_cpu(model, release), "peak_memory_mib": memory, "operations_per_clip": count}
         record |= {**processor(), "threads": torch.get_num_threads(), **without_places(run_record(started))}

@@ -23,6 +23,7 @@ from usdrl_hub import (
     USDRLForActionRecognition,
     USDRLForEarlyActionPrediction,
     USDRLStream,
+    fuse,
 )
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
@@ -74,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recogniser = large(USDRLForActionRecognition).to(device).fuse()
+    recogniser = fuse(large(USDRLForActionRecognition).to(device))
     causal = large(USDRLForEarlyActionPrediction, is_causal=True).to(device)
     rows = {}
     for people in PEOPLE:

@@ -26,6 +26,8 @@ from usdrl_hub import (
     USDRLTrainer,
     extract_embeddings,
 )
+from usdrl_hub.acceleration.fused import fuse
+from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
 from usdrl_hub.errors import CheckpointLoadError, NonFiniteError
 from usdrl_hub.hub.loading import load_config, load_feature_extractor, load_model
 from usdrl_hub.hub.publish import PublishError, publish
@@ -93,7 +95,7 @@ def test_offloaded_models_compute_the_same(tmp_path, encoder, causal):
     ):
         torch.testing.assert_close(offloaded(keypoints).last_hidden_state, expected, rtol=0, atol=0)
         with pytest.raises(ValueError, match="hooked or offloaded"):
-            offloaded.fuse()
+            fuse(offloaded)
     if causal:
         extractor = USDRLFeatureExtractor.from_model_config(model.config)
         with pytest.raises(ValueError, match="offloaded does not stream"):
@@ -128,7 +130,7 @@ def test_dynamic_quantisation_and_pruning_reach_every_layer(causal):
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
     assert 0 < relative_error(quantised(keypoints).last_hidden_state, expected) < 0.1
     with pytest.raises(ValueError, match="only a plain model"):
-        quantised.fuse()
+        fuse(quantised)
     layers = [module for name, module in model.named_modules() if name.endswith("mix1")]
     zeroed = copy.deepcopy(model)
     for layer in [module for name, module in zeroed.named_modules() if name.endswith("mix1")]:
@@ -139,7 +141,7 @@ def test_dynamic_quantisation_and_pruning_reach_every_layer(causal):
     assert relative_error(pruned, expected) > 0
     torch.testing.assert_close(pruned, zeroed(keypoints).last_hidden_state, rtol=0, atol=0)
     with pytest.raises(ValueError, match="only a plain model"):
-        model.fuse()
+        fuse(model)
 
 
 def test_a_causal_model_refuses_adapters_that_see_later_frames():
@@ -162,13 +164,13 @@ def test_a_causal_model_refuses_adapters_that_see_later_frames():
         quantised(keypoints)
 
 
-def test_products_of_attention_are_merged_of_plain_weights_only():
+def test_attention_of_quantised_weights_is_not_merged():
     """faults.md 15: what is quantised is more than its weights say."""
     model = USDRLModel(tiny_config()).train()
-    attention = model.temporal.layers[0].attention
-    assert attention.products(100) is not None
-    quantize_(attention, Int8WeightOnlyConfig())
-    assert attention.products(100) is None
+    quantize_(model.temporal.layers[0].attention, Int8WeightOnlyConfig())
+    with merged_attention(model):
+        merged = [isinstance(layer.attention, MergedAttention) for layer in model.temporal.layers]
+    assert merged == [False, True]
 
 
 @pytest.mark.parametrize("modality", ["joint", "joint+bone"])
@@ -205,7 +207,7 @@ def test_int8_weights_of_torchao_are_loaded_saved_and_loaded_again(tmp_path):
     torch.testing.assert_close(again(keypoints).logits, expected, rtol=0, atol=0)
     assert (tmp_path / "model.safetensors").stat().st_size < 0.5 * 1_599_320
     with pytest.raises(ValueError, match="is quantised"):
-        again.fuse()
+        fuse(again)
     with pytest.raises(CheckpointLoadError, match="cannot be loaded"):
         weights = load_file(tmp_path / "model.safetensors")
         (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-9])
@@ -246,12 +248,12 @@ def test_adapters_are_trained_saved_loaded_by_name_merged_fused_and_exported(tmp
     again = PeftModel.from_pretrained(USDRLForActionRecognition.from_pretrained(TINY), folder)
     assert relative_error(again.eval()(keypoints).logits, expected) < 1e-5
     with pytest.raises(ValueError, match="only a plain model"):
-        loaded.fuse()
+        fuse(loaded)
     # As the package loads by name: merged.
     merged = load_model(folder)
     assert type(merged) is USDRLForActionRecognition and load_config(folder).num_labels == 10
     assert relative_error(merged(keypoints).logits, expected) < 1e-4
-    assert relative_error(merged.fuse()(keypoints).logits, expected) < 1e-4
+    assert relative_error(fuse(merged)(keypoints).logits, expected) < 1e-4
     assert load_feature_extractor(folder).layout == "ntu25"
     assert export_model(folder, tmp_path / "onnx").error < 1e-5
     np.save(tmp_path / "walk.npy", np.random.randn(40, 25, 3))
@@ -341,8 +343,9 @@ def test_none_of_these_libraries_is_needed():
     """They are for development only."""
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('peft', 'torchao')))\n"
+        "from usdrl_hub.acceleration.fused import fuse, is_fused\n"
         "from usdrl_hub.hub.loading import load_model\n"
-        f"print(load_model('{TINY}').fuse().is_fused)"
+        f"print(is_fused(fuse(load_model('{TINY}'))))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "True", done.stderr[-2000:]

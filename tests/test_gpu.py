@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, iter_predictions
+from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, fuse, iter_predictions
+from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.inference.inputs import _Replay
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
 from usdrl_hub.normalization import RaggedFrames, normalize_sequences
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
@@ -70,8 +70,8 @@ def test_embeddings_are_those_of_the_cpu():
 
 @pytest.mark.parametrize("level", ["clip", "frame"])
 def test_batches_that_are_replayed_are_those_of_the_cpu(level, monkeypatch):
-    recorded, record = [], _Replay.record
-    monkeypatch.setattr(_Replay, "record", lambda *arguments: (recorded.append(1), record(*arguments)))
+    recorded, record = [], CUDAGraphReplay.record
+    monkeypatch.setattr(CUDAGraphReplay, "record", lambda *arguments: (recorded.append(1), record(*arguments)))
     # Several of one size, one smaller, clips made by a thread in a stream of its own.
     clips = [clip for clip in load_samples()] * 3
     expected, found = (
@@ -111,7 +111,7 @@ def test_fused_models_compute_what_the_model_computes_on_the_cpu(fields):
     keypoints = clips(model.config, 70)
     with torch.no_grad():
         expected = model(keypoints).pooler_output
-    for fused in (model.fuse().to("cuda"), copy.deepcopy(model).to("cuda").fuse()):
+    for fused in (fuse(model).to("cuda"), fuse(copy.deepcopy(model).to("cuda"))):
         assert relative_error(fused(keypoints.cuda()).pooler_output.cpu(), expected) < 1e-3
         for dtype in (torch.bfloat16, torch.float16):
             rough = copy.deepcopy(fused).to(dtype)(keypoints.cuda()).pooler_output.float().cpu()
@@ -120,7 +120,7 @@ def test_fused_models_compute_what_the_model_computes_on_the_cpu(fields):
 
 def test_a_fused_model_is_recorded_as_a_graph():
     model = USDRLModel(tiny_config(hidden_size=64)).to("cuda").eval()
-    fused, keypoints = model.fuse(), clips(model.config).cuda()
+    fused, keypoints = fuse(model), clips(model.config).cuda()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         fused(keypoints)

@@ -22,12 +22,12 @@ from usdrl_hub import (
     iter_predictions,
     open_data,
 )
+from usdrl_hub.acceleration.prefetch import prefetch
 from usdrl_hub.cli import main as cli
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.distributed import Workers
 from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import iter_embeddings
-from usdrl_hub.inference.inputs import read_ahead
 
 from .helpers import tiny_config
 
@@ -311,17 +311,17 @@ def test_reading_ahead_keeps_order_brings_errors_in_place_and_stops_with_its_rea
             made.append(number)
             yield number
 
-    assert list(read_ahead(items(20))) == list(range(20))
+    assert list(prefetch(items(20))) == list(range(20))
     got = []
     with pytest.raises(SkeletonFormatError, match="the fifth is bad"):
-        for number in read_ahead(items(20, fail=5)):
+        for number in prefetch(items(20, fail=5)):
             got.append(number)
     assert got == list(range(5))
     made.clear()
-    reader = read_ahead(items(1000), count=2)
+    reader = prefetch(items(1000), count=2)
     assert next(reader) == 0
     reader.close()
-    assert len(made) <= 5 and not [t for t in threading.enumerate() if t.name == "usdrl-read-ahead"]
+    assert len(made) <= 5 and not [t for t in threading.enumerate() if t.name == "usdrl-prefetch"]
 
 
 @pytest.mark.parametrize("count, block, workers", [(10, 4, 3), (0, 4, 2), (1, 64, 8), (129, 64, 2), (640, 64, 7)])

@@ -17,7 +17,6 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.hub.convert import original_state_dict
-from usdrl_hub.modeling_usdrl import USDRLAttention
 
 from .conftest import relative_error
 from .helpers import clips, formed, tiny_config
@@ -299,43 +298,6 @@ def test_bone_moves_to_the_clips_device_type():
     model = USDRLModel(tiny_config(modality="bone")).to(torch.bfloat16)
     assert model(clips(model.config)).pooler_output.dtype == torch.bfloat16
     assert model.tokens.parents.dtype == torch.long and np.array_equal(model.tokens.parents, [0, 0, 1, 1, 2])
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_of_merged_products_is_that_of_separate_ones(causal):
-    torch.manual_seed(0)
-    attention = USDRLAttention(USDRLModel(tiny_config(is_causal=causal)).config).double()
-    for parameter in attention.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    tokens, weights = torch.randn(2, 9, 20, attention.head_size, dtype=torch.float64)
-    wanted = [tokens.requires_grad_(), *attention.parameters()]
-    contexts = [attention(tokens, products=products)[0] for products in (attention.products(9 * 20), None)]
-    assert not torch.equal(*contexts) and relative_error(*(context.detach() for context in contexts)) < 1e-12
-    gradients = [torch.autograd.grad((context * weights).sum(), wanted) for context in contexts]
-    for gradient, expected in zip(*gradients, strict=True):
-        assert relative_error(gradient, expected) < 1e-11
-
-
-def test_products_are_merged_in_training_where_nothing_hangs_on_them():
-    attention = USDRLAttention(tiny_config())
-    assert attention.products(17) is not None and attention.products(16) is None
-    assert attention.eval().products(10_000) is None
-    attention.train().out_proj.register_forward_pre_hook(lambda *_: None)
-    assert attention.products(10_000) is None
-    attention = USDRLAttention(tiny_config())
-    attention.out_proj.register_full_backward_hook(lambda *_: None)
-    assert attention.products(10_000) is None
-    attention = USDRLAttention(tiny_config())
-    attention.in_proj.forward = lambda tokens: tokens
-    assert attention.products(10_000) is None
-    attention = USDRLAttention(tiny_config())
-    everywhere = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert attention.products(10_000) is None
-    everywhere.remove()
-    assert attention.products(10_000) is not None
-    attention.in_proj = torch.nn.Sequential(attention.in_proj)
-    assert attention.products(10_000) is None
-    assert USDRLAttention(tiny_config(num_attention_heads=2)).products(10_000) is None
 
 
 def test_models_in_training_can_be_exported_and_their_attention_replaced():

@@ -16,6 +16,7 @@ from usdrl_hub import (
     USDRLModel,
     checkpoint_path,
     extract_embeddings,
+    fuse,
     iter_predictions,
     open_data,
     pipeline,
@@ -191,7 +192,7 @@ def test_models_in_other_types_and_ensembles_are_taken(samples, expected):
     rough = pipeline(RECOGNITION, TINY, dtype="bfloat16")
     assert rough.model.dtype == torch.bfloat16
     np.testing.assert_allclose(rough(samples[0])[0]["score"], expected[0][0][0][1], atol=0.05)
-    fused = pipeline(RECOGNITION, USDRLForActionRecognition.from_pretrained(TINY).eval().fuse())
+    fused = pipeline(RECOGNITION, fuse(USDRLForActionRecognition.from_pretrained(TINY).eval()))
     assert same(fused(list(samples), batch_size=3), expected[0])
     ensemble = pipeline(RECOGNITION, USDRLEnsemble.from_pretrained([TINY, TINY]))
     assert same(ensemble(list(samples), batch_size=3), expected[0]) and "USDRLEnsemble" in repr(ensemble)

@@ -14,6 +14,7 @@ from usdrl_hub import (
     USDRLModel,
     USDRLStream,
     extract_embeddings,
+    fuse,
     iter_predictions,
 )
 from usdrl_hub.tasks.early_prediction import causal_predictions
@@ -235,4 +236,4 @@ def test_causal_models_stream_in_their_own_window_and_unfused():
     with pytest.raises(ValueError, match="goes through clips of 64 frames"):
         USDRLStream(model, window=32)
     with pytest.raises(ValueError, match="streams as it is"):
-        USDRLStream(model.fuse())
+        USDRLStream(fuse(model))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .after_import import after_import
 
 if TYPE_CHECKING:
+    from .acceleration.fused import fuse as fuse
     from .configuration_usdrl import USDRLConfig as USDRLConfig
     from .data.clips import ClipDataset as ClipDataset
     from .data.dataset import SkeletonData as SkeletonData
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 _MODULES = {
     name: module
     for module, names in {
+        "acceleration.fused": ["fuse"],
         "configuration_usdrl": ["USDRLConfig"],
         "data.clips": ["ClipDataset"],
         "data.dataset": ["SkeletonData", "open_data"],

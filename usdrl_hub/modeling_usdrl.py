@@ -8,12 +8,9 @@ tokens of a stream.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -35,11 +32,6 @@ from .weights import (
     find_tensors,
     share,
 )
-
-# GPUs have fast kernels of attention for heads up to this size.
-_WIDEST_HEAD = 256
-# torch 2.6 cannot tell an export from a compilation.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 @dataclass
@@ -139,13 +131,6 @@ class USDRLLinear(nn.Linear):
         self.role = role
 
 
-def _is_plain(linear: nn.Module) -> bool:
-    """Whether a linear layer does what its weights say and nothing else."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    is_own = type(linear) is USDRLLinear and "forward" not in vars(linear) and type(linear.weight) is nn.Parameter
-    return is_own and not any(getattr(linear, name) for name in hooks) and not _has_any_global_hook()
-
-
 def is_ordinary(tensor: torch.Tensor) -> bool:
     """Whether a weight holds its own numbers, and is no quantised tensor of another library."""
     return type(tensor).__module__.partition(".")[0] == "torch"
@@ -171,61 +156,17 @@ class USDRLAttention(nn.Module):
         self.out_proj = USDRLLinear(config.hidden_size, config.hidden_size, role="attention_output")
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        output_attentions: bool = False,
-        products: tuple[torch.Tensor, torch.Tensor] | None = None,
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, tokens, width = hidden_states.shape
-        if products is not None and not output_attentions:
-            query, value = nn.functional.linear(hidden_states, *products)[:, None].chunk(2, dim=-1)
-            # Under autocast what was multiplied is of another type than what was not.
-            context, _ = self.attend(query, hidden_states[:, None].to(query.dtype), value, 1.0)
-            return context.squeeze(2), None
         projected = self.in_proj(hidden_states).view(batch, tokens, 3, width // self.head_size, self.head_size)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        context, weights = self.attend(query, key, value, self.scaling, output_attentions)
-        return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
-
-    def attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float,
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Context ``(B, S, heads, d / heads)`` of queries, keys and values ``(B, heads, S, d / heads)``."""
         attend: Callable = eager_attention_forward
-        chosen = self.config._attn_implementation
-        # Only eager attention has weights to return; for wide heads it is faster than what "sdpa" finds there.
-        is_wide = query.is_cuda and self.head_size > _WIDEST_HEAD and chosen == "sdpa"
-        if not output_attentions and not is_wide:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
-        return attend(self, query, key, value, None, scaling=scaling, is_causal=self.is_causal)
-
-    def products(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Weight ``(2d, d)`` and bias that stand for the four of one head, see `fused_usdrl.FusedAttention`.
-
-        A token takes two products with them in place of four. Made anew from the weights that are trained, so they
-        are worth it in training, with one head, for more tokens in all than a token has numbers; None elsewhere, where
-        adapters or hooks have more to do than these weights say, and in an export, which may be of any batch.
-        """
-        if not self.training or torch.jit.is_tracing() or _is_exporting():
-            return None
-        if not self.head_size == self.config.hidden_size < num_tokens:
-            return None
-        if not all(_is_plain(linear) for linear in (self.in_proj, self.out_proj)):
-            return None
-        dtype = self.in_proj.weight.dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        with torch.autocast(self.in_proj.weight.device.type, enabled=False):
-            query, key, value = self.in_proj.weight.to(wide).chunk(3)
-            query_bias, _, value_bias = self.in_proj.bias.to(wide).chunk(3)
-            keys, out = key.T * self.scaling, self.out_proj.weight.to(wide)
-            weight = torch.cat([keys @ query, out @ value])
-            bias = torch.cat([keys @ query_bias, out @ value_bias + self.out_proj.bias])
-        return weight.to(dtype), bias.to(dtype)
+        # Only eager attention has weights to return.
+        if not output_attentions:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        context, weights = attend(self, query, key, value, None, scaling=self.scaling, is_causal=self.is_causal)
+        return self.out_proj(context.reshape(batch, tokens, width)), weights if output_attentions else None
 
 
 class USDRLMLP(nn.Module):
@@ -328,12 +269,8 @@ class USDRLDenseLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attention: Callable = self.attention
-        if isinstance(attention, USDRLAttention):
-            # All three uses share what is made of the weights.
-            attention = partial(attention, products=attention.products(hidden_states[..., 0].numel()))
-        convolved, weights = self.convolutional(hidden_states, attention, output_attentions)
-        shifted, *shift_weights = self.dense_shift(hidden_states, attention, output_attentions)
+        convolved, weights = self.convolutional(hidden_states, self.attention, output_attentions)
+        shifted, *shift_weights = self.dense_shift(hidden_states, self.attention, output_attentions)
         output = self.alpha * convolved + (1 - self.alpha) * shifted
         return output, torch.stack([weights, *shift_weights], dim=1) if output_attentions else None
 
@@ -426,19 +363,21 @@ class USDRLTokenStream(nn.Module):
         return embedded[0] if len(embedded) == 1 else self.fusion(sum(embedded) / len(embedded))
 
     def forward(
-        self, tokens: dict[str, torch.Tensor], output_attentions: bool = False
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the hidden states ``(B, S, d)`` after the embedding and each layer, and the layers' attentions."""
-        hidden_states = [self.embed(tokens)]
+        self, tokens: dict[str, torch.Tensor], output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """Return the last hidden state ``(B, S, d)``, and where asked for those of all layers and the attentions."""
+        hidden_states = self.embed(tokens)
+        all_states = [hidden_states] if output_hidden_states else []
         attentions = []
         for number, layer in enumerate(self.layers):
-            current = hidden_states[-1]
             if number == 0 or self.position_every_layer:
-                current = current + self.position()
-            current, weights = layer(current, output_attentions)
-            hidden_states.append(current)
-            attentions.append(weights)
-        return hidden_states, attentions
+                hidden_states = hidden_states + self.position()
+            hidden_states, weights = layer(hidden_states, output_attentions)
+            if output_hidden_states:
+                all_states.append(hidden_states)
+            if output_attentions:
+                attentions.append(weights)
+        return hidden_states, all_states, attentions
 
 
 class USDRLModalityTokens(nn.Module):
@@ -585,48 +524,10 @@ class USDRLPreTrainedModel(PreTrainedModel):
         check_tensors(name, tensors, config, own, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
         return tensors
 
-    def fuse(self, packed: bool = True):
-        """Make a faster model of the same class and outputs, for inference only; this one is left as it is.
-
-        With one head it needs two thirds of the operations. What it returns equals this model's outputs to 1e-5; there
-        are no states between layers, no attention weights and no gradients, and it can be neither trained nor saved.
-
-        Args:
-            packed: Keep weights in the order in which a CPU's kernels read them, where there are such. That is faster,
-                but cannot be compiled or exported.
-
-        Raises:
-            ValueError: If adapters or the like hang on the model.
-
-        Example:
-            >>> from usdrl_hub import USDRLForActionRecognition
-            >>> model = USDRLForActionRecognition.from_pretrained("usdrl/tiny-uiprmd")
-            >>> model.fuse().is_fused
-            True
-        """
-        from .fused_usdrl import fuse_model
-
-        return self if self.is_fused else fuse_model(self, packed)
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether `fuse` made this model."""
-        return not isinstance(self.base_model.temporal, USDRLTokenStream)
-
     def save_pretrained(self, *args, **kwargs):
-        """Save as transformers does; a fused model is refused."""
-        self._refuse_fused()
+        """Save as transformers does."""
         super().save_pretrained(*args, **kwargs)
         share(args[0] if args else kwargs["save_directory"])
-
-    def push_to_hub(self, *args, **kwargs):  # type: ignore[override]
-        """Publish as transformers does; a fused model is refused."""
-        self._refuse_fused()
-        return super().push_to_hub(*args, **kwargs)
-
-    def _refuse_fused(self) -> None:
-        if self.is_fused:
-            raise ValueError("a fused model is not saved or published: do that with the model that it was made of")
 
 
 class USDRLModel(USDRLPreTrainedModel):
@@ -679,8 +580,7 @@ class USDRLModel(USDRLPreTrainedModel):
             **kwargs: Ignored, so that heads can pass on what is theirs.
 
         Raises:
-            ValueError: If the shape is not the config's, or the modality is none of the config's; or if states of
-                layers or attention weights are asked of a fused model.
+            ValueError: If the shape is not the config's, or the modality is none of the config's.
         """
         config = self.config
         expected = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
@@ -700,46 +600,36 @@ class USDRLModel(USDRLPreTrainedModel):
             output_hidden_states = bool(config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(config.output_attentions)
-        if self.is_fused and (output_hidden_states or output_attentions):
-            raise ValueError(
-                "a fused model has no states of layers and no attention weights: ask the model that it was made of"
-            )
         # Differences of joints lose most of their digits in half precision: they are formed before the cast.
         temporal_tokens, spatial_tokens = (
             {name: values.to(self.dtype) for name, values in tokens.items()}
             for tokens in self.tokens(keypoints, modality)
         )
-        temporal, temporal_attentions = self.temporal(temporal_tokens, output_attentions)
+        asked = (output_hidden_states, output_attentions)
+        temporal, temporal_states, temporal_attentions = self.temporal(temporal_tokens, *asked)
         if config.is_causal:
-            return self.causal_output(temporal, temporal_attentions, output_hidden_states, output_attentions)
-        spatial, spatial_attentions = self.spatial(spatial_tokens, output_attentions)
+            output = USDRLModelOutput(
+                last_hidden_state=temporal, pooler_output=temporal.amax(dim=1), temporal_hidden_state=temporal
+            )
+            if output_hidden_states:
+                output.hidden_states = output.temporal_hidden_states = tuple(temporal_states)
+            if output_attentions:
+                output.attentions = tuple(temporal_attentions)
+            return output
+        spatial, spatial_states, spatial_attentions = self.spatial(spatial_tokens, *asked)
         output = USDRLModelOutput(
-            last_hidden_state=self.dense(temporal[-1], spatial[-1]),
-            pooler_output=torch.cat([temporal[-1].amax(dim=1), spatial[-1].amax(dim=1)], dim=-1),
-            temporal_hidden_state=temporal[-1],
-            spatial_hidden_state=spatial[-1],
+            last_hidden_state=self.dense(temporal, spatial),
+            pooler_output=torch.cat([temporal.amax(dim=1), spatial.amax(dim=1)], dim=-1),
+            temporal_hidden_state=temporal,
+            spatial_hidden_state=spatial,
         )
         if output_hidden_states:
-            output.hidden_states = tuple(self.dense(*pair) for pair in zip(temporal, spatial, strict=True))
-            output.temporal_hidden_states = tuple(temporal)
-            output.spatial_hidden_states = tuple(spatial)
+            output.hidden_states = tuple(map(self.dense, temporal_states, spatial_states))
+            output.temporal_hidden_states = tuple(temporal_states)
+            output.spatial_hidden_states = tuple(spatial_states)
         if output_attentions:
             output.attentions = (*temporal_attentions, *spatial_attentions)
         return output
-
-    @staticmethod
-    def causal_output(
-        temporal: list[torch.Tensor], attentions: list[torch.Tensor], with_states: bool, with_attentions: bool
-    ) -> USDRLModelOutput:
-        """Output of the temporal stream alone: frames ``(B, T, d)``, and their maximum ``(B, d)`` for the clip."""
-        return USDRLModelOutput(
-            last_hidden_state=temporal[-1],
-            pooler_output=temporal[-1].amax(dim=1),
-            temporal_hidden_state=temporal[-1],
-            hidden_states=tuple(temporal) if with_states else None,
-            temporal_hidden_states=tuple(temporal) if with_states else None,
-            attentions=tuple(attentions) if with_attentions else None,
-        )
 
     @staticmethod
     def dense(temporal: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
@@ -761,33 +651,8 @@ def _projector(input_size: int, sizes: list[int]) -> nn.Sequential:
     )
 
 
-class _Gather(torch.autograd.Function):
-    """Join the clips of all processes, in their order, so that gradients reach each process's own.
-
-    Every process computes the same loss of the joined batch, and distributed training averages over processes: with
-    the gradients summed here, that average is the gradient of one process with the whole batch.
-    """
-
-    @staticmethod
-    def forward(ctx, pooled: torch.Tensor) -> torch.Tensor:
-        ctx.size = pooled.shape[1]
-        gathered = [torch.empty_like(pooled) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, pooled.contiguous())
-        return torch.cat(gathered, dim=1)
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient.narrow(1, dist.get_rank() * ctx.size, ctx.size)
-
-
 class USDRLForPreTraining(USDRLPreTrainedModel):
-    """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation.
-
-    In distributed training the embeddings of views are gathered from all processes before they are projected, because
-    batch normalisation and the loss are statistics of the whole batch.
-    """
+    """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation."""
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
@@ -800,21 +665,29 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, keypoints: torch.Tensor, modalities: Sequence[str] = (), **kwargs) -> USDRLForPreTrainingOutput:
+    def forward(
+        self,
+        keypoints: torch.Tensor,
+        modalities: Sequence[str] = (),
+        gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs,
+    ) -> USDRLForPreTrainingOutput:
         """Project one view or several views of each clip.
 
         Args:
             keypoints: ``(B, T, M, V, C)``, or n views ``(n, B, T, M, V, C)``; see `USDRLModel.forward`.
             modalities: Modalities that views are also encoded in by themselves.
+            gather: Joins the embeddings of views ``(n, B, 2d)`` of several processes before they are projected:
+                batch normalisation and the loss are statistics of the whole batch. None takes them as they are.
             **kwargs: Passed to `USDRLModel.forward`.
         """
         if keypoints.ndim == 6:
-            output = self.project(self.gather(self.encode_views(keypoints, **kwargs)))
-            if modalities:
-                output.modalities = {
-                    name: self.project(self.gather(self.encode_views(keypoints, modality=name, **kwargs)))
-                    for name in modalities
-                }
+            projected = {}
+            for modality in (None, *modalities):
+                pooled = self.encode_views(keypoints, modality=modality, **kwargs)
+                projected[modality] = self.project(pooled if gather is None else gather(pooled))
+            output = projected.pop(None)
+            output.modalities = projected or None
             return output
         encoded = self.usdrl(keypoints, **kwargs)
         output = self.project(encoded.pooler_output)
@@ -824,11 +697,6 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
     def encode_views(self, views: torch.Tensor, **kwargs) -> torch.Tensor:
         """Clip embeddings ``(n, B, 2d)`` of views ``(n, B, T, M, V, C)``, all encoded in one batch."""
         return self.usdrl(views.flatten(0, 1), **kwargs).pooler_output.unflatten(0, views.shape[:2])
-
-    def gather(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Clip embeddings ``(n, B, 2d)`` of all processes' clips in distributed training, as they are elsewhere."""
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        return _Gather.apply(pooled) if several and self.training else pooled
 
     def project(self, pooled: torch.Tensor) -> USDRLForPreTrainingOutput:
         """Project clip embeddings ``(B, 2d)``, or ``(n, B, 2d)`` of views, each view a batch of its own."""

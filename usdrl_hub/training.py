@@ -19,6 +19,7 @@ from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
 from .metrics.classification import accuracy, multilabel_metrics, regression_metrics
 from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation, USDRLPreTrainedModel
+from .speedups import in_training
 from .weights import share
 
 # Scaling of losses in float16 halves at each gradient that is not finite; below this it will find none that is.
@@ -159,7 +160,8 @@ class GuardedTrainer(Trainer):
         """
         self._loss_is_bad = self._norm = None
         try:
-            return super().train(*args, **kwargs)
+            with in_training(self.model):  # type: ignore[arg-type]
+                return super().train(*args, **kwargs)
         except TrainingDivergedError:
             # What is told stands on a line of its own.
             for callback in self.callback_handler.callbacks:

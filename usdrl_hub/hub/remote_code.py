@@ -17,7 +17,6 @@ CODE_FILES = (
     "errors.py",
     "finite.py",
     "feature_extraction_usdrl.py",
-    "fused_usdrl.py",
     "layouts.py",
     "modeling_usdrl.py",
     "normalization.py",

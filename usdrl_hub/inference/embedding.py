@@ -26,9 +26,9 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..normalization import resize
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..speedups import prefetch, with_cuda_graph
 from .inputs import (
     ErrorHandler,
-    ahead,
     batched,
     batches_of_clips,
     checked,
@@ -36,12 +36,13 @@ from .inputs import (
     is_live,
     iter_sequences,
     ready_model,
-    replayed,
 )
 
 LEVELS = ("clip", "frame")
 # Clips encoded at once by `embed_clips`.
 _CLIPS_AT_ONCE = 256
+# Batches of windows that may wait while one is encoded.
+_PREFETCHED_BATCHES = 16
 
 
 def extract_embeddings(
@@ -62,7 +63,7 @@ def extract_embeddings(
     Args:
         files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
         model: A checkpoint's name or folder; or a loaded model, which is left and used as it is. What is loaded by
-            name is fused: `model.fuse()` is as fast.
+            name is fused: `fuse(model)` is as fast.
         batch_size: Clips encoded at once.
         device: Where to compute; CUDA if there is one where None and `model` is a name.
         dtype: Type to compute in, such as "bfloat16"; the result is float32.
@@ -157,7 +158,7 @@ def iter_embeddings(
     if level == "frame":
         yield from _embed_frames(sequences, encoder, extractor, batch_size, on_error)
         return
-    encode = replayed(encoder)
+    encode = with_cuda_graph(encoder)
     for batch, clips in batches_of_clips(
         sequences, extractor, batch_size, encoder.device, is_live(files_or_sequences)
     ):
@@ -173,7 +174,7 @@ def _embed_frames(
     batch_size: int,
     on_error: ErrorHandler | None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    encode = replayed(encoder)
+    encode = with_cuda_graph(encoder)
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
         return encode(clips).last_hidden_state.float()
@@ -221,7 +222,7 @@ def frame_outputs(
             yield batch, extractor.clips([window for _, _, window, _ in batch], device)
 
     total = count = None
-    for batch, clips in ahead(batches(), device):
+    for batch, clips in prefetch(batches(), device, _PREFETCHED_BATCHES):
         with torch.inference_mode():
             dense = compute(clips).cpu()
         for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):

@@ -75,7 +75,7 @@ class USDRLEnsemble(nn.Module):
         weights: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> USDRLEnsemble:
-        """Load recognisers by their names or folders, fused for inference; see `USDRLForActionRecognition.fuse`.
+        """Load recognisers by their names or folders, fused for inference; see `acceleration.fused.fuse`.
 
         Args:
             names: Checkpoints.

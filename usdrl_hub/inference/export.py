@@ -28,6 +28,7 @@ from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
 from ..records import package_versions
+from ..speedups import for_inference
 
 FILE_NAME = "model.onnx"
 # What transformers.exporters and the check import.
@@ -146,9 +147,8 @@ def _trace(model: USDRLPreTrainedModel) -> Any:
             exporter = OnnxExporter()
         except ImportError as error:
             raise ValueError(f"an export needs other packages: {error}") from None
-        program = exporter.export(
-            model.fuse(packed=False), dict(inputs), OnnxConfig(dynamic_shapes=dict.fromkeys(inputs, axes))
-        ).program
+        fused = for_inference(model, packed=False, keep=True)
+        program = exporter.export(fused, dict(inputs), OnnxConfig(dynamic_shapes=dict.fromkeys(inputs, axes))).program
     symbols = dict(zip(map(str, program.graph.inputs[0].shape), free, strict=False))
     for value in [*program.graph.inputs, *program.graph.outputs]:
         for axis, size in enumerate(value.shape):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -25,21 +23,16 @@ from ..distributed import Workers
 from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..fused_usdrl import fuse_model
 from ..hub.loading import extractor_of, load_feature_extractor, load_model
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
+from ..speedups import for_inference, prefetch
 
 Item = TypeVar("Item")
-# Batches whose clips are made together, unless they have more frames: what a small operation costs, it costs once. On
-# an accelerator launching an operation takes longer than the operation; as many may wait there for their turn, or the
-# thread that makes them would stand still while they are used.
+# Batches preprocessed per call, to amortise kernel-launch overhead; also the prefetch depth.
 _BATCHES_TOGETHER = {"cpu": 4, "other": 16}
 _FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 17}
-# Recording takes as long as a few batches.
-_BATCHES_BEFORE_REPLAY = 4
-_RECORDING = threading.Lock()
 # Called with each error of a stream that goes on without the input.
 ErrorHandler = Callable[[USDRLError], None]
 # What one clip of a sound model may come to.
@@ -217,12 +210,7 @@ def batches_of_clips(
         if failed is not None:
             raise failed
 
-    return ahead(batches(), device)
-
-
-def ahead(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
-    """Items made by a thread while an accelerator computes; in turn on a CPU, where both want the same cores."""
-    return iter(items) if device.type == "cpu" else read_ahead(items, _BATCHES_TOGETHER["other"], device)
+    return prefetch(batches(), device, _BATCHES_TOGETHER[place])
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -236,62 +224,6 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def read_ahead(items: Iterable[Item], count: int = 2, device: torch.device | None = None) -> Iterator[Item]:
-    """Yield items that a thread makes while the ones before are used, up to `count` ahead.
-
-    An error comes where its item would have come. Whoever stops early stops the thread, after the item it is at.
-
-    Args:
-        items: What to make, in order.
-        count: How many items may wait.
-        device: Where tensors in items, which are tuples, are made; on a GPU in a stream of the thread's own, or each
-            would wait for all that its user has begun.
-    """
-    stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
-    made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
-    stopped = threading.Event()
-
-    def put(is_item: bool, value: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                made.put((is_item, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            with torch.inference_mode(), torch.cuda.stream(stream):
-                for item in items:
-                    if stream is not None:
-                        stream.synchronize()
-                    if not put(True, item):
-                        return
-            put(False, None)
-        except BaseException as error:
-            put(False, error)
-
-    worker = threading.Thread(target=work, daemon=True, name="usdrl-read-ahead")
-    worker.start()
-    try:
-        while True:
-            is_item, value = made.get()
-            if is_item:
-                for part in value if stream is not None else ():
-                    if isinstance(part, torch.Tensor):
-                        # Its memory is not given to the thread again before the user's stream is through with it.
-                        part.record_stream(torch.cuda.current_stream(device))
-                yield value
-            elif value is None:
-                return
-            else:
-                raise value
-    finally:
-        stopped.set()
-        worker.join()
 
 
 def checked(
@@ -407,66 +339,8 @@ def ready_model(
     return wanted, feature_extractor or extractor_of(model)
 
 
-def replayed(model: Any) -> Callable[[torch.Tensor], Any]:
-    """A model whose batches of one size are launched at once, where it is fused and on a GPU; elsewhere it itself.
-
-    So it is where hooks hang on it, which would not be called.
-    """
-    if not getattr(model, "is_fused", False) or model.device.type != "cuda":
-        return model
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    return model if hooked else _Replay(model)
-
-
-class _Replay:
-    """A fused model's run on batches of one size, recorded as a CUDA graph.
-
-    Launching its operations one by one takes longer than they do, and holds up the thread that reads ahead. What is
-    returned for a batch of that size is overwritten by the next one.
-    """
-
-    def __init__(self, model: USDRLPreTrainedModel):
-        self.model = model
-        # The size of the first batch, which is that of all but the last, and how many of it there were.
-        self.size: torch.Size | None = None
-        self.count = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, clips: torch.Tensor) -> Any:
-        self.size = self.size or clips.shape
-        if clips.shape != self.size:
-            # What a graph holds is not there for others.
-            self.graph = self.output = None
-            self.count = 0
-            return self.model(clips)
-        self.count += 1
-        if self.graph is None:
-            if self.count < _BATCHES_BEFORE_REPLAY:
-                return self.model(clips)
-            self.record(clips)
-        self.clips.copy_(clips)
-        self.graph.replay()  # type: ignore[union-attr]
-        return self.output
-
-    def record(self, clips: torch.Tensor) -> None:
-        """Record the run, after one in the same stream in which libraries set themselves up."""
-        # One at a time in a process, and in a stream of the model's GPU: torch's own is of the first one used.
-        with _RECORDING, torch.cuda.device(self.model.device):
-            self.clips = torch.empty_like(clips).copy_(clips)
-            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                self.model(self.clips)
-            current.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may be making clips.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                self.output = self.model(self.clips)
-            self.graph = graph
-
-
 def load_fused(name: str | os.PathLike, whole: bool, device: torch.device, dtype: torch.dtype) -> USDRLPreTrainedModel:
-    """Load a model that is to do no more than infer; see `USDRLPreTrainedModel.fuse`.
+    """Load a model that is to do no more than infer; see `acceleration.fused.fuse`.
 
     Args:
         name: A checkpoint's name or folder.
@@ -482,7 +356,7 @@ def load_fused(name: str | os.PathLike, whole: bool, device: torch.device, dtype
     loaded = loaded if whole else cast(USDRLPreTrainedModel, loaded.base_model)
     # Some configurations ask for them.
     loaded.config.output_hidden_states = loaded.config.output_attentions = False
-    return fuse_model(loaded.to(device), keep=False).to(dtype)  # type: ignore[arg-type]
+    return for_inference(loaded.to(device)).to(dtype)  # type: ignore[arg-type]
 
 
 def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -15,6 +15,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
+from ..speedups import with_cuda_graph
 from .ensemble import USDRLEnsemble, ready_classifier
 from .inputs import (
     ErrorHandler,
@@ -24,7 +25,6 @@ from .inputs import (
     finite_rows,
     is_live,
     iter_sequences,
-    replayed,
 )
 
 
@@ -69,7 +69,7 @@ def iter_predictions(
     Args:
         files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
         model: A recognition checkpoint's name or folder; or a loaded model or a `USDRLEnsemble`, which are left and
-            used as they are. What is loaded by name is fused: `model.fuse()` is as fast.
+            used as they are. What is loaded by name is fused: `fuse(model)` is as fast.
         batch_size: Clips scored at once.
         device: Where to compute; CUDA if there is one where None and `model` is a name.
         dtype: Type to compute in, such as "bfloat16".
@@ -96,7 +96,7 @@ def iter_predictions(
     layout = source_layout or extractor.source_layout or extractor.layout
     found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
     sequences = checked(found, extractor, on_error, per_person, image_shape)
-    classify = replayed(classifier)
+    classify = with_cuda_graph(classifier)
     is_regression = classifier.config.problem_type == "regression"
     for batch, clips in batches_of_clips(
         sequences, extractor, batch_size, classifier.device, is_live(files_or_sequences)

@@ -26,6 +26,7 @@ from ..modeling_usdrl import (
     USDRLForPreTraining,
     USDRLModel,
     USDRLPreTrainedModel,
+    USDRLTokenStream,
     USDRLTransformerLayer,
 )
 from ..normalization import FIRST_FRAMES
@@ -135,7 +136,7 @@ class USDRLStream:
         self.model, self.extractor = ready_model(model, feature_extractor, True, device, dtype)
         if isinstance(self.model, USDRLForPreTraining):
             self.model = self.model.usdrl
-        if is_causal and self.model.is_fused:
+        if is_causal and not isinstance(self.model.base_model.temporal, USDRLTokenStream):
             raise ValueError("a causal model streams as it is: give the model that the fused one is made of")
         if is_causal and any(parameter.is_meta for parameter in self.model.parameters()):
             raise ValueError("a causal model that is offloaded does not stream: load it without device_map")

@@ -26,6 +26,7 @@ from ..normalization import RaggedFrames
 from ..records import sha256
 from ..training import PublishingTrainer
 from .data import PretrainingDataset
+from .gather import gather_clips
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
 from .views import ViewAugmentation
 
@@ -249,7 +250,8 @@ class USDRLPreTrainer(PublishingTrainer):
     ) -> Any:
         """The loss of a batch, from views drawn of it."""
         # One call for all modalities: distributed training counts each parameter once per call.
-        fused = model(self.draw(inputs), modalities=self._single_modalities())
+        gather = gather_clips if model.training else None
+        fused = model(self.draw(inputs), modalities=self._single_modalities(), gather=gather)
         parts = self.losses(fused, list((fused.get("modalities") or {}).values()))
         self._note(parts, fused)
         return (parts["loss"], fused) if return_outputs else parts["loss"]
@@ -282,7 +284,7 @@ class USDRLPreTrainer(PublishingTrainer):
         # Gradients are averaged over processes by hand below, once all of them are there.
         with model.no_sync() if hasattr(model, "no_sync") else nullcontext():
             with self.compute_loss_context_manager():
-                projections = [bare.project(bare.gather(features)) for features in leaves]
+                projections = [bare.project(gather_clips(features)) for features in leaves]
                 losses = self.losses(projections[0], projections[1:])
             self._note(losses, projections[0])
             self.accelerator.backward(losses["loss"])
@@ -437,7 +439,7 @@ class USDRLPreTrainer(PublishingTrainer):
             self.compute_loss_context_manager(),
             torch.compiler.set_stance("force_eager"),
         ):
-            loss = self.losses(bare.train()(self._views))["loss"]
+            loss = self.losses(bare.train()(self._views, gather=gather_clips))["loss"]
         for name, buffer in bare.named_buffers():
             buffer.copy_(buffers[name])
         if not torch.isfinite(loss):

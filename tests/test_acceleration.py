@@ -1,5 +1,6 @@
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from usdrl_hub import (
     USDRLForPreTraining,
     USDRLModel,
     extract_embeddings,
+    fuse,
     iter_predictions,
 )
+from usdrl_hub.acceleration import fused as fusing
+from usdrl_hub.acceleration.fused import FusedLinear, is_fused
+from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
 from usdrl_hub.data.samples import load_samples
-from usdrl_hub.fused_usdrl import _PIECE, FusedLinear, FusedStream, fuse_model
 from usdrl_hub.hub.convert import convert_checkpoint, original_state_dict
 from usdrl_hub.inference.ensemble import USDRLEnsemble
 from usdrl_hub.inference.inputs import ready_model
@@ -64,8 +68,8 @@ def test_a_fused_encoder_computes_what_the_model_computes(fields):
     keypoints = clips(model.config)
     expected = model(keypoints)
     for packed in (True, False):
-        fused = model.fuse(packed=packed)
-        assert fused.is_fused and not model.is_fused and type(fused) is USDRLModel
+        fused = fuse(model, packed=packed)
+        assert is_fused(fused) and not is_fused(model) and type(fused) is USDRLModel
         assert_same_outputs(fused(keypoints), expected)
         assert isinstance(fused(keypoints, return_dict=False), tuple)
 
@@ -80,7 +84,7 @@ def test_a_fused_encoder_computes_what_the_reference_computes(fields):
     state = {key.removeprefix("module."): value for key, value in original_state_dict(model).items()}
     with torch.no_grad():
         temporal, spatial = encode(state, keypoints, config.num_attention_heads, config.alpha, config.shift_gap)
-    output = model.fuse()(keypoints)
+    output = fuse(model)(keypoints)
     assert relative_error(output.temporal_hidden_state, temporal) < TOLERANCE
     assert relative_error(output.spatial_hidden_state, spatial) < TOLERANCE
 
@@ -91,11 +95,11 @@ def test_a_fused_encoder_computes_what_the_reference_computes(fields):
 def test_fused_classifiers_compute_what_the_release_computes(golden, name):
     file, path = golden(name), GOLDENS / f"{name}.pth.tar"
     keypoints = to_clips(file["input_NCTVM"])
-    recognizer = convert_checkpoint(path, "recognition").fuse()
+    recognizer = fuse(convert_checkpoint(path, "recognition"))
     with torch.no_grad():
         actual = {
             "logits": recognizer(keypoints).logits,
-            "frame_logits": convert_checkpoint(path, "detection").fuse()(keypoints).logits,
+            "frame_logits": fuse(convert_checkpoint(path, "detection"))(keypoints).logits,
             "embedding": recognizer.usdrl(keypoints).pooler_output,
             "dense": recognizer.usdrl(keypoints).last_hidden_state,
         }
@@ -106,7 +110,7 @@ def test_fused_classifiers_compute_what_the_release_computes(golden, name):
 @pytest.mark.parametrize("name, modality", PRETRAINED)
 def test_fused_pretraining_models_compute_what_the_release_computes(golden, name, modality):
     file = golden(name)
-    fused = convert_checkpoint(GOLDENS / f"{name}.pth.tar", modality=modality).fuse()
+    fused = fuse(convert_checkpoint(GOLDENS / f"{name}.pth.tar", modality=modality))
     with torch.no_grad():
         output = fused(to_clips(file["input_NCTVM"]))
     assert relative_error(output.pooler_output, file[f"{modality}_pooled"]) < TOLERANCE
@@ -129,7 +133,7 @@ def test_every_head_can_be_fused_and_is_left_trainable(tmp_path, model_class, en
     model = randomised(model_class(config))
     inputs = inputs_of(model_class, config)
     expected = model(**inputs)
-    fused = model.train().fuse()
+    fused = fuse(model.train())
     assert type(fused) is model_class and not fused.training and model.training
     assert_same_outputs(fused(**inputs), expected)
     model(**inputs)[0].sum().backward()
@@ -147,7 +151,7 @@ def test_a_fused_model_needs_the_operations_that_are_claimed():
     for encoder, claimed in (("dste", (50, 34)), ("sttr", (12, 8))):
         config = tiny_config(encoder=encoder, hidden_size=d)
         model = USDRLModel(config).eval()
-        for each, cost in zip((model, model.fuse(packed=False)), claimed, strict=True):
+        for each, cost in zip((model, fuse(model, packed=False)), claimed, strict=True):
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 each(clips(config, batch))
             expected = 0
@@ -159,7 +163,7 @@ def test_a_fused_model_needs_the_operations_that_are_claimed():
 
 def test_what_a_fused_model_has_not_is_refused():
     model = USDRLForActionRecognition(tiny_config(modality="joint+bone"))
-    fused, keypoints = model.fuse(), clips(model.config)
+    fused, keypoints = fuse(model), clips(model.config)
     for asked in ({"output_hidden_states": True}, {"output_attentions": True}):
         with pytest.raises(ValueError, match="no states of layers and no attention weights"):
             fused(keypoints, **asked)
@@ -167,17 +171,17 @@ def test_what_a_fused_model_has_not_is_refused():
     with pytest.raises(ValueError, match="no states of layers"):
         fused(keypoints)
     with pytest.raises(ValueError, match="its modalities together"):
-        model.fuse()(keypoints, modality="bone")
+        fuse(model)(keypoints, modality="bone")
     with pytest.raises(ValueError, match="cannot be trained"):
         fused.train()
-    assert fused.fuse() is fused
+    assert fuse(fused) is fused
     assert not any(parameter.requires_grad for parameter in fused.parameters())
 
 
 def test_a_fused_model_is_not_saved_as_if_it_were_the_original(tmp_path):
     model = USDRLForActionRecognition(tiny_config(modality="joint+bone"))
     for packed in (True, False):
-        fused = model.fuse(packed=packed)
+        fused = fuse(model, packed=packed)
         with pytest.raises(ValueError, match="a fused model is not saved or published"):
             fused.save_pretrained(tmp_path / "model")
         with pytest.raises(ValueError, match="a fused model is not saved or published"):
@@ -194,7 +198,7 @@ def test_a_model_with_adapters_is_refused():
     inner = model.temporal.layers[0].attention.in_proj
     nn.utils.parametrizations.weight_norm(inner)
     with pytest.raises(ValueError, match="only a plain model can be fused"):
-        model.fuse()
+        fuse(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -210,7 +214,7 @@ def test_in_low_precision_it_is_nearer_to_float32_than_the_model(dtype, encoder,
             exact = model(keypoints).pooler_output
             rough = {
                 "model": copy.deepcopy(model).to(dtype)(keypoints).pooler_output,
-                "fused": model.fuse(packed=packed).to(dtype)(keypoints).pooler_output,
+                "fused": fuse(model, packed=packed).to(dtype)(keypoints).pooler_output,
             }
         for name, output in rough.items():
             assert output.dtype == dtype
@@ -237,7 +241,7 @@ def test_every_head_computes_in_low_precision(model_class, dtype):
     inputs = inputs_of(model_class, config)
     with torch.no_grad():
         exact = model(**inputs)[0]
-        for rough in (model.fuse(), copy.deepcopy(model)):
+        for rough in (fuse(model), copy.deepcopy(model)):
             found = rough.to(dtype)(**inputs)[0]
             assert found.dtype == dtype and relative_error(found.float(), exact) < 0.03
 
@@ -250,13 +254,13 @@ def test_it_runs_under_autocast(fields, packed):
     with torch.no_grad():
         exact = model(keypoints).pooler_output
         with torch.autocast("cpu", torch.bfloat16):
-            rough = model.fuse(packed=packed)(keypoints).pooler_output
+            rough = fuse(model, packed=packed)(keypoints).pooler_output
     assert nn.functional.cosine_similarity(rough.float(), exact).min() > 0.9995
 
 
 def test_casts_and_copies_keep_the_weights():
     model = randomised(USDRLForActionRecognition(tiny_config()))
-    fused, keypoints = model.fuse(), clips(model.config)
+    fused, keypoints = fuse(model), clips(model.config)
     expected = fused(keypoints).logits
     for same in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), copy.deepcopy(fused).double().float()):
         assert torch.equal(same(keypoints).logits, expected)
@@ -265,7 +269,7 @@ def test_casts_and_copies_keep_the_weights():
 
 
 def test_weights_are_packed_where_there_are_kernels_for_them():
-    fused = USDRLModel(tiny_config()).fuse()
+    fused = fuse(USDRLModel(tiny_config()))
     linears = [module for module in fused.modules() if isinstance(module, FusedLinear)]
     has_kernels = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
     assert linears and all((linear.packed is not None) == has_kernels for linear in linears)
@@ -273,13 +277,14 @@ def test_weights_are_packed_where_there_are_kernels_for_them():
 
 
 @pytest.mark.parametrize("fields", [{}, {"modality": "joint+bone", "encoder": "sttr"}])
-def test_a_batch_is_the_same_in_pieces(fields):
+def test_a_batch_is_the_same_in_parts(fields, monkeypatch):
+    monkeypatch.setattr(fusing, "_PART", 5 * 12 * 16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     config = tiny_config(**fields)
     model = randomised(USDRLModel(config))
-    fused = model.fuse()
-    for number in (1, _PIECE // (12 * 16) + 3):
+    fused = fuse(model)
+    for number in (1, 8):
         keypoints = clips(config, number)
         with torch.no_grad():
             expected = model(keypoints)
@@ -292,7 +297,7 @@ def test_unpacked_it_compiles_without_graph_breaks_and_exports(encoder):
     model = randomised(USDRLForActionRecognition(tiny_config(encoder=encoder, modality="bone")))
     keypoints = clips(model.config)
     expected = model(keypoints).logits.detach()
-    fused = model.fuse(packed=False)
+    fused = fuse(model, packed=False)
     compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
     assert relative_error(compiled(keypoints).logits, expected) < TOLERANCE
     batch = {"keypoints": {0: torch.export.Dim("batch")}}
@@ -306,8 +311,8 @@ def test_unpacked_it_compiles_without_graph_breaks_and_exports(encoder):
     not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="nothing is packed on this processor"
 )
 def test_packed_weights_say_that_they_cannot_be_exported():
-    fused = USDRLModel(tiny_config()).fuse()
-    with pytest.raises(RuntimeError, match=r"fuse\(packed=False\)"):
+    fused = fuse(USDRLModel(tiny_config()))
+    with pytest.raises(RuntimeError, match=r"fuse\(model, packed=False\)"):
         torch.export.export(fused, (clips(fused.config),), strict=False)
 
 
@@ -315,7 +320,7 @@ def test_a_model_that_is_not_kept_is_emptied():
     model = USDRLModel(tiny_config()).eval()
     keypoints = clips(model.config)
     expected = model(keypoints)
-    fused = fuse_model(model, keep=False)
+    fused = fuse(model, keep=False)
     assert_same_outputs(fused(keypoints), expected)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in fused.parameters()} == {"cpu"}
@@ -326,7 +331,7 @@ def test_what_is_loaded_by_name_for_inference_is_fused_and_equals_the_model():
     model = USDRLForActionRecognition.from_pretrained(TINY).eval()
     for whole in (True, False):
         found = ready_model(TINY, None, whole, "cpu", None)[0]
-        assert found.is_fused and isinstance(found.base_model.temporal, FusedStream)
+        assert is_fused(found)
     for level in ("clip", "frame"):
         fused, exact = (extract_embeddings(recordings, each, level=level, device="cpu") for each in (TINY, model))
         for a, b in zip(fused, exact, strict=True):
@@ -335,7 +340,7 @@ def test_what_is_loaded_by_name_for_inference_is_fused_and_equals_the_model():
     for a, b in zip(fused, exact, strict=True):
         assert abs(a.probabilities - b.probabilities).max() < TOLERANCE
     ensemble = USDRLEnsemble.from_pretrained([TINY, TINY])
-    assert all(each.is_fused for each in ensemble.models)
+    assert all(map(is_fused, ensemble.models))
     for a, b in zip(iter_predictions(recordings, ensemble), iter_predictions(recordings, model), strict=True):
         assert abs(a.probabilities - b.probabilities).max() < TOLERANCE
 
@@ -357,3 +362,43 @@ def test_a_configuration_that_asks_for_states_is_still_embedded(tmp_path):
     recordings = load_samples()[:2]
     fused, exact = (extract_embeddings(recordings, each, device="cpu") for each in (tmp_path, model))
     assert relative_error(fused, exact) < TOLERANCE
+
+
+@pytest.mark.parametrize("fields", [{}, {"is_causal": True}, {"encoder": "sttr"}])
+def test_merged_attention_has_the_same_outputs_and_gradients(fields):
+    model = randomised(USDRLModel(tiny_config(drop_path_rate=0.0, **fields))).double().train()
+    keypoints = clips(model.config, 9).double()
+    names = list(model.state_dict())
+    results = []
+    for merged in (False, True):
+        with merged_attention(model) if merged else nullcontext():
+            assert any(isinstance(module, MergedAttention) for module in model.modules()) == merged
+            assert list(model.state_dict()) == names
+            output = model(keypoints).pooler_output
+            gradients = torch.autograd.grad(output.square().sum(), list(model.parameters()), allow_unused=True)
+        results.append((output.detach(), gradients))
+    assert not any(isinstance(module, MergedAttention) for module in model.modules())
+    assert not torch.equal(results[0][0], results[1][0]) and relative_error(results[1][0], results[0][0]) < 1e-12
+    largest = max(gradient.abs().max() for gradient in results[0][1] if gradient is not None)
+    for expected, gradient in zip(results[0][1], results[1][1], strict=True):
+        if expected is not None:
+            assert (gradient - expected).abs().max() < 1e-11 * largest
+
+
+def test_attention_is_merged_where_its_weights_say_all():
+    def is_merged(model):
+        with merged_attention(model):
+            return isinstance(model.temporal.layers[0].attention, MergedAttention)
+
+    assert is_merged(USDRLModel(tiny_config()))
+    assert not is_merged(USDRLModel(tiny_config(num_attention_heads=2)))
+    changes = [
+        lambda attention: attention.out_proj.register_forward_pre_hook(lambda *_: None),
+        lambda attention: attention.out_proj.register_full_backward_hook(lambda *_: None),
+        lambda attention: setattr(attention.in_proj, "forward", lambda tokens: tokens),
+        lambda attention: setattr(attention, "in_proj", nn.Sequential(attention.in_proj)),
+    ]
+    for change in changes:
+        model = USDRLModel(tiny_config())
+        change(model.temporal.layers[0].attention)
+        assert not is_merged(model)

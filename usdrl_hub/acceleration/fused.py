@@ -1,20 +1,21 @@
-"""`model.fuse()`: what the encoder computes, in two thirds of the operations, for inference only.
+"""`fuse(model)`: the same outputs in two thirds of the operations, for inference only.
 
-Every step is algebra, not an approximation, and what is merged is multiplied in float64. With one head a layer of DSTE
-takes 34 d^2 floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores
-and token mixing are not counted. In half precision the matrix products are, while tokens are normalised and added up
-in float32 and rounded once, at the end: clips differ by little beside what their tokens have in common, so that each
-rounding of a sum costs more than all those of the products. Axes: B clips, S tokens of a stream, d hidden size.
+Every step is algebra, not an approximation; weights are merged in float64. With one head a layer of DSTE takes 34 d^2
+floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores and token
+mixing are not counted. Matrix products run in half precision where the model does; norms and residual sums in float32,
+rounded once at the end: clips differ by little beside what their tokens have in common, so that rounding a sum costs
+more than rounding a product. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .modeling_usdrl import (
+from ..modeling_usdrl import (
     USDRLAttention,
     USDRLDenseLayer,
     USDRLDenseShiftAttention,
@@ -24,15 +25,25 @@ from .modeling_usdrl import (
     USDRLTransformerLayer,
     is_ordinary,
 )
+from .merged import is_hooked, merged_weights
 
-# On a CPU a batch is encoded in pieces: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
+Model = TypeVar("Model", bound=USDRLPreTrainedModel)
+
+# On a CPU a batch is encoded in parts: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
 # still in the cache when the next one reads it.
-_PIECE = 2**18
+_PART = 2**18
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:
     # Apple's GPUs have no float64.
     return tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device).double()
+
+
+def _double_linear(linear: nn.Linear) -> nn.Linear:
+    copied = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    copied.weight = nn.Parameter(_double(linear.weight), requires_grad=False)
+    copied.bias = nn.Parameter(_double(linear.bias), requires_grad=False)
+    return copied
 
 
 def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
@@ -45,10 +56,7 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _each(function: Callable[[torch.Tensor], torch.Tensor], inputs: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """What a function makes of each of some batches: in one call, where nobody joins small operations to large ones.
-
-    A compiler does; what is put together for it is only written and read once more.
-    """
+    """Apply a function to several batches in one concatenated call, or one by one under torch.compile."""
     if torch.compiler.is_compiling():
         return [function(tokens) for tokens in inputs]
     return function(torch.cat(inputs)).chunk(len(inputs))
@@ -140,7 +148,9 @@ class FusedLinear(nn.Module):
                 outputs = F.gelu(outputs) if self.activation == "gelu" else F.relu(outputs)
             return outputs if added is None else outputs + added
         if torch.compiler.is_compiling():
-            raise RuntimeError("packed weights cannot be compiled or exported: make the model by fuse(packed=False)")
+            raise RuntimeError(
+                "packed weights cannot be compiled or exported: make the model with fuse(model, packed=False)"
+            )
         linear = torch.ops.mkldnn._linear_pointwise
         if added is not None and added.dtype == self.dtype:
             return linear(inputs, added, self.packed, self.bias, "add")
@@ -149,13 +159,7 @@ class FusedLinear(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention; with one head the products of its matrices are merged.
-
-    The score of a query i and a key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What is the same for all j drops out
-    of the softmax, which leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of
-    a query sum to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). That is two products with d x d
-    matrices for a token instead of four; h heads would take 2 h.
-    """
+    """Attention; that of one head with merged weights, see `merged`. h heads would take 2 h products instead of 4."""
 
     def __init__(self, attention: USDRLAttention):
         super().__init__()
@@ -163,11 +167,8 @@ class FusedAttention(nn.Module):
         inputs, output, like = attention.in_proj, attention.out_proj, attention.in_proj.weight
         self.is_merged = self.head_size == inputs.in_features
         if self.is_merged:
-            query, key, value = inputs.weight.chunk(3)
-            query_bias, _, value_bias = map(_double, inputs.bias.chunk(3))
-            keys, out = _double(key).T * attention.scaling, _double(output.weight)
-            weight = torch.cat([(keys @ _double(query)).to(like), (out @ _double(value)).to(like)])
-            bias = torch.cat([keys @ query_bias, out @ value_bias + _double(output.bias)])
+            doubles = (_double_linear(inputs), _double_linear(output))
+            weight, bias = merged_weights(*doubles, attention.scaling, torch.float64)
             self.inputs = FusedLinear(weight, bias, like)
         else:
             self.inputs = FusedLinear(inputs.weight, inputs.bias, like)
@@ -279,7 +280,7 @@ class FusedEmbedding(nn.Module):
 
 
 class FusedStream(nn.Module):
-    """What `USDRLTokenStream` computes, but for the states between its layers and the attention weights."""
+    """`USDRLTokenStream` without hidden states of layers and attention weights."""
 
     def __init__(self, stream: USDRLTokenStream):
         super().__init__()
@@ -307,18 +308,24 @@ class FusedStream(nn.Module):
         return super().train(mode)
 
     @torch.no_grad()
-    def forward(self, tokens: dict[str, torch.Tensor], output_attentions: bool = False) -> tuple[list, list]:
-        """Return the hidden states after the last layer in the place where `USDRLTokenStream` has them."""
+    def forward(
+        self, tokens: dict[str, torch.Tensor], output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, list, list]:
+        """Return the last hidden state ``(B, S, d)``, as `USDRLTokenStream` does."""
+        if output_hidden_states or output_attentions:
+            raise ValueError(
+                "a fused model has no states of layers and no attention weights: ask the model that it was made of"
+            )
         if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
         # Not len(), which would fix the batch of an exported model.
         batch = step = next(iter(tokens.values())).shape[0]
         if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
-            step = max(1, _PIECE * torch.get_num_threads() // self.added.numel())
+            step = max(1, _PART * torch.get_num_threads() // self.added.numel())
         if batch <= step:
-            return [self.encode(list(tokens.values()))], []
-        pieces = zip(*(values.split(step) for values in tokens.values()), strict=True)
-        return [torch.cat([self.encode(list(piece)) for piece in pieces])], []
+            return self.encode(list(tokens.values())), [], []
+        parts = zip(*(values.split(step) for values in tokens.values()), strict=True)
+        return torch.cat([self.encode(list(part)) for part in parts]), [], []
 
     def encode(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         hidden = self.inputs[0](tokens[0], None)
@@ -330,17 +337,57 @@ class FusedStream(nn.Module):
         return hidden.to(self.added.dtype)
 
 
-def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = True) -> USDRLPreTrainedModel:
-    """Copy a model with its streams fused.
+def fuse(model: Model, *, packed: bool = True, keep: bool = True) -> Model:
+    """Make a faster model of the same class and outputs, for inference only.
+
+    With one head it needs two thirds of the operations. Its outputs equal the model's to 1e-5; it has no hidden states
+    of layers, no attention weights and no gradients, and can be neither trained nor saved.
 
     Args:
-        model: The model.
-        packed: See `USDRLPreTrainedModel.fuse`.
-        keep: Whether the model is needed afterwards; its streams are emptied otherwise, which saves memory.
+        model: The model; returned as it is where it is fused already.
+        packed: Keep weights in the order in which a CPU's kernels read them, where there are such kernels. That is
+            faster, but cannot be compiled or exported.
+        keep: Whether `model` is needed afterwards; its streams are emptied otherwise, which saves memory.
 
     Raises:
-        ValueError: See `USDRLPreTrainedModel.fuse`.
+        ValueError: If the model has adapters, parametrisations, hooks or quantised weights.
+
+    Example:
+        >>> from usdrl_hub import USDRLForActionRecognition, fuse
+        >>> model = USDRLForActionRecognition.from_pretrained("usdrl/tiny-uiprmd")
+        >>> type(fuse(model)).__name__
+        'USDRLForActionRecognition'
     """
+    if is_fused(model):
+        return model
+    _refuse_changed(model)
+    streams = {}
+    for stream in [module for module in model.modules() if isinstance(module, USDRLTokenStream)]:
+        streams[id(stream)] = FusedStream(stream)
+        if not keep:
+            stream.to("meta")
+    # deepcopy takes the entries of its second argument for copies made already: the fused streams replace the others.
+    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
+    for module in fused.modules():
+        if isinstance(module, FusedLinear) and not packed:
+            module.is_packable = False
+            module.unpack()
+        if isinstance(module, USDRLPreTrainedModel):
+            vars(module).update(save_pretrained=_refuse_to_save, push_to_hub=_refuse_to_save)
+    return fused
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Whether `fuse` made this model."""
+    return any(isinstance(module, FusedStream) for module in model.modules())
+
+
+def _refuse_to_save(*args: object, **kwargs: object) -> NoReturn:
+    raise ValueError("a fused model is not saved or published: do that with the model that it was made of")
+
+
+def _refuse_changed(model: USDRLPreTrainedModel) -> None:
+    """Refuse a model that computes more than its weights say."""
     with torch.device("meta"):
         plain = type(model)(model.config)
     kinds = {name: type(module) for name, module in plain.named_modules()}
@@ -349,7 +396,7 @@ def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = Tr
     ):
         raise ValueError("only a plain model can be fused: merge its adapters or parametrisations into its weights")
     for name, module in model.named_modules():
-        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        if is_hooked(module):
             raise ValueError(
                 f"only a plain model can be fused: '{name or type(module).__name__}' is hooked or offloaded, and what "
                 "is fused would not call it: load it without device_map, or take the hook off"
@@ -360,15 +407,3 @@ def fuse_model(model: USDRLPreTrainedModel, packed: bool = True, keep: bool = Tr
                 f"only a plain model can be fused: '{name}' is quantised ({type(weight).__name__}): fuse the model "
                 "that it was made of"
             )
-    streams = {}
-    for stream in [module for module in model.modules() if isinstance(module, USDRLTokenStream)]:
-        streams[id(stream)] = FusedStream(stream)
-        if not keep:
-            stream.to("meta")
-    # What deepcopy finds in its second argument it takes for copied.
-    fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
-    for module in fused.modules():
-        if isinstance(module, FusedLinear) and not packed:
-            module.is_packable = False
-            module.unpack()
-    return fused

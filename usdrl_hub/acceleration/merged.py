@@ -1,0 +1,101 @@
+"""Attention of one head with fewer products, for training.
+
+The score of a query i and a key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What is the same for all j drops out of
+the softmax, which leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of a
+query sum to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). That is two products with d x d matrices
+for a token instead of four. Axes: B clips, S tokens of a stream, d hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..modeling_usdrl import USDRLAttention, USDRLLinear, eager_attention_forward
+
+# GPUs have fast attention kernels for heads up to this size; for wider ones eager attention is faster.
+_WIDEST_HEAD = 256
+
+
+def merged_weights(
+    in_proj: nn.Linear, out_proj: nn.Linear, scaling: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight ``(2d, d)`` and bias ``(2d,)`` that map tokens to the merged queries and values of a single head.
+
+    Args:
+        in_proj: Maps a token to query, key and value, d to 3d.
+        out_proj: Maps what a token attends to, d to d.
+        scaling: Factor of the scores.
+        dtype: Type to compute in; the result's.
+    """
+    query, key, value = in_proj.weight.to(dtype).chunk(3)
+    query_bias, _, value_bias = in_proj.bias.to(dtype).chunk(3)
+    keys, out = key.T * scaling, out_proj.weight.to(dtype)
+    weight = torch.cat([keys @ query, out @ value])
+    return weight, torch.cat([keys @ query_bias, out @ value_bias + out_proj.bias.to(dtype)])
+
+
+class MergedAttention(USDRLAttention):
+    """Single-head attention whose weights are merged at each call in training; elsewhere it is `USDRLAttention`."""
+
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # Merging costs as much as it saves where a batch has as many tokens as a token has numbers.
+        is_small = hidden_states[..., 0].numel() <= self.head_size
+        if not self.training or output_attentions or is_small:
+            return super().forward(hidden_states, output_attentions)
+        weight = self.in_proj.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            merged = merged_weights(self.in_proj, self.out_proj, self.scaling, wide)
+        projected = nn.functional.linear(hidden_states, *(part.to(weight.dtype) for part in merged))
+        query, value = projected[:, None].chunk(2, dim=-1)
+        attend: Callable = eager_attention_forward
+        implementation = self.config._attn_implementation
+        if not (implementation == "sdpa" and query.is_cuda and self.head_size > _WIDEST_HEAD):
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        # Under autocast the projections have another type than the tokens.
+        keys = hidden_states[:, None].to(query.dtype)
+        context, _ = attend(self, query, keys, value, None, scaling=1.0, is_causal=self.is_causal)
+        return context.squeeze(2), None
+
+
+@contextmanager
+def merged_attention(model: nn.Module) -> Iterator[None]:
+    """Swap the single-head attention modules of a model for `MergedAttention` within the block.
+
+    Weights, names and gradients stay the same. Modules with adapters, parametrisations or hooks are left as they are.
+
+    Args:
+        model: Any model with `USDRLAttention` in it.
+    """
+    swapped = []
+    for parent in list(model.modules()):
+        for name, attention in parent.named_children():
+            if type(attention) is USDRLAttention and _can_be_merged(attention):
+                merged = MergedAttention.__new__(MergedAttention)
+                merged.__dict__ = attention.__dict__
+                setattr(parent, name, merged)
+                swapped.append((parent, name, attention))
+    try:
+        yield
+    finally:
+        for parent, name, attention in swapped:
+            setattr(parent, name, attention)
+
+
+def _can_be_merged(attention: USDRLAttention) -> bool:
+    linears = (attention.in_proj, attention.out_proj)
+    is_plain = all(type(linear) is USDRLLinear and type(linear.weight) is nn.Parameter for linear in linears)
+    return attention.head_size == attention.config.hidden_size and is_plain and not any(map(is_hooked, linears))
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of the module does more, or other, than its class's `forward`."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" in vars(module) or any(hooks)

@@ -1,0 +1,68 @@
+"""Prefetching: a thread makes the next items while the ones before are used."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+
+def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None = None) -> Iterator[Item]:
+    """Yield items that a thread makes while the ones before are used, up to `count` ahead.
+
+    An error is raised where its item would have come. Closing the generator stops the thread after its current item.
+
+    Args:
+        items: What to make, in order.
+        count: How many items may wait.
+        device: Where tensors in items, which are tuples, are made. On a GPU the thread has a stream of its own, or
+            each item would wait for all that its user has launched.
+    """
+    stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
+    stopped = threading.Event()
+
+    def put(is_item: bool, value: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                made.put((is_item, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            with torch.inference_mode(), torch.cuda.stream(stream):
+                for item in items:
+                    if stream is not None:
+                        stream.synchronize()
+                    if not put(True, item):
+                        return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    worker = threading.Thread(target=work, daemon=True, name="usdrl-prefetch")
+    worker.start()
+    try:
+        while True:
+            is_item, value = made.get()
+            if is_item:
+                for part in value if stream is not None else ():
+                    if isinstance(part, torch.Tensor):
+                        # Its memory is not given to the thread again before the user's stream is through with it.
+                        part.record_stream(torch.cuda.current_stream(device))
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        stopped.set()
+        worker.join()
