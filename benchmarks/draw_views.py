@@ -12,9 +12,9 @@ import torch
 
 from usdrl_hub import USDRLFeatureExtractor
 from usdrl_hub.data.samples import load_samples
-from usdrl_hub.inference.drawing import draw_clip
 from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.views import ViewAugmentation
+from usdrl_hub.visualize.pictures import draw_clip
 
 
 def main() -> None:

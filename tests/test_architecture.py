@@ -63,9 +63,7 @@ LONG: set[str] = {
     "feature_extraction_usdrl",
     "hub.cards",
     "facts.checkpoints",
-    "inference.drawing",
     "inference.inputs",
-    "inference.rendering",
     "inference.streaming",
     "layouts",
     "modeling_usdrl",
@@ -187,9 +185,9 @@ MANY_PARAMETERS: set[str] = {
     "hub.publish.publish",
     "inference.embedding.extract_embeddings",
     "inference.embedding.iter_embeddings",
-    "inference.mapping.make_map",
+    "visualize.map.make_map",
     "inference.prediction.iter_predictions",
-    "inference.rendering.render",
+    "visualize.recording.render",
     "inference.streaming.__init__",
     "inference.timeline.iter_timelines",
     "normalization.clip_batch",
@@ -234,14 +232,9 @@ def test_no_test_module_imports_another(path):
 
 # Test modules that use private names of the package today: this list only shrinks.
 PRIVATE: set[str] = {
-    "test_detection: _edit",
-    "test_finite: _top",
     "test_fused: _PIECE",
     "test_gpu: _Replay",
-    "test_mapping: _stacked",
-    "test_mapping: _thumb",
     "test_readers: _plain_decimals",
-    "test_timeline: _lanes",
     "test_views: _Body",
 }
 

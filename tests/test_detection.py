@@ -31,7 +31,6 @@ from usdrl_hub.postprocessing import (
 from usdrl_hub.tasks.detection import (
     FrameLabelDataset,
     dilate_events,
-    draw_timeline,
     frame_probabilities,
     true_actions,
 )
@@ -44,6 +43,7 @@ from usdrl_hub.tasks.early_prediction import (
     observed,
 )
 from usdrl_hub.tasks.segmentation import WholeVideoDataset, segment
+from usdrl_hub.visualize.pictures import draw_segments
 
 from .conftest import relative_error
 from .helpers import clips, tiny_config
@@ -305,12 +305,11 @@ def test_probabilities_are_averaged_over_windows():
     assert true_actions([recording(40, [[0, 5, 20]]), recording(9, [])]).tolist() == [[0, 1, 5, 20]]
 
 
-def test_a_timeline_is_drawn(tmp_path):
-    draw_timeline(
-        np.array([[1, 5, 20]]), np.array([[1, 4, 21, 0.9], [2, 30, 40, 0.1]]), 50, ["a", "b"], "x", tmp_path / "t.png"
-    )
+def test_segments_are_drawn(tmp_path):
+    bands = {"True": np.array([[0, 5, 20]]), "Proposed": np.array([[0, 4, 21.0], [1, 10, 40.0]])}
+    draw_segments(recording(50, []), bands, ["a", "b"], "x", tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    draw_timeline(np.zeros((0, 3)), np.zeros((0, 4)), 50, ["a"], "nothing", tmp_path / "u.png")
+    draw_segments(recording(50, []), {"True": np.zeros((0, 3))}, ["a"], "none", tmp_path / "u.png")
 
 
 # -- segmentation

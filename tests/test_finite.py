@@ -24,7 +24,6 @@ from usdrl_hub import (
 )
 from usdrl_hub.errors import NonFiniteError, PretrainingCollapseError, TrainingDivergedError, USDRLError
 from usdrl_hub.inference.embedding import embed_clips, iter_embeddings
-from usdrl_hub.inference.mapping import make_map
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline, SkeletonFeatureExtractionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
@@ -37,6 +36,7 @@ from usdrl_hub.records import write_metrics
 from usdrl_hub.tasks.evaluate import evaluate
 from usdrl_hub.tasks.linear import fit_logistic_regression, train_linear
 from usdrl_hub.training import USDRLTrainer
+from usdrl_hub.visualize.map import make_map
 
 from .helpers import Clips, arguments, tiny_config
 

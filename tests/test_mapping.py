@@ -9,9 +9,10 @@ from sklearn.decomposition import PCA
 
 from usdrl_hub import SkeletonSequence, USDRLForActionRecognition, draw_map, extract_embeddings, open_data, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.inference.mapping import PROJECTORS, Map, _stacked, _thumb, make_map, project_pca
-from usdrl_hub.inference.scene import CLASS_COLORS, Scene
 from usdrl_hub.layouts import get_layout
+from usdrl_hub.visualize.map import PROJECTORS, Map, make_map, project_pca, stack_thumbnails, thumbnail
+from usdrl_hub.visualize.panel import CLASS_COLORS
+from usdrl_hub.visualize.scene import Scene
 
 from .helpers import HOSTILE_TEXT, content, run, tiny_model, walking
 
@@ -33,13 +34,13 @@ def made(few):
 def map_of(count, classes=3, frames=30, persons=1, **fields) -> Map:
     """A map of a walking body; places and classes are drawn."""
     random = np.random.default_rng(0)
-    thumb = _thumb(walking(frames, persons))
+    thumb = thumbnail(walking(frames, persons))
     whole = {
         "places": random.standard_normal((count, 2)),
         "names": [f"recording {number}" for number in range(count)],
         "labels": random.integers(0, classes, count),
         "class_names": [f"class {number}" for number in range(classes)],
-        "thumbs": _stacked([thumb] * count),
+        "thumbs": stack_thumbnails([thumb] * count),
         "layout": get_layout("ntu25"),
         "sides": Scene.of(walking()).sides,
         "about": "drawn",
@@ -87,7 +88,7 @@ def test_a_thumbnail_is_the_body_as_it_is_seen():
     keypoints[:, 1, 3] = 0
     keypoints[40:, 1] = 0
     keypoints[:7] = 0
-    thumb = _thumb(SkeletonSequence(keypoints, "ntu25"))
+    thumb = thumbnail(SkeletonSequence(keypoints, "ntu25"))
     assert thumb.shape == (10, 2, 25, 2) and thumb.dtype == np.uint8
     unseen = (thumb == 255).all(-1)
     assert not unseen[:, 0].any() and unseen[:4, 1, 3].all() and not unseen[:3, 1, :3].any() and unseen[-3:, 1].all()
@@ -214,7 +215,7 @@ def points(browser) -> list:
     ]
 
 
-def thumbnail(browser) -> list:
+def thumbnail_pixels(browser) -> list:
     """How many pixels of the thumbnail are drawn, and where their middle is."""
     return browser.run("""
         const small = document.querySelector('#tip canvas'), [w, h] = [small.width, small.height];
@@ -232,7 +233,7 @@ def test_hovering_a_point_shows_its_name_its_class_and_its_skeleton_that_moves(t
     spread = np.array([[0, 0], [4, 0], [0, 3], [4, 3], [2, 1.5]], dtype=float)
     classes = ["sit", "walk"]
     fall = SkeletonSequence(walking(90).keypoints * np.linspace(1, 0.2, 90)[:, None, None, None], "ntu25")
-    thumbs = _stacked([_thumb(walking())] * 4 + [_thumb(fall)])
+    thumbs = stack_thumbnails([thumbnail(walking())] * 4 + [thumbnail(fall)])
     labels = np.array([0, 0, 1, 1, 1])
     drawn = map_of(5, places=spread, labels=labels, class_names=classes, thumbs=thumbs)
     draw_map(drawn, tmp_path / "map.html", title="five")
@@ -243,7 +244,7 @@ def test_hovering_a_point_shows_its_name_its_class_and_its_skeleton_that_moves(t
         assert browser.text("#tip b") == f"recording {number}"
         assert browser.text("#tip span") == classes[labels[number]]
         assert not browser.run("return document.querySelector('#tip').hidden")
-        count, low, high, width, height = thumbnail(browser)
+        count, low, high, width, height = thumbnail_pixels(browser)
         assert count > 500 and width == height >= 140
         left, top, wide, tall = browser.box("#tip")
         assert left >= 0 and top >= 0 and left + wide <= 1280 and top + tall <= 800
@@ -251,7 +252,7 @@ def test_hovering_a_point_shows_its_name_its_class_and_its_skeleton_that_moves(t
     heights = set()
     for _ in range(40):
         browser.settle()
-        count, low, high, *_ = thumbnail(browser)
+        count, low, high, *_ = thumbnail_pixels(browser)
         heights.add(round((high - low) / 10))
     assert max(heights) > 1.5 * min(heights)
     browser.pointer(("move", points(browser)[4][0] + 60, points(browser)[4][1] + 60))

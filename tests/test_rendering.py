@@ -25,11 +25,12 @@ from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import extract_embeddings
 from usdrl_hub.inference.prediction import iter_predictions
-from usdrl_hub.inference.rendering import Recording, find_recording, nearest_clips
-from usdrl_hub.inference.scene import PERSON_COLORS, Scene, thinning
 from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.layouts import TO_Y_UP
 from usdrl_hub.tasks.segmentation import segment
+from usdrl_hub.visualize.panel import PERSON_COLORS
+from usdrl_hub.visualize.recording import Recording, find_recording, nearest_clips
+from usdrl_hub.visualize.scene import Scene, thinning
 
 from .conftest import write_ntu
 from .helpers import HOSTILE_TEXT, content, run, tiny_config, tiny_model, walking

@@ -18,11 +18,11 @@ from usdrl_hub import (
     iter_timelines,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.inference.drawing import _lanes
-from usdrl_hub.inference.rendering import draw_timelines
 from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, write_segments
 from usdrl_hub.postprocessing import action_proposals, smooth_over_shift_gap, suppress
 from usdrl_hub.tasks.detection import frame_probabilities
+from usdrl_hub.visualize.charts import lanes
+from usdrl_hub.visualize.recording import draw_timelines
 
 from .helpers import run, tiny_model
 
@@ -99,9 +99,9 @@ def test_what_a_detector_says_is_averaged_over_the_gap_of_its_encoder(fields, ga
 
 
 def test_overlapping_segments_are_drawn_below_each_other():
-    lanes = _lanes([("a", "", 0, 9), ("b", "", 3, 5), ("c", "", 5, 8), ("d", "", 9, 12)])
-    assert [[segment[0] for segment in lane] for lane in lanes] == [["a", "d"], ["b", "c"]]
-    assert _lanes([]) == [[]]
+    rows = lanes([("a", "", 0, 9), ("b", "", 3, 5), ("c", "", 5, 8), ("d", "", 9, 12)])
+    assert [[segment[0] for segment in lane] for lane in rows] == [["a", "d"], ["b", "c"]]
+    assert lanes([]) == [[]]
 
 
 @pytest.mark.parametrize("kind", ["detector", "segmenter", "early", "recogniser", "recogniser,recogniser"])

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
     from .inference.embedding import extract_embeddings as extract_embeddings
     from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
-    from .inference.mapping import draw_map as draw_map
     from .inference.pipelines import pipeline as pipeline
     from .inference.prediction import iter_predictions as iter_predictions
-    from .inference.rendering import render as render
     from .inference.streaming import USDRLStream as USDRLStream
     from .inference.timeline import iter_timelines as iter_timelines
     from .inference.video import PoseEstimator as PoseEstimator
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     from .sequence import SkeletonFormatError as SkeletonFormatError
     from .sequence import SkeletonSequence as SkeletonSequence
     from .training import USDRLTrainer as USDRLTrainer
+    from .visualize.map import draw_map as draw_map
+    from .visualize.recording import render as render
 
 __version__ = "0.1.0"
 
@@ -74,10 +74,8 @@ _MODULES = {
         "facts.checkpoints": ["checkpoint_path", "list_checkpoints"],
         "inference.embedding": ["extract_embeddings"],
         "inference.ensemble": ["USDRLEnsemble"],
-        "inference.mapping": ["draw_map"],
         "inference.pipelines": ["pipeline"],
         "inference.prediction": ["iter_predictions"],
-        "inference.rendering": ["render"],
         "inference.streaming": ["USDRLStream"],
         "inference.timeline": ["iter_timelines"],
         "inference.video": ["PoseEstimator", "read_video"],
@@ -95,6 +93,8 @@ _MODULES = {
         "pretraining.trainer": ["USDRLPreTrainer"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],
         "training": ["USDRLTrainer"],
+        "visualize.map": ["draw_map"],
+        "visualize.recording": ["render"],
     }.items()
     for name in names
 }

@@ -24,9 +24,9 @@ def demo(
     """Predict and embed the real clips that ship with the package: people the model never saw."""
     from ..data.samples import load_samples, sample_path
     from ..hub.loading import load_feature_extractor
-    from ..inference.drawing import draw_clip
     from ..inference.embedding import iter_embeddings, write_embeddings
     from ..inference.prediction import iter_predictions
+    from ..visualize.pictures import draw_clip
 
     model = DEFAULT_CHECKPOINT
     predictions = list(iter_predictions(load_samples(), model))
@@ -57,9 +57,9 @@ def demo(
 def _show_nearest(picture: Path) -> None:
     """Find the movements most like those of one person, seen by another sensor, among the clips of the others."""
     from ..data.samples import load_samples
-    from ..inference.drawing import draw_clips
     from ..inference.inputs import ready_model
-    from ..inference.rendering import nearest_clips
+    from ..visualize.pictures import draw_clips
+    from ..visualize.recording import nearest_clips
 
     model, sensor = "usdrl/mocap-tiny", "kinect20"
     encoder, extractor = ready_model(model, None, False, None, None)

@@ -86,9 +86,9 @@ def predict(
         refuse_unreadable(files, model, layout, axes, missing)
 
     from ..inference.prediction import iter_predictions
-    from ..inference.rendering import check_output
     from ..inference.timeline import iter_timelines
     from ..inference.video import iter_videos
+    from ..visualize.page import check_output
 
     if output is not None:
         check_output(output, (".csv", ".json", ".png"), "segments are written")
@@ -140,8 +140,8 @@ def _tell_timelines(
     output: Path | None,
 ) -> None:
     """Print the segments of recordings, and write them where a file is named."""
-    from ..inference.rendering import draw_timelines
     from ..inference.timeline import describe_timelines, segment_rows, write_segments
+    from ..visualize.recording import draw_timelines
 
     if output is not None:
         if not found:

@@ -77,11 +77,12 @@ def render(
     dtype: Dtype = "float32",
 ) -> None:
     """Draw a recording that moves, with what a model says about every moment."""
-    from ..inference.rendering import Recording, check_output, find_recording
-    from ..inference.rendering import render as render_recording
     from ..inference.video import is_video, read_video
+    from ..visualize.page import check_output
+    from ..visualize.recording import Recording, find_recording
+    from ..visualize.recording import render as render_recording
 
-    check_output(output)
+    check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     errors = Errors()
     classifier = extractor = None
     source_layout: Any = layout or "ntu25"
@@ -140,8 +141,8 @@ def map_command(
     dtype: Dtype = "float32",
 ) -> None:
     """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
-    from ..inference.mapping import draw_map, make_map
-    from ..inference.rendering import check_output, shown_name
+    from ..visualize.map import draw_map, make_map
+    from ..visualize.page import check_output, shown_name
 
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = Errors()

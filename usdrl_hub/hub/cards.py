@@ -22,8 +22,8 @@ from ..facts.checkpoints import CHECKPOINTS, Checkpoint, find_checkpoint
 from ..facts.datasets import DATASETS, DatasetFacts
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
-from ..inference.drawing import draw_layout
 from ..layouts import get_layout
+from ..visualize.layout_picture import draw_layout
 from .listing import TASK_NAMES, feature_extractor, model_config, num_bytes
 from .loading import MissingPreprocessorError, load_feature_extractor, model_class
 

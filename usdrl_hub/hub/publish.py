@@ -31,8 +31,8 @@ from safetensors.torch import save_file
 from ..facts.checkpoints import namespace
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
-from ..inference.drawing import draw_layout
 from ..records import without_places
+from ..visualize.layout_picture import draw_layout
 from .cards import GENERATED, CardSource, picture_name, render_card
 from .loading import load_config, load_model
 from .remote_code import CODE_FILES, add_remote_code

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file
 from ..inference.embedding import frame_outputs
 from ..modeling_usdrl import USDRLForActionDetection
 from ..postprocessing import smooth_over_shift_gap
@@ -109,49 +106,3 @@ def true_actions(sequences: Iterable[SkeletonSequence]) -> np.ndarray:
         events = np.zeros((0, 3), np.int64) if sequence.events is None else sequence.events
         rows.append(np.c_[np.full(len(events), number), events + (1, 0, 0)])
     return np.concatenate(rows)
-
-
-def draw_timeline(
-    truth: np.ndarray,
-    proposals: np.ndarray,
-    num_frames: int,
-    class_names: Sequence[str],
-    title: str,
-    path: str | os.PathLike,
-) -> None:
-    """Draw what happens in a video above what was proposed, as a PNG picture.
-
-    Args:
-        truth: ``(G, 3)`` of class from 1, start and end.
-        proposals: ``(N, 4)`` of class, start, end and score; likelier ones are darker.
-        num_frames: Frames of the video.
-        class_names: Names of the classes but the background.
-        title: Heading.
-        path: File to write.
-    """
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = sorted({int(row[0]) for row in truth} | {int(row[0]) for row in proposals if row[3] > 0.3})
-    colors = {kind: colormaps["tab20"](place % 20) for place, kind in enumerate(shown)}
-    figure = Figure(figsize=(12, 1.6 + 0.25 * max(len(shown), 1)))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    bars: list[tuple[float, Any, float]] = [(0.55, row, 1.0) for row in truth]
-    bars += [(0.05, row, float(row[3])) for row in proposals if int(row[0]) in colors]
-    for height, row, alpha in bars:
-        place = shown.index(int(row[0]))
-        axes.barh(
-            place + height, row[2] - row[1], 0.4, left=row[1], align="edge", color=colors[int(row[0])], alpha=alpha
-        )
-    axes.set_yticks(
-        [place + 0.5 for place in range(len(shown))], [class_names[kind - 1] for kind in shown], fontsize=8
-    )
-    axes.set_xlim(0, num_frames)
-    axes.set_ylim(max(len(shown), 1), 0)
-    axes.set_xlabel("frame (lower bar: truth, upper bar: proposals, darker if likelier)", fontsize=8)
-    axes.set_title(title, fontsize=10)
-    figure.tight_layout()
-    with new_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=110)

@@ -51,8 +51,9 @@ from ..modeling_usdrl import (
 )
 from ..postprocessing import action_points, detect
 from ..records import check_results, run_record, sha256, write_metrics
-from ..sequence import SkeletonFormatError, SkeletonSequence
-from .detection import FrameLabelDataset, dilate_events, draw_timeline, frame_probabilities, true_actions
+from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
+from ..visualize.pictures import draw_segments
+from .detection import FrameLabelDataset, dilate_events, frame_probabilities, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
@@ -448,15 +449,12 @@ def run_detection(context: Context) -> Outcome:
     proposals = detect(found, recipe["threshold"])
     truth = true_actions(context.test)
     if context.folder is not None:
-        first = context.test[0]
-        draw_timeline(
-            truth[truth[:, 0] == 0, 1:],
-            proposals[proposals[:, 0] == 0, 1:],
-            first.num_frames,
-            context.class_names,
-            f"{first.name}: truth and proposals",
-            context.folder / "timeline.png",
-        )
+        first, likely = context.test[0], proposals[proposals[:, 4] > DETECTION_THRESHOLD]
+        bands = {
+            heading: rows[rows[:, 0] == 0, 1:4] - (1, 0, 0)
+            for heading, rows in (("True", truth), ("Proposed", likely))
+        }
+        draw_segments(first, bands, context.class_names, first.name, context.folder / "timeline.png")
     if widen:
         moments = np.c_[truth[:, :2], truth[:, 2]]
         return point_metrics(

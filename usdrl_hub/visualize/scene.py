@@ -11,10 +11,6 @@ import numpy as np
 from ..layouts import TO_Y_UP, Layout, get_layout, make_joint
 from ..sequence import METRES, SkeletonSequence, is_rate
 
-# Colours that people with colour-blindness tell apart, too (Okabe and Ito 2008; Tol's "bright" scheme).
-PERSON_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
-CLASS_COLORS = ("#4477aa", "#ee6677", "#228833", "#b59a00", "#2fa8cc", "#aa3377", "#775533", "#555577")
-NOTHING_COLOR = "#999999"
 # Where no frame rate is known, motion is played as most sensors record it.
 DEFAULT_FPS = 30.0
 # Seen from a little beside and above the body's front, in radians.

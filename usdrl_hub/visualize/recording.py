@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +17,19 @@ from ..data.readers import iter_skeletons
 from ..data.store import is_store
 from ..facts.outputs import RENDER_SUFFIXES
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file
+from ..inference.embedding import iter_embeddings
+from ..inference.ensemble import USDRLEnsemble, ready_classifier
+from ..inference.inputs import ErrorHandler, batched
+from ..inference.timeline import CLASSIFIERS, Timeline, make_timeline
 from ..layouts import LayoutLike
 from ..metrics.retrieval import top_k
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence, is_rate
-from .drawing import Chart, Picture, draw_animation, draw_courses, draw_stills
-from .embedding import iter_embeddings
-from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import ErrorHandler, batched
-from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene, thinning
-from .timeline import CLASSIFIERS, Timeline, make_timeline
+from .charts import Chart
+from .page import NOT_SEEN, check_output, packed_base64, packed_scene, shown_name, write_page
+from .panel import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS
+from .pictures import Picture, draw_animation, draw_probability_plots, draw_stills
+from .scene import Scene, thinning
 
 # Coordinates that a page holds at most: 16 MB of text.
 _MOST_NUMBERS = 6_000_000
@@ -40,9 +37,7 @@ _MOST_NUMBERS = 6_000_000
 _MOST_CLASSES, _MOST_LINES, _CLIP_FRAMES = 24, 5, 90
 _GIF_FRAMES, _GIF_FPS = 300, 20.0
 # Recordings whose course over time one picture holds.
-_MOST_COURSES = 30
-# Stands for a joint that was not seen, or a frame about which nothing is said.
-_NONE = 65535
+_MAX_PLOTS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +228,7 @@ def render(
         >>> render(recording, "recording.html", model="usdrl/tiny-uiprmd").frames
         90
     """
-    kind = check_output(output)
+    kind = check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     given = recording if isinstance(recording, Recording) else Recording(recording)
     if gallery is not None and (model is None or isinstance(model, USDRLEnsemble)):
         raise ValueError("the clips of a gallery are compared by one model: name it, too")
@@ -249,7 +244,7 @@ def render(
             clips = open_data(gallery) if isinstance(gallery, str | os.PathLike) else gallery
             neighbours = nearest_clips(given.sequence, clips, loaded, extractor, count, batch_size, on_error)
     write = {".html": _write_page, ".gif": _write_gif, ".png": _write_png}[kind]
-    frames, fps = write(_Story(given, timeline, neighbours, model_name), Path(output))
+    frames, fps = write(RecordingView(given, timeline, neighbours, model_name), Path(output))
     if timeline is None or timeline.whole is None:
         return Rendered(frames, fps, None)
     best = int(timeline.whole.argmax())
@@ -269,46 +264,20 @@ def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path:
     Raises:
         ValueError: If there are more recordings than a picture holds, or none.
     """
-    if not 0 < len(timelines) <= _MOST_COURSES:
+    if not 0 < len(timelines) <= _MAX_PLOTS:
         raise ValueError(
-            f"{path}: a picture shows 1 to {_MOST_COURSES} recordings, not {len(timelines)}: write .csv or .json"
+            f"{path}: a picture shows 1 to {_MAX_PLOTS} recordings, not {len(timelines)}: write .csv or .json"
         )
     pictures = []
     for sequence, timeline in timelines:
         # What happened is not known by name here.
         recording = Recording(replace(sequence, events=None))
-        pictures.append(_Story(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
-    draw_courses(pictures, path)
+        pictures.append(RecordingView(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
+    draw_probability_plots(pictures, path)
 
 
-def shown_name(model: Any, name: str | None = None) -> str:
-    """What a model is called in a page, which is for others, whom the folders of this machine do not concern."""
-    if name is None:
-        name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    return Path(name).resolve().name if name and Path(name).is_dir() else name
-
-
-def check_output(
-    output: str | os.PathLike, suffixes: Sequence[str] = RENDER_SUFFIXES, what: str = "a recording is drawn"
-) -> str:
-    """The ending of the file to write.
-
-    Args:
-        output: The file.
-        suffixes: Endings that it may have.
-        what: What is written, for the error.
-
-    Raises:
-        ValueError: If it has none of them.
-    """
-    suffix = Path(output).suffix.lower()
-    if suffix not in suffixes:
-        raise ValueError(f"{output}: {what} as {', '.join(suffixes)}, so name the file accordingly")
-    return suffix
-
-
-class _Story:
-    """What is told about a recording, whatever it is written to."""
+class RecordingView:
+    """A recording as all outputs show it: title, colours, lines, segments and nearest clips."""
 
     def __init__(
         self, recording: Recording, timeline: Timeline | None, neighbours: Sequence[Neighbour], model_name: str
@@ -392,17 +361,17 @@ def _lines(timeline: Timeline) -> list[int]:
     return [int(kind) for kind in kinds[order][:_MOST_LINES]]
 
 
-def _write_png(story: _Story, path: Path) -> tuple[int, float | None]:
+def _write_png(story: RecordingView, path: Path) -> tuple[int, float | None]:
     return draw_stills(story.picture(), path), None
 
 
-def _write_gif(story: _Story, path: Path) -> tuple[int, float | None]:
+def _write_gif(story: RecordingView, path: Path) -> tuple[int, float | None]:
     frames, fps = thinning(story.scene.num_frames, story.scene.rate, _GIF_FRAMES, _GIF_FPS)
     draw_animation(story.picture(), path, frames, fps)
     return len(frames), fps
 
 
-def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
+def _write_page(story: RecordingView, path: Path) -> tuple[int, float | None]:
     scene = story.scene
     every = -(-scene.points.size // _MOST_NUMBERS)
     frames = np.arange(0, scene.num_frames, every)
@@ -420,7 +389,7 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
         "name": story.name,
         "facts": story.facts + ([f"every {every}th frame shown"] if every > 1 else []),
         "colors": PERSON_COLORS,
-        "scene": _packed(scene, frames, every),
+        "scene": packed_scene(scene, frames, every),
         "timeline": None if story.timeline is None else _packed_timeline(story, story.timeline, frames),
         "bands": bands,
         "neighbours": [_packed_neighbour(neighbour) for neighbour in story.neighbours],
@@ -430,64 +399,7 @@ def _write_page(story: _Story, path: Path) -> tuple[int, float | None]:
     return len(frames), scene.rate / every
 
 
-def write_page(template: str, title: str, content: dict[str, Any], path: Path) -> None:
-    """Write a page that needs no other file.
-
-    Args:
-        template: Name of the template in this folder, with places for title and content.
-        title: Title.
-        content: What the page's script reads, as JSON.
-        path: File to write.
-    """
-    # What could end the script element is written as an escape, so that no name can.
-    text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
-    title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
-    empty = resources.files(__package__).joinpath(template).read_text("utf-8")
-    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, empty)
-    with new_file(path) as partial:
-        partial.write_text(page, "utf-8")
-
-
-def packed_base64(values: np.ndarray, dtype: str = "<u2") -> str:
-    """Numbers as a page's script unpacks them."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
-
-
-def _packed(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
-    """A scene as the page reads it: coordinates as 16-bit multiples of a step, `_NONE` for what was not seen."""
-    points, seen = scene.points[frames].astype(np.float64), scene.seen[frames]
-    channels = 2 if scene.flat else 3
-    found = scene.points[scene.seen]
-    low, high = found.min(0).astype(np.float64), found.max(0).astype(np.float64)
-    step = float((high - low).max()) / (_NONE - 1) or 1.0
-    steps = np.where(seen[..., None], ((points - low) / step).round(), _NONE)[..., :channels]
-    image = None
-    if scene.flat and scene.image_shape is not None:
-        image = [0.0, -float(scene.image_shape[0]), float(scene.image_shape[1]), 0.0]
-    return {
-        "frames": len(frames),
-        "total": scene.num_frames,
-        "every": every,
-        "persons": points.shape[1],
-        "people": list(scene.people),
-        "joints": list(scene.layout.joint_names),
-        "edges": [list(pair) for pair in scene.layout.edges],
-        "sides": scene.sides.tolist(),
-        "channels": channels,
-        "low": low.tolist(),
-        "step": step,
-        "data": packed_base64(steps),
-        "fps": scene.rate / every,
-        "azimuth": scene.azimuth,
-        "elevation": scene.elevation,
-        "floor": scene.floor,
-        "box": [values.tolist() for values in scene.box],
-        "unit": "px" if scene.flat else "m",
-        "image": image,
-    }
-
-
-def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> dict[str, Any]:
+def _packed_timeline(story: RecordingView, timeline: Timeline, frames: np.ndarray) -> dict[str, Any]:
     """Probabilities as the page reads them: 16-bit shares of the classes that are ever likely."""
     names, values = timeline.class_names, timeline.probabilities[frames]
     likely = np.argsort(-values.max(0), kind="stable")
@@ -499,7 +411,9 @@ def _packed_timeline(story: _Story, timeline: Timeline, frames: np.ndarray) -> d
         "model": story.model_name,
         "classes": [{"label": names[kind], "color": story.colors.get(names[kind], NOTHING_COLOR)} for kind in kinds],
         "lines": list(range(len(story.lines))),
-        "data": packed_base64(np.where(said, (values[:, kinds].astype(np.float64) * (_NONE - 1)).round(), _NONE)),
+        "data": packed_base64(
+            np.where(said, (values[:, kinds].astype(np.float64) * (NOT_SEEN - 1)).round(), NOT_SEEN)
+        ),
         "whole": [
             {"label": names[kind], "probability": float(whole[kind])}
             for place, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
@@ -516,5 +430,5 @@ def _packed_neighbour(neighbour: Neighbour) -> dict[str, Any]:
         "name": neighbour.sequence.name,
         "label": neighbour.label,
         "similarity": neighbour.similarity,
-        "scene": _packed(played, np.arange(len(frames)), 1),
+        "scene": packed_scene(played, np.arange(len(frames)), 1),
     }

@@ -16,14 +16,15 @@ from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
+from ..inference.embedding import iter_embeddings
+from ..inference.inputs import ErrorHandler, iter_sequences, list_files, ready_model
 from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .drawing import draw_scatter
-from .embedding import iter_embeddings
-from .inputs import ErrorHandler, iter_sequences, list_files, ready_model
-from .rendering import check_output, packed_base64, shown_name, write_page
-from .scene import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS, Scene
+from .charts import draw_scatter
+from .page import check_output, packed_base64, shown_name, write_page
+from .panel import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS
+from .scene import Scene
 
 # Outlines of points about (0, 0), y down, and the markers that matplotlib draws like them: with as many colours, each
 # of the first 48 classes has a look of its own.
@@ -169,7 +170,7 @@ def make_map(
     ):
         names.append(sequence.name)
         labels.append(-1 if sequence.label is None else sequence.label)
-        thumbs.append(_thumb(keep_persons(sequence, extractor.num_persons, extractor.choose_by)))
+        thumbs.append(thumbnail(keep_persons(sequence, extractor.num_persons, extractor.choose_by)))
         embeddings.append(embedding)
     if len(names) < 2:
         raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")
@@ -180,7 +181,7 @@ def make_map(
         names,
         np.array(labels),
         [*class_names, *(f"class {number}" for number in range(len(class_names), max(labels) + 1))],
-        _stacked(thumbs),
+        stack_thumbnails(thumbs),
         model_layout,
         Scene(np.zeros(0), np.zeros(0), model_layout).sides,
         about + (f"; {len(names)} of {left} recordings, drawn by chance" if left > len(names) else ""),
@@ -206,7 +207,7 @@ def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]
     return data.select(np.isin(np.arange(len(data)), places)), names, len(data)
 
 
-def _thumb(sequence: SkeletonSequence) -> np.ndarray:
+def thumbnail(sequence: SkeletonSequence) -> np.ndarray:
     """Some frames of a recording as it is seen best ``(F, M, V, 2)``, see `Map`."""
     seen = np.flatnonzero(sequence.keypoints.any((1, 2, 3)))
     frames = seen[np.linspace(0, len(seen) - 1, _THUMB_FRAMES).round().astype(int)]
@@ -219,7 +220,7 @@ def _thumb(sequence: SkeletonSequence) -> np.ndarray:
     return np.where(scene.seen[..., None], steps, _UNSEEN).astype(np.uint8)
 
 
-def _stacked(thumbs: Sequence[np.ndarray]) -> np.ndarray:
+def stack_thumbnails(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     """Thumbnails ``(N, F, M, V, 2)`` of as many frames as fit."""
     persons = max(thumb.shape[1] for thumb in thumbs)
     size = len(thumbs) * persons * thumbs[0].shape[2] * 2

@@ -1,0 +1,171 @@
+"""Charts: class probabilities and segments over time, and scatter plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..files import new_file
+from .panel import GRID, INK, MUTED, SMALL, mixed, new_figure, one_line, without_glyph_warnings, write_text
+from .scene import Scene, nice_step
+
+# Heights in inches: plot without its legend, a line of the legend, a band, a lane of it but the first.
+_PLOT, _LEGEND, _BAND, _LANE = 1.15, 0.17, 0.42, 0.19
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """Probabilities over time, as they are drawn below a recording.
+
+    Attributes:
+        lines: Name, colour and probability in each frame ``(T,)`` (NaN for none) of each class drawn.
+        bands: Title, and name, colour, first frame and end of each segment, of each band.
+        about: What is drawn, in words.
+    """
+
+    lines: Sequence[tuple[str, str, np.ndarray]] = ()
+    bands: Sequence[tuple[str, Sequence[tuple[str, str, int, int]]]] = ()
+    about: str = ""
+
+
+def draw_scatter(
+    places: np.ndarray,
+    kinds: Sequence[tuple[str, str, str, np.ndarray]],
+    title: str,
+    about: str,
+    path: str | os.PathLike,
+) -> None:
+    """Draw points with a legend of their kinds.
+
+    Args:
+        places: ``(N, 2)``.
+        kinds: Name, colour, matplotlib's marker, and which points it is of ``(N,)``, of each kind.
+        title: Heading.
+        about: What is drawn, in words.
+        path: PNG file to write.
+    """
+    # In columns of thirty names, at most three.
+    shown, columns = kinds[:90], min(-(-len(kinds) // 30), 3)
+    width, height = 8.0 + 2.6 * columns, 7.6
+    figure = new_figure(width, height)
+    write_text(figure, 0.3 / width, 1 - 0.36 / height, title, 12, weight="bold")
+    axes = figure.add_axes((0.2 / width, 0.7 / height, 7.6 / width, 1 - 1.3 / height))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+    size = float(np.clip(6000 / max(len(places), 1), 12, 60))
+    for name, color, marker, which in kinds:
+        x, y = places[which].T
+        look: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
+        axes.scatter(x, y, color=color, marker=marker, label=f" {one_line(name, 36)}", **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    handles = axes.collections[: len(shown)]
+    legend = figure.legend(
+        handles,
+        [f" {one_line(name, 36)}" for name, *_ in shown],
+        loc="upper left",
+        bbox_to_anchor=(8.0 / width, 1 - 0.55 / height),
+        ncols=columns,
+        fontsize=7.5,
+        frameon=False,
+        markerscale=1.2,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    write_text(figure, 0.3 / width, 0.1 / height, about.replace("; ", "\n"), 7.5, color=MUTED, va="bottom")
+    with new_file(path) as partial, without_glyph_warnings():
+        figure.savefig(partial, format="png", dpi=120)
+
+
+def _columns(width: float) -> int:
+    """Names of classes beside each other in a legend."""
+    return 2 if width < 6 else 3 if width < 8 else 6
+
+
+def chart_height(chart: Chart, width: float) -> float:
+    """Height of a chart in inches, 0 for an empty one, in a figure `width` inches wide."""
+    if not chart.lines and not chart.bands:
+        return 0.0
+    lines = _PLOT + _LEGEND * -(-len(chart.lines) // _columns(width)) if chart.lines else 0.0
+    bands = sum(_BAND + _LANE * (len(lanes(segments)) - 1) for _, segments in chart.bands)
+    return lines + bands + 0.5
+
+
+def lanes(segments: Sequence[tuple[str, str, int, int]]) -> list[list[tuple[str, str, int, int]]]:
+    """Segments in order of their beginning, each in the first row in which it overlaps none; at least one row."""
+    lanes: list[list[tuple[str, str, int, int]]] = [[]]
+    for segment in segments:
+        lane = next((lane for lane in lanes if not lane or lane[-1][3] <= segment[2]), None)
+        if lane is None:
+            lanes.append(lane := [])
+        lane.append(segment)
+    return lanes
+
+
+def draw_chart(figure: Any, place: tuple[float, float, float, float], chart: Chart, scene: Scene) -> list[Any]:
+    """Draw lines and bands over time in a part of a figure; returns what marks the moment in each."""
+    left, low, width, height = place
+    total, top = figure.get_figheight(), low + height
+    rows = []
+    if chart.lines:
+        columns = _columns(figure.get_figwidth())
+        legend = _LEGEND * -(-len(chart.lines) // columns)
+        rows.append(figure.add_axes((left, top - (legend + _PLOT) / total, width, (_PLOT - 0.15) / total)))
+        _draw_lines(rows[-1], chart, columns)
+        top -= (legend + _PLOT + 0.02) / total
+    for title, segments in chart.bands:
+        write_text(figure, left, top - (_BAND - 0.25) / total, title, 6.5, color=MUTED)
+        for number, lane in enumerate(lanes(segments)):
+            top -= (_LANE if number else _BAND) / total
+            rows.append(figure.add_axes((left, top + 0.04 / total, width, 0.17 / total)))
+            _draw_band(rows[-1], lane, max(scene.num_frames - 1, 1))
+    cursors = [_time_axis(axes, scene) for axes in rows]
+    for axes in rows[:-1]:
+        axes.set_xticks([])
+    about = chart.about if scene.fps is not None else f"{chart.about}; in frames" if chart.about else "frames"
+    write_text(figure, left + width / 2, low + 0.14 / total, about, 6.5, color=MUTED, ha="center")
+    return cursors
+
+
+def _draw_lines(axes: Any, chart: Chart, columns: int) -> None:
+    for _, color, values in chart.lines:
+        axes.plot(values, color=color, linewidth=1.4)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks([0, 1], ["0 %", "100 %"], **SMALL)
+    # A name with an underscore in front would be left out.
+    names = [f" {one_line(name, 34)}" for name, _, _ in chart.lines]
+    look: dict[str, Any] = {"fontsize": 6.5, "frameon": False, "borderaxespad": 0.2, "handlelength": 1.2}
+    legend = axes.legend(axes.lines, names, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, **look)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: int) -> None:
+    axes.set_facecolor("#f4f4f1")
+    axes.set_yticks([])
+    wide = axes.get_window_extent().width
+    for name, color, start, end in segments:
+        patch = axes.axvspan(start, max(end - 1, start + 0.5), color=mixed(color, 0.5), linewidth=0)
+        # A name that does not fit is cut at the segment's end, and left out where nothing of it could be read.
+        if wide * (end - start) / last > 25:
+            text = axes.text(start, 0.45, f" {one_line(name)}", va="center", fontsize=6.5, color=INK, clip_on=True)
+            text.set_parse_math(False)
+            text.set_clip_path(patch)
+
+
+def _time_axis(axes: Any, scene: Scene) -> Any:
+    last = max(scene.num_frames - 1, 1)
+    axes.set_xlim(0, last)
+    rate, unit = (1.0, "") if scene.fps is None else (scene.fps, " s")
+    step = nice_step(last / rate / 6)
+    ticks = np.arange(0, last / rate + 1e-9, max(step, 1.0) if scene.fps is None else step)
+    axes.set_xticks(ticks * rate, [f"{tick:g}{unit}" for tick in ticks], **SMALL)
+    axes.tick_params(length=2, color=GRID, pad=2)
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+    return axes.axvline(0, color=INK, linewidth=1, animated=True)
