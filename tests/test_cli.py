@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from typer.main import get_command
 
 from usdrl_hub import extract_embeddings
+from usdrl_hub.cli.app import app
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
@@ -429,3 +431,25 @@ def test_whatever_is_wrong_with_one_file_the_others_go_on(capsys, tmp_path, monk
         assert [row["name"] for row in json.loads(out)["predictions"]] == ["r0", "r2", "r3"]
     else:
         assert " 3 " in out
+
+
+@pytest.mark.parametrize(
+    "command, option, word, expected",
+    [
+        ("predict", "layout", "ntu", "ntu25"),
+        ("prepare", "layout", "kin", "kinect20"),
+        ("embed", "model", "usdrl/ti", "usdrl/tiny-uiprmd"),
+        ("evaluate", "model", "usdrl/mo", "usdrl/mocap-tiny"),
+        ("pretrain", "recipe", "lap", "laptop"),
+        ("evaluate", "benchmark", "linear/", "linear/ntu60-xsub"),
+    ],
+)
+def test_a_shell_completes_names(command, option, word, expected):
+    group = get_command(app)
+    [parameter] = [found for found in group.commands[command].params if found.name == option]
+    offered = [item.value for item in parameter.shell_complete(group.make_context("usdrl", ["list"]), word)]
+    assert expected in offered and all(name.startswith(word) for name in offered)
+
+
+def test_the_shell_is_taught_by_an_option(capsys):
+    assert "--install-completion" in run(capsys, "--help")[1]

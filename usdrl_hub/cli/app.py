@@ -12,7 +12,6 @@ from . import data, demo, hub, predict, show, train
 from .needs import App
 
 app = App(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="USDRL, the foundation model for skeleton-based human action understanding.",

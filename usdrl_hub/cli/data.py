@@ -12,7 +12,7 @@ from ..data.readers import SUFFIXES
 from ..errors import printable
 from ..sequence import SkeletonFormatError
 from .messages import Errors
-from .options import ChooseBy, ImageSize, Missing, Relink, image_shape, join_or
+from .options import ChooseBy, ImageSize, Missing, Relink, complete_layout, image_shape, join_or
 from .tables import say
 
 
@@ -27,9 +27,11 @@ def prepare(
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Joint layout of array files.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(autocompletion=complete_layout, help="Joint layout of array files.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second, where the files do not say.")] = None,
-    persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
+    num_persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
     int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     protocol: Annotated[
@@ -59,7 +61,7 @@ def prepare(
         ignore,
         layout,
         fps,
-        persons,
+        num_persons,
         int16,
         workers,
         progress=True,

@@ -15,7 +15,7 @@ from ..facts.outputs import EXPORT_FORMATS
 from ..facts.recipes import read_recipe, recipe_names
 from ..files import new_folder
 from ..layouts import MODALITIES
-from .options import Namespace, join_or
+from .options import Namespace, complete_layout, complete_model, join_or
 from .tables import print_table, say
 
 
@@ -141,7 +141,10 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
     modality: Annotated[str, typer.Option(help=f"What the model was trained on: {join_or(MODALITIES)}.")] = "joint",
-    layout: Annotated[str | None, typer.Option(help="Joint layout; follows from the joints if unset.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete_layout, help="Joint layout; follows from the joints if unset."),
+    ] = None,
     num_attention_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
     alpha: Annotated[float, typer.Option(help="Share of the convolutional attention.")] = 0.5,
     shift_gap: Annotated[int, typer.Option(min=1, help="Gap of the dense shift.")] = 4,
@@ -181,7 +184,12 @@ def convert(
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_model, help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository."
+        ),
+    ],
     output_dir: Annotated[Path, typer.Option(help="Folder to make, for model.onnx.")],
     format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(EXPORT_FORMATS)}.")] = EXPORT_FORMATS[0],
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 
 from ..data.readers import SUFFIXES
+from ..facts.checkpoints import list_checkpoints
+from ..layouts import LAYOUTS
 from ..sequence import AXES, CHOOSE_BY, MISSING
 
 
@@ -17,16 +19,35 @@ def join_or(names: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell completes an option with: those of some names that begin as the word does."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def _shipped() -> Iterable[str]:
+    return (entry.name for entry in list_checkpoints(shipped=True))
+
+
+complete_layout = completing(lambda: LAYOUTS)
+complete_model = completing(_shipped)
 LABELLED = "Labelled data set: a store of 'usdrl prepare', or an .npz with the arrays of usdrl_hub.SkeletonDataset."
 RECORDINGS = f"({', '.join(SUFFIXES)})"
 
 
-Model = Annotated[str, typer.Option(help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        autocompletion=complete_model, help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; CUDA if there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 SourceLayout = Annotated[
-    str | None, typer.Option("--layout", help="Joint layout of array files; the model's if unset.")
+    str | None,
+    typer.Option(
+        "--layout", autocompletion=complete_layout, help="Joint layout of array files; the model's if unset."
+    ),
 ]
 Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {join_or(AXES)}.")]
 Missing = Annotated[str | None, typer.Option(help=f"Joints that were not seen (NaN): {join_or(MISSING)}.")]

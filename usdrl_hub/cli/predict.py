@@ -34,6 +34,7 @@ from .options import (
     PoseModel,
     Relink,
     SourceLayout,
+    complete_model,
     image_shape,
 )
 from .tables import heading, print_predictions, print_table, say
@@ -50,7 +51,10 @@ def predict(
     ],
     model: Annotated[
         str,
-        typer.Option(help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused."),
+        typer.Option(
+            autocompletion=complete_model,
+            help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused.",
+        ),
     ] = DEFAULT_CHECKPOINT,
     pose_model: PoseModel = None,
     detector: Detector = None,

@@ -31,6 +31,7 @@ from .options import (
     PoseModel,
     Relink,
     SourceLayout,
+    complete_model,
     image_shape,
     join_or,
 )
@@ -54,7 +55,10 @@ def render(
     name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint that says what happens: a name, a folder, or several, joined by commas."),
+        typer.Option(
+            autocompletion=complete_model,
+            help="Checkpoint that says what happens: a name, a folder, or several, joined by commas.",
+        ),
     ] = None,
     gallery: Annotated[
         Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..facts.benchmarks import BENCHMARKS, get_benchmark
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.recipes import recipe_names
 from ..layouts import MODALITIES, NORMALIZATIONS, get_layout
-from .options import LABELLED, Model, join_or
+from .options import LABELLED, Model, complete_layout, complete_model, completing, join_or
 from .tables import print_table, say
 
 
@@ -23,7 +25,10 @@ def finetune(
     encoder: Annotated[str | None, typer.Option(help="dste or sttr.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
     num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Joint layout of the model; the data's if unset.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete_layout, help="Joint layout of the model; the data's if unset."),
+    ] = None,
     modality: Annotated[str | None, typer.Option(help=f"{join_or(MODALITIES)}.")] = None,
     normalization: Annotated[
         str | None, typer.Option(help=f"{join_or(NORMALIZATIONS)}; the layout's if unset.")
@@ -74,7 +79,12 @@ def finetune(
 def pretrain(
     data: Annotated[list[Path], typer.Argument(help="Data sets of motion: .npz files or stores; no labels needed.")],
     output_dir: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")],
-    recipe: Annotated[str, typer.Option(help="Recipe: a name (see 'usdrl recipes') or a .yaml file.")] = "laptop",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completing(recipe_names), help="Recipe: a name (see 'usdrl recipes') or a .yaml file."
+        ),
+    ] = "laptop",
     epochs: Annotated[float | None, typer.Option(help="Passes over the motion; the recipe's if unset.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips of a step over all processes.")] = None,
@@ -91,7 +101,9 @@ def pretrain(
     precision: Annotated[str | None, typer.Option(help="mixed, float32, bf16 or fp16.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
     num_persons: Annotated[int | None, typer.Option(help="Persons per clip.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Joint layout of the model.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(autocompletion=complete_layout, help="Joint layout of the model.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="joint, bone, motion, or joint+motion+bone.")] = None,
     split: Annotated[str, typer.Option(help="all motion, or the train part of each data set.")] = "all",
     probe: Annotated[
@@ -138,8 +150,13 @@ def pretrain(
 
 
 def evaluate(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint whose encoder is scored.")] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Benchmark, see 'usdrl benchmarks'.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(autocompletion=complete_model, help="Checkpoint whose encoder is scored.")
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(autocompletion=completing(lambda: BENCHMARKS), help="Benchmark, see 'usdrl benchmarks'."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds heads, orders and draws.")] = 0,
@@ -157,7 +174,6 @@ def evaluate(
     repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
 ) -> None:
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
-    from ..facts.benchmarks import get_benchmark
     from ..tasks.evaluate import evaluate as run_evaluation
     from ..tasks.evaluate import repeat as repeat_evaluation
 
