@@ -14,7 +14,8 @@ $(VENV)/package: pyproject.toml
 
 # What develops and tests it; torchao, which is among that, has transformers print notes at each start.
 $(VENV)/installed: $(VENV)/package
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,video]' --group dev
 	touch $@
 
 demo: $(VENV)/package
@@ -28,7 +29,9 @@ test: $(VENV)/installed
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt \
+		--editable '.[datasets,map,onnx,video]' --group dev
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/installed

@@ -4,10 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+project, groups = settings["project"], settings["dependency-groups"]
 lowest: dict[str, str] = {}
 # The package's own bounds come first: an extra may need a newer release than the package does, and its tests say so.
-for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+for requirements in (project["dependencies"], *project["optional-dependencies"].values(), *groups.values()):
     for requirement in requirements:
         name, bound = re.match(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement).groups()
         lowest.setdefault(name, bound)
