@@ -25,8 +25,8 @@ from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLMod
 from usdrl_hub.data.samples import sample_path
 from usdrl_hub.facts.checkpoints import DEFAULT_CHECKPOINT
 from usdrl_hub.files import new_file
-from usdrl_hub.hub.loading import load_feature_extractor, load_model
 from usdrl_hub.inference.embedding import embed_clips
+from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.modeling_usdrl import USDRLPreTrainedModel
 from usdrl_hub.records import run_record, without_places

@@ -21,7 +21,7 @@ from usdrl_hub.facts.checkpoints import find_checkpoint, namespace
 from usdrl_hub.files import new_folder
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.publish import publish
-from usdrl_hub.hub.remote_code import add_remote_code
+from usdrl_hub.remote_code import add_remote_code
 
 
 def choices_of(entry: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:

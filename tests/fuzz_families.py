@@ -141,7 +141,7 @@ def read_checkpoint(path: Path) -> None:
     """Load a model and its feature extractor."""
     import torch
 
-    from usdrl_hub.hub.loading import load_feature_extractor, load_model
+    from usdrl_hub.loading import load_feature_extractor, load_model
 
     extractor = load_feature_extractor(path)
     model = load_model(path)

@@ -29,9 +29,9 @@ from usdrl_hub import (
 from usdrl_hub.acceleration.fused import fuse
 from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
 from usdrl_hub.errors import CheckpointLoadError, NonFiniteError
-from usdrl_hub.hub.loading import load_config, load_feature_extractor, load_model
 from usdrl_hub.hub.publish import PublishError, publish
 from usdrl_hub.inference.export import export_model
+from usdrl_hub.loading import load_config, load_feature_extractor, load_model
 
 from . import conftest
 from .helpers import clips, run, tiny_config
@@ -344,7 +344,7 @@ def test_none_of_these_libraries_is_needed():
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('peft', 'torchao')))\n"
         "from usdrl_hub.acceleration.fused import fuse, is_fused\n"
-        "from usdrl_hub.hub.loading import load_model\n"
+        "from usdrl_hub.loading import load_model\n"
         f"print(is_fused(fuse(load_model('{TINY}'))))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -15,7 +15,7 @@ FLOORS = [
     ["facts"],
     [
         *["layouts", "layout_tables", "sequence", "normalization", "persons", "postprocessing"],
-        *["configuration_usdrl", "weights", "feature_extraction_usdrl", "modeling_usdrl"],
+        *["lookup", "remote_code", "configuration_usdrl", "weights", "feature_extraction_usdrl", "modeling_usdrl"],
     ],
     ["acceleration", "speedups"],
     ["data"],
@@ -31,17 +31,10 @@ FLOORS = [
 ]
 # Offenders of today, as "module -> what it imports": this list only shrinks.
 ALLOWED: set[str] = {
-    "configuration_usdrl -> hub.remote_code",
-    "inference.ensemble -> hub.loading",
-    "inference.export -> hub.loading",
-    "inference.inputs -> hub.loading",
-    "inference.pipelines -> hub.loading",
-    "inference.streaming -> hub.loading",
     "inference.streaming -> tasks.early_prediction",
     "inference.timeline -> tasks.detection",
     "inference.timeline -> tasks.early_prediction",
     "inference.timeline -> tasks.segmentation",
-    "inference.video -> hub.loading",
 }
 # Modules that are on no floor yet: this list only shrinks.
 HOMELESS: set[str] = set()
@@ -50,7 +43,6 @@ CIRCLES: set[str] = {
     "configuration_usdrl",
     "data.dataset",
     "feature_extraction_usdrl",
-    "facts.checkpoints",
     "modeling_usdrl",
     "pretraining.data",
     "weights",
@@ -62,7 +54,6 @@ LONG: set[str] = {
     "data.store",
     "feature_extraction_usdrl",
     "hub.cards",
-    "facts.checkpoints",
     "inference.inputs",
     "inference.streaming",
     "layouts",

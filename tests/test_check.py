@@ -10,10 +10,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from usdrl_hub import SkeletonStore, write_store
-from usdrl_hub.configuration_usdrl import bundled_checkpoint
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import USDRLError
 from usdrl_hub.hub.check import check
+from usdrl_hub.lookup import bundled_checkpoint
 
 from .helpers import make_store, run
 

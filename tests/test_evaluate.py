@@ -17,8 +17,8 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.benchmarks import BENCHMARKS, TASKS
 from usdrl_hub.facts.datasets import DATASETS, NTU120_CLASSES, PKU_CLASSES
-from usdrl_hub.hub.loading import load_feature_extractor, load_model
 from usdrl_hub.inference.embedding import embed_part
+from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, repeat, run_linear, tiny_recordings
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import train_recogniser

@@ -39,8 +39,8 @@ from usdrl_hub import (
 )
 from usdrl_hub.cli import main
 from usdrl_hub.errors import CheckpointLoadError
-from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
-from usdrl_hub.hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
+from usdrl_hub.remote_code import CODE_FILES, add_remote_code
 
 from .helpers import same_weights, tiny_config
 

@@ -23,7 +23,7 @@ import yaml
 from usdrl_hub import SkeletonStore, checkpoint_path, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.hub.convert import save_original
-from usdrl_hub.hub.loading import load_feature_extractor, load_model
+from usdrl_hub.loading import load_feature_extractor, load_model
 
 from .conftest import write_ntu
 from .helpers import disk, recipe

@@ -20,10 +20,10 @@ from usdrl_hub import (
 from usdrl_hub.cli import main
 from usdrl_hub.data.samples import sample_path
 from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
-from usdrl_hub.hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
+from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.tasks.recognition import finetune, nearest_neighbour_baselines
 

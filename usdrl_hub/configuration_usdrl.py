@@ -1,121 +1,21 @@
-"""`USDRLConfig`, and where the checkpoints that ship in the package lie."""
+"""`USDRLConfig`: sizes and choices of a USDRL model."""
 
 import dataclasses
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants, get_session, is_offline_mode
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from transformers import PreTrainedConfig
 
-from .errors import CheckpointLoadError, CheckpointNotFoundError
 from .layouts import MODALITIES, get_layout
+from .lookup import add_code, bundled_checkpoint, hint_on_missing
 
-# Where the checkpoints that ship in the package lie, in folders named owner--name.
-CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
-# Those that are in the project's repository only, because their terms or size keep them out of the package.
-REPOSITORY_FOLDER = Path(__file__).parent.parent / "checkpoints"
 LARGEST_NUM_LABELS = 100_000
 # Stages and layers of a segmentation head: the dilation of a layer doubles from each to the next.
 LARGEST_DEPTH = 32
 # The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
 RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
-
-
-def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
-    """Return the folder of a checkpoint in the package or around it, or the name unchanged.
-
-    A folder of that name in the working directory comes first, as everywhere in transformers; a `revision` or
-    `subfolder` asks for the repository on the hub.
-
-    Args:
-        name: A repository name such as ``usdrl/tiny-uiprmd``, or a path.
-        **kwargs: The keyword arguments of the caller's `from_pretrained`.
-    """
-    if kwargs.get("revision") or kwargs.get("subfolder") or not isinstance(name, str) or os.path.isdir(name):
-        return name
-    if name.count("/") > 1 or ".." in name or not name:
-        return name
-    # Names of this project are known without its namespace, too.
-    folder_name = name.replace("/", "--") if "/" in name else f"usdrl--{name}"
-    folders = (parent / folder_name for parent in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER))
-    return next((str(folder) for folder in folders if folder.is_dir()), name)
-
-
-def checkpoint_name(folder: str | os.PathLike | None) -> str:
-    """The name of a checkpoint in the package or around it, by its folder; empty for any other."""
-    path = Path(folder or "")
-    if path.parent not in (CHECKPOINTS_FOLDER, REPOSITORY_FOLDER):
-        return ""
-    return path.name.replace("--", "/", 1)
-
-
-@contextmanager
-def explaining(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[None]:
-    """Say in one sentence of a checkpoint that is not here how it is made, where the project knows its name.
-
-    Args:
-        name: What `from_pretrained` was asked for.
-        arguments: Its keyword arguments. Where nothing answers at the hub's address, only its cache is looked at: the
-            client would try for half a minute.
-
-    Raises:
-        CheckpointNotFoundError: In place of an error that says that the hub has none, or cannot be asked.
-    """
-    is_here = os.path.exists(name or "") or bundled_checkpoint(name, **arguments) != name
-    if not is_here and not arguments.get("local_files_only") and not hub_is_reachable():
-        arguments["local_files_only"] = True
-    try:
-        yield
-    except OSError as error:
-        if is_here or isinstance(error, CheckpointLoadError) or not _is_absent(error):
-            raise
-        try:
-            # Absolute, and not at the top: as remote code this file stands alone.
-            from usdrl_hub.facts.checkpoints import explain_missing
-        except ImportError:
-            raise error from None
-        if not (hint := explain_missing(str(name))):
-            raise
-        # The client's own errors fill a screen each, and say less.
-        raise CheckpointNotFoundError(f"model '{name}' was not found. {hint}", "missing", hint) from None
-
-
-def add_code(folder: str | os.PathLike) -> None:
-    """Put the model's code into a folder that is sent to the hub, so that transformers alone loads what is there."""
-    try:
-        # As in `explaining`; where this file is such code itself, transformers has put it there.
-        from usdrl_hub.hub.remote_code import add_remote_code
-    except ImportError:
-        return
-    add_remote_code(folder)
-
-
-def hub_is_reachable() -> bool:
-    """Whether anything answers at the hub's address."""
-    if is_offline_mode():
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        # The client's exceptions depend on the HTTP library beneath it; each means the same here.
-        return False
-    return True
-
-
-def _is_absent(error: BaseException | None) -> bool:
-    """Whether an error comes from a hub that has no such repository, or that could not be asked, not from a fault."""
-    while error is not None:
-        if isinstance(error, HfHubHTTPError):
-            return isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
-        error = error.__cause__ or error.__context__
-    return True
 
 
 def _number(text: Any) -> Any:
@@ -357,7 +257,7 @@ class USDRLConfig(PreTrainedConfig):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Load a configuration as transformers does; names of checkpoints in the package need no network."""
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
-        with explaining(pretrained_model_name_or_path, kwargs):
+        with hint_on_missing(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .configuration_usdrl import USDRLConfig, add_code, bundled_checkpoint, explaining
+from .configuration_usdrl import USDRLConfig
 from .errors import notice
 from .finite import check_finite
 from .layouts import NORMALIZATIONS, Layout, LayoutLike, get_layout
+from .lookup import add_code, bundled_checkpoint, hint_on_missing
 from .normalization import (
     RaggedFrames,
     clip_batch,
@@ -275,7 +276,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             if unknown := sorted(key for key in set(kwargs) - known if not key.startswith("_")):
                 raise ValueError(f"the feature extractor has no argument '{unknown[0]}'")
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
-        with explaining(pretrained_model_name_or_path, kwargs):
+        with hint_on_missing(pretrained_model_name_or_path, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
 
     @classmethod

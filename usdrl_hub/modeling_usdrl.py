@@ -19,19 +19,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_usdrl import USDRLConfig, add_code, bundled_checkpoint, checkpoint_name, explaining
+from .configuration_usdrl import USDRLConfig
 from .layouts import get_layout
-from .weights import (
-    HUB_ARGUMENTS,
-    MEANING,
-    Stored,
-    check_meaning,
-    check_tensors,
-    check_values,
-    find_adapter,
-    find_tensors,
-    share,
-)
+from .lookup import add_code, bundled_checkpoint, checkpoint_name, hint_on_missing
+from .weights import HUB_ARGUMENTS, check_files, check_values, find_adapter, share
 
 
 @dataclass
@@ -481,7 +472,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
         """
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
         kwargs.setdefault("use_safetensors", True)
-        with explaining(pretrained_model_name_or_path, kwargs):
+        with hint_on_missing(pretrained_model_name_or_path, kwargs):
             adapter = find_adapter(name, **kwargs)
             if adapter is not None:
                 name = bundled_checkpoint(adapter.base)
@@ -491,7 +482,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
                     if adapter.has_head:
                         # It may be for other classes than that of the base, which it replaces.
                         kwargs.setdefault("ignore_mismatched_sizes", True)
-            tensors = cls._check_files(name, kwargs)
+            tensors = check_files(cls, name, kwargs)
             loaded = super().from_pretrained(name, *model_args, **kwargs)
             if adapter is not None:
                 where |= {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
@@ -506,23 +497,6 @@ class USDRLPreTrainedModel(PreTrainedModel):
                 if isinstance(part, PreTrainedModel):
                     part.name_or_path = shipped
         return loaded
-
-    @classmethod
-    def _check_files(cls, name, kwargs: dict) -> dict[str, Stored]:
-        """Compare configuration and weights of a checkpoint by their headers; returns its tensors."""
-        if name is None or kwargs.get("state_dict") is not None:
-            return {}
-        where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        own = USDRLConfig.from_pretrained(name, **where)
-        given = kwargs.get("config")
-        fields = {key: getattr(given, key) for key in MEANING} if isinstance(given, USDRLConfig) else {}
-        fields |= {key: kwargs[key] for key in MEANING if key in kwargs}
-        check_meaning(name, own, fields)
-        tensors = find_tensors(name, **kwargs)
-        changes = {key: kwargs[key] for key in ("is_causal", "num_labels", "id2label") if key in kwargs}
-        config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
-        check_tensors(name, tensors, config, own, lambda: cls(config), bool(kwargs.get("ignore_mismatched_sizes")))
-        return tensors
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does."""

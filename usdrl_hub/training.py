@@ -239,7 +239,7 @@ class PublishingTrainer(GuardedTrainer):
         if not isinstance(model, USDRLPreTrainedModel):
             return None
         # The hub's room comes after this one.
-        from .hub.loading import extractor_of
+        from .loading import extractor_of
 
         try:
             return extractor_of(model, guess=False)

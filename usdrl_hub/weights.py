@@ -232,6 +232,38 @@ def _renamed(tensors: dict[str, Stored], renaming: Mapping[str, str]) -> dict[st
     return tensors
 
 
+def check_files(
+    model_class: type[PreTrainedModel], name: str | os.PathLike | None, arguments: dict[str, Any]
+) -> dict[str, Stored]:
+    """Compare configuration and weights of a checkpoint by their headers.
+
+    Args:
+        model_class: The class that is loaded.
+        name: Folder, or repository on the hub.
+        arguments: Keyword arguments of `from_pretrained`.
+
+    Returns:
+        The checkpoint's tensors, by the names that they are loaded under; none where `state_dict` brings them.
+
+    Raises:
+        ValueError: See `check_meaning`, `find_tensors` and `check_tensors`.
+    """
+    if name is None or arguments.get("state_dict") is not None:
+        return {}
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    own = USDRLConfig.from_pretrained(name, **where)
+    given = arguments.get("config")
+    fields = {key: getattr(given, key) for key in MEANING} if isinstance(given, USDRLConfig) else {}
+    fields |= {key: arguments[key] for key in MEANING if key in arguments}
+    check_meaning(name, own, fields)
+    tensors = find_tensors(name, **arguments)
+    changes = {key: arguments[key] for key in ("is_causal", "num_labels", "id2label") if key in arguments}
+    config = given if isinstance(given, USDRLConfig) else USDRLConfig.from_pretrained(name, **where, **changes)
+    other_head = bool(arguments.get("ignore_mismatched_sizes"))
+    check_tensors(name, tensors, config, own, lambda: model_class(config), other_head)
+    return tensors
+
+
 def check_tensors(
     name: str | os.PathLike,
     tensors: Mapping[str, Stored],
@@ -271,6 +303,7 @@ def check_tensors(
     parts = {key.rpartition(".")[0] for key in tensors} if quantised else set()
     state = model.state_dict()
     new = {key: buffer.numel() for key, buffer in model.named_buffers() if key not in state}
+    asked = any(getattr(config, field) != getattr(own, field) for field in _HEAD_SIZES)
     for key, tensor in state.items():
         encoder = key.startswith(own_base)
         place = (prefix + key.removeprefix(own_base)) if encoder else key
@@ -285,13 +318,13 @@ def check_tensors(
             raise ValueError(
                 f"model '{name}': tensor '{place}' has the shape {list(stored.shape)}, but its configuration "
                 f"describes {list(tensor.shape)}"
+                + ("; for a new head give ignore_mismatched_sizes=True" if asked and not encoder else "")
             )
         elif stored.dtype not in (_FLOATING if tensor.is_floating_point() else _WHOLE) and not quantised:
             raise ValueError(
                 f"model '{name}': tensor '{place}' holds numbers of type {stored.dtype}, but a model's weights are "
                 f"{'floating' if tensor.is_floating_point() else 'whole'}: it was saved by something else"
             )
-    asked = any(getattr(config, field) != getattr(own, field) for field in _HEAD_SIZES)
     num_bytes = sum(math.prod(stored.shape) * _WIDTHS[stored.dtype] for stored in tensors.values())
     largest = _LARGEST_ASKED if asked else _LARGEST_NEW + _NEW_PER_BYTE * num_bytes
     if new and 4 * sum(new.values()) > largest:

@@ -23,9 +23,9 @@ def demo(
 ) -> None:
     """Predict and embed the real clips that ship with the package: people the model never saw."""
     from ..data.samples import load_samples, sample_path
-    from ..hub.loading import load_feature_extractor
     from ..inference.embedding import iter_embeddings, write_embeddings
     from ..inference.prediction import iter_predictions
+    from ..loading import load_feature_extractor
     from ..visualize.pictures import draw_clip
 
     model = DEFAULT_CHECKPOINT

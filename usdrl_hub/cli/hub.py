@@ -156,8 +156,8 @@ def convert(
     """Convert the authors' checkpoint to a model folder, or back."""
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..hub.convert import convert_checkpoint, save_original
-    from ..hub.loading import load_model
-    from ..hub.remote_code import add_remote_code
+    from ..loading import load_model
+    from ..remote_code import add_remote_code
 
     if to_original:
         model = load_model(checkpoint.as_posix())

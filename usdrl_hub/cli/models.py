@@ -22,8 +22,8 @@ def ready(
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
     """A model, and its feature extractor with the choices of the command line."""
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
-    from ..hub.loading import load_feature_extractor
     from ..inference.inputs import ready_model
+    from ..loading import load_feature_extractor
 
     given_extractor = load_feature_extractor(model, guess=True) if guess else None
     loaded, extractor = ready_model(model, given_extractor, whole, device, dtype)

@@ -23,9 +23,9 @@ from ..facts.datasets import DATASETS, DatasetFacts
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import get_layout
+from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
 from ..visualize.layout_picture import draw_layout
 from .listing import TASK_NAMES, feature_extractor, model_config, num_bytes
-from .loading import MissingPreprocessorError, load_feature_extractor, model_class
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # What a card of ours begins with, so that one that a person wrote is never written over.

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from ..configuration_usdrl import bundled_checkpoint
 from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
 from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatError, USDRLError, one_sentence
+from ..loading import load_feature_extractor, load_model
+from ..lookup import bundled_checkpoint
 from ..records import sha256
 from ..sequence import SkeletonSequence
 from ..weights import read_header
-from .loading import load_feature_extractor, load_model
 
 _CHECKPOINT = ("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json")
 _BLOCK = 1 << 20

@@ -31,11 +31,11 @@ from safetensors.torch import save_file
 from ..facts.checkpoints import namespace
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
+from ..loading import load_config, load_model
 from ..records import without_places
+from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .cards import GENERATED, CardSource, picture_name, render_card
-from .loading import load_config, load_model
-from .remote_code import CODE_FILES, add_remote_code
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
 _TEXTS = ("config.json", "preprocessor_config.json", "metrics.json", "README.md", *CODE_FILES)

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.loading import load_feature_extractor
+from ..loading import load_feature_extractor
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from .inputs import load_fused, names_one_class, ready_model
 

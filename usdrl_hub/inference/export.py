@@ -24,8 +24,8 @@ import torch
 from ..facts.outputs import EXPORT_FORMATS
 from ..files import new_folder
 from ..finite import check_finite
-from ..hub.loading import load_feature_extractor, load_model
 from ..layouts import get_layout
+from ..loading import load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
 from ..records import package_versions
 from ..speedups import for_inference

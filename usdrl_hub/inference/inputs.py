@@ -23,8 +23,8 @@ from ..distributed import Workers
 from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..hub.loading import extractor_of, load_feature_extractor, load_model
 from ..layouts import LayoutLike
+from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
 from ..speedups import for_inference, prefetch

@@ -17,8 +17,8 @@ from ..errors import CheckpointLoadError
 from ..facts.checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..hub.loading import extractor_of, load_feature_extractor, load_model
 from ..layouts import LayoutLike
+from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .ensemble import USDRLEnsemble

@@ -14,8 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..layouts import LayoutLike, get_layout
+from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import (
     USDRLAttention,
     USDRLDenseLayer,

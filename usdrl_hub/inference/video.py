@@ -16,8 +16,8 @@ from ..data.poses import from_pose_estimation
 from ..data.readers import find_recordings, is_video
 from ..errors import CheckpointLoadError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..hub.loading import load_with
 from ..layouts import get_layout
+from ..loading import load_with
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
 from .inputs import ErrorHandler, batched, find_device
 

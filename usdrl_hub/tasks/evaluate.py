@@ -36,8 +36,8 @@ from ..errors import notice
 from ..facts.benchmarks import Benchmark, get_benchmark, missing_data
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..inference.embedding import embed_part
+from ..loading import load_config, load_feature_extractor, load_model
 from ..metrics.classification import accuracy, agreement
 from ..metrics.detection import detection_metrics, point_metrics
 from ..metrics.retrieval import retrieval_metrics, top_k

@@ -18,9 +18,9 @@ from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, default_split, with_clips
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..hub.loading import load_config, load_feature_extractor, load_model
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
+from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
 from ..records import run_record, sha256, write_metrics

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..files import new_file
+from .files import new_file
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent
 # Imports among these files are relative and of this folder only; transformers finds them by their text.
 CODE_FILES = (
     "configuration_usdrl.py",
@@ -18,6 +18,7 @@ CODE_FILES = (
     "finite.py",
     "feature_extraction_usdrl.py",
     "layouts.py",
+    "lookup.py",
     "modeling_usdrl.py",
     "normalization.py",
     "postprocessing.py",

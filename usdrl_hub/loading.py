@@ -23,12 +23,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from ..configuration_usdrl import USDRLConfig, bundled_checkpoint, hub_is_reachable
-from ..errors import CheckpointLoadError, notice
-from ..facts.checkpoints import explain_missing
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
-from ..weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
+from .configuration_usdrl import USDRLConfig
+from .errors import CheckpointLoadError, notice
+from .facts.checkpoints import explain_missing
+from .feature_extraction_usdrl import USDRLFeatureExtractor
+from .lookup import bundled_checkpoint, hub_is_reachable
+from .modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
+from .weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
 
 # What the hub means by a status.
 _ANSWERS = {
