@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonFormatError, SkeletonSequence, USDRLFeatureExtractor
-from usdrl_hub.sequence import MOST_PERSONS, link_persons
+from usdrl_hub.persons import link_persons
+from usdrl_hub.sequence import MOST_PERSONS
 
 BODY = np.random.default_rng(0).normal(size=(40, 2, 25, 3)).astype(np.float32)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ from .normalization import (
     select_persons,
     truncate,
 )
+from .persons import CHOOSE_BY, PersonSelection, link_persons
 from .postprocessing import action_proposals, smooth_over_shift_gap
 from .sequence import (
-    CHOOSE_BY,
     DETECTION_THRESHOLD,
     MISSING,
     SkeletonFormatError,
@@ -36,8 +35,6 @@ from .sequence import (
     implausible,
     interpolate_missing,
     is_nested_numbers,
-    link_persons,
-    person_scores,
     sequences_of,
     to_float32,
 )
@@ -75,23 +72,6 @@ def default_normalization(layout: Layout) -> str:
     return "none" if layout.center is None else "ntu"
 
 
-def keep_persons(sequence: SkeletonSequence, num_persons: int, choose_by: str = "energy") -> SkeletonSequence:
-    """Keep at most `num_persons` people of a recording.
-
-    Args:
-        sequence: The recording; as it is where it has no more people.
-        num_persons: How many to keep.
-        choose_by: See `USDRLFeatureExtractor`.
-    """
-    if sequence.num_persons <= num_persons:
-        return sequence
-    if choose_by == "energy":
-        frames = RaggedFrames(torch.from_numpy(sequence.keypoints), torch.tensor([sequence.num_frames]))
-        return replace(sequence, keypoints=select_persons(frames, num_persons).frames.numpy())
-    order = np.argsort(-person_scores(sequence, choose_by), kind="stable")[:num_persons]
-    return replace(sequence, keypoints=sequence.keypoints[:, order])
-
-
 class USDRLFeatureExtractor(FeatureExtractionMixin):
     """Make model input of skeletons: choose persons, normalise, resize to one length.
 
@@ -120,9 +100,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             `sequence.interpolate_missing`.
         choose_by: Who is kept where more people are seen than the model reads: those with the most ``"energy"`` of
             motion, as the release has it; or by ``"confidence"``, ``"size"``, ``"frames"`` or ``"order"``, see
-            `sequence.person_scores`.
+            `persons.person_scores`.
         relink: Whether people who swap places between frames are told apart by where they were first, see
-            `sequence.link_persons`; the release does not.
+            `persons.link_persons`; the release does not.
         fill_joints: Whether a joint that is not seen in a frame is put where the nearest seen joints of the same body
             are, so that a missing hand or trunk leaves the rest in place; otherwise it is zero, as in the release.
         center_joint: Joint moved to the origin; normalization's choice where None.
@@ -421,7 +401,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     def choose_persons(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """Keep the people of a whole recording that the model reads, so that its windows show the same ones."""
-        return keep_persons(sequence, self.num_persons, self.choose_by)
+        return PersonSelection(self.num_persons, self.choose_by)(sequence)
 
     def normalized(
         self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None

@@ -21,6 +21,7 @@ CODE_FILES = (
     "lookup.py",
     "modeling_usdrl.py",
     "normalization.py",
+    "persons.py",
     "postprocessing.py",
     "sequence.py",
     "weights.py",

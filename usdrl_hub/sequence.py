@@ -20,7 +20,6 @@ AXES = ("TVC", "TMVC", "MTVC", "CTVM")
 # An unnamed 4-axis array is read as T x M or M x T only if one of the two would mean more people than this.
 MOST_PERSONS = 10
 
-
 # How many numbers a joint has.
 CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
@@ -29,8 +28,6 @@ METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 FARTHEST = 1e7
 # What is done with joints that were not seen (NaN).
 MISSING = ("refuse", "interpolate")
-# What people are chosen by where there are more than a model reads.
-CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 # Probability above which a detector's class is an event, wherever events are shown to a user; probabilities are then
 # averaged over the shift gap.
 DETECTION_THRESHOLD = 0.3
@@ -308,86 +305,6 @@ def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
     if sequence.coordinates == "2d+score":
         filled[..., 2] = keypoints[..., 2]
     return replace(sequence, keypoints=np.where(fill[..., None], filled, keypoints))
-
-
-def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
-    """How much each person of a recording has of what people can be chosen by.
-
-    Args:
-        sequence: The recording.
-        by: "confidence" for the mean score of the joints; "size" for the median over frames of the diagonal around
-            the joints seen; "frames" for the frames in which somebody is seen; "order" for the order in the file,
-            which is that of the tracks where it has tracks.
-
-    Returns:
-        Float array ``(M,)``, higher first; minus infinity for people who are never seen.
-
-    Raises:
-        SkeletonFormatError: If confidence is asked for and the joints have no score.
-    """
-    keypoints = sequence.keypoints.astype(np.float64)
-    joints = seen_joints(keypoints)
-    frames = joints.any(-1)
-    if by == "confidence":
-        if sequence.coordinates != "2d+score":
-            raise SkeletonFormatError(
-                f"{sequence.name or 'sequence'}: the joints have no score to choose people by: use energy or size"
-            )
-        scores = (keypoints[..., 2] * joints).sum((0, 2)) / np.maximum(joints.sum((0, 2)), 1)
-    elif by == "size":
-        points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3]
-        low = np.where(joints[..., None], points, np.inf).min(2)
-        high = np.where(joints[..., None], points, -np.inf).max(2)
-        with np.errstate(invalid="ignore"):
-            diagonal = np.linalg.norm(np.where(frames[..., None], high - low, 0), axis=-1)
-        scores = np.array(
-            [np.median(row[seen]) if seen.any() else 0 for row, seen in zip(diagonal.T, frames.T, strict=True)]
-        )
-    elif by == "frames":
-        scores = frames.sum(0).astype(np.float64)
-    else:
-        scores = -np.arange(sequence.num_persons, dtype=np.float64)
-    return np.where(frames.any(0), scores, -np.inf)
-
-
-def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
-    """Let everybody keep their place: people who swap places between frames are told apart by where they were.
-
-    In each frame the person and the track whose middles lie nearest are joined, then the next nearest, and so on; who
-    fits no track takes one that nobody has had, else one that is free. Tracks are kept over frames in which somebody
-    is not seen.
-    """
-    keypoints = sequence.keypoints
-    persons = keypoints.shape[1]
-    if persons == 1:
-        return sequence
-    points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3].astype(np.float64)
-    joints = seen_joints(keypoints)
-    seen = joints.any(-1)
-    middle = (points * joints[..., None]).sum(2) / np.maximum(joints.sum(2), 1)[..., None]
-    last = np.full((persons, points.shape[-1]), np.nan)
-    order = np.tile(np.arange(persons), (len(keypoints), 1))
-    # Each frame depends on the one before it; those in which nobody is seen change nothing.
-    for frame in np.flatnonzero(seen.any(-1)):
-        here = np.flatnonzero(seen[frame])
-        away = np.linalg.norm(last[:, None] - middle[frame][None, here], axis=-1)
-        away[np.isnan(away)] = np.inf
-        track_of = np.full(persons, -1)
-        while np.isfinite(away).any():
-            track, place = np.unravel_index(away.argmin(), away.shape)
-            track_of[here[place]] = track
-            away[track], away[:, place] = np.inf, np.inf
-        free = [track for track in range(persons) if track not in track_of]
-        # Those whom nobody has had come first, one's own place before others.
-        for person in sorted(np.flatnonzero(track_of < 0), key=lambda person: not seen[frame, person]):
-            unused = [track for track in free if np.isnan(last[track, 0])] if seen[frame, person] else free
-            choice = unused or free
-            track_of[person] = person if person in choice else choice[0]
-            free.remove(track_of[person])
-        last[track_of[here]] = middle[frame, here]
-        order[frame, track_of] = np.arange(persons)
-    linked = np.take_along_axis(keypoints, order[..., None, None], axis=1)
-    return replace(sequence, keypoints=linked)
 
 
 def is_rate(fps: float | None) -> TypeGuard[float]:

@@ -10,7 +10,8 @@ import typer
 from ..data.readers import SUFFIXES
 from ..facts.checkpoints import list_checkpoints
 from ..layouts import LAYOUTS
-from ..sequence import AXES, CHOOSE_BY, MISSING
+from ..persons import CHOOSE_BY
+from ..sequence import AXES, MISSING
 
 
 def join_or(names: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ import typer
 from ..errors import printable
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
-from ..sequence import DETECTION_THRESHOLD, interpolate_missing, link_persons
+from ..persons import link_persons
+from ..sequence import DETECTION_THRESHOLD, interpolate_missing
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier
 from .needs import check_threshold

@@ -26,15 +26,8 @@ from tqdm import tqdm
 from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..files import check_space
-from ..sequence import (
-    CHOOSE_BY,
-    MISSING,
-    SkeletonFormatError,
-    SkeletonSequence,
-    interpolate_missing,
-    is_rate,
-    link_persons,
-)
+from ..persons import CHOOSE_BY, PersonSelection, link_persons
+from ..sequence import MISSING, SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate
 from .arrays import load_npz
 from .dataset import open_data
 from .npz import SkeletonDataset
@@ -138,7 +131,7 @@ def prepare(
         missing: "refuse" NaN, or "interpolate" what is missing over time, see `sequence.interpolate_missing`.
         image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where files do not say.
         choose_by: Whom to keep, see `USDRLFeatureExtractor`; the release keeps the most energetic.
-        relink: Tell people apart by where they were before, see `sequence.link_persons`.
+        relink: Tell people apart by where they were before, see `persons.link_persons`.
 
     Returns:
         The store, and a report: `read`, `frames`, `skipped` (reason -> number), `problems` (file -> why), `joints`
@@ -423,10 +416,7 @@ def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
             if reading.missing == "interpolate":
                 sequence = interpolate_missing(sequence)
                 joints["joints_filled"] += int((sequence.keypoints != 0).any(-1).sum() - present.sum())
-            # Recordings of few people are prepared without torch.
-            from ..feature_extraction_usdrl import keep_persons
-
-            sequence = keep_persons(sequence, reading.persons, reading.choose_by)
+            sequence = PersonSelection(reading.persons, reading.choose_by)(sequence)
             cut = list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
             # A clip is what its recording is: on its side of the split, in its fold.
             sequences += [(clip, columns) for clip in cut]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmptySequenceError
+from ..persons import motion_energy
 from ..sequence import SkeletonFormatError, SkeletonSequence
 
 # The release reads this many bodies of a frame, by their order in it.
@@ -100,13 +101,7 @@ def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
     keypoints = np.zeros((num_frames, persons, form.joints, 3), dtype=np.float64)
     keypoints[[frame for frame, _, _ in bodies], [person for _, person, _ in bodies]] = coordinates
     if persons > 1:
-        # Sequences of one person are read without torch.
-        import torch
-
-        from ..normalization import RaggedFrames, person_energy
-
-        energy = person_energy(RaggedFrames(torch.from_numpy(keypoints), torch.tensor([num_frames])))[0]
-        keypoints = keypoints[:, energy.argsort(descending=True, stable=True).numpy()]
+        keypoints = keypoints[:, np.argsort(-motion_energy(keypoints), kind="stable")]
     match = form.name.search(path.stem)
     found = {key: int(value) for key, value in (match.groupdict() if match else {}).items()}
     return SkeletonSequence(

@@ -26,7 +26,8 @@ from ..finite import check_finite
 from ..layouts import LayoutLike
 from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, link_persons, sequences_of
+from ..persons import link_persons
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, sequences_of
 from ..speedups import for_inference, prefetch
 
 Item = TypeVar("Item")

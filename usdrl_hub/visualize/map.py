@@ -15,11 +15,12 @@ from ..data.npz import SkeletonDataset
 from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS
-from ..feature_extraction_usdrl import USDRLFeatureExtractor, keep_persons
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
 from ..inference.inputs import ErrorHandler, iter_sequences, list_files, ready_model
 from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
+from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
 from .page import check_output, packed_base64, shown_name, write_page
@@ -170,7 +171,7 @@ def make_map(
     ):
         names.append(sequence.name)
         labels.append(-1 if sequence.label is None else sequence.label)
-        thumbs.append(thumbnail(keep_persons(sequence, extractor.num_persons, extractor.choose_by)))
+        thumbs.append(thumbnail(PersonSelection(extractor.num_persons, extractor.choose_by)(sequence)))
         embeddings.append(embedding)
     if len(names) < 2:
         raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")
