@@ -54,7 +54,6 @@ LONG: set[str] = {
     "hub.cards",
     "inference.inputs",
     "inference.streaming",
-    "layouts",
     "modeling_usdrl",
     "tasks.evaluate",
 }

@@ -1,18 +1,20 @@
 """Joint layouts: which joints a skeleton has, how they are linked, and how one layout becomes another.
 
-All joint numbers are 0-based. This file also ships as remote code, so it imports nothing of the package.
+All joint numbers are 0-based. This file also ships as remote code, so it imports only its sibling `layout_tables`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from .layout_tables import RECIPES, TABLES, spanning_parents, tree_bones
 
 # Rotations about x that bring an up axis onto y: the axes to take, and their signs.
 TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
@@ -44,7 +46,8 @@ class Layout:
         z_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +z, or None.
         up: Axis that points up in the data that use this layout, ``"y"`` or ``"z"``.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``: what the channels of the data are.
-        derived: Recipes of this layout's own for joints of other layouts, tried before the general `RECIPES`.
+        derived: Recipes of this layout's own for joints of other layouts, tried before the general ones of
+            `layout_tables.RECIPES`.
     """
 
     name: str
@@ -160,116 +163,6 @@ class Layout:
 LayoutLike: TypeAlias = str | Layout | Mapping[str, Any] | Sequence[Sequence[int]]
 
 
-def _tree(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    return tuple(enumerate(parents))
-
-
-def _links(names: Sequence[str], text: str) -> tuple[tuple[int, int], ...]:
-    """Edges from a text of ``name-name`` pairs."""
-    pairs = (pair.split("-") for pair in text.split())
-    return tuple((names.index(a), names.index(b)) for a, b in pairs)
-
-
-def _spanning_parents(num_joints: int, edges: Sequence[tuple[int, int]], root: int = 0) -> list[int]:
-    """Parents of a breadth-first tree over undirected edges; each component's first joint is its own parent."""
-    neighbours: dict[int, list[int]] = {}
-    for a, b in edges:
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
-    parents = [-1] * num_joints
-    for start in (root, *range(num_joints)):
-        if parents[start] >= 0:
-            continue
-        parents[start] = start
-        queue = [start]
-        for joint in queue:
-            for other in neighbours.get(joint, ()):
-                if 0 <= other < num_joints and parents[other] < 0:
-                    parents[other] = joint
-                    queue.append(other)
-    return parents
-
-
-def _both_sides(table: dict[str, str]) -> dict[str, str]:
-    """Write the rows of a table of recipes that begin with ``@`` for both sides.
-
-    ``{S}`` becomes ``L`` or ``R``, ``{s}`` becomes ``l`` or ``r``.
-    """
-    rows: dict[str, str] = {}
-    for name, recipe in table.items():
-        if not name.startswith("@"):
-            rows[name] = recipe
-            continue
-        for side, letter in (("left", "L"), ("right", "R")):
-            rows[side + name[1:]] = recipe.format(S=letter, s=letter.lower())
-    return rows
-
-
-def _sides(text: str) -> tuple[str, ...]:
-    """Joint names from a text in which ``@name`` stands for ``left_name right_name``."""
-    names: list[str] = []
-    for word in text.split():
-        names += [f"left_{word[1:]}", f"right_{word[1:]}"] if word.startswith("@") else [word]
-    return tuple(names)
-
-
-# How a joint that a layout lacks is made of joints that it may have: recipes, in order of preference. A recipe is a
-# text of names, each with an optional weight (``name*1.3``); weights are divided by their sum. ``@`` stands for the
-# side of a paired joint. Names on the right may themselves be made by a recipe.
-RECIPES: dict[str, tuple[str, ...]] = {
-    # The middle of the body, from the hips up.
-    "spine_base": ("hip_center", "pelvis", "mid_hip", "root", "hip", "left_hip right_hip", "torso"),
-    "spine_mid": ("spine", "torso", "belly", "spine2", "spine_base spine_shoulder"),
-    "spine_shoulder": ("shoulder_center", "thorax", "left_shoulder right_shoulder", "neck"),
-    "neck": ("lowerneck", "spine_shoulder*2 head", "spine_shoulder"),
-    "head": ("face", "left_ear right_ear", "nose", "neck"),
-    # Other names of the same places.
-    "hip_center": ("spine_base",),
-    "pelvis": ("spine_base",),
-    "mid_hip": ("spine_base",),
-    "root": ("spine_base",),
-    "hip": ("spine_base",),
-    "spine": ("spine_mid",),
-    "torso": ("spine_mid",),
-    "belly": ("spine_mid",),
-    "shoulder_center": ("spine_shoulder",),
-    "thorax": ("spine_shoulder",),
-    "face": ("head",),
-    "nose": ("head",),
-    "spine1": ("spine_base*2 spine_mid",),
-    "spine2": ("spine_mid",),
-    "spine3": ("spine_mid spine_shoulder",),
-    # Joints of motion capture files that no recipe of theirs names alone.
-    "lowerback": ("spine_base spine_mid",),
-    "upperback": ("spine_mid spine_shoulder",),
-    "upperneck": ("neck head",),
-    "lwrist": ("left_wrist",),
-    "rwrist": ("right_wrist",),
-    "Spine": ("spine_base spine_mid",),
-    "Chest": ("spine_mid spine_shoulder",),
-    # Paired joints; the end of a limb lies a little beyond the last joint, along the limb.
-    "@_eye": ("@_eye_inner @_eye_outer", "nose*2 @_ear", "head"),
-    "@_eye_inner": ("@_eye",),
-    "@_eye_outer": ("@_eye",),
-    "@_ear": ("head",),
-    "@_mouth": ("nose",),
-    "@_collar": ("@_shoulder spine_shoulder",),
-    "@_shoulder": ("@_upper_arm",),
-    "@_wrist": ("@_hand",),
-    "@_hand": ("@_index @_pinky", "@_wrist*1.15 @_elbow*-0.15", "@_wrist"),
-    "@_hand_tip": ("@_index", "@_hand*1.5 @_wrist*-0.5", "@_wrist*1.3 @_elbow*-0.3", "@_hand"),
-    "@_index": ("@_hand_tip",),
-    "@_pinky": ("@_hand_tip",),
-    "@_thumb": ("@_hand",),
-    "@_ankle": ("@_foot",),
-    "@_foot": ("@_big_toe @_small_toe", "@_toes", "@_ankle"),
-    "@_toes": ("@_foot",),
-    "@_big_toe": ("@_foot",),
-    "@_small_toe": ("@_foot",),
-    "@_heel": ("@_ankle",),
-}
-
-
 def _recipes(name: str) -> tuple[str, ...]:
     """Recipes of a joint, with the side filled in."""
     for side in ("left", "right"):
@@ -278,207 +171,7 @@ def _recipes(name: str) -> tuple[str, ...]:
     return RECIPES.get(name, ())
 
 
-_NTU25_NAMES = _sides(
-    "spine_base spine_mid neck head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow "
-    "right_wrist right_hand left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot "
-    "spine_shoulder left_hand_tip left_thumb right_hand_tip right_thumb"
-)
-_NTU25_PARENTS = (1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11)
-
-_KINECT20_NAMES = _sides(
-    "hip_center spine shoulder_center head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow "
-    "right_wrist right_hand left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot"
-)
-_KINECT20_PARENTS = (0, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18)
-
-_COCO17_NAMES = _sides("nose @eye @ear @shoulder @elbow @wrist @hip @knee @ankle")
-_COCO17_PARENTS = (0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14)
-# The list that the release applies to every 17-joint clip; it is not anatomical and leaves joint 5 without a bone.
-_COCO17_RELEASE_BONES = (
-    ((0, 1), (1, 3), (2, 4), (3, 5), (4, 6), (6, 8), (7, 9), (8, 10), (9, 7), (10, 8))
-    + ((11, 13), (12, 14), (13, 15), (14, 16), (15, 13), (16, 14))
-)  # fmt: skip
-
-_OPENPOSE18_NAMES = _sides(
-    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
-    "right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
-)
-_OPENPOSE18_PARENTS = (1, 1, 1, 2, 3, 1, 5, 6, 1, 8, 9, 1, 11, 12, 0, 0, 14, 15)
-_OPENPOSE25_NAMES = _sides(
-    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip right_hip "
-    "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe "
-    "left_small_toe left_heel right_big_toe right_small_toe right_heel"
-)
-_OPENPOSE25_PARENTS = (1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11)
-
-_H36M17_NAMES = _sides(
-    "hip right_hip right_knee right_ankle left_hip left_knee left_ankle spine thorax neck head left_shoulder "
-    "left_elbow left_wrist right_shoulder right_elbow right_wrist"
-)
-_H36M17_PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
-
-_MEDIAPIPE33_NAMES = _sides(
-    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer @ear @mouth @shoulder "
-    "@elbow @wrist @pinky @index @thumb @hip @knee @ankle @heel @toes"
-)
-_MEDIAPIPE33_PARENTS = (
-    *(0, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26, 27, 28),
-    *(29, 30),
-)
-
-_SMPL22_NAMES = _sides("pelvis @hip spine1 @knee spine2 @ankle spine3 @foot neck @collar head @shoulder @elbow @wrist")
-_SMPL22_PARENTS = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
-_SMPL24_NAMES = (*_SMPL22_NAMES, "left_hand", "right_hand")
-_SMPL24_PARENTS = (*_SMPL22_PARENTS, 20, 21)
-
-_UI_PRMD39_NAMES = _sides(
-    "LFHD RFHD LBHD RBHD C7 T10 CLAV STRN RBAK LSHO LUPA LELB LFRM LWRA LWRB LFIN RSHO RUPA RELB RFRM RWRA RWRB RFIN "
-    "LASI RASI LPSI RPSI LTHI LKNE LTIB LANK LHEE LTOE RTHI RKNE RTIB RANK RHEE RTOE"
-)
-_UI_PRMD39_EDGES = _links(
-    _UI_PRMD39_NAMES,
-    "LFHD-RFHD LFHD-LBHD RFHD-RBHD LBHD-RBHD LBHD-C7 RBHD-C7 C7-CLAV C7-T10 CLAV-STRN T10-RBAK CLAV-LSHO CLAV-RSHO "
-    "LSHO-LUPA LUPA-LELB LELB-LFRM LFRM-LWRA LFRM-LWRB LWRA-LFIN LWRB-LFIN STRN-LASI T10-LPSI LASI-LTHI LTHI-LKNE "
-    "LKNE-LTIB LTIB-LANK LANK-LHEE LANK-LTOE RSHO-RUPA RUPA-RELB RELB-RFRM RFRM-RWRA RFRM-RWRB RWRA-RFIN RWRB-RFIN "
-    "STRN-RASI T10-RPSI RASI-RTHI RTHI-RKNE RKNE-RTIB RTIB-RANK RANK-RHEE RANK-RTOE LASI-RASI LPSI-RPSI",
-)
-# Markers lie on the skin: the middle of the body is the mean of a front and a back marker.
-_UI_PRMD39_DERIVED = _both_sides(
-    {
-        "spine_base": "LASI RASI LPSI RPSI",
-        "spine_mid": "T10 STRN",
-        "spine_shoulder": "C7*3 CLAV*3 T10 STRN",
-        "neck": "C7 CLAV",
-        "head": "LFHD RFHD LBHD RBHD",
-        "nose": "LFHD*3 RFHD*3 LBHD*-2 RBHD*-2",
-        "@_ear": "{S}FHD {S}BHD",
-        "@_eye": "{S}FHD",
-        "@_shoulder": "{S}SHO",
-        "@_elbow": "{S}ELB",
-        "@_wrist": "{S}WRA {S}WRB",
-        "@_hand": "{S}WRA {S}WRB {S}FIN*2",
-        "@_hand_tip": "{S}FIN",
-        "@_thumb": "{S}WRA {S}FIN",
-        "@_hip": "{S}ASI {S}PSI",
-        "@_knee": "{S}KNE",
-        "@_ankle": "{S}ANK",
-        "@_foot": "{S}TOE",
-        "@_heel": "{S}HEE",
-    }
-)
-
-# The joints of ASF/AMC files, CMU's and HDM05's: each is the far end of the bone it is named after.
-_CMU31_NAMES = _sides(
-    "root lhipjoint rhipjoint lowerback lfemur ltibia lfoot ltoes rfemur rtibia rfoot rtoes upperback thorax "
-    "lowerneck lclavicle rclavicle upperneck head lhumerus lradius lwrist lhand lthumb lfingers rhumerus rradius "
-    "rwrist rhand rthumb rfingers"
-)
-_CMU31_EDGES = _links(
-    _CMU31_NAMES,
-    "root-lhipjoint root-rhipjoint root-lowerback lhipjoint-lfemur lfemur-ltibia ltibia-lfoot lfoot-ltoes "
-    "rhipjoint-rfemur rfemur-rtibia rtibia-rfoot rfoot-rtoes lowerback-upperback upperback-thorax thorax-lowerneck "
-    "thorax-lclavicle thorax-rclavicle lowerneck-upperneck upperneck-head lclavicle-lhumerus lhumerus-lradius "
-    "lradius-lwrist lwrist-lhand lwrist-lthumb lhand-lfingers rclavicle-rhumerus rhumerus-rradius rradius-rwrist "
-    "rwrist-rhand rwrist-rthumb rhand-rfingers",
-)
-_CMU31_DERIVED = _both_sides(
-    {
-        "spine_base": "root",
-        "spine_mid": "lowerback upperback",
-        "spine_shoulder": "thorax",
-        "neck": "lowerneck",
-        "nose": "head",
-        "@_shoulder": "{s}clavicle",
-        "@_elbow": "{s}humerus",
-        "@_wrist": "{s}radius",
-        "@_hand": "{s}hand",
-        "@_hand_tip": "{s}fingers",
-        "@_thumb": "{s}thumb",
-        "@_hip": "{s}hipjoint",
-        "@_knee": "{s}femur",
-        "@_ankle": "{s}tibia",
-        "@_foot": "{s}foot",
-        "@_toes": "{s}toes",
-    }
-)
-
-# Bandai-Namco's joints are the near ends of the bones they are named after; hands and toes are ends.
-_BANDAI21_NAMES = _sides(
-    "Hips Spine Chest Neck Head Shoulder_L UpperArm_L LowerArm_L Hand_L Shoulder_R UpperArm_R LowerArm_R Hand_R "
-    "UpperLeg_L LowerLeg_L Foot_L Toes_L UpperLeg_R LowerLeg_R Foot_R Toes_R"
-)
-_BANDAI21_EDGES = _links(
-    _BANDAI21_NAMES,
-    "Hips-Spine Spine-Chest Chest-Neck Neck-Head Chest-Shoulder_L Shoulder_L-UpperArm_L UpperArm_L-LowerArm_L "
-    "LowerArm_L-Hand_L Chest-Shoulder_R Shoulder_R-UpperArm_R UpperArm_R-LowerArm_R LowerArm_R-Hand_R Hips-UpperLeg_L "
-    "UpperLeg_L-LowerLeg_L LowerLeg_L-Foot_L Foot_L-Toes_L Hips-UpperLeg_R UpperLeg_R-LowerLeg_R LowerLeg_R-Foot_R "
-    "Foot_R-Toes_R",
-)
-_BANDAI21_DERIVED = _both_sides(
-    {
-        "spine_base": "Hips",
-        "spine_mid": "Spine Chest",
-        "spine_shoulder": "Chest Neck*2",
-        "neck": "Neck",
-        "head": "Head",
-        "@_collar": "Shoulder_{S}",
-        "@_shoulder": "UpperArm_{S}",
-        "@_elbow": "LowerArm_{S}",
-        "@_wrist": "Hand_{S}",
-        "@_hip": "UpperLeg_{S}",
-        "@_knee": "LowerLeg_{S}",
-        "@_ankle": "Foot_{S}",
-        "@_foot": "Toes_{S}",
-    }
-)
-
-_SBU15_NAMES = _sides(
-    "head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand left_hip left_knee "
-    "left_foot right_hip right_knee right_foot"
-)
-_SBU15_PARENTS = (1, 1, 1, 1, 3, 4, 1, 6, 7, 2, 9, 10, 2, 12, 13)
-_JHMDB15_NAMES = _sides(
-    "neck belly face right_shoulder left_shoulder right_hip left_hip right_elbow left_elbow right_knee left_knee "
-    "right_wrist left_wrist right_ankle left_ankle"
-)
-_JHMDB15_PARENTS = (0, 0, 0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 9, 10)
-
-
-def _layouts() -> Iterator[Layout]:
-    # Kinect v2, NTU RGB+D and PKU-MMD: +x of the normalised body runs from the left to the right shoulder.
-    yield Layout("ntu25", _NTU25_NAMES, _tree(_NTU25_PARENTS), center=1, x_axis=(4, 8))
-    yield Layout("kinect20", _KINECT20_NAMES, _tree(_KINECT20_PARENTS), center=1, x_axis=(4, 8))
-    anatomical = tuple((a, b) for a, b in _tree(_COCO17_PARENTS) if a != b)
-    yield Layout("coco17", _COCO17_NAMES, _tree(_COCO17_PARENTS), coordinates="2d+score")
-    yield Layout("coco17-release", _COCO17_NAMES, _COCO17_RELEASE_BONES, anatomical, coordinates="2d+score")
-    # UAV-Human: COCO's joints in 3D; the release gives it the bones above and turns the left side upright.
-    yield Layout("uav17", _COCO17_NAMES, _COCO17_RELEASE_BONES, anatomical, center=1, z_axis=(11, 5))
-    yield Layout("openpose18", _OPENPOSE18_NAMES, _tree(_OPENPOSE18_PARENTS), coordinates="2d+score")
-    yield Layout("openpose25", _OPENPOSE25_NAMES, _tree(_OPENPOSE25_PARENTS), coordinates="2d+score")
-    yield Layout("h36m17", _H36M17_NAMES, _tree(_H36M17_PARENTS), center=0, x_axis=(11, 14))
-    yield Layout("mediapipe33", _MEDIAPIPE33_NAMES, _tree(_MEDIAPIPE33_PARENTS))
-    yield Layout("smpl22", _SMPL22_NAMES, _tree(_SMPL22_PARENTS), center=0, x_axis=(16, 17))
-    yield Layout("smpl24", _SMPL24_NAMES, _tree(_SMPL24_PARENTS), center=0, x_axis=(16, 17))
-    yield Layout(
-        "ui-prmd39",
-        _UI_PRMD39_NAMES,
-        _tree(_spanning_parents(39, _UI_PRMD39_EDGES, root=5)),
-        _UI_PRMD39_EDGES,
-        center=5,
-        x_axis=(9, 16),
-        up="z",
-        derived=_UI_PRMD39_DERIVED,
-    )
-    for name in ("cmu31", "hdm05"):
-        bones = _tree(_spanning_parents(31, _CMU31_EDGES))
-        yield Layout(name, _CMU31_NAMES, bones, center=0, x_axis=(15, 16), derived=_CMU31_DERIVED)
-    bones = _tree(_spanning_parents(21, _BANDAI21_EDGES))
-    yield Layout("bandai21", _BANDAI21_NAMES, bones, center=0, x_axis=(6, 10), derived=_BANDAI21_DERIVED)
-    yield Layout("sbu15", _SBU15_NAMES, _tree(_SBU15_PARENTS), center=2, x_axis=(3, 6))
-    yield Layout("jhmdb15", _JHMDB15_NAMES, _tree(_JHMDB15_PARENTS), coordinates="2d")
-
-
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _layouts()}
+LAYOUTS: dict[str, Layout] = {name: Layout(name, **fields) for name, fields in TABLES.items()}
 
 
 def get_layout(layout: LayoutLike) -> Layout:
@@ -572,8 +265,8 @@ def match_layout(joint_names: Sequence[str], edges: Sequence[Sequence[int]]) -> 
     for layout in LAYOUTS.values():
         if len(names) == layout.num_joints and set(names) == set(layout.joint_names):
             return layout, [names.index(name) for name in layout.joint_names]
-    parents = _spanning_parents(len(names), [(int(a), int(b)) for a, b in edges])
-    return Layout("custom", tuple(names), _tree(parents)), list(range(len(names)))
+    parents = spanning_parents(len(names), [(int(a), int(b)) for a, b in edges])
+    return Layout("custom", tuple(names), tree_bones(parents)), list(range(len(names)))
 
 
 @lru_cache(maxsize=256)

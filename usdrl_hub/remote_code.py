@@ -17,6 +17,7 @@ CODE_FILES = (
     "errors.py",
     "finite.py",
     "feature_extraction_usdrl.py",
+    "layout_tables.py",
     "layouts.py",
     "lookup.py",
     "modeling_usdrl.py",
