@@ -93,11 +93,11 @@ def read_split(path: Path) -> None:
 
 def read_table(path: Path) -> None:
     """Read a table of files and the files that it names, as `prepare` does."""
-    from usdrl_hub.data.prepare import _find_sources
     from usdrl_hub.data.readers import iter_skeletons
+    from usdrl_hub.data.sources import find_sources
     from usdrl_hub.errors import SkeletonFormatError
 
-    sources, class_names = _find_sources("csv", path)
+    sources, class_names = find_sources("csv", path)
     assert sources, "no source"
     for source in sources[:20]:
         assert source.label is None or 0 <= source.label < len(class_names), source

@@ -1,13 +1,10 @@
-"""Raw folders to stores: which files there are, what became of each, and a run that can be killed and repeated."""
+"""Raw folders to stores, in runs that can be killed and repeated, with a report of what became of each file."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import multiprocessing.connection
 import os
-import re
 import signal
 import threading
 import warnings
@@ -24,7 +21,6 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
-from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..files import check_space
 from ..persons import CHOOSE_BY, PersonSelection, link_persons
 from ..sequence import MISSING, SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate
@@ -34,36 +30,16 @@ from .npz import SkeletonDataset
 from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
-from .readers import SUFFIXES, find_recordings, iter_skeletons
+from .readers import iter_skeletons
+from .sources import InputFile, file_stamp, find_sources, read_names
 from .store import SkeletonStore
 from .store_writer import StoreWriter
-from .text import NTU, UAV, read_pku_labels
+from .text import read_pku_labels
 
 # Files per part: how much is read again after a kill, and about how much memory a part takes (100 MB of NTU).
 _PART = 1000
 _KINDS = ("ntu60", "ntu120", "uav", "pku1", "pku2", "folder", "csv", "file")
 _JOINTS = ("joints", "joints_missing", "joints_filled")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input file, and what is known of it besides.
-
-    Attributes:
-        name: Its path below the raw folder, which also names it in reports.
-        path: Where it lies.
-        label: Class that its folder or the list means, or None for the one that the file tells.
-        subject: Who moves, or None for what the file tells.
-        split: "train" or "test", or None.
-        labels: File of what happens in it, or None.
-    """
-
-    name: str
-    path: Path
-    label: int | None = None
-    subject: int | str | None = None
-    split: str | None = None
-    labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -157,10 +133,10 @@ def prepare(
     # A pyskl file brings its own protocols.
     is_pickle = kind == "file" and raw.suffix == ".pkl"
     side = protocol_side(kind, protocol, split_file) if protocol and not is_pickle else None
-    sources, class_names = _find_sources(kind, raw)
+    sources, class_names = find_sources(kind, raw)
     if side is not None:
         sources = [replace(source, split=side(source.name)) for source in sources]
-    ignored = _read_names(ignore) if ignore is not None else set()
+    ignored = read_names(ignore) if ignore is not None else set()
     reading = _Reading(
         layout,
         fps,
@@ -175,7 +151,7 @@ def prepare(
         protocol,
     )
     settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
-    stamps = {source.name: _stamp(source.path) for source in sources}
+    stamps = {source.name: file_stamp(source.path) for source in sources}
     sizes = {name: size for name, (size, _) in stamps.items()}
     # A file that was mended since is read again.
     found = [(str(source), stamps[source.name]) for source in sources]
@@ -251,131 +227,12 @@ class _mapper:
             self.pool.shutdown(cancel_futures=True)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file; zeros where there is none, as for a name that stands for several."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
-def _find_sources(kind: str, raw: Path) -> tuple[list[Source], list[str]]:
-    """The input files in order, and the class names that folders give."""
-    if kind in ("file", "csv"):
-        if not raw.is_file():
-            raise SkeletonFormatError(f"{raw}: there is no such file")
-        return ([Source(raw.name, raw)], []) if kind == "file" else _read_list(raw)
-    if not raw.is_dir():
-        raise SkeletonFormatError(f"{raw}: there is no such folder")
-    if kind == "folder":
-        classes = sorted(
-            folder.name for folder in raw.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-        )
-        found = [
-            Source(file.relative_to(raw).as_posix(), file, label)
-            for label, name in enumerate(classes)
-            for file in find_recordings(raw / name)
-        ]
-        expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
-    elif kind in ("pku1", "pku2"):
-        classes = list(PKU_CLASSES)
-        found = _find_pku(raw)
-        expected = "0002-L.txt with skeletons"
-    else:
-        form, suffix = (UAV, ".txt") if kind == "uav" else (NTU, ".skeleton")
-        most = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
-        classes = list(NTU120_CLASSES[: {"ntu60": 60, "ntu120": 120}.get(kind, 0)])
-        found = []
-        for file in sorted(raw.rglob(f"*{suffix}")):
-            match = form.name.search(file.stem)
-            if match and int(match["action"]) <= most:
-                found.append(Source(file.relative_to(raw).as_posix(), file))
-        expected = "S001C001P001R001A001.skeleton" if form is NTU else "a name of UAV-Human"
-    if not found:
-        raise SkeletonFormatError(f"{raw}: there is no file such as {expected} in it")
-    return found, classes
-
-
-def _find_pku(raw: Path) -> list[Source]:
-    """Videos of PKU-MMD, each with its label file where there is one; both bear the same name."""
-    skeletons: dict[str, Path] = {}
-    labels: dict[str, Path] = {}
-    for file in sorted(raw.rglob("*.txt")):
-        if not re.search(r"^[A-Za-z0-9]+-[LMR]$", file.stem):
-            continue
-        try:
-            with open(file, "rb") as content:
-                beginning = content.read(200)
-        except OSError:
-            # It is told when it is its turn to be read.
-            beginning = b" "
-        # An empty file says by its folder that nothing happens in the video.
-        is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
-        kept = labels if is_label else skeletons
-        if file.stem in kept:
-            raise SkeletonFormatError(f"{file}: {kept[file.stem]} is the same video: keep one of them")
-        kept[file.stem] = file
-    return [
-        Source(file.relative_to(raw).as_posix(), file, labels=labels.get(name)) for name, file in skeletons.items()
-    ]
-
-
-def _read_list(path: Path) -> tuple[list[Source], list[str]]:
-    """The files that a table names, and the classes in order of their names (of numbers, in order of the numbers)."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SkeletonFormatError(f"{path}: the table cannot be read: {str(error)[:80]}") from None
-    unknown = set(rows[0]) - {"file", "label", "subject", "split"} if rows else set()
-    if not rows or "file" not in rows[0] or unknown:
-        wrong = (
-            f"'{sorted(map(str, unknown))[0]}' is no column" if unknown else "there is no row below a column 'file'"
-        )
-        raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
-    names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
-    numbered = all(map(_is_number, names))
-    classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
-    people = [(row.get("subject") or "").strip() for row in rows]
-    numbered = all(_is_number(name) for name in people if name)
-    sources = []
-    for line, (row, person) in enumerate(zip(rows, people, strict=True), start=2):
-        if None in row or None in row.values() or not row["file"].strip():
-            raise SkeletonFormatError(f"{path}, line {line}: it has not as many cells as line 1, or names no file")
-        label, split = (row.get("label") or "").strip(), (row.get("split") or "").strip() or None
-        if split not in (None, "train", "test"):
-            raise SkeletonFormatError(f"{path}, line {line}: split is '{split}', not train or test")
-        subject = (int(person) if numbered else person) if person else None
-        name = row["file"].strip()
-        sources.append(Source(name, path.parent / name, classes.index(label) if label else None, subject, split))
-    if 0 < sum(source.split is None for source in sources) < len(sources):
-        raise SkeletonFormatError(
-            f"{path}: some files are on a side of the split and some are not: fill in the column"
-        )
-    repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
-    if repeated:
-        raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
-    return sources, classes
-
-
-def _is_number(name: str) -> bool:
-    """Whether a cell is a number that fits in 64 bits; a longer one is a name."""
-    return name.isdecimal() and len(name) < 19
-
-
-def _read_names(path: str | os.PathLike) -> set[str]:
-    try:
-        return {line.strip() for line in Path(path).read_text("ascii").splitlines() if line.strip()}
-    except (OSError, UnicodeDecodeError):
-        raise SkeletonFormatError(f"{path}: the list of names to leave out cannot be read") from None
-
-
 # What one file gave: its sequences with the row of columns that each has in its data set, problems as (reason,
 # message), and how many joints it has, lacks and was given.
 _Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
 
 
-def _read_with_notices(source: Source, reading: _Reading, has_sides: bool) -> tuple[_Read, list[tuple[str, str]]]:
+def _read_with_notices(source: InputFile, reading: _Reading, has_sides: bool) -> tuple[_Read, list[tuple[str, str]]]:
     """See `_read_source`; and the notices of it with their kinds, for the process that tells them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
@@ -393,7 +250,7 @@ def _told(results: Iterator[tuple[_Read, list[tuple[str, str]]]]) -> Iterator[_R
         yield read
 
 
-def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
+def _read_source(source: InputFile, reading: _Reading, has_sides: bool) -> _Read:
     joints: Counter[str] = Counter()
     if recording_name(source.path) in reading.ignored:
         return [], [("in the list of names to leave out", "")], joints
@@ -428,7 +285,7 @@ def _read_source(source: Source, reading: _Reading, has_sides: bool) -> _Read:
 
 
 def _recordings(
-    source: Source,
+    source: InputFile,
     reading: _Reading,
     problems: list[tuple[str, str]],
     note: Callable[[SkeletonFormatError], None],
@@ -459,7 +316,7 @@ def _recordings(
 
 
 def _completed(
-    sequence: SkeletonSequence, source: Source, reading: _Reading, problems: list[tuple[str, str]]
+    sequence: SkeletonSequence, source: InputFile, reading: _Reading, problems: list[tuple[str, str]]
 ) -> SkeletonSequence:
     """The sequence with what is known of it from elsewhere; events that are not in it are problems."""
     fields: dict[str, Any] = {}
@@ -486,7 +343,7 @@ def _completed(
     return replace(sequence, **fields) if fields else sequence
 
 
-def _write_batch(writer: StoreWriter, batch: Sequence[tuple[Source, _Read]]) -> int:
+def _write_batch(writer: StoreWriter, batch: Sequence[tuple[InputFile, _Read]]) -> int:
     """Write a part of what was read of some files; how many bytes it takes."""
     sequences: list[SkeletonSequence] = []
     rows: list[dict[str, Any]] = []

@@ -1,0 +1,172 @@
+"""Which files a raw folder or a table of files has for `prepare`, and what is known of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
+from ..sequence import SkeletonFormatError
+from .readers import SUFFIXES, find_recordings
+from .text import NTU, UAV
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input file, and what is known of it besides.
+
+    Attributes:
+        name: Its path below the raw folder, which also names it in reports.
+        path: Where it lies.
+        label: Class that its folder or the list means, or None for the one that the file tells.
+        subject: Who moves, or None for what the file tells.
+        split: "train" or "test", or None.
+        labels: File of what happens in it, or None.
+    """
+
+    name: str
+    path: Path
+    label: int | None = None
+    subject: int | str | None = None
+    split: str | None = None
+    labels: Path | None = None
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Bytes and time of change of a file; zeros where there is none, as for a name that stands for several."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
+    """Find the input files of a data set.
+
+    Args:
+        kind: See `prepare.prepare`.
+        raw: The folder, or the file.
+
+    Returns:
+        The files in order, and the class names that folders give.
+
+    Raises:
+        SkeletonFormatError: If there is none, or a table of files is malformed.
+    """
+    if kind in ("file", "csv"):
+        if not raw.is_file():
+            raise SkeletonFormatError(f"{raw}: there is no such file")
+        return ([InputFile(raw.name, raw)], []) if kind == "file" else _read_list(raw)
+    if not raw.is_dir():
+        raise SkeletonFormatError(f"{raw}: there is no such folder")
+    if kind == "folder":
+        classes = sorted(
+            folder.name for folder in raw.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+        )
+        found = [
+            InputFile(file.relative_to(raw).as_posix(), file, label)
+            for label, name in enumerate(classes)
+            for file in find_recordings(raw / name)
+        ]
+        expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
+    elif kind in ("pku1", "pku2"):
+        classes = list(PKU_CLASSES)
+        found = _find_pku(raw)
+        expected = "0002-L.txt with skeletons"
+    else:
+        form, suffix = (UAV, ".txt") if kind == "uav" else (NTU, ".skeleton")
+        most = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
+        classes = list(NTU120_CLASSES[: {"ntu60": 60, "ntu120": 120}.get(kind, 0)])
+        found = []
+        for file in sorted(raw.rglob(f"*{suffix}")):
+            match = form.name.search(file.stem)
+            if match and int(match["action"]) <= most:
+                found.append(InputFile(file.relative_to(raw).as_posix(), file))
+        expected = "S001C001P001R001A001.skeleton" if form is NTU else "a name of UAV-Human"
+    if not found:
+        raise SkeletonFormatError(f"{raw}: there is no file such as {expected} in it")
+    return found, classes
+
+
+def _find_pku(raw: Path) -> list[InputFile]:
+    """Videos of PKU-MMD, each with its label file where there is one; both bear the same name."""
+    skeletons: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
+    for file in sorted(raw.rglob("*.txt")):
+        if not re.search(r"^[A-Za-z0-9]+-[LMR]$", file.stem):
+            continue
+        try:
+            with open(file, "rb") as content:
+                beginning = content.read(200)
+        except OSError:
+            # It is told when it is its turn to be read.
+            beginning = b" "
+        # An empty file says by its folder that nothing happens in the video.
+        is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
+        kept = labels if is_label else skeletons
+        if file.stem in kept:
+            raise SkeletonFormatError(f"{file}: {kept[file.stem]} is the same video: keep one of them")
+        kept[file.stem] = file
+    return [
+        InputFile(file.relative_to(raw).as_posix(), file, labels=labels.get(name)) for name, file in skeletons.items()
+    ]
+
+
+def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
+    """The files that a table names, and the classes in order of their names (of numbers, in order of the numbers)."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SkeletonFormatError(f"{path}: the table cannot be read: {str(error)[:80]}") from None
+    unknown = set(rows[0]) - {"file", "label", "subject", "split"} if rows else set()
+    if not rows or "file" not in rows[0] or unknown:
+        wrong = (
+            f"'{sorted(map(str, unknown))[0]}' is no column" if unknown else "there is no row below a column 'file'"
+        )
+        raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
+    names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
+    numbered = all(map(_is_number, names))
+    classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
+    people = [(row.get("subject") or "").strip() for row in rows]
+    numbered = all(_is_number(name) for name in people if name)
+    sources = []
+    for line, (row, person) in enumerate(zip(rows, people, strict=True), start=2):
+        if None in row or None in row.values() or not row["file"].strip():
+            raise SkeletonFormatError(f"{path}, line {line}: it has not as many cells as line 1, or names no file")
+        label, split = (row.get("label") or "").strip(), (row.get("split") or "").strip() or None
+        if split not in (None, "train", "test"):
+            raise SkeletonFormatError(f"{path}, line {line}: split is '{split}', not train or test")
+        subject = (int(person) if numbered else person) if person else None
+        name = row["file"].strip()
+        sources.append(InputFile(name, path.parent / name, classes.index(label) if label else None, subject, split))
+    if 0 < sum(source.split is None for source in sources) < len(sources):
+        raise SkeletonFormatError(
+            f"{path}: some files are on a side of the split and some are not: fill in the column"
+        )
+    repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
+    if repeated:
+        raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
+    return sources, classes
+
+
+def _is_number(name: str) -> bool:
+    """Whether a cell is a number that fits in 64 bits; a longer one is a name."""
+    return name.isdecimal() and len(name) < 19
+
+
+def read_names(path: str | os.PathLike) -> set[str]:
+    """Names in a text file, one per line.
+
+    Raises:
+        SkeletonFormatError: If it cannot be read.
+    """
+    try:
+        return {line.strip() for line in Path(path).read_text("ascii").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError):
+        raise SkeletonFormatError(f"{path}: the list of names to leave out cannot be read") from None
