@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonFormatError, USDRLFeatureExtractor, iter_skeletons, open_data, read_skeleton
+from usdrl_hub.data.decimals import plain_decimals
 from usdrl_hub.data.samples import load_samples, sample_path
-from usdrl_hub.data.text import _plain_decimals
 
 from .conftest import relative_error, write_ntu
 
@@ -226,7 +226,7 @@ ODD = st.sampled_from(
 @given(st.lists(st.lists(PLAIN | st.floats(-10, 10).map(repr) | ODD, min_size=0, max_size=6), min_size=1, max_size=8))
 def test_numbers_read_all_at_once_are_those_of_float(rows):
     lines = [" ".join(row) for row in rows]
-    values, read = _plain_decimals(lines, None)
+    values, read = plain_decimals(lines, None)
     for line, row, value, done in zip(lines, rows, values, read, strict=True):
         if done:
             assert value.tolist() == [float(field) for field in line.split(" ")[:3]]
