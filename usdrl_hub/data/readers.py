@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from .poses import read_pose_json
 from .pyskl import read_pyskl
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
+# What is done with the error of one sequence of several; None raises it.
+OnError: TypeAlias = Callable[[SkeletonFormatError], None] | None
 SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
 # Joints by which one sees whether a person stands on the head.
 _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
@@ -127,45 +130,54 @@ def _sequences(
         raise SkeletonFormatError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise SkeletonFormatError(f"{path}: the file is empty")
-    if path.suffix == ".skeleton":
-        yield read_body_text(path, NTU)
-    elif path.suffix == ".npy":
-        yield _from_array(load_npy(path), layout, axes, path, missing)
-    elif path.suffix == ".npz":
-        arrays = load_npz(path)
-        if "offsets" in arrays:
-            yield from SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error)
-            return
-        key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
-        if len(arrays) > 1 and key != "keypoints":
-            raise SkeletonFormatError(
-                f"{path}: which of the arrays {', '.join(arrays)} is the skeleton? Call it 'keypoints', or add "
-                "'offsets' for a data set"
-            )
-        yield _from_array(arrays[key], layout, axes, path, missing)
-    elif path.suffix == ".pkl":
-        yield from read_pyskl(path, on_error, layout)[0]
-    elif path.suffix == ".json":
-        yield put_upright(read_pose_json(path, layout, axes=axes, missing=missing), str(path))
-    elif path.suffix == ".csv":
-        yield put_upright(read_csv(path, layout), str(path))
-    elif path.suffix == ".txt" and UAV.name.search(path.stem):
-        yield read_body_text(path, UAV)
-    elif path.suffix == ".txt":
-        yield read_pku_skeleton(path)
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
         raise SkeletonFormatError(
             f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
             "and a --detector, or use read_video"
         )
-    else:
+    if path.suffix not in _READERS:
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
+    yield from _READERS[path.suffix](path, layout, axes, on_error, missing)
+
+
+def _read_npz(
+    path: Path, layout: LayoutLike, axes: str | None, on_error: OnError, missing: str
+) -> Iterator[SkeletonSequence]:
+    arrays = load_npz(path)
+    if "offsets" in arrays:
+        yield from SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error)
+        return
+    key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
+    if len(arrays) > 1 and key != "keypoints":
+        raise SkeletonFormatError(
+            f"{path}: which of the arrays {', '.join(arrays)} is the skeleton? Call it 'keypoints', or add "
+            "'offsets' for a data set"
+        )
+    yield _from_array(arrays[key], layout, axes, path, missing)
+
+
+def _read_txt(path: Path, *_: Any) -> Iterator[SkeletonSequence]:
+    yield read_body_text(path, UAV) if UAV.name.search(path.stem) else read_pku_skeleton(path)
 
 
 def _from_array(array: np.ndarray, layout: LayoutLike, axes: str | None, path: Path, missing: str) -> SkeletonSequence:
     # Errors name the whole path, the sequence only the file.
     found = replace(SkeletonSequence.from_array(array, layout, axes, str(path), missing), name=path.stem)
     return put_upright(found, str(path))
+
+
+# Reader of each kind of file: of the path, layout, axes, on_error and missing, as `iter_skeletons` takes them.
+_READERS: dict[str, Callable[..., Iterator[SkeletonSequence]]] = {
+    ".skeleton": lambda path, *_: iter([read_body_text(path, NTU)]),
+    ".npy": lambda path, layout, axes, _, missing: iter([_from_array(load_npy(path), layout, axes, path, missing)]),
+    ".npz": _read_npz,
+    ".pkl": lambda path, layout, _, on_error, __: read_pyskl(path, on_error, layout)[0],
+    ".json": lambda path, layout, axes, _, missing: iter(
+        [put_upright(read_pose_json(path, layout, axes=axes, missing=missing), str(path))]
+    ),
+    ".csv": lambda path, layout, *_: iter([put_upright(read_csv(path, layout), str(path))]),
+    ".txt": _read_txt,
+}
 
 
 def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
