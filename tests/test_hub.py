@@ -34,7 +34,7 @@ from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
-from usdrl_hub.hub.listing import TASK_NAMES, feature_extractor, model_config
+from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.modeling_usdrl import HEADS
 from usdrl_hub.records import sha256
@@ -128,7 +128,7 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
     for entry in CHECKPOINTS.values():
         assert pattern.fullmatch(entry.name), entry.name
         config = model_config(entry)
-        assert TASK_NAMES[HEADS[config.architectures[0]]] == entry.task and config.modality == entry.modality
+        assert HEADS[config.architectures[0]].task == entry.task and config.modality == entry.modality
         assert not entry.base or CHECKPOINTS[entry.base].task == "embedding"
         assert feature_extractor(entry).layout == config.layout == entry.layout
     golden = convert_checkpoint(GOLDENS / "pretrain_sttr_ntu25.pth.tar")

@@ -409,6 +409,13 @@ class USDRLPreTrainedModel(PreTrainedModel):
 
     config: USDRLConfig
     config_class = USDRLConfig
+    # What a class computes, as listings and cards name it; whether once a clip, a frame or a video; the Auto class
+    # that loads it; the hub's name of its task; and whether its class 0 is the background.
+    task: str = ""
+    granularity: str = "clip"
+    auto_class: str = "AutoModel"
+    pipeline_tag: str | None = None
+    has_background: bool = False
     base_model_prefix = "usdrl"
     main_input_name = "keypoints"
     input_modalities = "video"
@@ -514,6 +521,9 @@ class USDRLModel(USDRLPreTrainedModel):
         >>> model(torch.randn(4, 64, 1, 25, 3)).pooler_output.shape[0]
         4
     """
+
+    task = "embedding"
+    pipeline_tag = "feature-extraction"
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
@@ -627,6 +637,9 @@ def _projector(input_size: int, sizes: list[int]) -> nn.Sequential:
 
 class USDRLForPreTraining(USDRLPreTrainedModel):
     """The encoder with the temporal, spatial and instance projectors of multi-grained feature decorrelation."""
+
+    task = "pretraining"
+    auto_class = "AutoModelForPreTraining"
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
@@ -764,6 +777,10 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         'deep squat'
     """
 
+    task = "recognition"
+    auto_class = "AutoModelForVideoClassification"
+    pipeline_tag = "video-classification"
+
     @can_return_tuple
     def forward(
         self,
@@ -821,6 +838,11 @@ class USDRLForActionRecognition(USDRLClassificationModel):
 class USDRLForActionDetection(USDRLClassificationModel):
     """One class per frame, class 0 the background: a linear layer on the dense embedding."""
 
+    task = "detection"
+    granularity = "frame"
+    auto_class = "AutoModelForTokenClassification"
+    has_background = True
+
     def __init__(self, config: USDRLConfig):
         _refuse_other_problems(self, config)
         super().__init__(config)
@@ -864,6 +886,10 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
     The encoder is causal: what comes later changes nothing. Frames are left-aligned, not resized: frame t of the
     recording is frame t of the clip, and what follows a recording's end is of no account.
     """
+
+    task = "early prediction"
+    granularity = "frame"
+    auto_class = "AutoModelForTokenClassification"
 
     def __init__(self, config: USDRLConfig):
         if not config.is_causal:
@@ -943,6 +969,11 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
 
     The head is that of MS-TCN (Abu Farha and Gall, 2019): stages that each refine the classes of the one before.
     """
+
+    task = "segmentation"
+    granularity = "video"
+    auto_class = "AutoModelForTokenClassification"
+    has_background = True
 
     # The loss is a mean over each batch: the Trainer has to divide it where it accumulates gradients of several.
     accepts_loss_kwargs = False

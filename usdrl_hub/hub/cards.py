@@ -24,8 +24,9 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import get_layout
 from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
+from ..modeling_usdrl import USDRLPreTrainedModel
 from ..visualize.layout_picture import draw_layout
-from .listing import TASK_NAMES, feature_extractor, model_config, num_bytes
+from .listing import feature_extractor, model_config, num_bytes
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # What a card of ours begins with, so that one that a person wrote is never written over.
@@ -46,15 +47,6 @@ _METRIC_NAMES = {
     "finetuned@5": "fine-tuned, five clips of each class, mean of five sets",
     "baseline_1nn_raw": "1-NN on the raw joints, no model",
     "baseline_1nn_centered": "1-NN on the raw joints without the mean position, no model",
-}
-_PIPELINES = {"recognition": "video-classification", "embedding": "feature-extraction"}
-_AUTO_CLASSES = {
-    "recognition": "AutoModelForVideoClassification",
-    "detection": "AutoModelForTokenClassification",
-    "segmentation": "AutoModelForTokenClassification",
-    "early prediction": "AutoModelForTokenClassification",
-    "pretraining": "AutoModelForPreTraining",
-    "embedding": "AutoModel",
 }
 _CITATION = """@article{wang2025foundation,
   title   = {Foundation Model for Skeleton-Based Human Action Understanding},
@@ -128,9 +120,14 @@ class CardSource:
         return cls(name, config, extractor, record, size, find_checkpoint(name), True)
 
     @property
+    def head(self) -> type[USDRLPreTrainedModel]:
+        """The model's class."""
+        return model_class(self.config)
+
+    @property
     def task(self) -> str:
         """What the model does."""
-        return TASK_NAMES[model_class(self.config)]
+        return self.head.task
 
     @property
     def data(self) -> DatasetFacts:
@@ -184,7 +181,7 @@ def _license(source: CardSource) -> str:
 def _metadata(source: CardSource) -> str:
     results = [
         EvalResult(
-            task_type=_PIPELINES.get(source.task, "other"),
+            task_type=source.head.pipeline_tag or "other",
             task_name=str(source.record.get("benchmark") or source.record.get("task") or source.task),
             dataset_type=Path(str(source.record.get("dataset", source.data.name))).stem or "unknown",
             # Encoders are scored on data that they were not trained on.
@@ -203,7 +200,7 @@ def _metadata(source: CardSource) -> str:
         license_link=source.data.url if research else None,
         # The hub's own snippet, of transformers alone, fails where there is no code.
         library_name="transformers" if source.has_code else "usdrl_hub",
-        pipeline_tag=_PIPELINES.get(source.task),
+        pipeline_tag=source.head.pipeline_tag,
         tags=["usdrl", "skeleton", f"skeleton-{source.task.replace(' ', '-')}", "human-action-understanding"],
         model_name=source.name,
         eval_results=results or None,
@@ -316,7 +313,7 @@ def _commands(source: CardSource) -> str:
 
 
 def _library(source: CardSource) -> str:
-    name, kind = source.name, model_class(source.config).__name__
+    name, kind = source.name, source.head.__name__
     if source.task == "recognition":
         return (
             "from usdrl_hub import extract_embeddings, iter_predictions\n\n"
@@ -347,7 +344,7 @@ def _library(source: CardSource) -> str:
 
 
 def _auto(source: CardSource) -> str:
-    auto, name = _AUTO_CLASSES[source.task], source.name
+    auto, name = source.head.auto_class, source.name
     lines = [f"from transformers import AutoFeatureExtractor, {auto}"]
     if not source.has_code:
         lines.append("import usdrl_hub  # which makes the model known to transformers")

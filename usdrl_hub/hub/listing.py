@@ -12,26 +12,9 @@ from ..facts.checkpoints import CHECKPOINTS, NAMESPACE, Checkpoint
 from ..facts.recipes import Recipe, check_keys, read_recipe
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
-from ..modeling_usdrl import (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLForPreTraining,
-    USDRLModel,
-    USDRLPreTrainedModel,
-)
+from ..modeling_usdrl import HEADS
 
-# The name of a task in listings and cards, by the class that does it.
-TASK_NAMES: dict[type[USDRLPreTrainedModel], str] = {
-    USDRLForActionDetection: "detection",
-    USDRLForActionRecognition: "recognition",
-    USDRLForActionSegmentation: "segmentation",
-    USDRLForEarlyActionPrediction: "early prediction",
-    USDRLForPreTraining: "pretraining",
-    USDRLModel: "embedding",
-}
-_CLASSES = {task: kind for kind, task in TASK_NAMES.items()}
+_CLASSES = {head.task: head for head in HEADS.values()}
 
 
 def model_parts(recipe: Recipe) -> tuple[USDRLConfig, USDRLFeatureExtractor]:
@@ -54,9 +37,9 @@ def model_config(entry: Checkpoint) -> USDRLConfig:
         return USDRLConfig.from_pretrained(entry.folder)
     config = model_parts(read_recipe(entry.recipe))[0]
     kind, names = _CLASSES[entry.task], entry.facts.class_names
-    if kind in (USDRLForActionDetection, USDRLForActionSegmentation):
+    if kind.has_background:
         names = ("nothing", *names)
-    causal = kind is USDRLForEarlyActionPrediction
+    causal = entry.task == "early prediction"
     changes = {"encoder": entry.encoder, "modality": entry.modality, "is_causal": causal, "intermediate_size": None}
     if names and entry.task != "embedding":
         changes |= {"id2label": dict(enumerate(names)), "label2id": None}
