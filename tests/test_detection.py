@@ -16,7 +16,9 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.facts.benchmarks import BENCHMARKS
+from usdrl_hub.inference.causal import causal_predictions
 from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.inference.windows import frame_probabilities, segment
 from usdrl_hub.metrics.detection import THETAS, detection_metrics, point_metrics
 from usdrl_hub.metrics.segmentation import edit_score, segmentation_metrics
 from usdrl_hub.postprocessing import (
@@ -28,21 +30,15 @@ from usdrl_hub.postprocessing import (
     smooth_over_shift_gap,
     suppress,
 )
-from usdrl_hub.tasks.detection import (
-    FrameLabelDataset,
-    dilate_events,
-    frame_probabilities,
-    true_actions,
-)
+from usdrl_hub.tasks.detection import FrameLabelDataset, dilate_events, true_actions
 from usdrl_hub.tasks.early_prediction import (
     LeftAlignedDataset,
     causal_accuracy,
-    causal_predictions,
     cut,
     cut_and_resize_accuracy,
     observed,
 )
-from usdrl_hub.tasks.segmentation import WholeVideoDataset, segment
+from usdrl_hub.tasks.segmentation import WholeVideoDataset
 from usdrl_hub.visualize.pictures import draw_segments
 
 from .conftest import relative_error
@@ -283,7 +279,7 @@ def test_windows_have_the_labels_of_their_frames():
         assert data.labels[window].tolist() == truth[start : start + 16].tolist()
     short = FrameLabelDataset([recording(4, [[1, 2, 4]])], EXTRACTOR)
     assert short.labels.tolist() == [[0] * 8 + [2] * 8]
-    with pytest.raises(ValueError, match="has no events"):
+    with pytest.raises(ValueError, match="is not annotated"):
         FrameLabelDataset([recording(4, None)], EXTRACTOR)
 
 

@@ -26,8 +26,8 @@ from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import extract_embeddings
 from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import make_timeline
+from usdrl_hub.inference.windows import segment
 from usdrl_hub.layouts import TO_Y_UP
-from usdrl_hub.tasks.segmentation import segment
 from usdrl_hub.visualize.panel import PERSON_COLORS
 from usdrl_hub.visualize.recording import Recording, find_recording, nearest_clips
 from usdrl_hub.visualize.scene import Scene, thinning

@@ -17,7 +17,7 @@ from usdrl_hub import (
     fuse,
     iter_predictions,
 )
-from usdrl_hub.tasks.early_prediction import causal_predictions
+from usdrl_hub.inference.causal import causal_predictions
 
 from .conftest import relative_error
 

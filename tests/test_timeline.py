@@ -19,8 +19,8 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, write_segments
+from usdrl_hub.inference.windows import frame_probabilities
 from usdrl_hub.postprocessing import action_proposals, smooth_over_shift_gap, suppress
-from usdrl_hub.tasks.detection import frame_probabilities
 from usdrl_hub.visualize.charts import lanes
 from usdrl_hub.visualize.recording import draw_timelines
 

@@ -333,7 +333,7 @@ def _library(source: CardSource) -> str:
     elif source.task == "segmentation":
         lines[0] = "import torch\n" + lines[0]
         lines.append(
-            "windows = clip.keypoints[:, None]  # one window of each recording; see usdrl_hub.tasks.segmentation"
+            "windows = clip.keypoints[:, None]  # one window of each recording; see usdrl_hub.inference.windows"
         )
         lines.append("logits = model(windows, window_starts=torch.zeros(1, 1, dtype=torch.long)).logits")
     elif source.task == "pretraining":

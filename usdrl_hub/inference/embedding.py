@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,10 @@ from ..files import check_space, locked, new_file, remove_leftovers, scratch_fil
 from ..finite import check_finite
 from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
-from ..normalization import resize
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from ..speedups import prefetch, with_cuda_graph
+from ..speedups import with_cuda_graph
 from .inputs import (
     ErrorHandler,
-    batched,
     batches_of_clips,
     checked,
     finite_rows,
@@ -37,12 +35,11 @@ from .inputs import (
     iter_sequences,
     ready_model,
 )
+from .windows import frame_outputs
 
 LEVELS = ("clip", "frame")
 # Clips encoded at once by `embed_clips`.
 _CLIPS_AT_ONCE = 256
-# Batches of windows that may wait while one is encoded.
-_PREFETCHED_BATCHES = 16
 
 
 def extract_embeddings(
@@ -180,65 +177,6 @@ def _embed_frames(
         return encode(clips).last_hidden_state.float()
 
     return frame_outputs(sequences, compute, extractor, batch_size, encoder.device, on_error=on_error)
-
-
-def frame_outputs(
-    sequences: Iterable[SkeletonSequence],
-    compute: Callable[[torch.Tensor], torch.Tensor],
-    extractor: USDRLFeatureExtractor,
-    batch_size: int,
-    device: torch.device,
-    stride: int | None = None,
-    on_error: ErrorHandler | None = None,
-) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    """Yield each sequence with an output for every frame of it, averaged where windows overlap.
-
-    Args:
-        sequences: Prepared sequences of any length.
-        compute: Makes of clips of windows of the model's length ``(B, T, M, V, C)`` outputs ``(B, T, D)``.
-        extractor: The model's.
-        batch_size: Windows computed at once.
-        device: Where to compute.
-        stride: Frames between windows; half of their length where None. The last one ends at the last frame.
-        on_error: Called with the error of a sequence whose outputs are not finite; None raises it.
-
-    Yields:
-        The sequence, and ``(T_i, D)`` float32, zero where nobody is seen.
-
-    Raises:
-        NonFiniteError: If an output is NaN or infinite; the message names the sequence.
-    """
-    size = extractor.num_frames
-    stride = stride or max(size // 2, 1)
-
-    def windows() -> Iterator[tuple[SkeletonSequence, int, SkeletonSequence, bool]]:
-        for sequence in sequences:
-            pieces = list(extractor.choose_persons(sequence).windows(size, stride))
-            for number, (start, window) in enumerate(pieces):
-                yield sequence, start, window, number == len(pieces) - 1
-
-    def batches() -> Iterator[tuple[list[tuple[SkeletonSequence, int, SkeletonSequence, bool]], torch.Tensor]]:
-        for batch in batched(windows(), batch_size):
-            yield batch, extractor.clips([window for _, _, window, _ in batch], device)
-
-    total = count = None
-    for batch, clips in prefetch(batches(), device, _PREFETCHED_BATCHES):
-        with torch.inference_mode():
-            dense = compute(clips).cpu()
-        for (sequence, start, window, is_last), features in zip(batch, dense, strict=True):
-            if total is None or count is None:
-                total = np.zeros((sequence.num_frames, features.shape[-1]), dtype=np.float32)
-                count = np.zeros((sequence.num_frames, 1), dtype=np.float32)
-            end = start + window.num_frames
-            # A recording shorter than a window was stretched to it; its features go back to its own frames.
-            if window.num_frames != size:
-                features = resize(features, window.num_frames)
-            total[start:end] += features.numpy()
-            count[start:end] += 1
-            if is_last:
-                outputs = (total / np.maximum(count, 1))[None]
-                yield from finite_rows([sequence], outputs, "what the model says of its frames", on_error)
-                total = count = None
 
 
 def expected_rows(source: Any, level: str) -> int:

@@ -31,7 +31,7 @@ from ..modeling_usdrl import (
 )
 from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
-from ..tasks.early_prediction import OVERLAP
+from .causal import OVERLAP
 from .inputs import NOT_FINITE, class_scores, ready_model
 
 
@@ -77,7 +77,7 @@ class USDRLStream:
     A checkpoint that reads whole clips gets a sliding window: the last `window` frames, prepared exactly as a
     recording of these frames is, so that a result equals that of the window by itself. A causal checkpoint computes
     each frame once: what it needs of earlier frames is kept, inside clips of its length, and at the end of one the
-    next begins with the last 16 frames of it (as `tasks.early_prediction` does with recordings). There the first 8
+    next begins with the last 16 frames of it (as `inference.causal` does with recordings). There the first 8
     frames (the first one for normalization ``"ntu"`` and ``"uav"``) say how the body is turned and scaled.
 
     Results come after `push` returns, so nothing waits in a queue: a frame is answered within `stride` frames, or

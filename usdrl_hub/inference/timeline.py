@@ -26,13 +26,11 @@ from ..modeling_usdrl import (
 )
 from ..postprocessing import action_proposals, segments_of
 from ..sequence import DETECTION_THRESHOLD, SkeletonSequence, is_rate
-from ..tasks.detection import frame_probabilities
-from ..tasks.early_prediction import causal_predictions
-from ..tasks.segmentation import segment_probabilities
-from .embedding import frame_outputs
+from .causal import causal_predictions
 from .ensemble import USDRLEnsemble, ready_classifier
 from .inputs import ErrorHandler, checked, iter_sequences, names_one_class
 from .prediction import iter_predictions
+from .windows import frame_outputs, frame_probabilities, segment_probabilities
 
 # Models that say something about time.
 CLASSIFIERS = (

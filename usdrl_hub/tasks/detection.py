@@ -1,17 +1,15 @@
-"""Temporal action detection: training windows with a class per frame, and a detector's probabilities."""
+"""Temporal action detection: training windows with a class per frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..inference.embedding import frame_outputs
-from ..modeling_usdrl import USDRLForActionDetection
-from ..postprocessing import smooth_over_shift_gap
+from ..inference.windows import resize_nearest
 from ..sequence import SkeletonSequence
 
 
@@ -31,7 +29,7 @@ class FrameLabelDataset(torch.utils.data.Dataset):
             stride: Frames between windows.
 
         Raises:
-            ValueError: If a recording has no events, not even none of them.
+            ValueError: If `events` of a recording is None. Use an empty (0, 3) array for a recording without actions.
         """
         self.extractor = extractor
         self.windows: list[SkeletonSequence] = []
@@ -39,12 +37,10 @@ class FrameLabelDataset(torch.utils.data.Dataset):
         size = extractor.num_frames
         for sequence in sequences:
             if sequence.events is None:
-                raise ValueError(f"{sequence.name}: nobody has said what happens in it: it has no events")
+                raise ValueError(f"{sequence.name} is not annotated (events is None)")
             truth = torch.from_numpy(sequence.frame_labels() + 1)
             for start, window in extractor.choose_persons(extractor.prepare(sequence)).windows(size, stride):
-                piece = truth[start : start + window.num_frames]
-                place = ((torch.arange(size) + 0.5) * len(piece) / size).long()
-                labels.append(piece[place])
+                labels.append(resize_nearest(truth[start : start + window.num_frames], size))
                 self.windows.append(window)
         self.labels = torch.stack(labels)
 
@@ -60,35 +56,6 @@ class FrameLabelDataset(torch.utils.data.Dataset):
         """Several windows at once."""
         clips = self.extractor([self.windows[index] for index in indices], return_tensors="pt")["keypoints"]
         return [{"keypoints": clip, "labels": self.labels[index]} for clip, index in zip(clips, indices, strict=True)]
-
-
-@torch.inference_mode()
-def frame_probabilities(
-    model: USDRLForActionDetection,
-    extractor: USDRLFeatureExtractor,
-    sequences: Iterable[SkeletonSequence],
-    batch_size: int = 64,
-    stride: int | None = None,
-    averaged: bool = False,
-) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    """Yield each recording with the probabilities ``(T, K)`` of the classes in every frame.
-
-    Args:
-        model: A detector, in eval mode.
-        extractor: Its feature extractor.
-        sequences: Recordings of any length.
-        batch_size: Windows computed at once.
-        stride: Frames between windows; half of their length where None. Probabilities are averaged where they overlap.
-        averaged: Whether to average over the encoder's shift gap, too (`smooth_over_shift_gap`); the release does not.
-    """
-
-    def compute(clips: torch.Tensor) -> torch.Tensor:
-        return model(clips).logits.float().softmax(dim=-1)
-
-    prepared = (extractor.prepare(sequence) for sequence in sequences)
-    shift_gap = model.config.shift_gap if averaged and model.config.encoder == "dste" else 1
-    for sequence, values in frame_outputs(prepared, compute, extractor, batch_size, model.device, stride):
-        yield sequence, smooth_over_shift_gap(torch.from_numpy(values), shift_gap).numpy()
 
 
 def dilate_events(sequence: SkeletonSequence, frames: int) -> SkeletonSequence:

@@ -37,6 +37,7 @@ from ..facts.benchmarks import Benchmark, get_benchmark, missing_data
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..inference.embedding import embed_part
+from ..inference.windows import frame_probabilities, segment
 from ..loading import load_config, load_feature_extractor, load_model
 from ..metrics.classification import accuracy, agreement
 from ..metrics.detection import detection_metrics, point_metrics
@@ -53,12 +54,12 @@ from ..postprocessing import action_points, detect
 from ..records import check_results, run_record, sha256, write_metrics
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from ..visualize.pictures import draw_segments
-from .detection import FrameLabelDataset, dilate_events, frame_probabilities, true_actions
+from .detection import FrameLabelDataset, dilate_events, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
 from .linear import fit_logistic_regression, train_linear
 from .recognition import train_recogniser
-from .segmentation import WholeVideoDataset, segment
+from .segmentation import WholeVideoDataset
 
 
 @dataclass(frozen=True)
