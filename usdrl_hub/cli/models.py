@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .options import ModelOptions, ReadingOptions
+
 if TYPE_CHECKING:
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..inference.video import PoseEstimator
@@ -11,35 +13,38 @@ if TYPE_CHECKING:
 
 
 def ready(
-    model: str,
-    whole: bool,
-    device: str | None,
-    dtype: str,
-    missing: str | None,
-    choose_by: str | None,
-    relink: bool,
-    guess: bool = False,
+    model: str, whole: bool, reading: ReadingOptions, computing: ModelOptions, device: str | None = None
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
-    """A model, and its feature extractor with the choices of the command line."""
+    """A model, and its feature extractor with the choices of the command line.
+
+    Args:
+        model: Checkpoint.
+        whole: With its head.
+        reading: Options of the command.
+        computing: Options of the command.
+        device: Where it computes if the options do not say.
+    """
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..inference.inputs import ready_model
     from ..loading import load_feature_extractor
 
-    given_extractor = load_feature_extractor(model, guess=True) if guess else None
-    loaded, extractor = ready_model(model, given_extractor, whole, device, dtype)
-    choices = {"missing": missing, "choose_by": choose_by, "relink": relink or None}
+    given_extractor = load_feature_extractor(model, guess=True) if computing.guess_preprocessing else None
+    loaded, extractor = ready_model(model, given_extractor, whole, computing.device or device, computing.dtype)
+    choices = {"missing": reading.missing, "choose_by": computing.choose_by, "relink": computing.relink or None}
     given = {name: value for name, value in choices.items() if value is not None}
     if given:
         extractor = USDRLFeatureExtractor(**{**extractor.to_dict(), **given})
     return loaded, extractor
 
 
-def ready_classifier(model: str, device: str | None, dtype: str, *choices: Any) -> tuple[Any, USDRLFeatureExtractor]:
+def ready_classifier(
+    model: str, reading: ReadingOptions, computing: ModelOptions
+) -> tuple[Any, USDRLFeatureExtractor]:
     """A model, or the ensemble of several whose names are joined by commas; see `ready`."""
     from ..inference.ensemble import USDRLEnsemble
 
     first, *others = model.split(",")
-    one, extractor = ready(first, True, device, dtype, *choices)
+    one, extractor = ready(first, True, reading, computing)
     # The device and the type are checked as for one model.
     return (
         (USDRLEnsemble.from_pretrained([first, *others]).to(one.device, one.dtype), extractor)

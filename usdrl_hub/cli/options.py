@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -82,3 +85,54 @@ def image_shape(size: str | None) -> tuple[float, float] | None:
     if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise ValueError(f"--image-size is '{size}': give width and height in pixels, such as 1920x1080")
     return float(parts[1]), float(parts[0])
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How files are read that do not say it themselves; see `grouped`."""
+
+    layout: SourceLayout = None
+    axes: Axes = None
+    image_size: ImageSize = None
+    missing: Missing = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model computes, and whom it reads; see `grouped`."""
+
+    choose_by: ChooseBy = None
+    relink: Relink = False
+    guess_preprocessing: GuessPreprocessing = False
+    batch_size: BatchSize = 64
+    device: Device = None
+    dtype: Dtype = "float32"
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of those parameters that are groups of options.
+
+    Args:
+        command: A command with keyword-only parameters of type `ReadingOptions` or `ModelOptions`.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {name: kind for name, kind in hints.items() if kind in (ReadingOptions, ModelOptions)}
+    parameters = []
+    for parameter in signature(command).parameters.values():
+        kind = groups.get(parameter.name)
+        if kind is None:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        options = get_type_hints(kind, include_extras=True)
+        for name in options:
+            parameters.append(Parameter(name, parameter.kind, default=getattr(kind, name), annotation=options[name]))
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{option: values.pop(option) for option in get_type_hints(kind)})
+        command(**values)
+
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return call

@@ -19,22 +19,15 @@ from .models import pose_estimator, ready, ready_classifier
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
-    Axes,
-    BatchSize,
-    ChooseBy,
     Detector,
-    Device,
-    Dtype,
-    GuessPreprocessing,
-    ImageSize,
-    Missing,
     Model,
+    ModelOptions,
     PerPerson,
     PersonThreshold,
     PoseModel,
-    Relink,
-    SourceLayout,
+    ReadingOptions,
     complete_model,
+    grouped,
     image_shape,
 )
 from .tables import heading, print_predictions, print_table, say
@@ -43,12 +36,14 @@ if TYPE_CHECKING:
     from ..inference.timeline import Timeline
 
 
+@grouped
 def predict(
     context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(help=f"Skeleton files {RECORDINGS}, folders or stores of them; videos with --pose-model."),
     ],
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -73,21 +68,13 @@ def predict(
     fps: Annotated[
         float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
     ] = None,
-    layout: SourceLayout = None,
-    axes: Axes = None,
-    image_size: ImageSize = None,
-    missing: Missing = None,
+    reading: ReadingOptions,
     per_person: PerPerson = False,
-    choose_by: ChooseBy = None,
-    relink: Relink = False,
-    guess_preprocessing: GuessPreprocessing = False,
-    batch_size: BatchSize = 64,
-    device: Device = None,
-    dtype: Dtype = "float32",
+    computing: ModelOptions,
 ) -> None:
     """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
     if pose_model is None and not as_json:
-        refuse_unreadable(files, model, layout, axes, missing)
+        refuse_unreadable(files, model, reading.layout, reading.axes, reading.missing)
 
     from ..inference.prediction import iter_predictions
     from ..inference.timeline import iter_timelines
@@ -99,25 +86,25 @@ def predict(
         if any(file.resolve() in output.resolve().parents for file in files):
             raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = Errors()
-    classifier, extractor = ready_classifier(model, device, dtype, missing, choose_by, relink, guess_preprocessing)
+    classifier, extractor = ready_classifier(model, reading, computing)
     check_threshold(context, classifier)
     names = classifier.config.class_names
     choices: dict[str, Any] = {
         "feature_extractor": extractor,
-        "source_layout": layout,
-        "axes": axes,
+        "source_layout": reading.layout,
+        "axes": reading.axes,
         "per_person": per_person,
-        "image_shape": image_shape(image_size),
+        "image_shape": image_shape(reading.image_size),
         "on_error": errors,
     }
-    estimator = pose_estimator(pose_model, detector, person_threshold, device, (extractor, model))
+    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, (extractor, model))
     inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
     if timeline:
-        found = list(iter_timelines(inputs, classifier, batch_size, threshold=threshold, fps=fps, **choices))
+        found = list(iter_timelines(inputs, classifier, computing.batch_size, threshold=threshold, fps=fps, **choices))
         _tell_timelines(found, model, names, as_json, output)
         errors.finish()
         return
-    predictions = iter_predictions(inputs, classifier, batch_size, **choices)
+    predictions = iter_predictions(inputs, classifier, computing.batch_size, **choices)
     if as_json:
         rows = [
             {
@@ -181,22 +168,16 @@ def _segment_cells(segment: dict[str, Any]) -> list[str]:
     return [*cells, f"{100 * segment['probability']:5.1f} %"]
 
 
+@grouped
 def embed(
     source: Annotated[Path, typer.Argument(help=f"A skeleton file {RECORDINGS}, or a folder or store of them.")],
+    *,
     output: Annotated[Path, typer.Option(help="The .npz file to write.")],
     model: Model = DEFAULT_CHECKPOINT,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
-    layout: SourceLayout = None,
-    axes: Axes = None,
-    image_size: ImageSize = None,
-    missing: Missing = None,
+    reading: ReadingOptions,
     per_person: PerPerson = False,
-    choose_by: ChooseBy = None,
-    relink: Relink = False,
-    guess_preprocessing: GuessPreprocessing = False,
-    batch_size: BatchSize = 64,
-    device: Device = None,
-    dtype: Dtype = "float32",
+    computing: ModelOptions,
 ) -> None:
     """Write the embeddings of skeleton recordings.
 
@@ -206,7 +187,7 @@ def embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
-    refuse_unreadable([source], model, layout, axes, missing)
+    refuse_unreadable([source], model, reading.layout, reading.axes, reading.missing)
 
     from tqdm import tqdm
 
@@ -218,14 +199,12 @@ def embed(
     # An older result in the folder is no recording.
     files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     workers = Workers.of_environment()
-    mine = share_of(workers, files, batch_size)
+    mine = share_of(workers, files, computing.batch_size)
 
     # Loaded when the file is held: who may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-        encoder, extractor = ready(
-            model, False, device or workers.device, dtype, missing, choose_by, relink, guess_preprocessing
-        )
-        source_layout = layout or extractor.source_layout or extractor.layout
+        encoder, extractor = ready(model, False, reading, computing, workers.device)
+        source_layout = reading.layout or extractor.source_layout or extractor.layout
         hidden = None if workers.is_first else True
         sequences: Iterable[SkeletonSequence]
         if isinstance(mine, list):
@@ -233,18 +212,18 @@ def embed(
             sequences = (
                 sequence
                 for file in progress
-                for sequence in read_file(file, source, source_layout, axes, errors, extractor.missing)
+                for sequence in read_file(file, source, source_layout, reading.axes, errors, extractor.missing)
             )
         else:
             sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
         yield from iter_embeddings(
             sequences,
             encoder,
-            batch_size,
+            computing.batch_size,
             level=level,
             feature_extractor=extractor,
             per_person=per_person,
-            image_shape=image_shape(image_size),
+            image_shape=image_shape(reading.image_size),
             on_error=errors,
         )
 

@@ -18,27 +18,21 @@ from .models import pose_estimator, ready, ready_classifier
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
-    Axes,
-    BatchSize,
-    ChooseBy,
     Detector,
-    Device,
-    Dtype,
-    GuessPreprocessing,
-    ImageSize,
-    Missing,
     Model,
+    ModelOptions,
     PersonThreshold,
     PoseModel,
-    Relink,
-    SourceLayout,
+    ReadingOptions,
     complete_model,
+    grouped,
     image_shape,
     join_or,
 )
 from .tables import say
 
 
+@grouped
 def render(
     context: typer.Context,
     file: Annotated[
@@ -47,6 +41,7 @@ def render(
             help=f"A skeleton file {RECORDINGS}, a data set or store with --name, or a video with --pose-model."
         ),
     ],
+    *,
     output: Annotated[
         Path, typer.Option(help=f"What to write: {join_or(RENDER_SUFFIXES)}: a page, a film, a picture.")
     ],
@@ -68,18 +63,10 @@ def render(
     threshold: Annotated[
         float, typer.Option(help="Probability above which a detector's class is a segment.")
     ] = DETECTION_THRESHOLD,
-    layout: SourceLayout = None,
-    axes: Axes = None,
     up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
-    image_size: ImageSize = None,
-    missing: Missing = None,
-    choose_by: ChooseBy = None,
-    relink: Relink = False,
-    guess_preprocessing: GuessPreprocessing = False,
-    batch_size: BatchSize = 64,
-    device: Device = None,
-    dtype: Dtype = "float32",
+    reading: ReadingOptions,
+    computing: ModelOptions,
 ) -> None:
     """Draw a recording that moves, with what a model says about every moment."""
     from ..inference.video import is_video, read_video
@@ -90,19 +77,22 @@ def render(
     check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     errors = Errors()
     classifier = extractor = None
-    source_layout: Any = layout or "ntu25"
+    missing = reading.missing
+    source_layout: Any = reading.layout or "ntu25"
     if model is not None:
-        classifier, extractor = ready_classifier(model, device, dtype, missing, choose_by, relink, guess_preprocessing)
+        classifier, extractor = ready_classifier(model, reading, computing)
         check_threshold(context, classifier)
-        source_layout = layout or extractor.source_layout or extractor.layout
+        source_layout = reading.layout or extractor.source_layout or extractor.layout
         missing = extractor.missing
     reader = None if extractor is None else (extractor, model or "")
-    estimator = pose_estimator(pose_model, detector, person_threshold, device, reader)
+    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, reader)
     if estimator is not None and is_video(file):
         found = Recording(read_video(file, estimator, progress=True))
     else:
-        found = find_recording(file, name, source_layout, axes, missing or "refuse", up, fps, image_shape(image_size))
-    sequence = link_persons(found.sequence) if relink else found.sequence
+        found = find_recording(
+            file, name, source_layout, reading.axes, missing or "refuse", up, fps, image_shape(reading.image_size)
+        )
+    sequence = link_persons(found.sequence) if computing.relink else found.sequence
     sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
     drawn = render_recording(
         Recording(sequence, found.class_names),
@@ -112,7 +102,7 @@ def render(
         gallery,
         nearest,
         threshold,
-        batch_size,
+        computing.batch_size,
         model,
         errors,
     )
@@ -124,8 +114,10 @@ def render(
     errors.finish()
 
 
+@grouped
 def map_command(
     source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
+    *,
     output: Annotated[Path, typer.Option(help=f"What to write: {join_or(MAP_SUFFIXES)}: a page, a picture.")],
     model: Model = DEFAULT_CHECKPOINT,
     projection: Annotated[
@@ -134,16 +126,8 @@ def map_command(
     ] = "pca",
     most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
-    layout: SourceLayout = None,
-    axes: Axes = None,
-    image_size: ImageSize = None,
-    missing: Missing = None,
-    choose_by: ChooseBy = None,
-    relink: Relink = False,
-    guess_preprocessing: GuessPreprocessing = False,
-    batch_size: BatchSize = 64,
-    device: Device = None,
-    dtype: Dtype = "float32",
+    reading: ReadingOptions,
+    computing: ModelOptions,
 ) -> None:
     """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
     from ..visualize.map import draw_map, make_map
@@ -151,18 +135,18 @@ def map_command(
 
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = Errors()
-    encoder, extractor = ready(model, False, device, dtype, missing, choose_by, relink, guess_preprocessing)
+    encoder, extractor = ready(model, False, reading, computing)
     made = make_map(
         source,
         encoder,
         projection,
         most,
         seed,
-        batch_size,
+        computing.batch_size,
         extractor,
-        layout,
-        axes,
-        image_shape(image_size),
+        reading.layout,
+        reading.axes,
+        image_shape(reading.image_size),
         errors,
     )
     made = replace(made, about=f"{made.about}; by {shown_name(model)}")
