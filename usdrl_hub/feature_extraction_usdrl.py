@@ -65,7 +65,7 @@ def default_normalization(layout: Layout) -> str:
     """The normalization that a layout's published checkpoints saw, or the nearest sensible one."""
     if layout.name == "coco17-release":
         return "release-2d"
-    if layout.coordinates != "3d":
+    if not layout.is_3d:
         return "image"
     if layout.name == "uav17":
         return "uav"
@@ -160,7 +160,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
         if choose_by not in CHOOSE_BY:
             raise ValueError(f"choose_by must be one of {', '.join(CHOOSE_BY)}, got {choose_by!r}")
-        if normalization in _PIXELS and resolved.coordinates == "3d":
+        if normalization in _PIXELS and resolved.is_3d:
             raise ValueError(
                 f"normalization {normalization!r} is for 2D keypoints, but layout '{resolved.name}' is 3D"
             )
@@ -371,18 +371,17 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """
         layout = get_layout(self.layout)
         where = sequence.name or "sequence"
-        is_3d = layout.coordinates == "3d"
         channels = sequence.keypoints.shape[-1]
-        if is_3d and sequence.coordinates != "3d":
+        if layout.is_3d and not sequence.is_3d:
             raise SkeletonFormatError(
                 f"{where}: the keypoints are 2D ({sequence.coordinates}), but the model reads 3D: use a model for 2D "
                 "keypoints, or lift them to 3D first"
             )
-        if not is_3d and sequence.coordinates == "3d":
+        if sequence.is_3d and not layout.is_3d:
             raise SkeletonFormatError(
                 f"{where}: the keypoints are 3D, but the model reads 2D ones of layout '{layout.name}': use a 3D model"
             )
-        if is_3d and channels != self.num_channels:
+        if layout.is_3d and channels != self.num_channels:
             raise SkeletonFormatError(
                 f"{where}: {channels} coordinates per joint, but the model reads {self.num_channels}"
             )
@@ -460,7 +459,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         frames = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=_is_cuda(device))
         torch.cat([_tensor(array) for array in arrays], out=frames)
         layout = get_layout(self.layout)
-        if layout.coordinates == "3d" and self.num_channels == 3:
+        if layout.is_3d and self.num_channels == 3:
             # A few frames tell as much as an hour.
             step = (lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)
             places = (lengths.cumsum(0) - lengths)[:, None] + step.long()
@@ -493,7 +492,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                 # A slip of the release that its 2D checkpoints were trained with.
                 scale[0], scale[1:2] = height, width
             array = np.concatenate([array[..., :2] / scale, array[..., 2:]], axis=-1)
-        if sequence.coordinates != "3d":
+        if not sequence.is_3d:
             array = array if self.use_score else array[..., :2]
             array = array[..., : self.num_channels]
         missing = (persons - array.shape[1], self.num_channels - array.shape[-1])

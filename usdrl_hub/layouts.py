@@ -92,6 +92,11 @@ class Layout:
             raise ValueError(f"layout '{self.name}' gives joint {twice[0]} two parents: list each child once")
 
     @property
+    def is_3d(self) -> bool:
+        """Whether the data that use this layout are 3D."""
+        return self.coordinates == "3d"
+
+    @property
     def num_joints(self) -> int:
         """Number of joints V."""
         return len(self.joint_names)
@@ -152,7 +157,7 @@ class Layout:
             config["edges"] = [list(pair) for pair in self.edges]
         if self.up != "y":
             config["up"] = self.up
-        if self.coordinates != "3d":
+        if not self.is_3d:
             config["coordinates"] = self.coordinates
         if self.derived:
             config["derived"] = dict(self.derived)

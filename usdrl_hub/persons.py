@@ -104,7 +104,7 @@ def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
             )
         scores = (keypoints[..., 2] * joints).sum((0, 2)) / np.maximum(joints.sum((0, 2)), 1)
     elif by == "size":
-        points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3]
+        points = keypoints[..., : 3 if sequence.is_3d else 2]
         low = np.where(joints[..., None], points, np.inf).min(2)
         high = np.where(joints[..., None], points, -np.inf).max(2)
         with np.errstate(invalid="ignore"):
@@ -130,7 +130,7 @@ def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
     persons = keypoints.shape[1]
     if persons == 1:
         return sequence
-    points = keypoints[..., : 2 if sequence.coordinates != "3d" else 3].astype(np.float64)
+    points = keypoints[..., : 3 if sequence.is_3d else 2].astype(np.float64)
     joints = seen_joints(keypoints)
     seen = joints.any(-1)
     middle = (points * joints[..., None]).sum(2) / np.maximum(joints.sum(2), 1)[..., None]

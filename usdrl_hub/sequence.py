@@ -98,7 +98,7 @@ class SkeletonSequence:
             )
         self._check_attributes(where, layout, keypoints.shape[-1])
         numbers = keypoints.reshape(-1)
-        farthest = FARTHEST / METRES[self.units] if self.coordinates == "3d" else FARTHEST
+        farthest = FARTHEST / METRES[self.units] if self.is_3d else FARTHEST
         # One fast product says that all is well; where it is too large or vanishes, one looks more closely.
         with np.errstate(over="ignore", invalid="ignore"):
             is_well = 0 < np.dot(numbers, numbers) <= farthest**2
@@ -116,7 +116,7 @@ class SkeletonSequence:
             )
         if max(keypoints.max(), -keypoints.min()) > farthest:
             frame, person, joint, _ = (int(i) for i in np.argwhere(np.abs(keypoints) > farthest)[0])
-            unit = self.units if self.coordinates == "3d" else "pixels"
+            unit = self.units if self.is_3d else "pixels"
             raise SkeletonFormatError(
                 f"{where}: frame {frame}, person {person}, joint {joint} is more than {farthest:g} {unit} away, where "
                 "no body is: check the numbers"
@@ -132,7 +132,7 @@ class SkeletonSequence:
         coordinates = self.coordinates
         if coordinates is None:
             # A layout of 2D keypoints with a third channel has scores there.
-            flat = "2d+score" if layout.coordinates != "3d" else "3d"
+            flat = "3d" if layout.is_3d else "2d+score"
             coordinates = "2d" if channels == 2 else flat
         if coordinates not in CHANNELS:
             raise SkeletonFormatError(
@@ -170,6 +170,11 @@ class SkeletonSequence:
         return events
 
     @property
+    def is_3d(self) -> bool:
+        """Whether the keypoints are 3D, and not pixels."""
+        return self.coordinates == "3d"
+
+    @property
     def num_frames(self) -> int:
         """Number of frames T."""
         return self.keypoints.shape[0]
@@ -187,13 +192,12 @@ class SkeletonSequence:
         """
         source, target = get_layout(self.layout), get_layout(target)
         up = self.up or source.up
-        is_3d = self.coordinates == "3d"
-        turned = is_3d and up != "y" and target.up == "y"
-        changed = self.mirrored or (is_3d and self.units != "m")
+        turned = self.is_3d and up != "y" and target.up == "y"
+        changed = self.mirrored or (self.is_3d and self.units != "m")
         if source == target and not turned and not changed:
             return self
         keypoints = convert_layout(self.keypoints, source, target, up, self.coordinates)
-        if is_3d and changed:
+        if self.is_3d and changed:
             keypoints = keypoints * np.float32(METRES[self.units])
             keypoints[..., 0] *= -1 if self.mirrored else 1
         up = "y" if turned else up
@@ -449,7 +453,7 @@ def _fitting(shape: tuple[int, ...], layout: Layout) -> list[str]:
     """Axis orders in which a shape is a skeleton of a layout."""
     fitting: list[str] = []
     # A layout of 3D joints is tried with three coordinates first.
-    for channels in [(3,), (2,)] if layout.coordinates == "3d" else [(2, 3)]:
+    for channels in [(3,), (2,)] if layout.is_3d else [(2, 3)]:
         if not fitting:
             fitting = _fitting_axes(shape, layout.num_joints, channels)
     return fitting

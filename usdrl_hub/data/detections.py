@@ -58,7 +58,7 @@ def choose_layout(where: str | Path, joints: int, layout: LayoutLike | None, is_
         SkeletonFormatError: If no layout fits.
     """
     chosen = None if layout is None else get_layout(layout)
-    if chosen is not None and chosen.num_joints == joints and (is_3d or chosen.coordinates != "3d"):
+    if chosen is not None and chosen.num_joints == joints and (is_3d or not chosen.is_3d):
         return chosen
     known = _BY_JOINTS_3D if is_3d else _BY_JOINTS
     if joints not in known:

@@ -70,7 +70,7 @@ def read_pose_json(
     if _is_array(numbers):
         array = _array(path, numbers)
         found = SkeletonSequence.from_array(array, layout or "ntu25", axes, str(path), missing)
-        return replace(found, name=path.stem, image_shape=None if found.coordinates == "3d" else image_shape)
+        return replace(found, name=path.stem, image_shape=None if found.is_3d else image_shape)
     most = max_numbers(path.stat().st_size)
     if isinstance(content, list) and any(isinstance(frame, list) for frame in content):
         return from_pose_estimation(content, image_shape, None, path.stem, str(path), most)

@@ -338,7 +338,7 @@ def _completed(
         fields["events"] = events[inside]
     if sequence.fps is None and reading.fps is not None:
         fields["fps"] = reading.fps
-    if reading.image_shape is not None and sequence.coordinates != "3d" and sequence.image_shape is None:
+    if reading.image_shape is not None and not sequence.is_3d and sequence.image_shape is None:
         fields["image_shape"] = reading.image_shape
     return replace(sequence, **fields) if fields else sequence
 

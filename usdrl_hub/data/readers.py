@@ -188,7 +188,7 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
         where: What to call it.
     """
     layout = get_layout(sequence.layout)
-    if sequence.coordinates != "3d" or sequence.up is not None:
+    if not sequence.is_3d or sequence.up is not None:
         return sequence
     head = next((joint for name in _HEADS if (joint := make_joint(name, layout)) is not None), None)
     feet = [joint for name in _FEET if (joint := make_joint(name, layout)) is not None]

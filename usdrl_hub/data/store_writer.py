@@ -339,7 +339,7 @@ def _moved(folder: Path, place: Path) -> None:
 
 def _max_int16(sequence: SkeletonSequence) -> float:
     """Largest coordinate that half a step of int16 puts at most 0.1 mm (of 2D: a hundredth of a pixel) off."""
-    step = 0.02 if sequence.coordinates != "3d" else {"m": 0.0002, "cm": 0.02, "mm": 0.2}[sequence.units]
+    step = {"m": 0.0002, "cm": 0.02, "mm": 0.2}[sequence.units] if sequence.is_3d else 0.02
     return step * 32767
 
 

@@ -262,7 +262,7 @@ def _input(config: USDRLConfig) -> str:
     shape = f"(batch, {config.num_frames}, {config.num_persons}, {config.num_joints}, {config.num_channels})"
     if layout is None:
         what = "coordinates as the model was trained on"
-    elif layout.coordinates == "3d":
+    elif layout.is_3d:
         what = f"metres, {layout.up} up"
     else:
         what = "x, y in the picture and the keypoint's score, y down"

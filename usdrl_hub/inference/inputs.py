@@ -245,7 +245,7 @@ def checked(
     """
     for sequence in sequences:
         try:
-            if image_shape is not None and sequence.coordinates != "3d" and sequence.image_shape is None:
+            if image_shape is not None and not sequence.is_3d and sequence.image_shape is None:
                 sequence = replace(sequence, image_shape=image_shape)
             if per_person:
                 # Tracks are told apart while everybody is there.

@@ -242,7 +242,7 @@ def check_flat(extractor: USDRLFeatureExtractor, model_name: str) -> None:
     Raises:
         ValueError: If it reads 3D joints, or 2D ones that COCO's are not enough for.
     """
-    if get_layout(extractor.layout).coordinates == "3d":
+    if get_layout(extractor.layout).is_3d:
         raise ValueError(
             f"a video gives 2D keypoints, but {model_name} reads 3D joints: take a model of 2D keypoints ('usdrl list "
             "2d' names some), or train one with 'usdrl finetune DATA --from-scratch --layout coco17'"

@@ -89,7 +89,7 @@ def finetune(
         check_classes(train, test)
         set_seed(seed)
         classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
-        flat = [get_layout(layout).coordinates != "3d" for layout in (dataset.layout, extractor.layout)]
+        flat = [not get_layout(layout).is_3d for layout in (dataset.layout, extractor.layout)]
         if model is not None and flat[0] != flat[1]:
             kinds = ["2D" if is_flat else "3D" for is_flat in flat]
             raise ValueError(

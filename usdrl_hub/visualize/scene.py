@@ -58,7 +58,7 @@ class Scene:
         points = _upright(sequence, layout)[:, people]
         seen = seen[:, people]
         fps = sequence.fps if is_rate(sequence.fps) else None
-        scene = cls(points, seen, layout, sequence.coordinates != "3d", fps)
+        scene = cls(points, seen, layout, not sequence.is_3d, fps)
         scene = replace(scene, people=[int(person) + 1 for person in people], image_shape=sequence.image_shape)
         if scene.flat:
             return scene
@@ -145,7 +145,7 @@ def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
 
 def _upright(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
     """Keypoints ``(T, M, V, 3)``, y up."""
-    if sequence.coordinates != "3d":
+    if not sequence.is_3d:
         flat = sequence.keypoints[..., :2] * np.array([1, -1], np.float32)
         return np.concatenate([flat, np.zeros_like(flat[..., :1])], axis=-1)
     axes, signs = TO_Y_UP[sequence.up or layout.up]
