@@ -47,7 +47,6 @@ LONG: set[str] = {
     "feature_extraction_usdrl",
     "hub.cards",
     "inference.inputs",
-    "inference.streaming",
     "modeling_usdrl",
     "tasks.evaluate",
 }

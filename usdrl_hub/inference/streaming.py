@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..layouts import LayoutLike, get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import (
-    USDRLAttention,
-    USDRLDenseLayer,
     USDRLForActionDetection,
     USDRLForActionRecognition,
     USDRLForActionSegmentation,
     USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
-    USDRLModel,
     USDRLPreTrainedModel,
     USDRLTokenStream,
-    USDRLTransformerLayer,
 )
 from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
+from .cache import CausalCache
 from .causal import OVERLAP
 from .inputs import NOT_FINITE, class_scores, ready_model
 
@@ -166,7 +162,7 @@ class USDRLStream:
         SkeletonSequence(joints, self.source_layout, **about)
         self.about = about
         self.is_causal = is_causal
-        self._cache = _CausalCache(self.model.base_model) if is_causal else None  # type: ignore[arg-type]
+        self._cache = CausalCache(self.model.base_model) if is_causal else None  # type: ignore[arg-type]
         self._people: dict[Hashable, _Person] = {}
         self._absent: dict[Hashable, int] = {}
 
@@ -382,124 +378,3 @@ class USDRLStream:
 
 def _padded(keypoints: np.ndarray, persons: int) -> np.ndarray:
     return np.pad(keypoints, ((0, 0), (0, persons - keypoints.shape[1]), (0, 0), (0, 0)))
-
-
-class _CausalCache:
-    """What a causal encoder has to keep of earlier frames, for people in numbered slots.
-
-    For each layer: the keys and values of each call of its attention and, for dense shift attention, the tokens before
-    and between the two products along the sequence. A new frame costs one token; nothing is computed twice.
-    """
-
-    def __init__(self, encoder: USDRLModel):
-        self.encoder = encoder
-        self.kept: list[dict[str, torch.Tensor]] = [{} for _ in encoder.temporal.layers]
-        self.maximum = torch.full((0, encoder.config.hidden_size), -torch.inf, device=encoder.device)
-
-    def __call__(
-        self, frames: torch.Tensor, slots: torch.Tensor, start: torch.Tensor, fresh: torch.Tensor
-    ) -> torch.Tensor:
-        """Take frames in, and return the maximum over all frames so far.
-
-        Args:
-            frames: Normalised frames ``(P, n + 1, M, V, C)``, of which the first is the one before the new ones.
-            slots: Slot of each person ``(P,)``.
-            start: Place of the first new frame in the clip ``(P,)``.
-            fresh: Whether the person is new ``(P,)``.
-
-        Returns:
-            ``(P, d)``.
-        """
-        encoder, stream = self.encoder, self.encoder.temporal
-        # A clip begins without motion.
-        first = torch.where((start == 0)[:, None, None, None], frames[:, 1], frames[:, 0])
-        tokens, _ = encoder.tokens(torch.cat([first[:, None], frames[:, 1:]], dim=1), None)
-        place = start[:, None] + torch.arange(frames.shape[1] - 1, device=frames.device)
-        hidden = stream.embed({name: values[:, 1:].to(encoder.dtype) for name, values in tokens.items()})
-        position = stream.position()[0][place]
-        self._grow(int(slots.max()) + 1)
-        for number, layer in enumerate(stream.layers):
-            if number == 0 or stream.position_every_layer:
-                hidden = hidden + position
-            step: Callable = self._dense if isinstance(layer, USDRLDenseLayer) else self._transformer
-            hidden = step(layer, hidden, self.kept[number], slots, place)
-        before = torch.where(fresh[:, None], -torch.inf, self.maximum[slots])
-        self.maximum[slots] = torch.maximum(before, hidden.float().amax(dim=1))
-        return self.maximum[slots].to(hidden.dtype)
-
-    def _grow(self, count: int) -> None:
-        missing = count - len(self.maximum)
-        if missing > 0:
-            more = torch.full((missing, self.maximum.shape[1]), -torch.inf, device=self.maximum.device)
-            self.maximum = torch.cat([self.maximum, more])
-
-    def _keep(
-        self, kept: dict[str, torch.Tensor], name: str, values: torch.Tensor, slots: torch.Tensor, place: torch.Tensor
-    ) -> torch.Tensor:
-        """Put values ``(P, n, d)`` at their places, and return those of all places up to the last ``(P, S, d)``."""
-        known = kept.get(name)
-        if known is None or len(known) < len(self.maximum):
-            grown = values.new_zeros(len(self.maximum), self.encoder.config.num_frames, values.shape[-1])
-            if known is not None:
-                grown[: len(known)] = known
-            known = kept[name] = grown
-        known[slots[:, None], place] = values
-        return known[slots, : int(place.max()) + 1]
-
-    def _attend(
-        self,
-        attention: USDRLAttention,
-        hidden: torch.Tensor,
-        name: str,
-        kept: dict[str, torch.Tensor],
-        slots: torch.Tensor,
-        place: torch.Tensor,
-    ) -> torch.Tensor:
-        query, key, value = attention.in_proj(hidden).chunk(3, dim=-1)
-        keys, values = (
-            self._keep(kept, f"{name} {what}", new, slots, place) for what, new in (("keys", key), ("values", value))
-        )
-        q, k, v = (t.unflatten(-1, (-1, attention.head_size)).transpose(1, 2) for t in (query, keys, values))
-        seen = torch.arange(keys.shape[1], device=place.device) <= place[:, None, :, None]
-        context = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=attention.scaling)
-        return attention.out_proj(context.transpose(1, 2).flatten(2))
-
-    def _dense(
-        self,
-        layer: USDRLDenseLayer,
-        hidden: torch.Tensor,
-        kept: dict[str, torch.Tensor],
-        slots: torch.Tensor,
-        place: torch.Tensor,
-    ) -> torch.Tensor:
-        where = (kept, slots, place)
-        part, shift = layer.convolutional, layer.dense_shift
-        # Called, not its weights taken: an adapter changes the call.
-        mixed = hidden + part.conv(hidden.transpose(1, 2)).relu().transpose(1, 2)
-        attended = self._attend(layer.attention, part.norm1(mixed), "convolutional", *where) + hidden
-        convolved = part.mlp(part.norm2(attended))
-        shift.refuse_others()
-        moved = hidden
-        for number, mix in enumerate((shift.mix1, shift.mix2)):
-            before = self._keep(kept, f"mix {number}", moved, slots, place)
-            # What later frames of an earlier clip left behind has no weight.
-            weight = mix.weight.tril()[place][..., : before.shape[1]]
-            moved = weight @ before + mix.bias[place][..., None]
-            moved = moved.relu() if number == 0 else moved
-        shifted = torch.where((place % shift.shift_gap == 0)[..., None], hidden, moved + hidden)
-        branches = []
-        for name, tokens in (("shifted", shifted), ("plain", hidden)):
-            tokens = self._attend(layer.attention, shift.norm1(tokens), name, *where) + tokens
-            branches.append(tokens + shift.mlp(shift.norm2(tokens)))
-        return layer.alpha * convolved + (1 - layer.alpha) * (branches[0] + branches[1]) / 2
-
-    def _transformer(
-        self,
-        layer: USDRLTransformerLayer,
-        hidden: torch.Tensor,
-        kept: dict[str, torch.Tensor],
-        slots: torch.Tensor,
-        place: torch.Tensor,
-    ) -> torch.Tensor:
-        hidden = layer.norm1(hidden + self._attend(layer.attention, hidden, "plain", kept, slots, place))
-        return layer.norm2(hidden + layer.fc2(layer.fc1(hidden).relu()))
