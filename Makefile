@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
+.PHONY: demo test test-plain test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
 
 # torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
 $(VENV)/package: pyproject.toml
@@ -33,6 +33,12 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt \
 		--editable '.[datasets,map,onnx,video]' --group dev
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# Without acceleration/: everything computes the same.
+test-plain: $(VENV)/installed
+	USDRL_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
+		tests/test_plain.py tests/test_modeling.py tests/test_feature_extraction.py tests/test_normalization.py \
+		tests/test_convert.py tests/test_streaming.py tests/test_losses.py tests/test_training.py
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
