@@ -32,7 +32,7 @@ from usdrl_hub import (
 from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
-from usdrl_hub.hub.cards import CardSource, figures, render_card, supported_figures, write_cards
+from usdrl_hub.hub.cards import CardSource, card_of, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
@@ -226,10 +226,17 @@ def test_cards_are_up_to_date(cards):
     assert {name for card in cards.values() for name in re.findall(r"\(([^)]*png)\)", card)} == pictures
 
 
-def test_cards_hold_no_figure_without_a_source(cards):
+def test_any_card_is_rendered_by_name(cards):
+    assert card_of("ntu60-xsub") == cards["ntu60-xsub"] and "sttr" not in " ".join(cards)
+    assert "usdrl/ntu60-xsub-sttr" in card_of("usdrl/ntu60-xsub-sttr")
+    with pytest.raises(CheckpointLoadError, match="usdrl list --all"):
+        card_of("usdrl/nothing")
+
+
+def test_cards_hold_no_figure_without_a_source():
     for entry in CHECKPOINTS.values():
         source = CardSource.of_entry(entry)
-        shown = figures(cards[entry.name.partition("/")[2]])
+        shown = figures(card_of(entry.name))
         assert shown == supported_figures(source), entry.name
         assert entry.published or entry.metrics or not shown
         assert ("Nothing has been measured" in render_card(source)) == (not entry.metrics)

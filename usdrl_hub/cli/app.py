@@ -44,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": train.evaluate,
     "benchmarks": hub.benchmarks,
     "recipes": hub.recipes,
+    "card": hub.card,
     "convert": hub.convert,
     "export": hub.export,
     "prepare": data.prepare,

@@ -1,4 +1,4 @@
-"""The commands 'list', 'benchmarks', 'recipes', 'push', 'convert' and 'export'."""
+"""The commands 'list', 'benchmarks', 'recipes', 'card', 'push', 'convert' and 'export'."""
 
 from __future__ import annotations
 
@@ -90,6 +90,13 @@ def benchmarks(
 def recipes() -> None:
     """List the recipes for pretraining."""
     print_table([["name", "about"], *([name, read_recipe(name).about] for name in recipe_names())])
+
+
+def card(name: Annotated[str, typer.Argument(help="Name of a checkpoint, see 'usdrl list --all'.")]) -> None:
+    """Print the model card of a checkpoint of this project."""
+    from ..hub.cards import card_of
+
+    print(card_of(name))
 
 
 def push(

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..configuration_usdrl import USDRLConfig
-from ..errors import printable
+from ..errors import CheckpointLoadError, printable
 from ..facts.benchmarks import BENCHMARKS
 from ..facts.checkpoints import CHECKPOINTS, Checkpoint, find_checkpoint
 from ..facts.datasets import DATASETS, DatasetFacts
@@ -48,21 +48,6 @@ _METRIC_NAMES = {
     "baseline_1nn_raw": "1-NN on the raw joints, no model",
     "baseline_1nn_centered": "1-NN on the raw joints without the mean position, no model",
 }
-_CITATION = """@article{wang2025foundation,
-  title   = {Foundation Model for Skeleton-Based Human Action Understanding},
-  author  = {Wang, Hongsong and Weng, Wanjiang and Wang, Junbo and Zhao, Fang and Xie, Guo-Sen and Geng, Xin and Wang, Liang},
-  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
-  year    = {2025},
-  note    = {arXiv:2508.12586}
-}
-
-@inproceedings{weng2025usdrl,
-  title     = {USDRL: Unified Skeleton-Based Dense Representation Learning with Multi-Grained Feature Decorrelation},
-  author    = {Weng, Wanjiang and Wang, Hongsong and Wang, Junbo and He, Lei and Xie, Guosen},
-  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
-  year      = {2025},
-  note      = {arXiv:2412.09220}
-}"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -253,7 +238,6 @@ def _values(source: CardSource) -> dict[str, str]:
         "provenance": "The model and its weights are the authors'."
         if authors
         else "The model is the authors'; these weights are not.",
-        "citation": _CITATION,
     }
 
 
@@ -479,15 +463,35 @@ def supported_figures(source: CardSource) -> set[str]:
     return few | {f"{100 * value:.1f}" for value in (*_measured(source.record).values(), *published)}
 
 
-def write_cards(folder: str | os.PathLike) -> list[Path]:
-    """Write the card of every entry of the registry, and pictures of the layouts; also beside weights that ship.
+def card_of(name: str) -> str:
+    """The card of a checkpoint of this project.
 
     Args:
-        folder: Where the cards go, one file per checkpoint; cards of names that the registry has not are taken away.
+        name: Its name, with or without the owner.
+
+    Raises:
+        CheckpointLoadError: If this project has no checkpoint of that name.
+    """
+    if (entry := find_checkpoint(name)) is None:
+        raise CheckpointLoadError(f"no checkpoint is called '{name}': see 'usdrl list --all'", "missing")
+    return render_card(CardSource.of_entry(entry))
+
+
+def write_cards(folder: str | os.PathLike) -> list[Path]:
+    """Write the cards of the checkpoints that ship and of the paper's benchmarks (joints, DSTE), with their pictures.
+
+    Any other card is rendered on demand, see `card_of`.
+
+    Args:
+        folder: Where the cards go, one file per checkpoint; other generated cards there are deleted. The card of a
+            checkpoint that ships also goes beside its weights.
     """
     folder = Path(folder)
     written: list[Path] = []
     for entry in CHECKPOINTS.values():
+        is_main = entry.encoder == "dste" and entry.modality == "joint" and entry.benchmarks
+        if not (is_main or entry.shipped):
+            continue
         source = CardSource.of_entry(entry)
         card = render_card(source)
         places = [folder / f"{entry.name.partition('/')[2]}.md"]
