@@ -47,9 +47,12 @@ if TYPE_CHECKING:
     from .modeling_usdrl import USDRLModel as USDRLModel
     from .modeling_usdrl import USDRLPreTrainedModel as USDRLPreTrainedModel
     from .pretraining.data import PretrainingDataset as PretrainingDataset
+    from .pretraining.run import pretrain as pretrain
     from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
     from .sequence import SkeletonFormatError as SkeletonFormatError
     from .sequence import SkeletonSequence as SkeletonSequence
+    from .tasks.evaluate import evaluate as evaluate
+    from .tasks.recognition import finetune as finetune
     from .training import USDRLTrainer as USDRLTrainer
     from .visualize.map import draw_map as draw_map
     from .visualize.recording import render as render
@@ -90,8 +93,11 @@ _MODULES = {
             "USDRLPreTrainedModel",
         ],
         "pretraining.data": ["PretrainingDataset"],
+        "pretraining.run": ["pretrain"],
         "pretraining.trainer": ["USDRLPreTrainer"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],
+        "tasks.evaluate": ["evaluate"],
+        "tasks.recognition": ["finetune"],
         "training": ["USDRLTrainer"],
         "visualize.map": ["draw_map"],
         "visualize.recording": ["render"],
