@@ -48,7 +48,6 @@ LONG: set[str] = {
     "hub.cards",
     "inference.inputs",
     "modeling_usdrl",
-    "tasks.evaluate",
 }
 
 

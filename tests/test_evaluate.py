@@ -19,9 +19,10 @@ from usdrl_hub.facts.benchmarks import BENCHMARKS, TASKS
 from usdrl_hub.facts.datasets import DATASETS, NTU120_CLASSES, PKU_CLASSES
 from usdrl_hub.inference.embedding import embed_part
 from usdrl_hub.loading import load_feature_extractor, load_model
-from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, repeat, run_linear, tiny_recordings
+from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, repeat, run_linear
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import train_recogniser
+from usdrl_hub.tasks.tiny import tiny_recordings
 
 from .helpers import run
 
