@@ -177,6 +177,9 @@ def test_a_file_that_cannot_be_read_costs_no_other(capsys, saved, tmp_path):
     assert code == 2 and "bad.npy" in err and out.endswith(f"written: {tmp_path / 'out.csv'}\n")
     (tmp_path / "out.csv").unlink()
     code, _, err = run(capsys, "predict", files[0], *options)
+    assert code == 2 and "bad.npy" in err and err.count("\n") == 1 and not (tmp_path / "out.csv").exists()
+    np.save(tmp_path / "worse.npy", np.full((4, 5, 3), np.nan))
+    code, _, err = run(capsys, "predict", files[0], tmp_path / "worse.npy", *options)
     assert code == 2 and "is not written" in err and not (tmp_path / "out.csv").exists()
 
 
