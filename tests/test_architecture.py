@@ -34,19 +34,11 @@ ALLOWED: set[str] = set()
 # Modules that are on no floor yet: this list only shrinks.
 HOMELESS: set[str] = set()
 # In a circle today: this list only shrinks.
-CIRCLES: set[str] = {
-    "configuration_usdrl",
-    "data.dataset",
-    "feature_extraction_usdrl",
-    "modeling_usdrl",
-    "pretraining.data",
-    "weights",
-}
+CIRCLES: set[str] = set()
 # Longer than 500 lines today: this list only shrinks, down to the model.
 LONG: set[str] = {
     "feature_extraction_usdrl",
     "hub.cards",
-    "inference.inputs",
     "modeling_usdrl",
 }
 
@@ -91,7 +83,7 @@ def floor(module: str) -> int | None:
 
 
 def test_each_module_is_on_a_floor():
-    assert {module for module in MODULES if floor(module) is None} <= HOMELESS
+    assert {module for module in MODULES if floor(module) is None} == HOMELESS
 
 
 def test_data_never_walks_back():
@@ -102,7 +94,7 @@ def test_data_never_walks_back():
             heights = floor(module), floor(other)
             if None not in heights and heights[0] < heights[1]:
                 offenders.add(f"{module} -> {other}")
-    assert offenders <= ALLOWED
+    assert offenders == ALLOWED
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -121,7 +113,7 @@ def test_no_modules_import_each_other_in_a_circle():
             ahead += new
         if module in seen:
             circles.add(module)
-    assert circles <= CIRCLES
+    assert circles == CIRCLES
 
 
 def _is_package(module: str) -> bool:
@@ -130,7 +122,7 @@ def _is_package(module: str) -> bool:
 
 def test_files_fit_in_a_head():
     lengths = {module: len(path.read_text("utf-8").splitlines()) for module, path in MODULES.items()}
-    assert {module for module, length in lengths.items() if length > 500} <= LONG
+    assert {module for module, length in lengths.items() if length > 500} == LONG
 
 
 def _functions(path: Path):
@@ -164,9 +156,7 @@ MANY_PARAMETERS: set[str] = {
     "hub.publish.publish",
     "inference.embedding.extract_embeddings",
     "inference.embedding.iter_embeddings",
-    "visualize.map.make_map",
     "inference.prediction.iter_predictions",
-    "visualize.recording.render",
     "inference.streaming.__init__",
     "inference.timeline.iter_timelines",
     "normalization.clip_batch",
@@ -175,6 +165,8 @@ MANY_PARAMETERS: set[str] = {
     "pretraining.trainer.__init__",
     "tasks.evaluate.evaluate",
     "tasks.recognition.finetune",
+    "visualize.map.make_map",
+    "visualize.recording.render",
 }
 _CONSTRUCTORS = {"configuration_usdrl.__init__", "feature_extraction_usdrl.__init__"}
 
@@ -186,7 +178,7 @@ def test_functions_fit_on_a_screen():
         for function in _functions(path)
         if _body_lines(function) > 60
     }
-    assert found <= LONG_BODIES
+    assert found == LONG_BODIES
 
 
 def test_functions_have_at_most_nine_parameters():
@@ -197,7 +189,7 @@ def test_functions_have_at_most_nine_parameters():
         for function in _functions(path)
         if _parameters(function) > 9 and module.split(".")[0] != "cli"
     }
-    assert found - _CONSTRUCTORS <= MANY_PARAMETERS
+    assert found - _CONSTRUCTORS == MANY_PARAMETERS
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.py")), ids=lambda path: path.stem)
@@ -211,9 +203,6 @@ def test_no_test_module_imports_another(path):
 
 # Test modules that use private names of the package today: this list only shrinks.
 PRIVATE: set[str] = {
-    "test_fused: _PIECE",
-    "test_gpu: _Replay",
-    "test_readers: _plain_decimals",
     "test_views: _Body",
 }
 
@@ -224,4 +213,4 @@ def test_private_names_are_not_tested():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("usdrl_hub"):
                 found |= {f"{path.stem}: {alias.name}" for alias in node.names if alias.name.startswith("_")}
-    assert found <= PRIVATE
+    assert found == PRIVATE
