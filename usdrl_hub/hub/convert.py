@@ -350,5 +350,6 @@ def save_original(model: USDRLPreTrainedModel, path: str | os.PathLike) -> Path:
     content = io.BytesIO()
     torch.save({"epoch": 0, "state_dict": original_state_dict(model)}, content)
     with new_file(path) as partial:
-        partial.write_bytes(content.getbuffer())
+        # No view of the buffer: kept by an error's traceback, it crashes Python 3.12 and 3.13 at exit.
+        partial.write_bytes(content.getvalue())
     return Path(path)
