@@ -15,7 +15,7 @@ from usdrl_hub.cli.app import app
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import notice
-from usdrl_hub.facts.checkpoints import list_checkpoints
+from usdrl_hub.facts.checkpoints import list_models
 from usdrl_hub.layouts import NORMALIZATIONS
 
 from .conftest import GOLDENS, write_ntu
@@ -357,12 +357,12 @@ def test_version_is_known(capsys):
 
 def test_list_shows_what_can_be_loaded_first_and_says_how_many_more(capsys):
     """faults.md 39: 121 names of which 3 exist."""
-    here = [info.name for info in list_checkpoints(shipped=True)]
+    here = [info.name for info in list_models()]
     code, out, _ = run(capsys, "list")
     lines = out.splitlines()
     assert code == 0 and [line.split()[0] for line in lines[2 : 2 + len(here)]] == here
-    assert lines[-1].startswith(f"{len(list_checkpoints()) - len(here)} more ") and "usdrl list --all" in lines[-1]
-    assert len(run(capsys, "list", "--all")[1].splitlines()) == 2 + len(list_checkpoints())
+    assert lines[-1].startswith(f"{len(list_models(pretrained=False)) - len(here)} more ") and "usdrl list --all" in lines[-1]
+    assert len(run(capsys, "list", "--all")[1].splitlines()) == 2 + len(list_models(pretrained=False))
 
 
 @pytest.mark.parametrize(

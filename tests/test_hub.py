@@ -27,7 +27,7 @@ from usdrl_hub import (
     USDRLForPreTraining,
     USDRLModel,
     checkpoint_path,
-    list_checkpoints,
+    list_models,
 )
 from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
@@ -98,7 +98,7 @@ def test_the_shipped_checkpoint_is_small_and_better_than_its_baselines():
 
 
 def test_checkpoints_are_listed_with_their_facts():
-    infos = {info.name: info for info in list_checkpoints()}
+    infos = {info.name: info for info in list_models(pretrained=False)}
     info = infos[TINY]
     assert (info.task, info.layout, info.num_labels, info.license) == ("recognition", "ntu25", 10, "apache-2.0")
     assert info.shipped and info.measured["accuracy"] == 0.969 and next(iter(infos)) == TINY
@@ -108,13 +108,13 @@ def test_checkpoints_are_listed_with_their_facts():
     linear = infos["usdrl/ntu60-xsub-linear"]
     assert (linear.num_labels, linear.published) == (60, {("linear/ntu60-xsub", "accuracy"): 0.852})
     assert not linear.shipped and linear.measured == {} and "2508.12586" in linear.source
-    assert [info.name for info in list_checkpoints(task="detection", owner="alice")] == [
+    assert [info.name for info in list_models(task="detection", pretrained=False, owner="alice")] == [
         "alice/pkummd1-xsub-detection",
         "alice/pkummd1-xview-detection",
     ]
-    assert [info.name for info in list_checkpoints("uiprmd", shipped=True)] == [TINY]
+    assert [info.name for info in list_models("uiprmd")] == [TINY]
     with pytest.raises(ValueError, match="no task 'detect'"):
-        list_checkpoints(task="detect")
+        list_models(task="detect")
     with pytest.raises(CheckpointLoadError, match="there are: usdrl/.*tiny-uiprmd"):
         checkpoint_path("usdrl/nothing")
 
@@ -200,7 +200,7 @@ def test_the_namespace_of_the_environment_is_known_and_a_wrong_one_refused(monke
     monkeypatch.setenv("USDRL_NAMESPACE", "alice")
     assert find_checkpoint("alice/ntu60-xsub") is CHECKPOINTS["usdrl/ntu60-xsub"]
     assert find_checkpoint("bob/ntu60-xsub") is None
-    assert list_checkpoints("ntu60-xsub")[0].name == "alice/ntu60-xsub"
+    assert list_models("ntu60-xsub", pretrained=False)[0].name == "alice/ntu60-xsub"
     with pytest.raises(ValueError, match="the namespace is 'a b'"):
         namespace("a b")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .data.store import SkeletonStore as SkeletonStore
     from .data.store_writer import write_store as write_store
     from .facts.checkpoints import checkpoint_path as checkpoint_path
-    from .facts.checkpoints import list_checkpoints as list_checkpoints
+    from .facts.checkpoints import list_models as list_models
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
     from .inference.embedding import extract_embeddings as extract_embeddings
     from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
@@ -74,7 +74,7 @@ _MODULES = {
         "data.store": ["SkeletonStore"],
         "data.store_writer": ["write_store"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
-        "facts.checkpoints": ["checkpoint_path", "list_checkpoints"],
+        "facts.checkpoints": ["checkpoint_path", "list_models"],
         "inference.embedding": ["extract_embeddings"],
         "inference.ensemble": ["USDRLEnsemble"],
         "inference.pipelines": ["pipeline"],

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..facts.benchmarks import BENCHMARKS, TASKS
-from ..facts.checkpoints import Checkpoint, list_checkpoints, namespace
+from ..facts.checkpoints import Checkpoint, list_models, namespace
 from ..facts.datasets import DATASETS
 from ..facts.outputs import EXPORT_FORMATS
 from ..facts.recipes import read_recipe, recipe_names
@@ -28,7 +28,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the checkpoints of this project: what they are, and where their weights come from."""
-    infos = list_checkpoints(text, task, shipped, owner)
+    infos = list_models(text, task=task, pretrained=shipped, owner=owner)
     if not infos:
         raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
     if as_json:

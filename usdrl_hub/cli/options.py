@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..data.readers import SUFFIXES
-from ..facts.checkpoints import list_checkpoints
+from ..facts.checkpoints import list_models
 from ..layouts import LAYOUTS
 from ..persons import CHOOSE_BY
 from ..sequence import AXES, MISSING
@@ -29,7 +29,7 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 def _shipped() -> Iterable[str]:
-    return (entry.name for entry in list_checkpoints(shipped=True))
+    return (entry.name for entry in list_models())
 
 
 complete_layout = completing(lambda: LAYOUTS)

@@ -366,16 +366,17 @@ def find_checkpoint(name: str) -> Checkpoint | None:
     return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in ("", NAMESPACE, namespace()) else None
 
 
-def list_checkpoints(
-    text: str = "", task: str | None = None, shipped: bool = False, owner: str | None = None
+def list_models(
+    text: str = "", *, task: str | None = None, pretrained: bool = True, owner: str | None = None
 ) -> list[Checkpoint]:
-    """The checkpoints of this project, those that ship first.
+    """The models of this project.
 
     Args:
         text: Only names that contain it.
         task: Only those of a task, such as "detection".
-        shipped: Only those that ship in the package.
-        owner: Namespace of the names of those that do not; see `namespace`.
+        pretrained: Only those whose weights ship in the package. If False, also the names of the paper's models, whose
+            weights have to be converted or asked for; those that ship come first.
+        owner: Namespace of the names of models that do not ship; see `namespace`.
 
     Raises:
         ValueError: If there is no such task.
@@ -389,7 +390,7 @@ def list_checkpoints(
             continue
         if entry.folder is not None:
             here.append(entry)
-        elif not shipped:
+        elif not pretrained:
             absent.append(replace(entry, name=f"{owner}/{entry.name.partition('/')[2]}"))
     return here + absent
 
