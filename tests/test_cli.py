@@ -361,7 +361,10 @@ def test_list_shows_what_can_be_loaded_first_and_says_how_many_more(capsys):
     code, out, _ = run(capsys, "list")
     lines = out.splitlines()
     assert code == 0 and [line.split()[0] for line in lines[2 : 2 + len(here)]] == here
-    assert lines[-1].startswith(f"{len(list_models(pretrained=False)) - len(here)} more ") and "usdrl list --all" in lines[-1]
+    assert (
+        lines[-1].startswith(f"{len(list_models(pretrained=False)) - len(here)} more ")
+        and "usdrl list --all" in lines[-1]
+    )
     assert len(run(capsys, "list", "--all")[1].splitlines()) == 2 + len(list_models(pretrained=False))
 
 

@@ -32,7 +32,8 @@ from usdrl_hub import (
 from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
-from usdrl_hub.hub.cards import CardSource, card_of, figures, render_card, supported_figures, write_cards
+from usdrl_hub.hub.card_source import CardSource
+from usdrl_hub.hub.cards import card_of, figures, render_card, supported_figures, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model

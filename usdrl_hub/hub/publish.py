@@ -35,7 +35,8 @@ from ..loading import load_config, load_model
 from ..records import without_places
 from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
-from .cards import GENERATED, CardSource, picture_name, render_card
+from .card_source import CardSource
+from .cards import GENERATED, picture_name, render_card
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
 _TEXTS = ("config.json", "preprocessor_config.json", "metrics.json", "README.md", *CODE_FILES)

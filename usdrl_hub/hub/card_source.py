@@ -1,0 +1,164 @@
+"""What a model card is rendered from, and the commands and code that it shows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..configuration_usdrl import USDRLConfig
+from ..facts.checkpoints import Checkpoint, find_checkpoint
+from ..facts.datasets import DATASETS, DatasetFacts
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
+from ..modeling_usdrl import USDRLPreTrainedModel
+from .listing import feature_extractor, model_config, num_bytes
+
+
+@dataclass(frozen=True)
+class CardSource:
+    """What a card is rendered from.
+
+    Attributes:
+        name: Repository name.
+        config: The model's configuration.
+        extractor: Its feature extractor, if it has one.
+        record: Its ``metrics.json``, empty where there is none.
+        num_bytes: Size of its weights.
+        entry: What the registry knows of it, if anything.
+        has_weights: Whether the weights are there.
+        has_code: Whether the repository holds the model's code, for transformers without this package.
+    """
+
+    name: str
+    config: USDRLConfig
+    extractor: USDRLFeatureExtractor | None
+    record: Mapping[str, Any]
+    num_bytes: int
+    entry: Checkpoint | None
+    has_weights: bool
+    has_code: bool = True
+
+    @classmethod
+    def of_entry(cls, entry: Checkpoint) -> CardSource:
+        """An entry of the registry, with its files where it ships."""
+        if entry.folder is not None:
+            return cls.of_folder(entry.folder, entry.name)
+        return cls(entry.name, model_config(entry), feature_extractor(entry), {}, num_bytes(entry.name), entry, False)
+
+    @classmethod
+    def of_folder(cls, folder: str | os.PathLike, name: str) -> CardSource:
+        """A checkpoint's folder, under the name it is to have.
+
+        Raises:
+            ValueError: If its ``metrics.json`` is damaged; else as `load_feature_extractor`.
+        """
+        folder = Path(folder)
+        config = USDRLConfig.from_pretrained(folder)
+        try:
+            extractor = load_feature_extractor(folder)
+        except MissingPreprocessorError:
+            extractor = None
+        path = folder / "metrics.json"
+        try:
+            record = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+            if not isinstance(record, dict):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"{path}: it is no metrics.json of this package: mend it or take it away") from None
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return cls(name, config, extractor, record, size, find_checkpoint(name), True)
+
+    @property
+    def head(self) -> type[USDRLPreTrainedModel]:
+        """The model's class."""
+        return model_class(self.config)
+
+    @property
+    def task(self) -> str:
+        """What the model does."""
+        return self.head.task
+
+    @property
+    def data(self) -> DatasetFacts:
+        """The training data; what is not known says so."""
+        if self.entry is not None:
+            return self.entry.facts
+        name = self.record.get("dataset") or ""
+        name = " and ".join(map(str, name)) if isinstance(name, list) else str(name)
+        title = name or "not stated"
+        return DATASETS.get(Path(name).stem, DatasetFacts(name, title, "no address stated", "not stated", "", ""))
+
+
+def commands(source: CardSource) -> str:
+    """Commands of ``usdrl`` with this model."""
+    name = source.name
+    is_recogniser = source.task == "recognition"
+    lines = [f"usdrl embed recordings/ --model {name} --output embeddings.npz"]
+    if is_recogniser:
+        lines.insert(0, f"usdrl predict recording.npy --model {name}")
+    if source.entry is not None and source.entry.folder is not None:
+        lines = [
+            "usdrl demo --output-dir demo-output          # writes real recordings to try it on",
+            f"usdrl predict demo-output/uiprmd-samples.npz --model {name}"
+            if is_recogniser
+            else f"usdrl map demo-output/uiprmd-samples.npz --model {name} --output map.html",
+            *lines,
+        ]
+    if source.task == "embedding":
+        lines.append(f"usdrl finetune labelled.npz --model {name} --output-dir recogniser")
+    return "\n".join(lines)
+
+
+def library_code(source: CardSource) -> str:
+    """Python with this package."""
+    name, kind = source.name, source.head.__name__
+    if source.task == "recognition":
+        return (
+            "from usdrl_hub import extract_embeddings, iter_predictions\n\n"
+            f'for prediction in iter_predictions("recording.npy", model="{name}"):\n'
+            "    print(prediction.sequence.name, prediction.top(3))\n"
+            f'embeddings = extract_embeddings("recordings/", model="{name}")  '
+            f"# (recordings, {source.config.embedding_size})"
+        )
+    lines = [
+        f"from usdrl_hub import {kind}, USDRLFeatureExtractor, read_skeleton\n",
+        f'extractor = USDRLFeatureExtractor.from_pretrained("{name}")',
+        f'model = {kind}.from_pretrained("{name}").eval()',
+        'clip = extractor(read_skeleton("recording.npy"), return_tensors="pt")',
+    ]
+    if source.task == "embedding":
+        lines.append(f"embedding = model(**clip).pooler_output  # (1, {source.config.embedding_size})")
+    elif source.task == "segmentation":
+        lines[0] = "import torch\n" + lines[0]
+        lines.append(
+            "windows = clip.keypoints[:, None]  # one window of each recording; see usdrl_hub.inference.windows"
+        )
+        lines.append("logits = model(windows, window_starts=torch.zeros(1, 1, dtype=torch.long)).logits")
+    elif source.task == "pretraining":
+        lines.append("projection = model(**clip).instance_projection")
+    else:
+        lines.append("logits = model(**clip).logits  # a class after every frame")
+    return "\n".join(lines)
+
+
+def auto_class_code(source: CardSource) -> str:
+    """Python with transformers' Auto classes."""
+    auto, name = source.head.auto_class, source.name
+    lines = [f"from transformers import AutoFeatureExtractor, {auto}"]
+    if not source.has_code:
+        lines.append("import usdrl_hub  # which makes the model known to transformers")
+    lines.append("")
+    if source.entry is not None and source.entry.folder is not None:
+        lines.append(f'name = "{name}"  # where usdrl_hub is installed, usdrl_hub.checkpoint_path(name) asks no hub')
+    else:
+        lines.append(f'name = "{name}"')
+    code = ", trust_remote_code=True" if source.has_code else ""
+    lines += [
+        f"extractor = AutoFeatureExtractor.from_pretrained(name{code})",
+        f"model = {auto}.from_pretrained(name{code})",
+    ]
+    return "\n".join(lines)
