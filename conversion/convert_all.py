@@ -20,6 +20,7 @@ from usdrl_hub import USDRLFeatureExtractor
 from usdrl_hub.facts.checkpoints import find_checkpoint, namespace
 from usdrl_hub.files import new_folder
 from usdrl_hub.hub.convert import convert_checkpoint
+from usdrl_hub.hub.listing import model_config
 from usdrl_hub.hub.publish import publish
 from usdrl_hub.remote_code import add_remote_code
 
@@ -36,7 +37,7 @@ def choices_of(entry: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     except KeyError as error:
         raise ValueError(f"an entry of the manifest has no {error}") from None
     if (known := find_checkpoint(name)) is not None:
-        choices = {"modality": known.modality, "layout": known.config.layout} | choices
+        choices = {"modality": known.modality, "layout": model_config(known).layout} | choices
         if known.task == "detection":
             choices = {"task": "detection"} | choices
     return file, name, choices

@@ -103,13 +103,13 @@ print("imported", {{"torch", "transformers"}} & set(sys.modules))
 
 
 def test_an_interrupt_while_modules_are_imported_ends_without_a_traceback():
-    """The command is interrupted where it imports the readers."""
+    """The command is interrupted where it imports its options."""
     code = """
 import os, signal, sys
 from usdrl_hub.cli import main
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == "usdrl_hub.data.readers":
+        if name == "usdrl_hub.cli.options":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 main(["--help"])

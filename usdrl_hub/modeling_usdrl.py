@@ -8,6 +8,7 @@ tokens of a stream.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -260,8 +261,10 @@ class USDRLDenseLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        convolved, weights = self.convolutional(hidden_states, self.attention, output_attentions)
-        shifted, *shift_weights = self.dense_shift(hidden_states, self.attention, output_attentions)
+        # A function: accelerate moves modules among a call's arguments, whose weights may still be on the disk.
+        attention = partial(self.attention)
+        convolved, weights = self.convolutional(hidden_states, attention, output_attentions)
+        shifted, *shift_weights = self.dense_shift(hidden_states, attention, output_attentions)
         output = self.alpha * convolved + (1 - self.alpha) * shifted
         return output, torch.stack([weights, *shift_weights], dim=1) if output_attentions else None
 
