@@ -147,6 +147,25 @@ def run(name: str, seed: int, inputs: int, folder: Path) -> State:
     return state
 
 
+def read_again(name: str, seed: int, folder: Path) -> None:
+    """Read the inputs with wrong outcomes again, after a mend; those that are right now are counted as such."""
+    from tests.fuzz_families import family
+    from tests.fuzzing import bench, make_input
+
+    quieten()
+    state, subject = State(folder, name, seed), family(name)
+    noted = state.noted
+    state.list.unlink(missing_ok=True)
+    state["wrong"] = 0
+    with bench(subject) as place:
+        for entry in noted:
+            outcome = place.read(make_input(subject, seed, entry["number"]))
+            if outcome.is_right:
+                state.add("results" if outcome.kind == "result" else "errors")
+            else:
+                state.note(entry["number"], outcome.kind, outcome.detail)
+
+
 def figures(state: State) -> dict:
     count = state["next"]
     return {
@@ -211,6 +230,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="read this input and print what becomes of it")
     parser.add_argument("--keep", type=Path, help="with --only: write its files here")
     parser.add_argument("--fresh", action="store_true", help="begin again")
+    parser.add_argument("--again", action="store_true", help="first read the inputs with wrong outcomes again")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--state", type=Path, default=ROOT / "benchmarks" / ".fuzz")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "fuzz.json")
@@ -227,6 +247,8 @@ def main() -> None:
     names = options.family or FAMILIES
     for name in names if options.fresh else ():
         State(options.state, name, options.seed).forget()
+    for name in names if options.again else ():
+        read_again(name, options.seed, options.state)
 
     def one(name: str) -> int:
         state = run(name, options.seed, options.inputs, options.state)

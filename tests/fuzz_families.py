@@ -521,7 +521,11 @@ def damage_state(rng: random.Random, content: bytes) -> bytes:
         elif kind == 6:
             state[key] = rng.choice([None, 1.5, "x", [], {}, [tensor]])
         elif kind == 7:
-            state[key] = rng.choice([tensor.to_sparse(), torch.nn.Parameter(tensor.float()), tensor.to("meta")])
+            change = rng.choice(
+                [torch.Tensor.to_sparse, lambda it: torch.nn.Parameter(it.float()), lambda it: it.to("meta")]
+            )
+            # An earlier change may have left no values to convert.
+            state[key] = tensor if tensor.is_meta else change(tensor)
         else:
             checkpoint[rng.choice(["epoch", "state_dict", "more"])] = rng.choice([None, 3, [1], {}, {"a": {}}, state])
             break
