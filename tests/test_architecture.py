@@ -1,6 +1,7 @@
 """The floors of the package, and what a module may import: data never walks back."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -213,3 +214,14 @@ def test_private_names_are_not_tested():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("usdrl_hub"):
                 found |= {f"{path.stem}: {alias.name}" for alias in node.names if alias.name.startswith("_")}
     assert found == PRIVATE
+
+
+def test_the_readme_draws_the_package_as_it_is():
+    """Each file and folder of the package, in the order of the floors."""
+    tree = (PACKAGE.parent / "README.md").read_text("utf-8").split("```\nusdrl_hub/\n")[1].split("\ndocs/")[0]
+    names = [line.split("   ")[0] for line in tree.splitlines()]
+    drawn = [word for line in names for word in re.findall(r"(?<=  )[a-z_]+(?:\.py|/)", line)]
+    there = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert sorted(drawn) == sorted(there - {"__init__.py", "__pycache__/"})
+    heights = [height for name in drawn if (height := floor(name.removesuffix(".py").rstrip("/"))) is not None]
+    assert heights == sorted(heights)
