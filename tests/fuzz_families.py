@@ -511,7 +511,8 @@ def damage_state(rng: random.Random, content: bytes) -> bytes:
                 rng.choice([torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
             )
         elif kind == 3:
-            state[key] = torch.full_like(tensor, rng.choice([float("nan"), float("inf"), 0.0, 1e38, 1e-44]))
+            value = rng.choice([float("nan"), float("inf"), 0.0, 1e38, 1e-44])
+            state[key] = torch.full_like(tensor, value, dtype=torch.float64).to(tensor.dtype)
         elif kind == 4:
             state[rng.choice(["x" * 900, "fc.weight", key + ".1", key.replace("0", "1"), "module." + key, "\x1b"])] = (
                 tensor
