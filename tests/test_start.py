@@ -107,6 +107,8 @@ def test_an_interrupt_while_modules_are_imported_ends_without_a_traceback():
     code = """
 import os, signal, sys
 from usdrl_hub.cli import main
+# A shell starts what runs in the background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == "usdrl_hub.cli.options":
