@@ -123,6 +123,13 @@ def work(name: str, seed: int, inputs: int, folder: Path) -> None:
 
 def run(name: str, seed: int, inputs: int, folder: Path) -> State:
     """Read the inputs of a family in a process of its own, and again in another where it dies."""
+    from usdrl_hub.files import locked
+
+    with locked(folder / f"{name}-{seed}.state"):
+        return _run(name, seed, inputs, folder)
+
+
+def _run(name: str, seed: int, inputs: int, folder: Path) -> State:
     state = State(folder, name, seed)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--worker", "--family", name, "--seed", str(seed), "--inputs", str(inputs)]
@@ -187,6 +194,9 @@ def record(path: Path, seed: int, folder: Path, names: tuple[str, ...]) -> None:
     """Write what is known of all families."""
     from usdrl_hub.files import new_file
 
+    before = json.loads(path.read_text()) if path.exists() else {}
+    # Families that another checkout has read stay, if their inputs were the same.
+    families = before["families"] if before.get("seed") == seed else {}
     found = {name: State(folder, name, seed) for name in names if (folder / f"{name}-{seed}.state").exists()}
     content = {
         "seed": seed,
@@ -194,7 +204,7 @@ def record(path: Path, seed: int, folder: Path, names: tuple[str, ...]) -> None:
         "time_limit": "5 s + 1 s for each MB of the input, of processor time",
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "families": {name: figures(state) for name, state in found.items() if state["next"]},
+        "families": families | {name: figures(state) for name, state in found.items() if state["next"]},
     }
     path.unlink(missing_ok=True)
     with new_file(path) as file:
@@ -243,10 +253,13 @@ def main() -> None:
         return show(options.family[0], options.seed, options.only, options.keep)
 
     from tests.fuzz_families import FAMILIES
+    from usdrl_hub.files import locked
 
     names = options.family or FAMILIES
     for name in names if options.fresh else ():
-        State(options.state, name, options.seed).forget()
+        state = State(options.state, name, options.seed)
+        with locked(state.path):
+            state.forget()
     for name in names if options.again else ():
         read_again(name, options.seed, options.state)
 
