@@ -24,7 +24,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import iter_embeddings
 from usdrl_hub.inference.inputs import ready_model
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 from usdrl_hub.speedups import with_cuda_graph
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -87,7 +87,7 @@ def main() -> None:
         for who, (model, extractor) in encoders.items():
             for what, store in stores.items():
                 rows[f"{who}, {what}"] = measure(model, extractor, store)
-    run = without_places(run_record(started))
+    run = redact_paths(run_record(started))
     record["table"] |= rows
     if torch.cuda.is_available():
         record["gpu_run"] = {"device": torch.cuda.get_device_name(0), **run}

@@ -64,7 +64,7 @@ from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.normalization import resize
 from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.records import run_record, sha256, without_places, write_metrics
+from usdrl_hub.records import redact_paths, run_record, sha256, write_metrics
 from usdrl_hub.tasks.fit import FitRecipe, fit
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
@@ -285,7 +285,7 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
                             hits = finetuned_hits(encoder, subject, subject.drawn(shots))
                             record.put(*keys, value=packed(hits))
                             print(name, seed, shots, who, f"{100 * hits.float().mean():.1f}", flush=True)
-    record.put("run", value=without_places(run_record(started)))
+    record.put("run", value=redact_paths(run_record(started)))
 
 
 def accuracies(content: dict, measure: str, who: str, shots: str) -> dict[str, list[np.ndarray]]:
@@ -505,7 +505,7 @@ def ship(run: Path, record: Record, folder: Path) -> None:
         USDRLModel.from_pretrained(run).save_pretrained(partial)
         USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)
         draw_curves(content, partial / FEW_LABELS)
-        made = without_places(json.loads((run / "metrics.json").read_text()))
+        made = redact_paths(json.loads((run / "metrics.json").read_text()))
         kept = ("seed", "recipe", "steps", "log", "command", "wall_seconds", "git_revision", "versions", "hardware")
         write_metrics(
             partial,

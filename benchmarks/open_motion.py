@@ -26,7 +26,7 @@ from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.metrics.retrieval import retrieval_metrics
 from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
 SOURCES = ("ui_prmd_vicon", "bandai_namco1", "bandai_namco2", "msrc12", "cmu_asfamc_s01_s02")
@@ -101,7 +101,7 @@ def main() -> None:
             print(f"| {name} | {key} | {means[0]} | {means[1]} | {100 * row['raw'][key]:.1f} |", flush=True)
     logs = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     runs = [{key: log[key] for key in ("seed", "steps", "wall_seconds", "git_revision")} for log in logs]
-    record = {"table": table, "recipe": logs[0]["recipe"], "runs": runs, **without_places(run_record(started))}
+    record = {"table": table, "recipe": logs[0]["recipe"], "runs": runs, **redact_paths(run_record(started))}
     with new_file(arguments.output) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -29,7 +29,7 @@ from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.modeling_usdrl import USDRLPreTrainedModel
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -148,7 +148,7 @@ def main() -> None:
     for what, model, extractor, path in jobs(arguments):
         table.append(measure(what, model.to(arguments.device), extractor, path))
         record = {"table": table, "bounds": BOUNDS, "missed": misses(table), **processor()}
-        record |= {"threads": torch.get_num_threads(), **without_places(run_record(started))}
+        record |= {"threads": torch.get_num_threads(), **redact_paths(run_record(started))}
         # After each: what has been measured is not lost.
         with new_file(arguments.output) as partial:
             partial.write_text(json.dumps(record, indent=2) + "\n")

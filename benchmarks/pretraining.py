@@ -30,7 +30,7 @@ from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.trainer import compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, make_sequences, medians  # noqa: E402
@@ -237,7 +237,7 @@ def measure_gpu(release: Release | None) -> dict:
         torch.cuda.reset_peak_memory_stats()
         our_step(size, "cuda", torch.bfloat16, checkpointing)()
         found[name] = torch.cuda.max_memory_allocated() / 2**30
-    return found | without_places(run_record(started))
+    return found | redact_paths(run_record(started))
 
 
 @contextlib.contextmanager
@@ -279,7 +279,7 @@ def main() -> None:
             runs["release"] = release_step(release, arguments.cpu_batch, "cpu", None)
         rows[f"whole step on the CPU, batch {arguments.cpu_batch}"] = medians(**runs)
         table = [{"what": what, "seconds": seconds, "ratio": ratio_of(seconds)} for what, seconds in rows.items()]
-        record |= {"table": table, "threads": torch.get_num_threads(), **without_places(run_record(started))}
+        record |= {"table": table, "threads": torch.get_num_threads(), **redact_paths(run_record(started))}
     if torch.cuda.is_available():
         record["gpu"] = measure_gpu(release)
     print("| what | ours, s | release, s | ratio |\n|---|---|---|---|")

@@ -30,7 +30,7 @@ from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.inference.inputs import ready_model
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, medians  # noqa: E402
@@ -187,7 +187,7 @@ def measure_gpu(model: USDRLModel, release: Release | None, operations_per_clip:
         runs["release"] = synchronised(release, to_release(one.float()))
     found["one_clip_seconds"] = medians(REPETITIONS[1], **runs)
     clips = real_clips(BATCH).repeat(sizes[-1] // BATCH, 1, 1, 1, 1).to("cuda", torch.bfloat16)
-    return found | compared(compiled(clips)[:BATCH], truth) | without_places(run_record(started))
+    return found | compared(compiled(clips)[:BATCH], truth) | redact_paths(run_record(started))
 
 
 def peak_memory(who: str, checkpoint: Path, reference: Path) -> float:
@@ -270,7 +270,7 @@ def main() -> None:
     count = {"unfused": operations(model), "fused": operations(fuse(model, packed=False))}
     if not arguments.gpu:
         record |= {"table": measure_cpu(model, release), "peak_memory_mib": memory, "operations_per_clip": count}
-        record |= {**processor(), "threads": torch.get_num_threads(), **without_places(run_record(started))}
+        record |= {**processor(), "threads": torch.get_num_threads(), **redact_paths(run_record(started))}
     if torch.cuda.is_available():
         record["gpu"] = measure_gpu(model, release, count["fused"])
     print_table(record["table"], record["peak_memory_mib"], record["gpu"], record)

@@ -27,7 +27,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
-from usdrl_hub.records import run_record, without_places
+from usdrl_hub.records import redact_paths, run_record
 
 WARM, FRAMES = 70, 160
 PEOPLE = (1, 8)
@@ -97,7 +97,7 @@ def main() -> None:
         "table": rows,
         "device": device,
         "threads": torch.get_num_threads(),
-        **without_places(run_record(started)),
+        **redact_paths(run_record(started)),
     }
     with new_file(arguments.output) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.files import new_file
-from usdrl_hub.records import sha256, without_places
+from usdrl_hub.records import redact_paths, sha256
 from usdrl_hub.tasks.evaluate import evaluate
 
 SETS = ("utd_mhad", "nw_ucla", "utkinect", "hdm05_11")
@@ -157,7 +157,7 @@ def main() -> None:
             same = arguments.keep / f"{task}-{name}-of-{run.of}"
         reuse = same is not None and (run.averaged or task in ("finetuned", "early")) and same.is_dir()
         model_folder, folder = (same, None) if reuse else (arguments.model, folder)
-        record = without_places(
+        record = redact_paths(
             evaluate(
                 model_folder,
                 run.benchmark,

@@ -1,7 +1,6 @@
 """Run an action once a module of another package has been imported, without importing it.
 
-Importing transformers and torch takes seconds. A package that adds to them need not import them: it waits until
-somebody else does.
+Importing transformers and torch takes seconds, so this package registers its models only once they are imported.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-# Actions import modules of this package that import modules of that one, and the other way round. They run when no
-# module of either is half imported.
+# Actions import modules of both packages, so they run only when no module of either is half imported.
 _WATCHED = (__name__.partition(".")[0], "transformers")
 
 
 def after_import(module: str, action: Callable[[], None]) -> None:
-    """Call a function once when a module has been imported; at once if it has been already.
+    """Call a function once, when a module has been imported; at once if it already has been.
 
-    The function is called at the end of the outermost import of transformers or of this package that brings the
-    module, so that it may import whatever it likes from both.
+    The call comes at the end of the outermost import of transformers or of this package, so the function may import
+    from both.
 
     Args:
         module: Full name of a module of transformers.
@@ -41,7 +39,7 @@ class _Finder(MetaPathFinder):
         self.here = threading.local()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Where the module is, as the usual finder has it, with a loader that knows when it has been executed."""
+        """The spec of the usual finder, with a loader that reports when the module has been executed."""
         if name.partition(".")[0] not in _WATCHED:
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -50,7 +48,7 @@ class _Finder(MetaPathFinder):
         return spec
 
     def execute(self, loader: Loader, module: ModuleType) -> None:
-        """Execute a module; after the outermost one, run the actions that waited for it."""
+        """Execute a module; after the outermost one, run the waiting actions."""
         self.here.depth = self.depth + 1
         try:
             loader.exec_module(module)
@@ -64,18 +62,18 @@ class _Finder(MetaPathFinder):
         return getattr(self.here, "depth", 0)
 
     def run(self) -> None:
-        """Run the actions whose modules are there."""
+        """Run the actions whose modules have been imported."""
         if self.depth:
             return
         for entry in [entry for entry in self.actions if entry[0] in sys.modules]:
-            # An action imports modules, after which others may run: each runs once.
+            # An action may import modules and so run others; each runs once.
             if entry in self.actions:
                 self.actions.remove(entry)
                 entry[1]()
 
 
 class _Loader(Loader):
-    """A loader that does what another does, and reports to the finder."""
+    """A wrapper of a loader that reports to the finder."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -84,11 +82,11 @@ class _Loader(Loader):
         return getattr(self.loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the other."""
+        """Delegate to the wrapped loader."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the other, whose module it is from now on."""
+        """Execute the module, which then shows the wrapped loader as its own."""
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader

@@ -1,4 +1,4 @@
-"""Processes that share a job, as ``accelerate launch`` and ``torchrun`` start them."""
+"""Distributed jobs, as started by ``accelerate launch`` or ``torchrun``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 @dataclass(frozen=True)
 class Workers:
-    """Processes that share a job, as ``accelerate launch`` and ``torchrun`` start them; one by itself otherwise.
+    """This process's position in a distributed job; the defaults describe a single process.
 
     Attributes:
-        rank: Number of this process, from 0.
-        count: How many there are.
-        local_rank: Number of this process on its machine, which is that of its GPU.
+        rank: Rank of this process, from 0.
+        count: Number of processes.
+        local_rank: Rank on its machine, which is the index of its GPU.
     """
 
     rank: int = 0
@@ -33,12 +33,12 @@ class Workers:
 
     @classmethod
     def of_environment(cls) -> Workers:
-        """The processes that the launcher's environment variables describe."""
+        """Read the launcher's environment variables."""
         return cls(*(int(os.environ.get(name, default)) for name, default in _LAUNCHED.items()))
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the results and prints the messages of all."""
+        """Whether this process writes the results and prints messages for all."""
         return self.rank == 0
 
     @property
@@ -47,9 +47,9 @@ class Workers:
         return f"cuda:{self.local_rank}" if self.count > 1 and torch.cuda.is_available() else None
 
     def share(self, count: int, block: int) -> slice:
-        """The slice of `count` items that this process handles: whole blocks, contiguous, in order of rank.
+        """The slice of `count` items that this process handles: contiguous whole blocks, in order of rank.
 
-        With blocks of the batch size, batches hold the same items as in a single process.
+        With `block` equal to the batch size, batches are the same as in a single process.
         """
         blocks = -(-count // block)
         first, end = (self.rank * blocks // self.count, (self.rank + 1) * blocks // self.count)
@@ -73,12 +73,12 @@ class Workers:
 
     @staticmethod
     def leave() -> None:
-        """Destroy the process group; call it last, when nothing refers to a distributed model any more.
+        """Destroy the process group; call it last, when no distributed model is referenced any more.
 
         PyTorch's communication threads end with the last reference to the group, which a distributed model holds. A
-        model in a reference cycle (a trainer with a patched method) lives until it is collected. At interpreter exit
-        that is too late: a thread that still frees a tensor aborts the process (PyTorch issue 190489), and the
-        launcher then ends the others.
+        model in a reference cycle (a trainer with a patched method) lives until garbage collection. At interpreter
+        exit that is too late: a thread that still frees a tensor aborts the process (PyTorch issue 190489), and the
+        launcher then stops the others.
         """
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The errors of this package: types with fields, so that no caller has to read their English.
+"""Errors and warnings of this package. Callers distinguish them by type and fields, not by message.
 
 This file also ships as remote code, so it imports nothing of the package.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import warnings
 
-# What an error tells at most: names of files, classes and tensors come from files that anybody may have written.
+# Longest message in characters. Messages quote names from untrusted files, which may be of any length.
 LONGEST_SENTENCE = 300
 
 
 class USDRLError(ValueError):
-    """Wrong input of any kind; the message says what, where, and what to do.
+    """Invalid input of any kind; the message says what is wrong, where, and how to fix it.
 
-    As text it is one printable line of at most `LONGEST_SENTENCE` characters, whatever names and values went into it.
+    Its text is one printable line of at most `LONGEST_SENTENCE` characters, whatever names and values it quotes.
     """
 
     def __str__(self) -> str:
@@ -22,24 +22,24 @@ class USDRLError(ValueError):
 
 
 class SkeletonFormatError(USDRLError):
-    """Input that is not a usable skeleton sequence; the message names the file and the place."""
+    """Input that is not a usable skeleton sequence; the message names the file and the line, frame or array."""
 
 
 class EmptySequenceError(SkeletonFormatError):
-    """A recording, or a part of one, in which no person is seen."""
+    """A recording or clip without any visible person."""
 
 
 class NonFiniteError(USDRLError):
-    """Weights, outputs, losses or scores that are NaN or infinite."""
+    """Weights, outputs, losses or scores are NaN or infinite."""
 
 
 class TrainingDivergedError(NonFiniteError):
-    """Training that cannot go on, because its loss, a gradient or a weight is NaN or infinite.
+    """Training stopped: its loss, a gradient or a weight is NaN or infinite.
 
     Attributes:
-        step: The step that could not be made, from 1; None where there are none.
-        learning_rate: What it was then, if known.
-        checkpoint: The last good checkpoint of the run; None where there is none.
+        step: The failed optimisation step, from 1; None for training without steps.
+        learning_rate: Learning rate at that step, if known.
+        checkpoint: Last good checkpoint of the run, or None.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class TrainingDivergedError(NonFiniteError):
 
 
 class PretrainingCollapseError(TrainingDivergedError):
-    """Pretraining whose loss left its range, or whose features stopped telling clips apart."""
+    """Pretraining collapsed: its loss left its range, or all clips have nearly the same features."""
 
 
 class CheckpointLoadError(USDRLError):
     """A checkpoint that cannot be found or loaded; the message names it and says what to do.
 
     Attributes:
-        kind: "missing" where there is none of that name, "hub" where the hub failed or refused, else "damaged".
-        hint: How it is made, or which name was meant, as a sentence; empty where nothing is known.
+        kind: "missing" if no checkpoint has the name, "hub" if the hub failed or refused, else "damaged".
+        hint: How to make it or which similar names exist, as a sentence; may be empty.
     """
 
     def __init__(self, message: str, kind: str = "damaged", hint: str = ""):
@@ -71,23 +71,23 @@ class CheckpointLoadError(USDRLError):
 
 
 class CheckpointNotFoundError(CheckpointLoadError, OSError):
-    """A checkpoint of this project whose weights are not here; `from_pretrained` of transformers raises OSError."""
+    """A known checkpoint without available weights; an OSError, too, as `from_pretrained` of transformers raises."""
 
 
 class OutputError(USDRLError, OSError):
-    """Something that cannot be written; the message names it and says why."""
+    """A file or folder that cannot be written; the message names it and the reason."""
 
 
 class FolderInUseError(USDRLError):
-    """Something that another process is writing; the message names the host and the process."""
+    """A file or folder that another process is writing; the message names the host and the process."""
 
 
-# What reading a file of unknown origin may raise, besides errors of ours: from the system, NumPy, JSON and Python.
+# What the operating system, NumPy, JSON and Python may raise on reading a file of unknown origin.
 UNREADABLE = (ValueError, OSError, OverflowError, RecursionError)
 
 
 def unreadable(error: BaseException, where: str) -> SkeletonFormatError:
-    """The error of a file that cannot be read, whatever its reader raised, with the file's name."""
+    """Any error of a reader as a `SkeletonFormatError` that names the file."""
     if isinstance(error, SkeletonFormatError):
         return error
     sentence = one_sentence(error)
@@ -95,12 +95,12 @@ def unreadable(error: BaseException, where: str) -> SkeletonFormatError:
 
 
 class USDRLWarning(UserWarning):
-    """What a user should know and that stops nothing: a guess, a repair, something left out.
+    """A guess, a repair or an omission that the user should know of.
 
-    The command prints the first of a kind, and how many more there were.
+    The command line prints the first warning of each kind, and how many more there were.
 
     Attributes:
-        kind: What such warnings have in common, in a few words, such as "people left out".
+        kind: Short name of the group of warnings, such as "people left out".
     """
 
     def __init__(self, message: str, kind: str = ""):
@@ -109,19 +109,18 @@ class USDRLWarning(UserWarning):
 
 
 def notice(message: str, kind: str = "", stacklevel: int = 2) -> None:
-    """Warn of what stops nothing: the one way of this package to do so, see `USDRLWarning`.
+    """Issue a `USDRLWarning`; all warnings of this package go through here.
 
     Args:
         message: One sentence: what, where (file, sequence), and which option changes it.
-        kind: What all such warnings have in common, without names of files, such as "people left out"; the message
-            where empty.
-        stacklevel: Whose line is named, as for `warnings.warn`: 2 is that of the caller.
+        kind: Short name of the group, without file names, such as "people left out"; defaults to the message.
+        stacklevel: See `warnings.warn`; 2 is the line of the caller.
     """
     warnings.warn(USDRLWarning(message, kind), stacklevel=stacklevel + 1)
 
 
 def printable(text: str) -> str:
-    r"""Text of unknown origin for a terminal or a table: one line, control characters as ``\x1b`` and the like."""
+    r"""Untrusted text as one printable line: control characters are escaped, such as ``\x1b``."""
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
@@ -130,16 +129,16 @@ def _escaped(character: str) -> str:
 
 
 def one_sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
-    """What an error says, on one printable line of at most `longest` characters; its middle is left out beyond."""
+    """An error's message as one printable line; beyond `longest` characters its middle is cut out."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        # In the order of the others, and without the system's number.
+        # "file: reason", as our own errors, without the errno.
         text = f"{error.filename}: {error.strerror}"
     return _clipped(printable(" ".join(text.split())) or type(error).__name__, longest)
 
 
 def _clipped(text: str, longest: int) -> str:
-    """The beginning, which names the file, and the end, which says what to do."""
+    """Cut the middle out: the beginning names the file, the end says what to do."""
     if len(text) <= longest:
         return text
     head = longest * 2 // 3

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and are written by one process at a time."""
+"""Atomic writing of files and folders, one process at a time."""
 
 from __future__ import annotations
 
@@ -23,55 +23,55 @@ from safetensors import SafetensorError
 
 from .errors import FolderInUseError, OutputError, USDRLError
 
-# Seconds to wait for a lock: whoever has just let go of it may be deleting its file.
+# Seconds to wait for a lock: a process that has just released it may still be deleting its file.
 _PATIENCE = 0.2
-# What this machine is called in the names of temporary files, which may lie on a disk that several machines share.
+# This machine's name in temporary file names: several machines may share the disk.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
-# Bytes of a name with which the names made of it begin: a file system takes 255.
+# Bytes of a file name that derived names begin with; a file system allows 255 in all.
 _LONGEST_NAME = 150
-# What a file system answers that has no locks.
+# Error numbers of a file system without locks.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-# What a disk answers that takes no more; libraries pass it on without the name of the file.
+# Error numbers of a full or failing disk, which libraries raise without the file's name.
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
-# Without these nothing loads a folder, so they come last where it is filled file by file.
+# A folder without these does not load, so they are moved in last.
 _READ_FIRST = ("config.json", "store.json")
 _LOCK, _SOFT = ".lock", ".lock.soft"
-# How temporary files beside a file end: with the process that writes them.
+# End of a temporary file's name; the first group is the id of the process that writes it.
 _MARKED = r"(?:scratch\.)?(\d+)-\d+-[0-9a-f]+@[^@]+\.partial"
-# Temporary files that this process is writing, and numbers that tell them apart.
+# Temporary files of this process, and a counter that makes their names unique.
 _MINE: set[str] = set()
 _NUMBERS = itertools.count()
 
 
 @contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Hold a file or folder that is being written, so that nobody else writes it at the same time.
+    """Lock a file or folder for writing by this thread alone.
 
-    The lock is a file beside it, ``.NAME.lock``, which names its holder; it lies in the folder itself where the one
-    around it cannot be written. The system lets go of it when the holder ends, however that happens. While one holds
-    it, temporary files of `path` are those of processes that have died.
+    The lock is a file beside it, ``.NAME.lock``, which names its holder; it is inside the folder if the parent is not
+    writable. The operating system releases it when the holder ends, even by a kill. So a holder knows that any
+    temporary files of `path` are left over from dead processes.
 
     Raises:
         FolderInUseError: If another process or thread holds it; the message names host and process.
-        OutputError: If the folder around it cannot be written.
+        OutputError: If the parent folder cannot be written.
     """
     path = Path(path).resolve()
     with _parents_of(path):
         file = _lock_file(path)
         lock = _acquired(path, file)
         try:
-            # Where the system keeps others from reading what is locked (Windows), they are told less.
+            # Windows lets no other process read a locked file: there the message names no holder.
             with suppress(OSError, UnicodeDecodeError):
-                # What stands for a lock on a file system without locks is left as it is.
+                # The content of a soft lock is not ours to change.
                 if file.read_text("utf-8")[:1] in ("", "{"):
                     file.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}), "utf-8")
             yield
         finally:
-            # Deleted by its holder only; who has opened it already sees that it is gone, and begins again.
+            # Only the holder deletes the file; a waiting process notices and creates a new one.
             gone = isinstance(lock, SoftFileLock) or _deleted(file)
             lock.release()
             if not gone:
-                # Windows deletes no file that is open.
+                # Windows cannot delete an open file.
                 _deleted(file)
 
 
@@ -82,18 +82,18 @@ def _lock_file(path: Path) -> Path:
 
 
 def _acquired(path: Path, file: Path) -> BaseFileLock:
-    """The lock of `path`, held."""
+    """Acquire the lock of `path`."""
     try:
         lock: BaseFileLock = FileLock(file, mode=0o666 & ~_umask(), thread_local=False)
         try:
             with warnings.catch_warnings():
-                # That the file system has no locks, so that a file stands for one.
+                # filelock warns if it falls back to a soft lock.
                 warnings.simplefilter("ignore")
                 lock.acquire(timeout=_PATIENCE)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            # A file that is there or not; that of a dead process of this machine does not count.
+            # The file's existence is the lock; filelock breaks that of a dead process of this machine.
             _deleted(file)
             lock = SoftFileLock(file.with_name(file.name.removesuffix(_LOCK) + _SOFT), thread_local=False)
             lock.acquire(timeout=_PATIENCE)
@@ -105,7 +105,7 @@ def _acquired(path: Path, file: Path) -> BaseFileLock:
 
 
 def _deleted(file: Path) -> bool:
-    """Delete a file; whether it is gone."""
+    """Delete a file and return whether it is gone."""
     try:
         file.unlink(missing_ok=True)
     except OSError:
@@ -114,7 +114,7 @@ def _deleted(file: Path) -> bool:
 
 
 def _holder(file: Path) -> str:
-    """Who holds a lock, as its file says."""
+    """The holder that a lock file names, for a message."""
     try:
         holder = json.loads(file.read_text("utf-8"))
         return f"process {int(holder['process'])} on {str(holder['host'])[:100]!r}"
@@ -124,19 +124,19 @@ def _holder(file: Path) -> str:
 
 @contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Make a folder whole or not at all: what is written goes to a temporary one, which then takes its place.
+    """Create a folder atomically: the block writes to a temporary folder, which is then moved to `path`.
 
-    What processes that died have left of the same folder is deleted.
+    Leftovers of dead processes are deleted first.
 
     Raises:
-        FolderInUseError: If another process or thread is making it.
-        OutputError: If something is at `path` that is not an empty folder, or it cannot be written.
+        FolderInUseError: If another process or thread is writing it.
+        OutputError: If `path` exists and is not an empty folder, or cannot be written.
     """
     path = Path(path).resolve()
     with locked(path):
         _check_is_new(path)
         remove_leftovers(path)
-        # A folder that is there already may be a mount or where its user stands: it stays, and is filled.
+        # An existing empty folder may be a mount point or a working directory: fill it instead of replacing it.
         exists = path.is_dir()
         name = f".new-{secrets.token_hex(4)}.partial"
         partial = path / name if exists else path.parent / f".{_short(path)}{name}"
@@ -157,7 +157,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _fill(path: Path, partial: Path) -> None:
-    """Put what is in `partial` into `path`; a list of it tells the next run what to delete if this one dies."""
+    """Move the content of `partial` into `path`; a list of it tells the next run what to delete if this one dies."""
     children = sorted(partial.iterdir(), key=lambda child: (child.name in _READ_FIRST, child.name))
     moving = partial.with_suffix(".moving")
     try:
@@ -175,20 +175,20 @@ def _fill(path: Path, partial: Path) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:
-    """Delete what processes that died have left of a folder or file; for who holds its lock."""
+    """Delete temporary files of dead processes; the caller must hold the lock of `path`."""
     path = Path(path).resolve()
-    for place in (path, path.parent):
-        for entry in _leftovers(path, place):
+    for folder in (path, path.parent):
+        for entry in _leftovers(path, folder):
             _remove(entry)
 
 
-def _leftovers(path: Path, place: Path) -> list[Path]:
-    """What lies in `place` that makes `path`; that of processes that have died, for who holds its lock."""
+def _leftovers(path: Path, folder: Path) -> list[Path]:
+    """Temporary files of `path` in a folder; under its lock, those are of dead processes."""
     try:
-        entries = list(place.iterdir()) if place.is_dir() else []
+        entries = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise _refusal(path, error) from None
-    beginning = "" if place == path else f".{_short(path)}"
+    beginning = "" if folder == path else f".{_short(path)}"
     name = re.compile(rf"{re.escape(beginning)}\.(new-[0-9a-f]+\.(partial|moving)|{_MARKED})")
     found = [entry for entry in entries if name.fullmatch(entry.name) and entry.name not in _MINE]
     moved: set[str] = set()
@@ -196,7 +196,7 @@ def _leftovers(path: Path, place: Path) -> list[Path]:
         if entry.suffix == ".moving":
             with suppress(OSError, ValueError):
                 moved.update(map(str, json.loads(entry.read_text("utf-8"))))
-    # The list last: until then the next run knows what else to delete.
+    # The list of moved files is deleted last: if this run dies, the next one still needs it.
     return [entry for entry in entries if entry.name in moved] + sorted(
         found, key=lambda entry: entry.suffix[1] == "m"
     )
@@ -210,11 +210,11 @@ def _remove(path: Path) -> None:
 
 
 def is_new(path: str | os.PathLike, files: Sequence[str] = ()) -> bool:
-    """Whether nothing lies at a path, or an empty folder, or one with no more than what a process left that died.
+    """Whether a path is free: missing, or a folder that is empty but for leftovers of dead processes.
 
     Args:
         path: The path.
-        files: Files of the folder of which a process that died may have left temporary ones, too.
+        files: Names of files in the folder whose temporary files count as leftovers, too.
     """
     path = Path(path).resolve()
     if not path.is_dir():
@@ -232,9 +232,9 @@ def _check_is_new(path: Path) -> None:
 
 @contextmanager
 def new_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file whole or not at all: what is written to the path given replaces `path` at the end.
+    """Write a file atomically: the block writes to a temporary path, which then replaces `path`.
 
-    What processes of this machine that died have left of the same file is deleted.
+    Leftovers of dead processes of this machine are deleted first.
 
     Raises:
         OutputError: If `path` is a folder or a device, or cannot be written.
@@ -254,7 +254,7 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
             with naming(asked, partial):
                 yield partial
                 rights = 0o666 & ~_umask()
-                # safetensors makes what it writes readable for its owner alone.
+                # safetensors writes files that only their owner can read.
                 if os.name == "posix" and partial.stat().st_mode & 0o777 != rights:
                     partial.chmod(rights)
                 os.replace(partial, path)
@@ -265,10 +265,7 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def scratch_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A file beside `path` for what is needed while that is made; it is gone afterwards.
-
-    Where the process dies first, `new_file` of the same path deletes it.
-    """
+    """A temporary file beside `path`, deleted at the end, or by the next `new_file` of `path` if this process dies."""
     path = Path(path).resolve()
     with _parents_of(path):
         scratch = path.with_name(f".{_short(path)}.scratch.{_mark()}.partial")
@@ -283,7 +280,7 @@ def scratch_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for what is needed for a while, where the system has such; those that dead processes left are deleted.
+    """A folder in the system's temporary folder, deleted at the end; those of dead processes are deleted, too.
 
     Raises:
         OutputError: If it cannot be made.
@@ -305,17 +302,17 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _mark() -> str:
-    """Who writes a temporary file, which tells others whether it still does."""
+    """Mark of the writing process in a temporary file's name; others check whether that process still runs."""
     return f"{os.getpid()}-{next(_NUMBERS)}-{secrets.token_hex(3)}@{_HOST}"
 
 
-def _remove_dead(place: Path, beginning: str) -> None:
-    """Delete temporary files and folders in `place` whose process, of this machine, has died."""
+def _remove_dead(folder: Path, beginning: str) -> None:
+    """Delete temporary files and folders of dead processes of this machine."""
     name = re.compile(rf"{beginning}(\d+)-\d+-[0-9a-f]+@{re.escape(_HOST)}\.partial")
-    for entry in place.iterdir():
+    for entry in folder.iterdir():
         if match := name.fullmatch(entry.name):
             process = int(match[1])
-            # In a container the dead process may have had this one's number.
+            # In a container the dead process may have had our process id.
             dead = entry.name not in _MINE if process == os.getpid() else not psutil.pid_exists(process)
             if dead:
                 _remove(entry)
@@ -323,7 +320,7 @@ def _remove_dead(place: Path, beginning: str) -> None:
 
 @contextmanager
 def _parents_of(path: Path) -> Iterator[None]:
-    """Make the folders around `path`; those in which nothing lies in the end are gone again."""
+    """Create the parent folders of `path`; those still empty at the end are deleted."""
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         try:
@@ -339,7 +336,7 @@ def _parents_of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path, partial: Path) -> Iterator[None]:
-    """Have errors of the system name the file or folder that was asked for in place of the temporary one."""
+    """Make system errors name the requested file or folder instead of the temporary one."""
     try:
         yield
     except OSError as error:
@@ -350,7 +347,7 @@ def naming(path: Path, partial: Path) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except SafetensorError as error:
-        # Its errors have no fields: the number of the system's stands in the text.
+        # Its errors have no errno; the number is in the text only.
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise
@@ -361,7 +358,7 @@ def _refusal(path: Path, error: OSError) -> OutputError:
 
 
 def _short(path: Path) -> str:
-    """The name of a file or folder, shortened where names made of it would be too long."""
+    """The name of a file or folder, shortened if derived names would be too long."""
     name = os.fsencode(path.name)
     if len(name) <= _LONGEST_NAME:
         return path.name
@@ -369,7 +366,8 @@ def _short(path: Path) -> str:
 
 
 def _umask() -> int:
-    """Rights that new files do not get; where the system tells them, it need not be changed to be read."""
+    """The process's umask."""
+    # os.umask can read it only by setting it, which other threads would notice.
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
@@ -380,37 +378,36 @@ def _umask() -> int:
 
 
 def check_space(path: str | os.PathLike, needed: int, what: str) -> None:
-    """Refuse, before the work, to write more than the disk has room for.
+    """Check free disk space before a long job.
 
     Args:
-        path: A file or folder that is to be written; it need not exist.
-        needed: Bytes that will be written, or a lower bound of them.
-        what: What is written, for the error.
+        path: The file or folder to write; it need not exist.
+        needed: Bytes to write, or a lower bound.
+        what: What is written, for the message.
 
     Raises:
         OutputError: If fewer bytes are free; the message says how many are needed.
     """
-    place = Path(path).resolve()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    path = Path(path).resolve()
+    existing = next((folder for folder in (path, *path.parents) if folder.exists()), path)
     try:
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(existing).free
     except OSError:
-        # Where the system does not say, writing will tell.
+        # Unknown: writing will fail if there is too little.
         return
     if needed > free:
         raise OutputError(
-            f"{what}: it needs {_size(needed)} of disk and {_size(free)} are free: make room, or name another place"
+            f"{what}: it needs {_size(needed)} of disk and {_size(free)} are free: make room, or name another folder"
         )
 
 
 def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Refuse, before the work, what memory has no room for.
+    """Check available memory before a long job.
 
     Args:
-        needed: Bytes that will be in memory at once, or a lower bound of them.
-        what: What is held there, for the error.
-        remedy: What to do about it, such as the option that keeps it on disk.
+        needed: Bytes held in memory at once, or a lower bound.
+        what: What is held, for the message.
+        remedy: How to fix it, such as the option that keeps the data on disk.
 
     Raises:
         USDRLError: If fewer bytes are available.

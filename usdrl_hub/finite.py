@@ -1,4 +1,4 @@
-"""One check for all that leaves a model and all that enters a score."""
+"""The check for NaN and infinity of everything that leaves a model or enters a score."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .errors import NonFiniteError
 
 
 def check_finite(values: Any, what: str, remedy: str = "") -> None:
-    """Refuse numbers that are NaN or infinite: every comparison with NaN is false, so scores of it look like results.
+    """Refuse NaN and infinity: every comparison with NaN is false, so its scores would look like results.
 
     Args:
         values: Array or tensor of any shape and type.
-        what: What they are and of what, such as "squat.npy: the probabilities".
-        remedy: What to do about it.
+        what: What the values are, such as "squat.npy: the probabilities".
+        remedy: How to fix it, for the message.
 
     Raises:
-        NonFiniteError: If any is; the message says how many.
+        NonFiniteError: If a value is NaN or infinite; the message says how many are.
     """
     if isinstance(values, torch.Tensor):
         if bool(torch.isfinite(values).all()):

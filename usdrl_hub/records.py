@@ -1,4 +1,4 @@
-"""``metrics.json``: what a run measured, and everything needed to repeat it."""
+"""``metrics.json``: the results of a run, and everything needed to repeat it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PACKAGES = ("usdrl-hub", "torch", "transformers", "huggingface_hub", "safetenso
 
 
 def run_record(started: float, argv: list[str] | None = None) -> dict[str, Any]:
-    """Describe the run that is ending.
+    """Command, duration, revision, package versions and hardware of the current run.
 
     Args:
         started: `time.monotonic()` at its start.
-        argv: Its command; `sys.argv` where None.
+        argv: Its command line; `sys.argv` if None.
     """
     argv = list(sys.argv if argv is None else argv)
     return {
@@ -42,7 +42,7 @@ def run_record(started: float, argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that results depend on; None where one is not installed."""
+    """Versions of Python and of the packages that results depend on; None if not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
@@ -54,11 +54,11 @@ def _version(name: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout that the package runs from, with "+changes" if it is not clean; None elsewhere."""
-    # The whole package: its recipes and shipped checkpoints make results, too.
+    """Git revision of the package, with "+changes" if it is not clean; None outside a checkout."""
+    # The whole package: recipes and shipped checkpoints affect results, too.
     folder = Path(__file__).parent
     try:
-        # A status that is killed must not leave a lock in the checkout.
+        # Without locks, which a killed `git status` would leave behind.
         git = ["git", "--no-optional-locks", "-C", str(folder)]
         tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
         if tracked.returncode:
@@ -87,12 +87,8 @@ def sha256(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``metrics.json`` without the folders of the machine that it was written on: names of files stay.
-
-    Args:
-        record: What the file holds.
-    """
+def redact_paths(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a ``metrics.json`` with absolute paths cut to file names, to be published."""
 
     def bare(value: str) -> str:
         option, equals, path = value.rpartition("=")
@@ -111,14 +107,14 @@ def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_results(record: Any, where: str = "metrics.json") -> None:
-    """Refuse results that are NaN or infinite, wherever they stand in a record.
+    """Refuse NaN and infinity anywhere in a record.
 
     Args:
-        record: What ``metrics.json`` is to hold.
-        where: What it is, for the message, to which the path inside is added.
+        record: The content of ``metrics.json``.
+        where: Name of the record in the message, to which the keys are added.
 
     Raises:
-        NonFiniteError: If a number is.
+        NonFiniteError: If a number is NaN or infinite.
     """
     if isinstance(record, Mapping):
         for name, value in record.items():
@@ -127,13 +123,13 @@ def check_results(record: Any, where: str = "metrics.json") -> None:
         for number, value in enumerate(record):
             check_results(value, f"{where}[{number}]")
     elif isinstance(record, float):
-        check_finite(record, where, "this is no result; what it was measured on, or the model, is damaged")
+        check_finite(record, where, "this is not a result: the model or the data it was measured on are damaged")
 
 
 def write_metrics(folder: str | os.PathLike, record: dict[str, Any]) -> Path:
-    """Write ``metrics.json`` into a folder, whole or not at all.
+    """Write ``metrics.json`` into a folder, atomically.
 
-    A `log` may hold numbers that are no results, such as the norm of a gradient that was left out; they become null.
+    NaN and infinity in `log`, such as the gradient norm of a skipped step, become null.
 
     Raises:
         NonFiniteError: If a result is NaN or infinite.

@@ -1,7 +1,4 @@
-"""What makes the same numbers faster: `acceleration/`, or nothing of it with ``USDRL_PLAIN=1``.
-
-Everything inside the package that wants to be faster asks here, and only here.
-"""
+"""The only door to `acceleration/`; with ``USDRL_PLAIN=1`` everything computes the same without it."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def for_inference(model: Model, packed: bool = True, keep: bool = False) -> Mode
 
 
 def in_training(model: nn.Module) -> AbstractContextManager[None]:
-    """A block in which the model is trained; see `acceleration.merged.merged_attention`."""
+    """A context in which the model trains; see `acceleration.merged.merged_attention`."""
     if IS_PLAIN:
         return nullcontext()
     from .acceleration.merged import merged_attention
@@ -40,7 +37,7 @@ def in_training(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def with_cuda_graph(model: Any) -> Callable[[torch.Tensor], Any]:
-    """A function that computes what the model does; see `acceleration.replay.with_cuda_graph`."""
+    """The model, with CUDA graphs where they pay off; see `acceleration.replay.with_cuda_graph`."""
     if IS_PLAIN:
         return model
     from .acceleration import replay
@@ -49,12 +46,12 @@ def with_cuda_graph(model: Any) -> Callable[[torch.Tensor], Any]:
 
 
 def prefetch(items: Iterable[Item], device: torch.device, count: int) -> Iterator[Item]:
-    """The items, made by a thread while an accelerator computes; in turn on a CPU, where both want the same cores.
+    """Compute items in a thread while an accelerator works; on a CPU, in turn, as both would need the same cores.
 
     Args:
-        items: Tuples of which some parts may be tensors.
-        device: Where those tensors are made.
-        count: How many items may wait; see `acceleration.prefetch.prefetch`.
+        items: Tuples that may contain tensors.
+        device: Device of those tensors.
+        count: Most items computed ahead; see `acceleration.prefetch.prefetch`.
     """
     if IS_PLAIN or device.type == "cpu":
         return iter(items)

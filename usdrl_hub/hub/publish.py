@@ -32,7 +32,7 @@ from ..facts.checkpoints import namespace
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
 from ..loading import load_config, load_model
-from ..records import without_places
+from ..records import redact_paths
 from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .card_source import CardSource
@@ -172,7 +172,7 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
             files[name] = Path(shutil.copyfile(files[name], scratch / name))
     source = CardSource.of_folder(folder, repo_id)
     code = code or set(CODE_FILES) <= set(files)
-    source = replace(source, record=without_places(source.record), has_code=code)
+    source = replace(source, record=redact_paths(source.record), has_code=code)
     if "metrics.json" in files:
         files["metrics.json"].write_text(json.dumps(source.record, indent=2) + "\n", "utf-8")
         files |= _evaluation_files(source.record, scratch)
