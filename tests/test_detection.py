@@ -338,7 +338,7 @@ def test_segmentation_metrics_of_edges():
     assert segmentation_metrics([split], [one])["F1@25"] == pytest.approx(2 / 3)
     both = segmentation_metrics([one, nothing], [one, one])
     assert both["edit"] == 0.5 and both["frame_accuracy"] == 0.5
-    with pytest.raises(ValueError, match="frame for frame"):
+    with pytest.raises(ValueError, match="same videos and frames"):
         segmentation_metrics([one], [one[:3]])
 
 

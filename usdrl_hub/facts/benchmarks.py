@@ -1,8 +1,7 @@
 """The benchmarks: data set x protocol x task x metric, how each is trained, and what the paper reports.
 
-Which tables the paper counts as its 25 benchmarks is in the paper only; these are all combinations that its released
-code and its README name, and the openly usable sets. Recipes are the releases'; those of the open sets, which the
-releases do not know, are this project's.
+These are all combinations in the released code and its README, and the openly usable data sets; only the paper says
+which of its tables it counts as its 25 benchmarks. Recipes are the releases', or this project's for the open sets.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ TASKS = (
     "early-causal",
     "transfer",
 )
-# Probability above which the release counts a frame as part of a segment.
+# The release's threshold: a frame with a higher probability belongs to a segment.
 _RELEASE_THRESHOLD = 0.02
 _SOURCE = "arXiv 2508.12586, DSTE, joint"
 
@@ -38,14 +37,14 @@ class Benchmark:
         id: ``task/dataset-protocol``.
         task: One of `TASKS`.
         dataset: Name in `facts.datasets.DATASETS`.
-        protocol: "xsub", "xview", "xset", "one-shot", or "own" for the split that the data bring.
-        metric: The metric that papers compare.
-        recipe: What trains and scores it, as plain values.
-        published: What papers report: metric -> value in [0, 1].
-        source: Where `published` stands.
-        pretrained_on: What the encoder is pretrained on, where that is not the training part.
-        labels: The data's array that holds the classes, where it is not `labels`.
-        class_names: Names of those classes.
+        protocol: "xsub", "xview", "xset", "one-shot", or "own" for a split that comes with the data.
+        metric: The main metric.
+        recipe: Settings of training and scoring, as plain values.
+        published: Figures of papers: metric -> value in [0, 1].
+        source: Source of `published`.
+        pretrained_on: Pretraining data of the encoder, if not the training part.
+        labels: Name of the array of class labels in the data.
+        class_names: Names of the classes; empty for those of the data set.
     """
 
     id: str
@@ -61,7 +60,7 @@ class Benchmark:
     class_names: tuple[str, ...] = ()
 
 
-# The release's linear evaluation: a frozen encoder, SGD, 160 epochs.
+# Linear evaluation as in the release: a frozen encoder, SGD, 160 epochs.
 _LINEAR = {
     "solver": "sgd",
     "learning_rate": 0.006,
@@ -69,7 +68,7 @@ _LINEAR = {
     "drop_epochs": [120, 140],
     "batch_size": 512,
 }
-# Few clips: the best linear layer there is, by logistic regression.
+# For few clips: the optimal linear layer, by logistic regression.
 _LOGISTIC: dict[str, Any] = {"solver": "logistic", "strength": 1.0}
 _FINETUNED = {"epochs": 40, "batch_size": 64, "learning_rate": 3e-4, "label_smoothing": 0.1}
 _OPEN_FINETUNED: dict[str, Any] = {
@@ -101,20 +100,20 @@ _TRIMMED = ("utd_mhad", "nw_ucla", "utkinect", "sbu", "hdm05_11", "jhmdb", "ui_p
 
 
 def _tuned(dataset: str) -> dict[str, Any]:
-    """Fine-tuning on an open set; of UTD-MHAD's swipes and circles a mirror image is another class."""
+    """Fine-tuning on an open set; UTD-MHAD is not mirrored: a mirrored swipe or circle is another of its classes."""
     return {**_OPEN_FINETUNED, "mirror": dataset != "utd_mhad"}
 
 
 def _row(
     task: str, dataset: str, protocol: str, metric: str, recipe: Mapping[str, Any], *, id: str = "", **fields: Any
 ) -> Benchmark:
-    """A benchmark whose id follows from its other fields, where none is given."""
+    """A benchmark; its id follows from its other fields unless given."""
     name = id or f"{task}/{dataset}" + ("" if protocol == "own" else f"-{protocol}")
     return Benchmark(name, task, dataset, protocol, metric, recipe, **fields)
 
 
 def _published(**values: float) -> dict[str, Any]:
-    """What the paper reports, with its source."""
+    """The paper's figures with their source."""
     return {"published": values, "source": _SOURCE}
 
 
@@ -178,7 +177,7 @@ _OF_THE_PAPER = (
     ),
     *(_row("finetuned", data, protocol, "accuracy", _FINETUNED) for data, protocol in _NTU),
 )
-# The openly usable sets, with the split that they bring.
+# The openly usable sets, with their own splits.
 _OPEN = (
     *(
         row
@@ -204,7 +203,7 @@ _OPEN = (
     ),
     _row("detection", "utkinect_untrimmed", "own", "mAP_action@0.5", _OPEN_DETECTION),
     _row("segmentation", "utkinect_untrimmed", "own", "frame_accuracy", _SEGMENTATION),
-    # Its events are action points: they are dilated for training, and matched within ten frames.
+    # Its events are action points: dilated for training, and matched within ten frames.
     _row(
         "detection",
         "msrc12",
@@ -232,10 +231,10 @@ BENCHMARKS: dict[str, Benchmark] = {row.id: row for row in (*_OF_THE_PAPER, *_OP
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """A benchmark by its id.
+    """Look a benchmark up by its id.
 
     Raises:
-        ValueError: If there is none of that name; the message names the nearest.
+        ValueError: If no benchmark has the name; the message suggests similar ones.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"there is no benchmark '{name}': {nearest(name, sorted(BENCHMARKS))}")
@@ -243,12 +242,12 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def missing_data(benchmark: Benchmark) -> str:
-    """What to say where a benchmark's data are not given."""
+    """The error message for a benchmark without data: how to prepare them and where to get them."""
     facts = DATASETS[benchmark.dataset]
     made = f"make {facts.prepare}"
     if facts.prepare.startswith("usdrl "):
         command = facts.prepare.replace("--protocol xsub", f"--protocol {benchmark.protocol}")
-        # Of PKU-MMD's protocols the names of the videos tell the views, a file the people.
+        # PKU-MMD's video names contain the view, so only xsub needs a split file.
         command = command.replace(" --split-file FILE", "") if benchmark.protocol == "xview" else command
         made = f"prepare it with '{command}'"
     return (

@@ -1,4 +1,4 @@
-"""The checkpoints of this project by name: what each is, where its weights come from, and how they are made."""
+"""The registry of checkpoints: what each is, where its weights come from, and how to make them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .recipes import read_recipe
 
 NAMESPACE = "usdrl"
 DEFAULT_CHECKPOINT = f"{NAMESPACE}/tiny-uiprmd"
-# Where the authors publish their weights: of DSTE with the TPAMI release, of STTR with the AAAI release.
+# The authors' weights: DSTE in the TPAMI release, STTR in the AAAI release.
 ORIGINALS = {
     "dste": "https://github.com/wengwanjiang/FoundSkelModel (Model Zoo)",
     "sttr": "https://github.com/wengwanjiang/USDRL (Pretrained Models)",
 }
-# Where the checkpoints that ship in the package lie, in folders named owner--name.
+# Checkpoints that ship in the package, in folders named owner--name.
 CHECKPOINTS_FOLDER = Path(__file__).parent.parent / "checkpoints"
-# Those that are in the project's repository only, because their terms or size keep them out of the package.
+# Checkpoints in the project's repository only: their terms or size keep them out of the package.
 REPOSITORY_FOLDER = CHECKPOINTS_FOLDER.parent.parent / "checkpoints"
 _REPOSITORY = "in the folder checkpoints/ of the project's repository, not in the package"
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
@@ -35,25 +35,24 @@ _MULTIMODAL = "joint+motion+bone"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that this project has a name for.
+    """A checkpoint of the registry.
 
     Attributes:
         name: Repository name, ``usdrl/<dataset>-<protocol>[-sttr][-<modality>][-<task>]`` for the paper's benchmarks.
-        task: What the model does, by the head's `task`: "embedding", "recognition", "detection", "segmentation" or
-            "early prediction".
+        task: The head's `task`: "embedding", "recognition", "detection", "segmentation" or "early prediction".
         dataset: Name of the training data in `facts.datasets.DATASETS`.
-        summary: What it is, in one sentence.
+        summary: One sentence about it.
         origin: Where its weights come from.
         limits: What it cannot do.
-        license: Licence of the weights, as the hub writes licences.
-        protocol: Which part of the data trains; empty where the data have one only.
+        license: Licence of the weights, in the hub's spelling.
+        protocol: Training split; empty if the data set has only one.
         encoder: "dste" or "sttr".
         modality: Modality of the encoder.
-        recipe: Name of the recipe of its pretraining; empty where it has none.
-        base: Name of the encoder that a head is trained on; empty for encoders.
-        benchmarks: Ids of the benchmarks that score it.
-        published: What papers report for it: benchmark and metric -> value in [0, 1].
-        source: Where `published` stands.
+        recipe: Name of its pretraining recipe, or empty.
+        base: Name of the encoder under the head; empty for encoders.
+        benchmarks: Ids of its benchmarks.
+        published: Figures of papers: (benchmark, metric) -> value in [0, 1].
+        source: Source of `published`.
     """
 
     name: str
@@ -74,19 +73,19 @@ class Checkpoint:
 
     @property
     def facts(self) -> DatasetFacts:
-        """Its training data."""
+        """The training data."""
         return DATASETS[self.dataset]
 
     @property
     def folder(self) -> Path | None:
-        """Its folder, in the package or in the repository around it; None where its weights are not here."""
+        """Folder of its weights, in the package or in the repository around it; None if there is none."""
         parent = REPOSITORY_FOLDER if self.origin == _REPOSITORY else CHECKPOINTS_FOLDER
         path = parent / self.name.replace("/", "--")
         return path if (path / "config.json").is_file() else None
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Its ``metrics.json``, empty where there is none."""
+        """Content of its ``metrics.json``, or empty."""
         return self._read("metrics.json")
 
     @property
@@ -96,17 +95,17 @@ class Checkpoint:
 
     @property
     def shipped(self) -> bool:
-        """Whether its weights are here: in the package, or in the repository around it."""
+        """Whether its weights are available, in the package or in the repository around it."""
         return self.folder is not None
 
     @property
     def measured(self) -> dict[str, float]:
-        """What this project measured with its weights, by metric."""
+        """This project's own figures by metric, in [0, 1]."""
         return self.metrics.get("metrics", {})
 
     @property
     def num_labels(self) -> int | None:
-        """Number of classes without the background; None for encoders, and where the data set brings its classes."""
+        """Number of classes without the background; None for encoders, and if only the data contain the classes."""
         if self.task == "embedding":
             return None
         names = self._read("config.json").get("id2label", ()) if self.folder is not None else self.facts.class_names
@@ -114,7 +113,7 @@ class Checkpoint:
 
     @property
     def num_bytes(self) -> int | None:
-        """Size of its weights; None where they are not here, see `hub.listing.num_bytes`."""
+        """Size of its weights; None if it has no folder (then `hub.listing.num_bytes` computes it)."""
         if self.folder is None:
             return None
         return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
@@ -124,7 +123,7 @@ class Checkpoint:
         return json.loads(path.read_text("utf-8")) if path and path.is_file() else {}
 
     def describe(self) -> dict[str, Any]:
-        """What ``usdrl list --json`` prints, as plain values; `published` by "benchmark metric"."""
+        """Plain values for ``usdrl list --json``; the keys of `published` are "benchmark metric"."""
         names = ("name", "task", "dataset", "protocol", "encoder", "modality", "layout", "num_labels", "num_bytes")
         return {name: getattr(self, name) for name in (*names, "license", "origin", "benchmarks", "source")} | {
             "terms": self.facts.terms,
@@ -134,14 +133,14 @@ class Checkpoint:
         }
 
     def how_to_make(self) -> str:
-        """What to do where the weights are not published yet: the original, where it is, and the command."""
+        """How to get or make the weights, as a sentence without its capital and full stop."""
         short = self.name.partition("/")[2]
         if self.origin == _AUTHORS:
             modality = "" if self.modality == "joint" else f" --modality {self.modality}"
             task = " --task detection" if self.task == "detection" else ""
-            place = ORIGINALS[self.encoder].partition(" ")[0]
+            url = ORIGINALS[self.encoder].partition(" ")[0]
             made = (
-                f"download the original from {place} and run 'usdrl convert FILE.pth.tar "
+                f"download the original from {url} and run 'usdrl convert FILE.pth.tar "
                 f"--layout {self.layout}{modality}{task} --output-dir {short}'"
             )
         elif self.origin == _SHIPPED:
@@ -165,7 +164,7 @@ class Checkpoint:
 
 
 _NTU = (("ntu60", "xsub"), ("ntu60", "xview"), ("ntu120", "xsub"), ("ntu120", "xset"))
-# What is pretrained on what, with which recipe.
+# Data set, protocol and recipe of each encoder.
 _ENCODERS = (
     *((data, protocol, data) for data, protocol in _NTU),
     ("ntu120", "one-shot", "ntu120"),
@@ -177,9 +176,9 @@ _ENCODERS = (
     ("uav", "v1", "uav"),
     ("uav", "v2", "uav"),
 )
-# Data sets of which the release names every modality, and STTR.
+# Data sets for which the release has every modality, and STTR.
 _EVERY_VARIANT = (*_NTU, ("pkummd2", "xsub"))
-# What a head that a benchmark trains does; benchmarks without a head are not among them.
+# Task of the head that a benchmark trains; benchmarks without a head are missing.
 _HEAD_TASKS = {
     "linear": "recognition",
     "finetuned": "recognition",
@@ -190,7 +189,7 @@ _HEAD_TASKS = {
     "detection": "detection",
     "segmentation": "segmentation",
 }
-# Linear evaluation of the variants, in the order of `_EVERY_VARIANT`; that of DSTE's joints stands in `BENCHMARKS`.
+# Linear evaluation of the variants, in the order of `_EVERY_VARIANT`; `BENCHMARKS` has that of DSTE, joint.
 _VARIANT_FIGURES = {
     ("sttr", "joint"): (0.842, 0.908, 0.760, 0.769, 0.518),
     ("sttr", _MULTIMODAL): (0.858, 0.918, 0.775, 0.788, 0.547),
@@ -208,7 +207,7 @@ def _variant_name(dataset: str, protocol: str, encoder: str, modality: str) -> s
 
 
 def _variants(dataset: str, protocol: str) -> Iterator[tuple[str, str]]:
-    """Encoder and modality of what there is for a data set."""
+    """Encoder and modality of each variant for a data set."""
     yield "dste", "joint"
     if (dataset, protocol) in _EVERY_VARIANT:
         yield from (("dste", modality) for modality in (*_MODALITIES[1:], _MULTIMODAL))
@@ -240,8 +239,7 @@ def _encoders() -> Iterator[Checkpoint]:
 def _heads(encoders: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
     for benchmark in BENCHMARKS.values():
         pretrained = benchmark.pretrained_on if benchmark.task == "transfer" else ""
-        place = pretrained or f"{benchmark.dataset}-{benchmark.protocol}"
-        base = encoders.get(f"{NAMESPACE}/{place}")
+        base = encoders.get(f"{NAMESPACE}/{pretrained or f'{benchmark.dataset}-{benchmark.protocol}'}")
         if benchmark.task not in _HEAD_TASKS or base is None or benchmark.protocol == "own":
             continue
         task = benchmark.id.partition("/")[0] + (f"-{pretrained}" if pretrained else "")
@@ -266,11 +264,11 @@ def _heads(encoders: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
 
 def _linear_variants(head: Checkpoint, benchmark: Benchmark) -> Iterator[Checkpoint]:
     """The same head on the other encoders of its data set."""
-    place = (head.dataset, head.protocol)
-    for encoder, modality in list(_variants(*place))[1:]:
-        base = _variant_name(*place, encoder, modality)
+    trained_on = (head.dataset, head.protocol)
+    for encoder, modality in list(_variants(*trained_on))[1:]:
+        base = _variant_name(*trained_on, encoder, modality)
         figures = _VARIANT_FIGURES.get((encoder, modality))
-        published = {(benchmark.id, "accuracy"): figures[_EVERY_VARIANT.index(place)]} if figures else {}
+        published = {(benchmark.id, "accuracy"): figures[_EVERY_VARIANT.index(trained_on)]} if figures else {}
         yield replace(
             head,
             name=f"{base}-linear",
@@ -346,13 +344,13 @@ CHECKPOINTS: dict[str, Checkpoint] = _checkpoints()
 
 
 def namespace(given: str | None = None) -> str:
-    """The hub's user or organisation that repositories of this project lie under.
+    """The hub user or organisation that owns the repositories of this project.
 
     Args:
-        given: The choice of a command line; the environment's USDRL_NAMESPACE, else "usdrl", where None.
+        given: The command line's choice; if None, the environment variable USDRL_NAMESPACE, else "usdrl".
 
     Raises:
-        ValueError: If it cannot be part of a repository's name.
+        ValueError: If it is not a valid owner's name.
     """
     chosen = given or os.environ.get("USDRL_NAMESPACE") or NAMESPACE
     if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum():
@@ -361,7 +359,7 @@ def namespace(given: str | None = None) -> str:
 
 
 def find_checkpoint(name: str) -> Checkpoint | None:
-    """The registry's entry of a name, under "usdrl" or USDRL_NAMESPACE or bare; None where it has none."""
+    """The registry's entry for a name without owner, or with "usdrl" or USDRL_NAMESPACE; None if there is none."""
     owner, _, short = str(name).rpartition("/")
     return CHECKPOINTS.get(f"{NAMESPACE}/{short}") if owner in ("", NAMESPACE, namespace()) else None
 
@@ -372,14 +370,14 @@ def list_models(
     """The models of this project.
 
     Args:
-        text: Only names that contain it.
-        task: Only those of a task, such as "detection".
-        pretrained: Only those whose weights ship in the package. If False, also the names of the paper's models, whose
-            weights have to be converted or asked for; those that ship come first.
-        owner: Namespace of the names of models that do not ship; see `namespace`.
+        text: Text that names must contain.
+        task: A task, such as "detection"; None for all.
+        pretrained: Only models with available weights. If False, the paper's models follow, whose weights have to be
+            converted or trained.
+        owner: Namespace in the names of models without weights; see `namespace`.
 
     Raises:
-        ValueError: If there is no such task.
+        ValueError: If the task is unknown.
     """
     if task is not None and task not in (tasks := sorted({entry.task for entry in CHECKPOINTS.values()})):
         raise ValueError(f"there is no task '{task}': use one of {', '.join(tasks)}")
@@ -396,10 +394,10 @@ def list_models(
 
 
 def checkpoint_path(name: str) -> Path:
-    """Folder of a checkpoint that ships in the package, for Auto classes and pipelines.
+    """Folder of a shipped checkpoint, for Auto classes and pipelines.
 
     Raises:
-        CheckpointLoadError: If the package ships none of that name.
+        CheckpointLoadError: If no checkpoint of that name ships; the message lists those that do.
     """
     entry = find_checkpoint(name)
     if entry is None or entry.folder is None:
@@ -409,13 +407,13 @@ def checkpoint_path(name: str) -> Path:
 
 
 def explain_missing(name: str) -> str:
-    """What to say where a repository is not on the hub: how to make it, or which names are near; perhaps nothing.
+    """Hint for a repository that is not on the hub: how to make it, or similar names.
 
     Args:
-        name: A name of this project, with or without its namespace.
+        name: The repository, with or without its owner.
 
     Returns:
-        Whole sentences, or nothing for the names of others.
+        Sentences; empty for the repositories of other owners.
     """
     entry = find_checkpoint(name)
     if entry is not None:

@@ -1,4 +1,4 @@
-"""Facts about data sets: classes, sizes, terms, and where their owners give them."""
+"""Facts about data sets: classes, sizes, terms of use and addresses."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a data set without having it.
+    """A data set.
 
     Attributes:
         name: Short name, as in benchmarks and `usdrl prepare`.
-        title: Its name in papers.
-        url: Where its owners give it.
-        terms: What they ask.
-        size: Recordings, people and classes, in words.
-        prepare: The command that makes a store of it.
-        class_names: Its classes, in the order of the labels; empty where the data bring them.
-        hub: Its repository on the Hugging Face Hub; none is known of any of these.
+        title: Name in papers.
+        url: Address of its owners' page.
+        terms: Terms of use.
+        size: Number of recordings, people and classes, in words.
+        prepare: Command that prepares it, or the file it has to be converted to.
+        class_names: Its classes, in the order of the labels; empty if the data contain them.
+        hub: Its repository on the Hugging Face Hub; none is known so far.
     """
 
     name: str
@@ -242,6 +242,6 @@ DATASETS: dict[str, DatasetFacts] = {
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """What to say of a name that is not known: the nearest ones, or all."""
+    """Hint for an unknown name: similar known names, or all."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

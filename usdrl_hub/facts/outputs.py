@@ -1,8 +1,8 @@
-"""What pictures, maps and exported models are written as, so that a help text names it without importing them."""
+"""Output formats of pictures, maps and exported models, apart from their modules so that help texts import quickly."""
 
-# A page that moves, a film, a picture.
+# An interactive page, an animation, stills.
 RENDER_SUFFIXES = (".html", ".gif", ".png")
 MAP_SUFFIXES = (".html", ".png")
-# How embeddings are brought onto a plane.
+# Projections of embeddings to two dimensions.
 PROJECTIONS = ("pca", "tsne")
 EXPORT_FORMATS = ("onnx",)

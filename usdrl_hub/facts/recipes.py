@@ -1,4 +1,4 @@
-"""Recipes: how a model is pretrained, as YAML files that ship with the package (``usdrl_hub/recipes/*.yaml``)."""
+"""Pretraining recipes: YAML files in ``usdrl_hub/recipes`` that set model, views, loss and schedule."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from ..errors import USDRLError
 from .datasets import nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-# Values of a recipe; those that ship have about 30.
+# Shipped recipes have about 30 values.
 _MAX_VALUES = 10_000
-# Parsing YAML is slow: ten seconds for a megabyte.
+# Parsing a megabyte of YAML takes ten seconds.
 _MAX_BYTES = 128 << 10
 
 
 class RecipeError(USDRLError):
-    """A recipe that cannot be found, read or followed; the message names the file and the entry."""
+    """A recipe that cannot be found or read, or has an invalid entry; the message names the file and the entry."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast.
+    """The optimiser and its schedule.
 
     Attributes:
-        epochs: Passes over the motion.
-        batch_size: Clips of a step, over all processes.
-        learning_rate: Largest learning rate.
+        epochs: Passes over the data.
+        batch_size: Clips per step, over all processes.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay.
-        optimizer: "adam" with plain weight decay, as the release, or "adamw".
+        optimizer: "adam" with L2 regularisation, as in the release, or "adamw".
         schedule: "constant" or "cosine".
-        warmup: Share of the steps in which the learning rate rises from 0, in [0, 1).
-        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was.
-        precision: "float32"; "bf16" or "fp16"; or "mixed" for bf16 where a GPU has it, fp16 where it has not, float32
-            on a CPU.
+        warmup: Share of the steps with a linearly rising learning rate, in [0, 1).
+        drop_epochs: Epochs after which the learning rate is divided by ten.
+        precision: "float32", "bf16" or "fp16"; "mixed" chooses bf16 on a GPU that supports it, fp16 on other GPUs,
+            and float32 on a CPU.
         save_epochs: Epochs between checkpoints.
-        max_grad_norm: Gradients are clipped at this norm; 0 leaves them, as the release does.
+        max_grad_norm: Gradients are clipped to this norm; 0 disables clipping, as in the release.
     """
 
     epochs: float = 30
@@ -58,7 +58,7 @@ class Training:
     max_grad_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Check types and ranges."""
         object.__setattr__(self, "drop_epochs", tuple(self.drop_epochs))
         if not isinstance(self.batch_size, int):
             raise ValueError(f"batch_size must be a whole number, got {self.batch_size!r}")
@@ -83,23 +83,23 @@ class Training:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.drop_epochs and self.schedule != "constant":
-            raise ValueError("drop_epochs belong to a constant schedule")
+            raise ValueError("drop_epochs needs the constant schedule")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is pretrained.
+    """A pretraining recipe.
 
     Attributes:
-        about: One sentence.
+        about: One sentence about it.
         model: Fields of `USDRLConfig`.
-        extractor: Arguments of `USDRLFeatureExtractor` that the model does not say.
-        window: Longest segment of a recording in frames; None keeps recordings whole.
+        extractor: Arguments of `USDRLFeatureExtractor` that do not follow from the model.
+        window: Most frames of a segment; None keeps recordings whole.
         loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`; or its fields.
         views: Arguments of `ViewAugmentation`.
         pairs: Probability that a person of another recording is added to a single-person segment; see
             `PretrainingDataset`.
-        training: The schedule.
+        training: Optimiser and schedule.
     """
 
     about: str = ""
@@ -112,10 +112,10 @@ class Recipe:
     training: Training = field(default_factory=Training)
 
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
-        """The recipe with other model fields and other values of the schedule; None leaves a value.
+        """The recipe with changed model fields and training values; a training value of None is kept.
 
         Raises:
-            ValueError: If a value means nothing.
+            ValueError: If a training value has the wrong type or is out of range.
         """
         given = {name: value for name, value in training.items() if value is not None}
         values = {"training": Training(**{**asdict(self.training), **given})}
@@ -123,7 +123,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship."""
+    """Names of the shipped recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
@@ -134,7 +134,7 @@ def recipe_path(name: str | os.PathLike) -> Path:
         name: A name of `recipe_names`, or the path of a YAML file.
 
     Raises:
-        RecipeError: If no recipe of that name ships with the package.
+        RecipeError: If there is no shipped recipe of that name.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -146,21 +146,21 @@ def recipe_path(name: str | os.PathLike) -> Path:
 
 
 def read_recipe(name: str | os.PathLike) -> Recipe:
-    """Read a recipe; `pretraining.build.load_recipe` also checks the parts that need the model's classes.
+    """Read a recipe; `pretraining.build.load_recipe` also checks model, extractor, loss and views.
 
     Args:
-        name: See `recipe_path`.
+        name: A name of `recipe_names`, or the path of a YAML file.
 
     Raises:
         RecipeError: If there is no such recipe, or it cannot be read; the message names the file and the entry.
     """
     path = recipe_path(name)
     if path.is_file() and path.stat().st_size > _MAX_BYTES:
-        raise RecipeError(f"{path}: it has more than {_MAX_BYTES >> 10} KB, which no recipe has")
+        raise RecipeError(f"{path}: it has more than {_MAX_BYTES >> 10} KB, so it is no recipe")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except Exception as error:
-        # YAML's constructors of numbers and dates raise whatever Python's do.
+        # YAML's constructors of numbers and dates may raise any error.
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise RecipeError(f"{path}: the recipe cannot be read: {reason[:150]}") from None
     with naming_recipe(path):
@@ -169,7 +169,7 @@ def read_recipe(name: str | os.PathLike) -> Recipe:
 
 @contextmanager
 def naming_recipe(path: Path) -> Iterator[None]:
-    """Turn any error into a `RecipeError` that names the recipe's file; an entry may have a value of any type."""
+    """Turn any error into a `RecipeError` that names the file: an entry may have a value of any type."""
     try:
         yield
     except Exception as error:
@@ -194,15 +194,15 @@ def _make_recipe(content: Any) -> Recipe:
 
 
 def _check_size(content: Any) -> None:
-    """Refuse what is too large for a recipe, which aliases (``*name``) make it, and numbers that are not finite."""
+    """Refuse NaN, infinity, and too many values, which a few aliases (``*name``) can expand to."""
     left, values = _MAX_VALUES, [content]
     while values:
         value = values.pop()
         left -= 1
         if left < 0:
-            raise ValueError(f"it has more than {_MAX_VALUES} values, aliases counted as what they stand for")
+            raise ValueError(f"it has more than {_MAX_VALUES} values with its aliases expanded")
         if isinstance(value, float) and not isfinite(value):
-            raise ValueError(f"it has the value {value}, which is no number to train with")
+            raise ValueError(f"it has the value {value}: all numbers must be finite")
         if isinstance(value, Mapping):
             values += [*value, *value.values()]
         elif isinstance(value, list | tuple | set):
@@ -210,15 +210,15 @@ def _check_size(content: Any) -> None:
 
 
 def check_keys(where: str, content: Mapping[str, Any], known: list[str]) -> None:
-    """Refuse entries that are not known.
+    """Refuse unknown entries.
 
     Args:
-        where: What the entries belong to, such as "training."; empty at the top.
+        where: Prefix of the names in the message, such as "training.".
         content: The entries.
-        known: Their possible names.
+        known: The allowed names.
 
     Raises:
-        ValueError: If there is another; the message names the nearest.
+        ValueError: If a name is unknown; the message suggests similar ones.
     """
     for key in content:
         if key not in known:

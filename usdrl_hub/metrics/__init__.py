@@ -1,1 +1,1 @@
-"""Scores of predictions: arrays in, dictionaries out; nothing here knows a model."""
+"""Metrics: arrays in, dictionaries out; nothing here knows a model."""

@@ -1,4 +1,4 @@
-"""Accuracy of predicted classes, and errors of predicted numbers."""
+"""Metrics of classification and regression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def accuracy(logits: Any, labels: Any) -> dict[str, float]:
 
     Args:
         logits: Array or tensor ``(..., K)``. A tie with the true class counts as wrong.
-        labels: Classes ``(...)``; those of -100 are left out.
+        labels: Classes ``(...)``; items labelled -100 are ignored.
 
     Raises:
         NonFiniteError: If a logit is NaN or infinite.
@@ -26,8 +26,8 @@ def accuracy(logits: Any, labels: Any) -> dict[str, float]:
     logits, labels = logits[counted], labels[counted]
     if not len(labels):
         raise ValueError("there is no label to score against: all of them are -100, or there are none")
-    check_finite(logits, "the logits that accuracy is of")
-    # How many classes score at least as high as the true one.
+    check_finite(logits, "the logits")
+    # Number of classes that score at least as high as the true one.
     rank = (logits >= np.take_along_axis(logits, labels[:, None], axis=1)).sum(axis=1)
     scores = {"accuracy": float((rank <= 1).mean())}
     if logits.shape[-1] > 5:
@@ -36,10 +36,14 @@ def accuracy(logits: Any, labels: Any) -> dict[str, float]:
 
 
 def agreement(predicted: Any, labels: Any) -> float:
-    """Share of items ``(N,)`` whose predicted class is the true one.
+    """Share of N items whose predicted class is the true one, in [0, 1].
+
+    Args:
+        predicted: Classes ``(N,)``.
+        labels: True classes ``(N,)``.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If N is 0.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     if not len(labels):
@@ -55,7 +59,7 @@ def early_accuracy(predicted: Mapping[float, Any], labels: Any) -> dict[str, flo
         labels: True classes ``(N,)``.
 
     Returns:
-        `accuracy@r` for each ratio in percent, and `mean_accuracy` over them.
+        `accuracy@r` in [0, 1] for each ratio r in percent, and their mean `mean_accuracy`.
 
     Raises:
         ValueError: If there are no clips.
@@ -65,20 +69,20 @@ def early_accuracy(predicted: Mapping[float, Any], labels: Any) -> dict[str, flo
 
 
 def regression_metrics(predicted: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """Mean squared and mean absolute error, `mse` and `mae`, of N numbers."""
+    """Mean squared error `mse` and mean absolute error `mae` of N numbers."""
     off = (predicted.reshape(-1) - values.reshape(-1)).astype(np.float64)
     return {"mse": float(np.square(off).mean()), "mae": float(np.abs(off).mean())}
 
 
 def multilabel_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Scores of classes that may hold together, each predicted where its probability is above one half.
+    """Metrics of multi-label classification, with a threshold of one half.
 
     Args:
         logits: ``(N, K)``.
-        labels: ``(N, K)``, 1 where a class holds.
+        labels: ``(N, K)``, 1 for each class of a clip, else 0.
 
     Returns:
-        `exact_match`, the share of clips with all classes right, and `f1` over all classes and clips.
+        `exact_match`, the share of clips with all classes right, and the micro-averaged `f1`, both in [0, 1].
     """
     found, truth = logits > 0, labels > 0.5
     total = int(found.sum() + truth.sum())

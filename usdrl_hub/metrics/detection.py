@@ -1,7 +1,7 @@
-"""Temporal action detection: PKU-MMD's metrics of proposals, and MSRC-12's of action points.
+"""Metrics of temporal action detection: PKU-MMD's for proposals, MSRC-12's for action points.
 
-The metrics are those of the official script, which is not the usual interpolated average precision: a proposal is
-matched to the true action of its class and video that it overlaps most, whatever other proposals do.
+PKU-MMD's metrics follow the official script, which is not the usual interpolated average precision: a proposal is
+matched to the true action of its class and video that it overlaps most, whatever the other proposals match.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ def detection_metrics(
     num_videos: int | None = None,
     thetas: Sequence[float] = THETAS,
 ) -> dict[str, float]:
-    """PKU-MMD's metrics.
+    """PKU-MMD's metrics, in [0, 1].
+
+    A class or a video without proposals or without true actions counts as 0.
 
     Args:
-        proposals: ``(N, 5)`` of video, class (1 to `num_classes`), start, end (exclusive) and score.
-        truth: ``(G, 4)`` of video, class, start and end.
-        num_classes: Classes but the background.
-        num_videos: Videos, numbered from 0; one more than the largest number where None. A class or a video without
-            proposals, or without true actions, counts as 0.
-        thetas: Overlaps from which on a proposal is right, in (0, 1].
+        proposals: ``(N, 5)``: video, class (1 to `num_classes`), start, end (exclusive) and score.
+        truth: ``(G, 4)``: video, class, start and end.
+        num_classes: Number of classes, without the background.
+        num_videos: Number of videos, which are numbered from 0; the largest number plus one if None.
+        thetas: Thresholds of temporal IoU, in (0, 1].
 
     Returns:
-        `F1@θ` and `AP@θ` over everything, `mAP_action@θ`, the mean over classes, and `mAP_video@θ`, over videos.
+        `F1@θ` and `AP@θ` over all proposals; the means `mAP_action@θ` over classes and `mAP_video@θ` over videos.
 
     Raises:
-        NonFiniteError: If a number of a proposal or a true action is NaN or infinite.
+        NonFiniteError: If a number is NaN or infinite.
     """
     proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 5)
     truth = np.asarray(truth, dtype=np.float64).reshape(-1, 4)
     check_finite(proposals, "the proposals")
     check_finite(truth, "the true actions")
-    # In the order in which proposals are taken away; all groups keep it.
+    # By rising score, the order in which the threshold removes them.
     proposals = proposals[np.argsort(proposals[:, 4], kind="stable")]
     overlap, match = _best_matches(proposals, truth)
     if num_videos is None:
@@ -73,7 +74,7 @@ def detection_metrics(
 
 
 def _best_matches(proposals: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest overlap of each proposal with a true action of its video and class, and which one, -1 for none."""
+    """Largest IoU of each proposal with a true action of its video and class, and that action's index or -1."""
     classes = 1 + int(max(proposals[:, 1].max(initial=0), truth[:, 1].max(initial=0)))
     wanted, given = (rows[:, 0] * classes + rows[:, 1] for rows in (proposals, truth))
     order = np.argsort(given, kind="stable")
@@ -83,27 +84,27 @@ def _best_matches(proposals: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
     some = count > 0
     if not some.any():
         return overlap, match
-    # All pairs of a proposal and a true action that it may be matched to, proposal after proposal.
+    # All pairs of a proposal and a candidate action, proposal by proposal.
     proposal = np.repeat(np.flatnonzero(some), count[some])
     begins = np.cumsum(count[some]) - count[some]
-    place = np.arange(len(proposal)) - np.repeat(begins, count[some]) + np.repeat(first[some], count[some])
-    action = order[place]
+    within = np.arange(len(proposal)) - np.repeat(begins, count[some])
+    action = order[within + np.repeat(first[some], count[some])]
     values = temporal_overlap(proposals[proposal, 2:4], truth[action, 2:4])
     best = np.maximum.reduceat(values, begins)
-    # Of equal overlaps the later true action counts, as in the official script.
+    # Ties go to the later true action, as in the official script.
     equal = np.where(values == np.repeat(best, count[some]), action, -1)
     overlap[some], match[some] = best, np.maximum.reduceat(equal, begins)
     return overlap, match
 
 
 def _average_precision(matched: np.ndarray, true_actions: int) -> float:
-    """Average precision of proposals in order of rising score, each with the true action it is matched to, or -1."""
+    """Average precision of proposals by rising score, given the index of each one's matched action, or -1."""
     count = len(matched)
     if not count or not true_actions:
         return 0.0
-    # A true action is found until the last proposal that is matched to it goes.
-    actions, places = np.unique(matched[::-1], return_index=True)
-    last = count - 1 - places[actions >= 0]
+    # A true action is found until its last matched proposal is removed.
+    actions, positions = np.unique(matched[::-1], return_index=True)
+    last = count - 1 - positions[actions >= 0]
     goes = np.zeros(count, dtype=np.int64)
     goes[last] = 1
     found = len(last) - goes.cumsum()
@@ -116,19 +117,22 @@ def _average_precision(matched: np.ndarray, true_actions: int) -> float:
 
 
 def point_metrics(points: np.ndarray, truth: np.ndarray, num_classes: int, tolerance: int = 10) -> dict[str, float]:
-    """How well moments are found, as MSRC-12 is scored: each true one counts once, if it is near enough.
+    """MSRC-12's metrics of action points: each true point is matched once, within a tolerance.
 
     Args:
-        points: ``(N, 4)`` of video, class (1 to `num_classes`), frame and score; likelier ones are matched first.
-        truth: ``(G, 3)`` of video, class and frame.
-        num_classes: Classes but the background.
-        tolerance: Frames that a found moment may be off.
+        points: ``(N, 4)``: video, class (1 to `num_classes`), frame and score; higher scores are matched first.
+        truth: ``(G, 3)``: video, class and frame.
+        num_classes: Number of classes, without the background.
+        tolerance: Largest distance of a match in frames.
 
     Returns:
-        `point_F1` over everything, and `point_F1_mean`, the mean over classes that have true moments.
+        `point_F1` over all points, and `point_F1_mean`, the mean over classes with true points; in [0, 1].
+
+    Raises:
+        NonFiniteError: If a number of a point is NaN or infinite.
     """
     points, truth = np.asarray(points, dtype=np.float64).reshape(-1, 4), np.asarray(truth).reshape(-1, 3)
-    check_finite(points, "the moments that were found")
+    check_finite(points, "the predicted action points")
     free = np.ones(len(truth), dtype=bool)
     right = np.zeros(len(points), dtype=bool)
     for number in np.argsort(-points[:, 3], kind="stable"):

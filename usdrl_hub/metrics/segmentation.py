@@ -1,4 +1,4 @@
-"""Action segmentation: frame accuracy, edit score and F1 of segments (Lea et al., CVPR 2017)."""
+"""Metrics of action segmentation: frame accuracy, edit score and segmental F1 (Lea et al., CVPR 2017)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ OVERLAPS = (0.10, 0.25, 0.50)
 def segmentation_metrics(
     predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], overlaps: Sequence[float] = OVERLAPS
 ) -> dict[str, float]:
-    """Frame accuracy, edit score and F1 of segments, all in [0, 1].
+    """Frame accuracy, edit score and segmental F1, in [0, 1].
 
     Args:
-        predicted: Class of every frame of each video, 0 the background.
-        truth: The same, as it is.
-        overlaps: Shares of the union from which on a segment is right; each true segment counts once.
+        predicted: Class of every frame ``(T,)`` of each video, 0 for the background.
+        truth: True class of every frame ``(T,)`` of each video.
+        overlaps: IoU thresholds of a correct segment; each true segment counts once.
 
     Returns:
-        `frame_accuracy` over all frames, the background too; `edit`, 1 less the edit distance of the orders of
-        segments over the longer one's number, the mean over videos (1 where neither has any); `F1@k` for k in percent,
-        over all segments of all videos (0 where none is right).
+        `frame_accuracy` over all frames, including the background; `edit`, the mean edit score over videos; `F1@k`
+        over the segments of all videos for each threshold k in percent.
 
     Raises:
-        ValueError: If the videos or their lengths differ, or there are none.
+        ValueError: If the videos or their lengths differ, or there are no frames.
     """
     if len(predicted) != len(truth) or any(len(a) != len(b) for a, b in zip(predicted, truth, strict=True)):
-        raise ValueError("predictions and truth must be of the same videos, frame for frame")
+        raise ValueError("predictions and truth must have the same videos and frames")
     if not sum(map(len, truth)):
         raise ValueError("there is no frame to score")
     pairs = [(segments_of(a), segments_of(b)) for a, b in zip(predicted, truth, strict=True)]
@@ -47,19 +46,19 @@ def segmentation_metrics(
 
 
 def edit_score(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """1 less the Levenshtein distance of two orders over the longer one's length."""
+    """1 minus the Levenshtein distance of two sequences divided by the longer length; 1 if both are empty."""
     row = np.arange(len(truth) + 1)
     for number, label in enumerate(predicted, start=1):
         changed = np.minimum(row[:-1] + (truth != label), row[1:] + 1)
         row = np.concatenate([[number], changed])
-        # Insertions pass a cost on along the row: the smallest of what stands before, and one more for each step.
+        # Insertions: the minimum over all cells to the left, plus one per step.
         steps = np.arange(len(row))
         row = np.minimum.accumulate(row - steps) + steps
     return 1 - row[-1] / max(len(predicted), len(truth), 1)
 
 
 def _hits(predicted: np.ndarray, truth: np.ndarray, overlap: float) -> int:
-    """Predicted segments that are right: each takes the true one of its class that it overlaps most, if it is free."""
+    """Number of predicted segments whose most overlapping true segment of their class is still unmatched."""
     free = np.ones(len(truth), dtype=bool)
     hits = 0
     for label, start, end in predicted if len(truth) else ():
