@@ -35,7 +35,6 @@ themselves.
 """
 
 import argparse
-import copy
 import json
 import time
 from dataclasses import replace
@@ -66,6 +65,7 @@ from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.records import redact_paths, run_record, sha256, write_metrics
 from usdrl_hub.tasks.fit import FitRecipe, fit
+from usdrl_hub.tasks.heads import with_head
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
 SOURCES = {
@@ -174,11 +174,8 @@ def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.
     The head starts from the logistic regression on the encoder's features, be they pretrained or random: with a few
     clips, a random head would spoil either.
     """
-    config = copy.deepcopy(encoder.config)
-    config.num_labels = data.num_classes
     torch.manual_seed(data.seed)
-    model = USDRLForActionRecognition(config)
-    model.usdrl.load_state_dict(encoder.state_dict())
+    model = with_head(encoder, USDRLForActionRecognition, data.num_classes)
     clips, labels = data.clips[0][rows], data.labels[0][rows]
     start = fit_logistic_regression(embed_clips(encoder, clips), labels, data.num_classes)
     model.classifier.load_state_dict(start.state_dict())

@@ -92,7 +92,7 @@ def test_cached_features_score_as_the_whole_loop_does():
     encoder, extractor = load_model(MODEL), load_feature_extractor(MODEL)
     context = Context(encoder, extractor, samples.select(~test), samples.select(test), samples.class_names, recipe, 0)
     cached, classifier = run_linear(context)
-    looped = context.head(USDRLForActionRecognition)
+    looped = context.new_head(USDRLForActionRecognition)
     loop = FitRecipe.of({**recipe, "optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0})
     loop = FitRecipe.of({**loop.to_dict(), "augment": False, "freeze_encoder": True, "max_grad_norm": 0.0})
     scores = train_recogniser(looped, extractor, context.train, context.test, loop, 0)
@@ -164,8 +164,8 @@ def test_the_commands_evaluate_repeat_and_list(capsys, tmp_path):
 def test_the_head_starts_from_the_encoder_given():
     samples = load_samples()
     context = Context(load_model(MODEL), load_feature_extractor(MODEL), samples, samples, ["a", "b"], {}, 0)
-    head = context.head(USDRLForActionDetection, ["nothing", "a", "b"])
-    assert head.config.class_names == ["nothing", "a", "b"] and head.classifier.out_features == 3
+    head = context.new_head(USDRLForActionDetection)
+    assert head.config.class_names == ["background", "a", "b"] and head.classifier.out_features == 3
     original = load_model(checkpoint_path(MODEL)).base_model.state_dict()
     assert all(torch.equal(value, original[name]) for name, value in head.usdrl.state_dict().items())
     assert isinstance(open_data(sample_path()), SkeletonDataset)

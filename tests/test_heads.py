@@ -1,12 +1,15 @@
+import pytest
+import torch
 import transformers
 
+from usdrl_hub import USDRLForActionRecognition, USDRLModel, fuse, with_head
 from usdrl_hub.facts.checkpoints import CHECKPOINTS
 from usdrl_hub.hub.cards import CardSource
 from usdrl_hub.loading import model_class
-from usdrl_hub.modeling_usdrl import HEADS
+from usdrl_hub.modeling_usdrl import BACKGROUND, HEADS, USDRLClassificationModel
 from usdrl_hub.remote_code import add_remote_code
 
-from .helpers import tiny_config
+from .helpers import clips, tiny_config
 
 
 def test_each_head_says_what_it_is(tmp_path):
@@ -24,3 +27,60 @@ def test_each_head_says_what_it_is(tmp_path):
         add_remote_code(tmp_path)
         sent = transformers.AutoConfig.from_pretrained(tmp_path).auto_map
         assert sent[head.auto_class] == f"modeling_usdrl.{name}"
+
+
+WITH_CLASSES = [head for head in HEADS.values() if issubclass(head, USDRLClassificationModel)]
+
+
+@pytest.mark.parametrize("head", WITH_CLASSES)
+def test_an_encoder_gets_any_head(head):
+    causal = head.task == "early prediction"
+    source = USDRLForActionRecognition(tiny_config(problem_type="regression", num_labels=1))
+    model = with_head(source, head, ["wave", "bow"], is_causal=causal)
+    assert model.config.class_names == [BACKGROUND] * head.has_background + ["wave", "bow"]
+    assert model.config.architectures == [head.__name__] and model.config.problem_type is None
+    copied, original = model.usdrl.state_dict(), source.usdrl.state_dict()
+    assert all(torch.equal(values, original[name]) for name, values in copied.items())
+    assert all(values.data_ptr() != original[name].data_ptr() for name, values in copied.items())
+    assert source.config.num_labels == 1 and source.config.problem_type == "regression"
+
+
+def test_what_an_encoder_lacks_is_refused():
+    encoder = USDRLModel(tiny_config(is_causal=True))
+    with pytest.raises(ValueError, match="no weight 'spatial.*neither fused nor"):
+        with_head(encoder, USDRLForActionRecognition, 3, is_causal=False)
+    with pytest.raises(ValueError, match="no weight.*neither fused nor"):
+        with_head(fuse(USDRLModel(tiny_config()).eval()), USDRLForActionRecognition, 3)
+
+
+@pytest.mark.parametrize("head", WITH_CLASSES)
+def test_a_head_is_replaced_in_place(head, tmp_path):
+    model = head(tiny_config(is_causal=head.task == "early prediction", drop_path_rate=0)).eval()
+    keypoints = clips(model.config)
+    if head.granularity == "video":
+        keypoints = {"keypoints": keypoints[:, None], "window_starts": torch.zeros(len(keypoints), 1).long()}
+    else:
+        keypoints = {"keypoints": keypoints}
+    before = {name: values.clone() for name, values in model.usdrl.state_dict().items()}
+    torch.manual_seed(0)
+    model.reset_classifier(["wave", "bow", "point"])
+    count = 3 + head.has_background
+    assert model.config.num_labels == count and model.config.label2id["point"] == count - 1
+    assert not model.training and model(**keypoints).logits.shape[-1] == count
+    assert all(torch.equal(values, before[name]) for name, values in model.usdrl.state_dict().items())
+    model.save_pretrained(tmp_path)
+    again = head.from_pretrained(tmp_path)
+    assert torch.equal(again(**keypoints).logits, model(**keypoints).logits)
+    model.reset_classifier(7)
+    assert model(**keypoints).logits.shape[-1] == 7 and model.config.class_names[6] == "LABEL_6"
+    with pytest.raises(ValueError, match="at least one class"):
+        model.reset_classifier(0)
+
+
+def test_a_new_head_is_drawn_like_the_first():
+    """As the release draws heads: weights of a small deviation, no bias."""
+    model = USDRLForActionRecognition(tiny_config(hidden_size=64)).to(torch.float64)
+    model.reset_classifier(50)
+    weight, bias = model.classifier.weight, model.classifier.bias
+    assert weight.dtype == torch.float64 and not bias.any()
+    assert weight.std().item() == pytest.approx(model.config.classifier_initializer_range, rel=0.1)

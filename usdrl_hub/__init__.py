@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .sequence import SkeletonFormatError as SkeletonFormatError
     from .sequence import SkeletonSequence as SkeletonSequence
     from .tasks.evaluate import evaluate as evaluate
+    from .tasks.heads import with_head as with_head
     from .tasks.recognition import finetune as finetune
     from .training import USDRLTrainer as USDRLTrainer
     from .visualize.map import draw_map as draw_map
@@ -97,6 +98,7 @@ _MODULES = {
         "pretraining.trainer": ["USDRLPreTrainer"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],
         "tasks.evaluate": ["evaluate"],
+        "tasks.heads": ["with_head"],
         "tasks.recognition": ["finetune"],
         "training": ["USDRLTrainer"],
         "visualize.map": ["draw_map"],

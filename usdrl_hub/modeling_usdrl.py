@@ -25,6 +25,9 @@ from .layouts import get_layout
 from .lookup import add_code, bundled_checkpoint, checkpoint_name, hint_on_missing
 from .weights import HUB_ARGUMENTS, check_files, check_values, find_adapter, share
 
+# Name of class 0 of the heads that have a background: frames in which none of the classes happens.
+BACKGROUND = "background"
+
 
 @dataclass
 class USDRLModelOutput(ModelOutput):
@@ -412,13 +415,15 @@ class USDRLPreTrainedModel(PreTrainedModel):
 
     config: USDRLConfig
     config_class = USDRLConfig
-    # What a class computes, as listings and cards name it; whether once a clip, a frame or a video; the Auto class
-    # that loads it; the hub's name of its task; and whether its class 0 is the background.
+    # What the class computes, as listings and cards name it; per "clip", "frame" or "video"; the Auto class that loads
+    # it; the hub's name of its task; whether class 0 is the background; and whether its loss is a cross-entropy, which
+    # the Trainer may replace by a smoothed one.
     task: str = ""
     granularity: str = "clip"
     auto_class: str = "AutoModel"
     pipeline_tag: str | None = None
     has_background: bool = False
+    loss_is_cross_entropy: bool = True
     base_model_prefix = "usdrl"
     main_input_name = "keypoints"
     input_modalities = "video"
@@ -704,17 +709,66 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
 
 
 class USDRLClassificationModel(USDRLPreTrainedModel):
-    """What the linear heads share: the encoder, one linear layer, and the way the encoder is frozen."""
+    """What all heads share: the encoder, a head that can be replaced, and the way the encoder is frozen."""
 
     def __init__(self, config: USDRLConfig):
+        problem = config.problem_type
+        if self.granularity != "clip" and problem not in (None, "single_label_classification"):
+            raise ValueError(
+                f"{type(self).__name__} names one class per frame, and problem_type is '{problem}': only "
+                "USDRLForActionRecognition has it; leave it out"
+            )
         super().__init__(config)
         self.usdrl = USDRLModel(config)
-        self.classifier = USDRLLinear(config.embedding_size, config.num_labels, role="classifier")
+        self.make_head()
         self._encoder_frozen = False
         self.post_init()
 
+    def make_head(self) -> None:
+        """Make a head for the configuration's classes: one linear layer."""
+        self.classifier = USDRLLinear(self.config.embedding_size, self.config.num_labels, role="classifier")
+
+    @classmethod
+    def label_names(cls, classes: int | Sequence[str]) -> list[str]:
+        """Names of the logits.
+
+        Args:
+            classes: Names of the classes; a head with a background has it as class 0, before them. Or the number of
+                logits, which get the names ``LABEL_0`` and so on.
+        """
+        if isinstance(classes, int):
+            return [f"LABEL_{number}" for number in range(classes)]
+        return [*[BACKGROUND] * cls.has_background, *classes]
+
+    def reset_classifier(self, classes: int | Sequence[str]) -> None:
+        """Replace the head by a new, untrained one for other classes, like timm's method; the encoder is kept.
+
+        The configuration names the new classes, and forgets a `problem_type`.
+
+        Args:
+            classes: Names of the classes, or the number of logits; see `label_names`.
+
+        Raises:
+            ValueError: If there is no class.
+
+        Example:
+            >>> from usdrl_hub import USDRLForActionRecognition
+            >>> model = USDRLForActionRecognition.from_pretrained("usdrl/tiny-uiprmd")
+            >>> model.reset_classifier(["fall", "no fall"])
+            >>> model.classifier.out_features
+            2
+        """
+        names = self.label_names(classes)
+        if not names:
+            raise ValueError("a head needs at least one class")
+        self.config.id2label, self.config.problem_type = dict(enumerate(names)), None
+        self.make_head()
+        for name, part in self.named_children():
+            if name != self.base_model_prefix:
+                part.apply(self._init_weights).to(self.device, self.dtype).train(self.training)
+
     def freeze_encoder(self) -> None:
-        """Train the linear layer only: the encoder gets no gradient and stays in eval mode."""
+        """Train the head only: the encoder gets no gradient and stays in eval mode."""
         self._encoder_frozen = True
         self.usdrl.requires_grad_(False)
         self.usdrl.eval()
@@ -725,15 +779,6 @@ class USDRLClassificationModel(USDRLPreTrainedModel):
         if self._encoder_frozen:
             self.usdrl.eval()
         return self
-
-
-def _refuse_other_problems(model: nn.Module, config: USDRLConfig) -> None:
-    """Refuse configurations of a head that gives no class per frame."""
-    if config.problem_type not in (None, "single_label_classification"):
-        raise ValueError(
-            f"{type(model).__name__} names one class per frame, and problem_type is '{config.problem_type}': only "
-            "USDRLForActionRecognition has it; leave it out"
-        )
 
 
 def _cross_entropy(
@@ -846,10 +891,6 @@ class USDRLForActionDetection(USDRLClassificationModel):
     auto_class = "AutoModelForTokenClassification"
     has_background = True
 
-    def __init__(self, config: USDRLConfig):
-        _refuse_other_problems(self, config)
-        super().__init__(config)
-
     @can_return_tuple
     def forward(
         self,
@@ -897,7 +938,6 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
     def __init__(self, config: USDRLConfig):
         if not config.is_causal:
             raise ValueError("early prediction needs a causal encoder: give is_causal=True")
-        _refuse_other_problems(self, config)
         super().__init__(config)
 
     @can_return_tuple
@@ -967,7 +1007,7 @@ class USDRLSegmentationStage(nn.Module):
         return self.output(hidden) * mask
 
 
-class USDRLForActionSegmentation(USDRLPreTrainedModel):
+class USDRLForActionSegmentation(USDRLClassificationModel):
     """One class per frame of whole videos: windows through the encoder, blended, refined by temporal convolutions.
 
     The head is that of MS-TCN (Abu Farha and Gall, 2019): stages that each refine the classes of the one before.
@@ -977,17 +1017,15 @@ class USDRLForActionSegmentation(USDRLPreTrainedModel):
     granularity = "video"
     auto_class = "AutoModelForTokenClassification"
     has_background = True
-
+    loss_is_cross_entropy = False
     # The loss is a mean over each batch: the Trainer has to divide it where it accumulates gradients of several.
     accepts_loss_kwargs = False
 
-    def __init__(self, config: USDRLConfig):
-        _refuse_other_problems(self, config)
-        super().__init__(config)
-        self.usdrl = USDRLModel(config)
+    def make_head(self) -> None:
+        """Make the stages for the configuration's classes."""
+        config = self.config
         sizes = [config.embedding_size] + [config.num_labels] * (config.segmentation_stages - 1)
         self.stages = nn.ModuleList(USDRLSegmentationStage(config, size) for size in sizes)
-        self.post_init()
 
     def blend(self, features: torch.Tensor, window_starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of windows ``(B, W, T, D)`` to videos' ``(B, L, D)``, and which frames are there ``(B, L)``.

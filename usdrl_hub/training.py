@@ -18,7 +18,7 @@ from .errors import CheckpointLoadError, TrainingDivergedError, notice
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
 from .metrics.classification import accuracy, multilabel_metrics, regression_metrics
-from .modeling_usdrl import USDRLClassificationModel, USDRLForActionSegmentation, USDRLPreTrainedModel
+from .modeling_usdrl import USDRLClassificationModel, USDRLPreTrainedModel
 from .speedups import in_training
 from .weights import share
 
@@ -326,7 +326,7 @@ class USDRLTrainer(PublishingTrainer):
 
     Args:
         *args: Those of `transformers.Trainer`.
-        linear_probe: Train the linear layer only, with the encoder frozen and in eval mode.
+        linear_probe: Train the head only, with the encoder frozen and in eval mode.
         **kwargs: Those of `transformers.Trainer`.
 
     Raises:
@@ -346,9 +346,10 @@ class USDRLTrainer(PublishingTrainer):
         """The head's loss, or transformers' smoothed cross-entropy where `label_smoothing_factor` asks for it."""
         if self.label_smoother is not None:
             labels = inputs.get("labels")
-            stages = isinstance(self.accelerator.unwrap_model(self.model), USDRLForActionSegmentation)
-            if stages or (isinstance(labels, torch.Tensor) and labels.is_floating_point()):
-                what = "a segmenter's loss of all stages" if stages else "the loss of labels that are no classes"
+            head: Any = self.accelerator.unwrap_model(self.model)
+            own = not getattr(head, "loss_is_cross_entropy", True)
+            if own or (isinstance(labels, torch.Tensor) and labels.is_floating_point()):
+                what = f"the loss of {type(head).__name__}" if own else "the loss of labels that are no classes"
                 raise ValueError(f"label_smoothing_factor would replace {what}: leave it at 0")
         return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -363,7 +364,7 @@ class USDRLTrainer(PublishingTrainer):
     def _freeze(model: torch.nn.Module) -> None:
         if not isinstance(model, USDRLClassificationModel):
             raise ValueError(
-                f"a linear probe trains a classification layer, and {type(model).__name__} has none: use "
-                "USDRLForActionRecognition or USDRLForActionDetection"
+                f"a linear probe trains a head, and {type(model).__name__} has none: use a model that has, such as "
+                "USDRLForActionRecognition"
             )
         model.freeze_encoder()

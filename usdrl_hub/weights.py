@@ -318,7 +318,11 @@ def check_tensors(
             raise ValueError(
                 f"model '{name}': tensor '{place}' has the shape {list(stored.shape)}, but its configuration "
                 f"describes {list(tensor.shape)}"
-                + ("; for a new head give ignore_mismatched_sizes=True" if asked and not encoder else "")
+                + (
+                    "; for a new head give ignore_mismatched_sizes=True or call with_head"
+                    if asked and not encoder
+                    else ""
+                )
             )
         elif stored.dtype not in (_FLOATING if tensor.is_floating_point() else _WHOLE) and not quantised:
             raise ValueError(

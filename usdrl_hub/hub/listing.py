@@ -12,7 +12,7 @@ from ..facts.checkpoints import CHECKPOINTS, NAMESPACE, Checkpoint
 from ..facts.recipes import Recipe, check_keys, read_recipe
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
-from ..modeling_usdrl import HEADS
+from ..modeling_usdrl import HEADS, USDRLClassificationModel
 
 _CLASSES = {head.task: head for head in HEADS.values()}
 
@@ -37,12 +37,10 @@ def model_config(entry: Checkpoint) -> USDRLConfig:
         return USDRLConfig.from_pretrained(entry.folder)
     config = model_parts(read_recipe(entry.recipe))[0]
     kind, names = _CLASSES[entry.task], entry.facts.class_names
-    if kind.has_background:
-        names = ("nothing", *names)
     causal = entry.task == "early prediction"
     changes = {"encoder": entry.encoder, "modality": entry.modality, "is_causal": causal, "intermediate_size": None}
-    if names and entry.task != "embedding":
-        changes |= {"id2label": dict(enumerate(names)), "label2id": None}
+    if names and issubclass(kind, USDRLClassificationModel):
+        changes |= {"id2label": dict(enumerate(kind.label_names(names))), "label2id": None}
     return USDRLConfig(**{**config.to_dict(), **changes, "architectures": [kind.__name__]})
 
 

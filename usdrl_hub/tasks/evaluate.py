@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import (
@@ -56,6 +55,7 @@ from ..visualize.pictures import draw_segments
 from .detection import FrameLabelDataset, dilate_events, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
+from .heads import Head, with_head
 from .linear import fit_logistic_regression, train_linear
 from .recognition import train_recogniser
 from .segmentation import WholeVideoDataset
@@ -88,44 +88,31 @@ class Context:
     folder: Path | None = None
     train_head: bool = True
 
-    def given(self, kind: type, names: list[str] | None = None) -> Any:
-        """The head that the model has, where it is to be scored as it is; None where one is to be trained.
+    def existing_head(self, head: type[Head]) -> Head | None:
+        """The model as it is, where it is scored without training; None where a head is to be trained.
 
         Raises:
-            ValueError: If it has none of this kind, or one for other classes.
+            ValueError: If its head is another one, or for other classes.
         """
         if self.train_head:
             return None
-        if not isinstance(self.encoder, kind):
+        model = self.encoder
+        if not isinstance(model, head):
             raise ValueError(
-                f"the model is {type(self.encoder).__name__}, and {kind.__name__} is needed to score it without "
-                "training: name one, or train a head"
+                f"the model is {type(model).__name__}, and {head.__name__} is needed to score it without training: "
+                "name one, or train a head"
             )
-        if self.encoder.config.problem_type not in (None, "single_label_classification"):
+        if model.config.problem_type not in (None, "single_label_classification"):
             raise ValueError("the model does not name one class per clip, so it cannot be scored without training")
-        if self.encoder.config.class_names != (names or self.class_names):
+        # The background of older models has another name.
+        if model.config.class_names[head.has_background :] != self.class_names:
             raise ValueError("the model's classes are not those of the data, so it cannot be scored without training")
-        return self.encoder
+        return model
 
-    def head(self, kind: type, names: list[str] | None = None, **fields: Any) -> Any:
-        """A new head of a class on a copy of the encoder."""
+    def new_head(self, head: type[Head], **fields: Any) -> Head:
+        """A new head on a copy of the encoder, drawn from the seed; see `with_head`."""
         set_seed(self.seed)
-        names = names or self.class_names
-        config = USDRLConfig(
-            **{
-                **self.encoder.config.to_dict(),
-                "id2label": dict(enumerate(names)),
-                "label2id": None,
-                # That of the head which it was saved with.
-                "problem_type": None,
-                **fields,
-            }
-        )
-        model = kind(config)
-        state = self.encoder.base_model.state_dict()
-        wanted = model.usdrl.state_dict()
-        model.usdrl.load_state_dict({name: state[name] for name in wanted})
-        return model.to(self.encoder.device)
+        return with_head(self.encoder, head, self.class_names, **fields)
 
 
 # What a task's run gives: its metrics, and the model it has trained, if any.
@@ -332,7 +319,7 @@ def _by_name(benchmark: Benchmark, dataset: SkeletonData) -> np.ndarray | None:
 
 def run_linear(context: Context) -> Outcome:
     """A linear layer on the frozen encoder's features."""
-    if (head := context.given(USDRLForActionRecognition)) is not None:
+    if (head := context.existing_head(USDRLForActionRecognition)) is not None:
         return _scored(context, head), head
     features, labels = embed_part(context.encoder, context.extractor, context.train)
     recipe = context.recipe
@@ -349,7 +336,7 @@ def run_linear(context: Context) -> Outcome:
             recipe["batch_size"],
             context.seed,
         )
-    classifier = context.head(USDRLForActionRecognition)
+    classifier = context.new_head(USDRLForActionRecognition)
     classifier.classifier.load_state_dict(layer.state_dict())
     return _scored(context, classifier), classifier.eval()
 
@@ -363,9 +350,9 @@ def _scored(context: Context, classifier: USDRLForActionRecognition) -> dict[str
 
 def run_finetuned(context: Context) -> Outcome:
     """All weights, or those of the head where the recipe freezes the encoder."""
-    if (head := context.given(USDRLForActionRecognition)) is not None:
+    if (head := context.existing_head(USDRLForActionRecognition)) is not None:
         return _scored(context, head), head
-    classifier = context.head(USDRLForActionRecognition)
+    classifier = context.new_head(USDRLForActionRecognition)
     recipe = FitRecipe.of(context.recipe)
     scores = train_recogniser(classifier, context.extractor, context.train, context.test, recipe, context.seed)
     return {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}, classifier
@@ -408,9 +395,9 @@ def run_one_shot(context: Context) -> Outcome:
 def run_detection(context: Context) -> Outcome:
     """A class per frame of windows, segments of it, and PKU-MMD's metrics."""
     recipe = context.recipe
-    names, widen = ["nothing", *context.class_names], recipe.get("widen", 0)
-    if (detector := context.given(USDRLForActionDetection, names)) is None:
-        detector = context.head(USDRLForActionDetection, names)
+    widen = recipe.get("widen", 0)
+    if (detector := context.existing_head(USDRLForActionDetection)) is None:
+        detector = context.new_head(USDRLForActionDetection)
         videos = (dilate_events(sequence, widen) if widen else sequence for sequence in context.train)
         data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
         fit(detector, data, FitRecipe.of(recipe), context.seed)
@@ -439,9 +426,8 @@ def run_detection(context: Context) -> Outcome:
 
 def run_segmentation(context: Context) -> Outcome:
     """A class per frame of whole videos."""
-    names = ["nothing", *context.class_names]
-    if (segmenter := context.given(USDRLForActionSegmentation, names)) is None:
-        segmenter = context.head(USDRLForActionSegmentation, names)
+    if (segmenter := context.existing_head(USDRLForActionSegmentation)) is None:
+        segmenter = context.new_head(USDRLForActionSegmentation)
         data = WholeVideoDataset(context.train, context.extractor, context.recipe["stride"])
         fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
     found = segment(segmenter, context.extractor, context.test, context.recipe["stride"])
@@ -458,8 +444,8 @@ def run_early(context: Context) -> Outcome:
 
 def run_early_causal(context: Context) -> Outcome:
     """A causal model that names the action after every frame."""
-    if (model := context.given(USDRLForEarlyActionPrediction)) is None:
-        model = context.head(USDRLForEarlyActionPrediction, is_causal=True)
+    if (model := context.existing_head(USDRLForEarlyActionPrediction)) is None:
+        model = context.new_head(USDRLForEarlyActionPrediction, is_causal=True)
         recipe = FitRecipe.of(context.recipe)
         augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None
         data = LeftAlignedDataset(list(context.train), context.extractor, augment)

@@ -26,6 +26,7 @@ from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from .fit import FitRecipe, fit
+from .heads import with_head
 from .linear import fit_logistic_regression
 
 
@@ -170,16 +171,12 @@ def _model(
         fields = {**fields, "normalization": normalization}
     if fields:
         raise ValueError(f"'{next(iter(fields))}' is a choice for a model from random weights; '{name}' has its own")
-    config = load_config(name)
     loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)
+    config = loaded.config
     one_class = config.problem_type in (None, "single_label_classification")
     if isinstance(loaded, USDRLForActionRecognition) and one_class and config.id2label == id2label:
         return loaded, extractor, True
-    config.id2label, config.label2id = id2label, {label: number for number, label in id2label.items()}
-    config.problem_type = None
-    classifier = USDRLForActionRecognition(config)
-    classifier.usdrl.load_state_dict(loaded.base_model.state_dict())
-    return classifier, extractor, False
+    return with_head(loaded, USDRLForActionRecognition, dataset.class_names), extractor, False
 
 
 def nearest_neighbour_baselines(train: SkeletonData, test: SkeletonData, num_frames: int = 64) -> dict[str, float]:
