@@ -18,6 +18,7 @@ from usdrl_hub.data.poses import read_pose_json
 from usdrl_hub.data.prepare import prepare
 from usdrl_hub.data.pyskl import read_pyskl
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.text import read_pku_labels, read_pku_skeleton, read_pku_split
 from usdrl_hub.inference.inputs import iter_sequences
 
@@ -184,9 +185,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_pose_files_are_read(tmp_path):
     path = tmp_path / "pose.json"
 
-    def read(content, **options):
+    def read(content):
         path.write_text(json.dumps(content))
-        return read_pose_json(path, **options)
+        return read_pose_json(path)
 
     content = openpose()
     sequence = read(content)
@@ -210,28 +211,30 @@ def test_json_holds_arrays_of_any_layout(tmp_path):
     path = tmp_path / "plain.json"
     keypoints = np.random.randn(6, 20, 3).round(3)
     path.write_text(json.dumps(keypoints.tolist()))
-    [plain] = iter_skeletons(path, "kinect20")
+    [plain] = iter_skeletons(path, Reading("kinect20"))
     assert plain.layout.name == "kinect20" and plain.name == "plain"
     np.testing.assert_allclose(plain.keypoints[:, 0], keypoints, rtol=1e-6)
     pairs = np.random.randn(90, 2, 17, 3)
     path.write_text(json.dumps({"keypoints": pairs.tolist(), "fps": 30}))
-    flat = read_pose_json(path, "coco17", image_shape=(1080, 1920))
+    flat = read_pose_json(path, Reading("coco17", image_shape=(1080, 1920)))
     assert (flat.num_persons, flat.coordinates, flat.image_shape) == (2, "2d+score", (1080, 1920))
     holes = keypoints.tolist()
     holes[2][3] = [None, None, None]
     path.write_text(json.dumps(holes))
     with pytest.raises(SkeletonFormatError, match="NaN"):
-        list(iter_skeletons(path, "kinect20"))
-    [filled] = iter_skeletons(path, "kinect20", missing="interpolate")
+        list(iter_skeletons(path, Reading("kinect20")))
+    [filled] = iter_skeletons(path, Reading("kinect20", missing="interpolate"))
     assert not filled.keypoints[2, 0, 3].any() and filled.keypoints[2, 0, 4].any()
 
 
 def test_tables_are_read(tmp_path):
     sequence = read_csv(write_table(tmp_path / "walk.csv"))
     assert sequence.keypoints.shape == (5, 1, 25, 3) and sequence.coordinates == "3d" and sequence.name == "walk"
-    flat = read_csv(write_table(tmp_path / "flat.csv", "coco17", axes=("x", "y", "score")), "coco17")
+    flat = read_csv(write_table(tmp_path / "flat.csv", "coco17", axes=("x", "y", "score")), Reading("coco17"))
     assert flat.coordinates == "2d+score"
-    assert read_csv(write_table(tmp_path / "bare.csv", "coco17", axes=("x", "y")), "coco17").coordinates == "2d"
+    assert (
+        read_csv(write_table(tmp_path / "bare.csv", "coco17", axes=("x", "y")), Reading("coco17")).coordinates == "2d"
+    )
     lines = (tmp_path / "walk.csv").read_text().splitlines()
     lines[2] = lines[2].replace(lines[2].split(",")[3], "", 1)
     lines[3] = "9" + lines[3][1:]

@@ -168,7 +168,7 @@ def test_keypoints_in_space_are_not_pixels(tmp_path):
     np.testing.assert_array_equal(sequence.keypoints, entry["keypoint"].transpose(1, 0, 2, 3))
     with pytest.raises(SkeletonFormatError, match="annotation 0: no layout of a pose estimator has 17 joints: name"):
         read_skeleton(annotations(tmp_path, annotation(3, 17, scored=False)))
-    sequence = read_skeleton(annotations(tmp_path, annotation(3, 17, scored=False)), "uav17")
+    sequence = read_skeleton(annotations(tmp_path, annotation(3, 17, scored=False)), layout="uav17")
     assert (sequence.layout.name, sequence.coordinates) == ("uav17", "3d")
 
 
@@ -176,9 +176,11 @@ def test_the_layout_of_a_pickle_can_be_named(tmp_path):
     """faults.md 12: --layout was ignored."""
     path = annotations(tmp_path, annotation(2, 17))
     assert read_skeleton(path).layout.name == "coco17"
-    assert read_skeleton(path, "coco17-release").layout.name == "coco17-release"
-    with pytest.warns(UserWarning, match="17 joints are read as layout 'coco17', not as 'openpose18'"):
-        assert read_skeleton(path, "openpose18").layout.name == "coco17"
+    assert read_skeleton(path, layout="coco17-release").layout.name == "coco17-release"
+    with pytest.raises(SkeletonFormatError, match="17 2D joints, but layout 'openpose18' has 18 2D joints: leave"):
+        read_skeleton(path, layout="openpose18")
+    with pytest.raises(SkeletonFormatError, match="17 2D joints, but layout 'uav17' has 17 3D joints: leave"):
+        read_skeleton(path, layout="uav17")
 
 
 def test_annotations_that_share_keypoints_are_counted(tmp_path):

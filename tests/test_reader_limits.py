@@ -24,6 +24,7 @@ from usdrl_hub import (
 from usdrl_hub.configuration_usdrl import USDRLConfig
 from usdrl_hub.data.arrays import load_npz
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
 from usdrl_hub.inference.inputs import iter_sequences
 from usdrl_hub.sequence import FARTHEST
@@ -247,11 +248,11 @@ def test_arrays_of_mediapipe_are_turned_over(tmp_path):
     """faults.md 12: upside down, nothing said."""
     np.save(tmp_path / "down.npy", standing("mediapipe33", True))
     with pytest.warns(USDRLWarning, match="MediaPipe's y points down"):
-        [sequence] = iter_skeletons(tmp_path / "down.npy", "mediapipe33")
+        [sequence] = iter_skeletons(tmp_path / "down.npy", Reading("mediapipe33"))
     body = sequence.to_layout("ntu25").keypoints[0, 0, :, 1]
     assert sequence.up == "-y" and body[3] > body[0] > body[14]
     np.save(tmp_path / "up.npy", standing("mediapipe33", False))
-    assert read_skeleton(tmp_path / "up.npy", "mediapipe33").up is None
+    assert read_skeleton(tmp_path / "up.npy", layout="mediapipe33").up is None
 
 
 def test_people_on_their_heads_are_told(tmp_path):

@@ -10,6 +10,7 @@ from usdrl_hub import SkeletonFormatError, get_layout, read_skeleton
 from usdrl_hub.data.csv import read_csv
 from usdrl_hub.data.poses import read_pose_json
 from usdrl_hub.data.readers import find_recordings
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.tracks import Detections, stack_people
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
 
@@ -104,7 +105,7 @@ def test_shared_numbers_of_other_writers_are_told_apart_by_place(tmp_path):
         same_people(read_skeleton(tmp_path / "film_*_keypoints.json"))
     path = table(tmp_path / "t.csv", [(t, 5, WALK[t, who]) for t in range(120) for who in order[t]])
     with pytest.warns(USDRLWarning, match="same track number"):
-        same_people(read_csv(path, "coco17"))
+        same_people(read_csv(path, Reading("coco17")))
 
 
 def test_a_tracked_person_beside_one_without_a_number(tmp_path):
@@ -278,7 +279,7 @@ def test_times_in_a_table_are_times(tmp_path, times, fps, column):
     """faults.md 10: 1 frame of 40; 635 frames of 20."""
     path = table(tmp_path / "t.csv", [(time, WALK[t, 0]) for t, time in enumerate(times)], (column,))
     with pytest.warns(USDRLWarning, match="taken for times"):
-        sequence = read_csv(path, "coco17")
+        sequence = read_csv(path, Reading("coco17"))
     same_people(sequence, WALK[:40, :1])
     assert sequence.fps == pytest.approx(fps, rel=0.01)
 
@@ -287,9 +288,9 @@ def test_several_rows_of_a_frame_are_several_people(tmp_path):
     """faults.md 10: frames 0, 0, 1, 1; half of the rows were lost."""
     path = table(tmp_path / "t.csv", [(t, WALK[t, who]) for t in range(40) for who in (0, 1)], ("frame",))
     with pytest.warns(USDRLWarning, match="several rows have the same frame: they are taken for people"):
-        same_people(read_csv(path, "coco17"), WALK[:40])
+        same_people(read_csv(path, Reading("coco17")), WALK[:40])
     path = table(tmp_path / "p.csv", [(who, WALK[t, who]) for t in range(40) for who in (0, 1)], ("person",))
-    same_people(read_csv(path, "coco17"), WALK[:40])
+    same_people(read_csv(path, Reading("coco17")), WALK[:40])
 
 
 def test_holes_in_a_table_are_told(tmp_path):
@@ -297,15 +298,16 @@ def test_holes_in_a_table_are_told(tmp_path):
     rows = [[1000 + t, 0, WALK[t, 0]] for t in range(20)]
     rows[7][0] = ""
     with pytest.raises(SkeletonFormatError, match="line 9: the cell of the column 'frame' is empty"):
-        read_csv(table(tmp_path / "t.csv", rows), "coco17")
+        read_csv(table(tmp_path / "t.csv", rows), Reading("coco17"))
     with pytest.warns(USDRLWarning, match="1 of 20 frames have no row"):
-        sequence = read_csv(table(tmp_path / "t.csv", rows[:7] + rows[8:]), "coco17")
+        sequence = read_csv(table(tmp_path / "t.csv", rows[:7] + rows[8:]), Reading("coco17"))
     expected = WALK[:20, :1].copy()
     expected[7] = 0
     same_people(sequence, expected)
     with pytest.warns(USDRLWarning, match="frame numbers are 5 apart"):
         same_people(
-            read_csv(table(tmp_path / "t.csv", [(5 * t, 0, WALK[t, 0]) for t in range(9)]), "coco17"), WALK[:9, :1]
+            read_csv(table(tmp_path / "t.csv", [(5 * t, 0, WALK[t, 0]) for t in range(9)]), Reading("coco17")),
+            WALK[:9, :1],
         )
 
 
@@ -313,7 +315,7 @@ def test_a_joint_with_an_empty_coordinate_was_not_seen(tmp_path):
     """faults.md 10: it was put at x = 0."""
     cells = WALK[:5, 0].astype(object)
     cells[2, 3, 0] = ""
-    sequence = read_csv(table(tmp_path / "t.csv", [(t, 0, cells[t]) for t in range(5)]), "coco17")
+    sequence = read_csv(table(tmp_path / "t.csv", [(t, 0, cells[t]) for t in range(5)]), Reading("coco17"))
     assert not sequence.keypoints[2, 0, 3].any() and sequence.keypoints[2, 0, 4].all()
 
 
@@ -332,5 +334,5 @@ def test_damaged_tables_are_refused_by_line(tmp_path, edit, message):
     path = table(tmp_path / "t.csv", [(t, 0, WALK[t, 0]) for t in range(5)])
     path.write_text(edit(path.read_text()))
     with pytest.raises(SkeletonFormatError, match=message) as caught:
-        read_csv(path, "coco17")
+        read_csv(path, Reading("coco17"))
     assert str(path) in str(caught.value) and len(str(caught.value)) < 300

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .data.poses import from_pose_estimation as from_pose_estimation
     from .data.readers import iter_skeletons as iter_skeletons
     from .data.readers import read_skeleton as read_skeleton
+    from .data.reading import Reading as Reading
     from .data.sequence_list import SkeletonList as SkeletonList
     from .data.store import SkeletonStore as SkeletonStore
     from .data.store_writer import write_store as write_store
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .modeling_usdrl import USDRLForPreTraining as USDRLForPreTraining
     from .modeling_usdrl import USDRLModel as USDRLModel
     from .modeling_usdrl import USDRLPreTrainedModel as USDRLPreTrainedModel
+    from .persons import PersonSelection as PersonSelection
     from .pretraining.data import PretrainingDataset as PretrainingDataset
     from .pretraining.run import pretrain as pretrain
     from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
@@ -71,6 +73,7 @@ _MODULES = {
         "data.npz": ["SkeletonDataset"],
         "data.poses": ["from_pose_estimation"],
         "data.readers": ["iter_skeletons", "read_skeleton"],
+        "data.reading": ["Reading"],
         "data.sequence_list": ["SkeletonList"],
         "data.store": ["SkeletonStore"],
         "data.store_writer": ["write_store"],
@@ -93,6 +96,7 @@ _MODULES = {
             "USDRLModel",
             "USDRLPreTrainedModel",
         ],
+        "persons": ["PersonSelection"],
         "pretraining.data": ["PretrainingDataset"],
         "pretraining.run": ["pretrain"],
         "pretraining.trainer": ["USDRLPreTrainer"],

@@ -16,12 +16,14 @@ import numpy as np
 
 from .layout_tables import RECIPES, TABLES, spanning_parents, tree_bones
 
-# Rotations about x that bring an up axis onto y: the axes to take, and their signs.
+# Rotations that bring an up axis onto y: the axes to take, and their signs.
 TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
     "y": ([0, 1, 2], [1, 1, 1]),
     "z": ([0, 2, 1], [1, 1, -1]),
     "-y": ([0, 1, 2], [1, -1, -1]),
     "-z": ([0, 2, 1], [1, -1, 1]),
+    "x": ([1, 0, 2], [-1, 1, 1]),
+    "-x": ([1, 0, 2], [1, -1, 1]),
 }
 # Joints of a layout: whole bodies with hands and face have 133, and some steps need memory as their number squared.
 MOST_JOINTS = 2048
@@ -44,7 +46,7 @@ class Layout:
         center: Joint that normalisation moves to the origin, or None.
         x_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +x, or None.
         z_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +z, or None.
-        up: Axis that points up in the data that use this layout, ``"y"`` or ``"z"``.
+        up: Axis that points up in the data that use this layout, a key of `TO_Y_UP`.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``: what the channels of the data are.
         derived: Recipes of this layout's own for joints of other layouts, tried before the general ones of
             `layout_tables.RECIPES`.

@@ -23,7 +23,7 @@ MOST_PERSONS = 10
 # How many numbers a joint has.
 CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
-METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 # No body is farther from the origin than the pole is from the equator, in metres; no picture is so large in pixels.
 FARTHEST = 1e7
 # What is done with joints that were not seen (NaN).
@@ -46,8 +46,9 @@ class SkeletonSequence:
         subject: Who moves, as the data set numbers people, or None.
         camera: Which camera saw it, as the data set numbers them, or None.
         setup: Which arrangement of cameras or scene, as the data set numbers them, or None.
-        up: Axis that points up: ``"y"``, ``"z"``, ``"-y"`` (y down) or ``"-z"``; None means the layout's.
-        units: ``"m"``, ``"cm"`` or ``"mm"`` for 3D; 2D is in pixels.
+        up: Axis that points up: ``"y"``, ``"z"``, ``"x"``, ``"-y"`` (y down), ``"-z"`` or ``"-x"``; None means the
+            layout's.
+        units: ``"m"``, ``"cm"``, ``"mm"`` or ``"in"`` for 3D; 2D is in pixels.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; None takes ``"2d"`` for two coordinates, else the layout's.
         mirrored: Whether the axes of 3D keypoints are left-handed (Unity's are), so that the body is mirrored.
         image_shape: Height and width in pixels of the picture that 2D keypoints lie in.

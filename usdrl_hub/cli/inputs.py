@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.readers import iter_skeletons
+from ..data.reading import Reading
 from ..errors import CheckpointLoadError
 from ..facts.checkpoints import checkpoint_path
 
@@ -46,5 +47,6 @@ def refuse_unreadable(
     with warnings.catch_warnings():
         # What there is to note is noted when the file is read for the model.
         warnings.simplefilter("ignore")
-        expected = layout or declared.get("source_layout") or declared.get("layout") or "ntu25"
-        next(iter_skeletons(files[0], expected, axes, None, missing or declared.get("missing", "refuse")), None)
+        expected = declared.get("source_layout") or declared.get("layout") or "ntu25"
+        reading = Reading(layout, axes, missing=missing or declared.get("missing"), default_layout=expected)
+        next(iter_skeletons(files[0], reading), None)

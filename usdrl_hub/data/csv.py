@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import notice
-from ..layouts import Layout, LayoutLike, get_layout
+from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import LARGEST, max_numbers
+from .reading import Reading
 from .tracks import Detections, stack_people
 
 # Columns of a table that say when a row is, in seconds, milliseconds or finer.
 _TIMES = ("time", "timestamp", "t", "time_s", "time_ms", "timestamp_s", "timestamp_ms")
 
 
-def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonSequence:
+def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
     """Read a table with a row per frame (and person) and columns ``<joint>_x``, ``<joint>_y``, ``<joint>_z``.
 
     A column ``frame`` numbers the frames, or has their times, as a column ``time`` or ``timestamp`` does; a column
@@ -35,13 +36,13 @@ def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonS
 
     Args:
         path: The file.
-        layout: Joint layout; every joint of it needs its columns.
+        reading: What the file does not say; every joint of its layout needs its columns.
 
     Raises:
         EmptySequenceError: If nobody is seen in it.
         SkeletonFormatError: If a column is missing or a cell is not a finite number; the message names file and line.
     """
-    path, layout = Path(path), get_layout(layout)
+    path, layout = Path(path), get_layout(reading.layout or reading.default_layout)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -76,7 +77,7 @@ def read_csv(path: str | os.PathLike, layout: LayoutLike = "ntu25") -> SkeletonS
         str(path), Detections(places, tracks, points, dims), num_frames, max_numbers(path.stat().st_size), join=False
     )
     coordinates = {"z": "3d", "score": "2d+score"}.get(axes[-1], "2d")
-    return SkeletonSequence(keypoints, layout, fps=fps, name=path.stem, coordinates=coordinates)
+    return reading.complete(SkeletonSequence(keypoints, layout, fps=fps, name=path.stem, coordinates=coordinates))
 
 
 def _columns(path: Path, layout: Layout, names: list[str], line: int) -> tuple[dict[str, int], list[str]]:

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import EmptySequenceError, notice
-from ..layouts import Layout, LayoutLike, get_layout
+from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError
 from .pickles import without_collection
+from .reading import Reading
 from .tracks import Detections, stack_people
 
 # The usual layout of a pose estimator by its number of joints.
 _BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
 _BY_JOINTS_3D = {25: "ntu25", 33: "mediapipe33"}
-# The default layout of readers, which names no pose estimator.
-_UNNAMED = "ntu25"
 # Frame numbers and times beyond are none.
 LARGEST = 1 << 53
 ULTRALYTICS = (
@@ -51,20 +50,28 @@ def load_json(path: Path) -> Any:
         raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
 
 
-def choose_layout(where: str | Path, joints: int, layout: LayoutLike | None, is_3d: bool) -> Layout:
-    """The given layout where it fits the joints, else the pose estimators' usual one with that many joints.
+def choose_layout(where: str | Path, joints: int, reading: Reading, is_3d: bool) -> Layout:
+    """The layout of a file's joints: the one given, else a model's where it fits, else the pose estimators' usual one.
 
     Raises:
-        SkeletonFormatError: If no layout fits.
+        SkeletonFormatError: If the layout given does not fit, or none is known.
     """
-    chosen = None if layout is None else get_layout(layout)
-    if chosen is not None and chosen.num_joints == joints and (is_3d or not chosen.is_3d):
-        return chosen
     known = _BY_JOINTS_3D if is_3d else _BY_JOINTS
+    for layout in (reading.layout, reading.default_layout):
+        chosen = None if layout is None else get_layout(layout)
+        if chosen is None:
+            continue
+        if chosen.num_joints == joints and (is_3d or not chosen.is_3d or chosen.name == known.get(joints)):
+            return chosen
+        if layout is reading.layout:
+            has = f"{chosen.num_joints} {'3D' if chosen.is_3d else '2D'} joints"
+            remedy = f"leave the layout out for '{known[joints]}'" if joints in known else "name the file's own layout"
+            raise SkeletonFormatError(
+                f"{where}: it has {joints} {'3D' if is_3d else '2D'} joints, but layout '{chosen.name}' has {has}: "
+                f"{remedy}"
+            )
     if joints not in known:
         raise SkeletonFormatError(f"{where}: no layout of a pose estimator has {joints} joints: name the layout")
-    if chosen is not None and chosen.num_joints != joints and chosen.name != _UNNAMED:
-        notice(f"Keypoints of {joints} joints are read as layout '{known[joints]}', not as '{chosen.name}'.")
     return get_layout(known[joints])
 
 

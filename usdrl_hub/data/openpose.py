@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..layouts import LayoutLike
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import (
     Detection,
@@ -21,6 +20,7 @@ from .detections import (
     stack_detections,
     track_number,
 )
+from .reading import Reading
 
 # The file of a frame, as OpenPose names it and others do, what it begins with, and what stands for all frames.
 _FRAME = re.compile(r"(?P<start>.*?)(?P<frame>[0-9]{1,15})(?P<end>(?:_keypoints)?\.json)")
@@ -73,9 +73,7 @@ def recording_name(path: str | os.PathLike) -> str:
     return match["start"].rstrip("_-. ") or Path(path).absolute().parent.name
 
 
-def read_openpose_frames(
-    path: Path, layout: LayoutLike | None, image_shape: tuple[float, float] | None
-) -> SkeletonSequence:
+def read_openpose_frames(path: Path, reading: Reading) -> SkeletonSequence:
     """The recording whose frames OpenPose wrote; numbers left out are frames in which nobody is seen."""
     name = recording_name(path)
     files: dict[int, Path] = {}
@@ -100,9 +98,9 @@ def read_openpose_frames(
         for person in people:
             row = joint_row(file, places[number], person, "pose_keypoints_2d")
             detections.append((places[number], _track(person), row))
-    chosen = choose_layout(path, count_joints(path, detections), layout, False)
+    chosen = choose_layout(path, count_joints(path, detections), reading, False)
     keypoints = stack_detections(path, detections, num_frames, max_numbers(size))
-    return SkeletonSequence(keypoints, chosen, name=name, image_shape=image_shape)
+    return reading.complete(SkeletonSequence(keypoints, chosen, name=name))
 
 
 def _track(person: Mapping[str, Any]) -> Hashable | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EmptySequenceError, notice
-from ..layouts import LayoutLike, get_layout
+from ..layouts import get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import (
     LARGEST,
@@ -29,15 +29,10 @@ from .detections import (
     track_number,
 )
 from .openpose import is_series, read_openpose_frames
+from .reading import Reading
 
 
-def read_pose_json(
-    path: str | os.PathLike,
-    layout: LayoutLike | None = None,
-    image_shape: tuple[float, float] | None = None,
-    axes: str | None = None,
-    missing: str = "refuse",
-) -> SkeletonSequence:
+def read_pose_json(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
     """Read the keypoints that a pose estimator, or a program of one's own, wrote as JSON.
 
     Understood are OpenPose (``people`` with ``pose_keypoints_2d``; a file is one frame, and ``NAME_*_keypoints.json``
@@ -49,11 +44,7 @@ def read_pose_json(
 
     Args:
         path: The file.
-        layout: Joint layout, where it has as many joints as the file; else, and where None, the one that pose
-            estimators mean by that number.
-        image_shape: Height and width of the picture, where the file does not say.
-        axes: Axis order of an array, see `SkeletonSequence.from_array`.
-        missing: What null and NaN in an array mean, as there.
+        reading: What the file does not say; null in an array is what NaN is.
 
     Returns:
         The sequence; people are told apart by the file's track numbers where it has them, else by their order, or, in
@@ -64,27 +55,27 @@ def read_pose_json(
     """
     path = Path(path)
     if is_series(path):
-        return read_openpose_frames(path, layout, image_shape)
+        return read_openpose_frames(path, reading)
     content = load_json(path)
     numbers = content.get("keypoints") if isinstance(content, dict) else content
     if _is_array(numbers):
-        array = _array(path, numbers)
-        found = SkeletonSequence.from_array(array, layout or "ntu25", axes, str(path), missing)
-        return replace(found, name=path.stem, image_shape=None if found.is_3d else image_shape)
+        return replace(reading.sequence(_array(path, numbers), str(path)), name=path.stem)
     most = max_numbers(path.stat().st_size)
     if isinstance(content, list) and any(isinstance(frame, list) for frame in content):
-        return from_pose_estimation(content, image_shape, None, path.stem, str(path), most)
+        chosen = choose_layout(path, get_layout("coco17").num_joints, reading, False)
+        found = from_pose_estimation(content, None, None, path.stem, str(path), most)
+        return reading.complete(replace(found, layout=chosen))
     detections, num_frames, kind = _detections(path, content)
     joints = count_joints(path, detections)
-    fields: dict[str, Any] = {"image_shape": image_shape}
+    fields: dict[str, Any] = {}
     if kind == "world":
-        fields |= {"coordinates": "3d", "up": "-y"}
+        fields |= {"coordinates": "3d", "up": reading.up or "-y"}
     elif kind != "pixels":
         fields |= {"coordinates": "2d" if kind == "shares" else "2d+score", "image_shape": (1.0, 1.0)}
-    chosen = choose_layout(path, joints, layout, kind == "world")
+    chosen = choose_layout(path, joints, reading, kind == "world")
     keypoints = stack_detections(path, detections, num_frames, most, 3 if kind == "world" else 2)
     keypoints = keypoints[..., :2] if kind == "shares" else keypoints
-    return SkeletonSequence(keypoints, chosen, name=path.stem, **fields)
+    return reading.complete(SkeletonSequence(keypoints, chosen, name=path.stem, **fields))
 
 
 def from_pose_estimation(

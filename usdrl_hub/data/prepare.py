@@ -31,6 +31,7 @@ from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
 from .readers import iter_skeletons
+from .reading import Reading
 from .sources import InputFile, file_stamp, find_sources, read_names
 from .store import SkeletonStore
 from .store_writer import StoreWriter
@@ -292,7 +293,7 @@ def _recordings(
 ) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
     """Yield the recordings of a file, each with its row of the columns that a data set in one file has."""
     if source.path.suffix == ".pkl" and reading.is_data_set:
-        found, lists = read_pyskl(source.path, note)
+        found, lists = read_pyskl(source.path, on_error=note)
         sides = named_sides(lists, reading.protocol, str(source.path))
         for sequence in found:
             if sides is None:
@@ -311,7 +312,8 @@ def _recordings(
             except SkeletonFormatError as error:
                 note(error)
         return
-    for sequence in iter_skeletons(source.path, reading.layout or "ntu25", None, note, reading.missing):
+    how = Reading(layout=reading.layout, missing=reading.missing)
+    for sequence in iter_skeletons(source.path, how, on_error=note):
         yield sequence, {}
 
 

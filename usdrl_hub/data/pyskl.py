@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..layouts import LayoutLike
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import choose_layout
 from .pickles import load_numpy_pickle
+from .reading import Reading
 
 # Characters of the longest name of a recording.
 _LONGEST_NAME = 1000
@@ -20,18 +20,17 @@ _LONGEST_NAME = 1000
 
 def read_pyskl(
     path: str | os.PathLike,
+    reading: Reading = Reading(),
     on_error: Callable[[SkeletonFormatError], None] | None = None,
-    layout: LayoutLike | None = None,
 ) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
-    """Read a pyskl or MMAction2 pickle: 2D keypoints in pixels, or 3D ones in metres, y up.
+    """Read a pyskl or MMAction2 pickle: 2D keypoints in pixels, or 3D ones, in metres and y up unless `reading` says.
 
     Keypoints ``(M, T, V, 3)`` without ``keypoint_score`` are 3D, as those of NTU RGB+D's sensor; others are 2D.
 
     Args:
         path: The file.
+        reading: What the file does not say.
         on_error: Called with the error of an annotation, which is then left out; None raises it.
-        layout: Joint layout, where it has as many joints as the file; else, and where None, the one that such files
-            mean by that number.
 
     Returns:
         The sequences, one by one, and the data set's splits: name -> names of sequences.
@@ -59,7 +58,7 @@ def read_pyskl(
     def sequences() -> Iterator[SkeletonSequence]:
         for number, entry in enumerate(content["annotations"]):
             try:
-                yield _pyskl_sequence(path, number, entry, layout)
+                yield reading.complete(_pyskl_sequence(path, number, entry, reading))
             except SkeletonFormatError as error:
                 if on_error is None:
                     raise
@@ -75,7 +74,7 @@ def _text(where: str, name: Any) -> str:
     raise SkeletonFormatError(f"{where}: a name is not a text of at most {_LONGEST_NAME} characters")
 
 
-def _pyskl_sequence(path: Path, number: int, entry: Any, layout: LayoutLike | None) -> SkeletonSequence:
+def _pyskl_sequence(path: Path, number: int, entry: Any, reading: Reading) -> SkeletonSequence:
     where = f"{path}, annotation {number}"
     if not isinstance(entry, dict):
         raise SkeletonFormatError(f"{where}: it is not a dictionary")
@@ -87,7 +86,7 @@ def _pyskl_sequence(path: Path, number: int, entry: Any, layout: LayoutLike | No
         if not isinstance(score, np.ndarray) or score.dtype.kind not in "fiu" or score.shape != keypoint.shape[:3]:
             raise SkeletonFormatError(f"{where}: 'keypoint_score' is not an array of the shape {keypoint.shape[:3]}")
         keypoint = np.concatenate([keypoint[..., :2], score[..., None]], axis=-1)
-    chosen = choose_layout(where, keypoint.shape[2], layout, is_3d)
+    chosen = choose_layout(where, keypoint.shape[2], reading, is_3d)
     shape = entry.get("img_shape")
     shape = entry.get("original_shape") if shape is None else shape
     label = entry.get("label")
@@ -100,7 +99,7 @@ def _pyskl_sequence(path: Path, number: int, entry: Any, layout: LayoutLike | No
     if label is not None and label >= 1 << 31:
         raise SkeletonFormatError(f"{where}: 'label' is no number of a class")
     name = entry.get("frame_dir")
-    fields: dict[str, Any] = {"coordinates": "3d", "up": "y"} if is_3d else {"image_shape": image_shape}
+    fields: dict[str, Any] = {"coordinates": "3d", "up": reading.up or "y"} if is_3d else {"image_shape": image_shape}
     return SkeletonSequence.from_array(
         # A copy, because the file's memory cannot be written.
         np.array(keypoint),

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import notice
-from ..layouts import TO_Y_UP, LayoutLike, get_layout, make_joint, seen_joints
+from ..layouts import TO_Y_UP, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
@@ -19,12 +19,13 @@ from .npz import SkeletonDataset
 from .openpose import is_series, join_frames
 from .poses import read_pose_json
 from .pyskl import read_pyskl
+from .reading import Reading
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
-# What is done with the error of one sequence of several; None raises it.
+# Called with the error of one sequence of several, which is then left out; None raises it.
 OnError: TypeAlias = Callable[[SkeletonFormatError], None] | None
-SUFFIXES = (".skeleton", ".npy", ".npz", ".pkl", ".json", ".csv")
-# Joints by which one sees whether a person stands on the head.
+Reader: TypeAlias = Callable[[Path, Reading, OnError], Iterator[SkeletonSequence]]
+# Joints that show whether a body is upside down.
 _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
@@ -37,22 +38,22 @@ def is_video(path: str | os.PathLike) -> bool:
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
     """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `openpose.join_frames`.
 
-    Subfolders that cannot be opened, and folders with a name like a file's, are told.
+    Subfolders that cannot be opened, and folders that are named like a file, are reported by a warning.
     """
 
-    def tell(error: OSError) -> None:
+    def warn(error: OSError) -> None:
         notice(f"{error.filename}: it cannot be opened: {error.strerror}", "folders that cannot be opened")
 
     files: list[Path] = []
-    for place, folders, names in os.walk(os.fspath(folder), onerror=tell):
-        files += [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
+    for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
+        files += [Path(parent, name) for name in names if Path(name).suffix in SUFFIXES]
         for name in folders:
             if Path(name).suffix in SUFFIXES:
-                notice(f"{Path(place, name)}: it is a folder, not a file", "folders with a name like a file's")
+                notice(f"{Path(parent, name)}: it is a folder, not a file", "folders with a name like a file's")
     return join_frames(file for file in files if file.is_file())
 
 
-def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: str | None = None) -> SkeletonSequence:
+def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fields: Any) -> SkeletonSequence:
     """Read one recording.
 
     Args:
@@ -60,20 +61,27 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
             `read_pose_json`; also plain lists of numbers, and ``NAME_*_keypoints.json`` for OpenPose's frames); or a
             ``.csv`` (see `read_csv`).
-        layout: Joint layout of an array (in JSON, too) or a CSV, and of other keypoints where it has as many joints;
-            else files have their own.
-        axes: Axis order of an array, see `SkeletonSequence.from_array`.
+        reading: What the file does not say.
+        **fields: Fields of `Reading`, such as ``layout="coco17"``, in place of those of `reading`.
 
     Returns:
-        The sequence, metres and y up for ``.skeleton``, named after the file. An NTU file name gives label and
-        subject; bodies are ordered by motion energy, most energetic first, as the release orders them.
+        The sequence, named after the file, in metres where it is 3D. An NTU file name gives label and subject; bodies
+        are ordered by motion energy, most energetic first, as the release orders them.
 
     Raises:
         SkeletonFormatError: If the file is missing, unreadable, malformed, or holds several sequences; the message
             names the file and the line or array.
+        ValueError: If a field is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import read_skeleton
+        >>> np.save("walk.npy", np.random.rand(90, 17, 2))
+        >>> read_skeleton("walk.npy", layout="coco17", fps=25).num_frames
+        90
     """
     path = Path(path)
-    sequences = iter_skeletons(path, layout, axes)
+    sequences = iter_skeletons(path, replace(reading or Reading(), **fields))
     first = next(sequences)
     if next(sequences, None) is not None:
         raise SkeletonFormatError(f"{path}: it holds several sequences: read them with iter_skeletons")
@@ -81,20 +89,14 @@ def read_skeleton(path: str | os.PathLike, layout: LayoutLike = "ntu25", axes: s
 
 
 def iter_skeletons(
-    path: str | os.PathLike,
-    layout: LayoutLike = "ntu25",
-    axes: str | None = None,
-    on_error: Callable[[SkeletonFormatError], None] | None = None,
-    missing: str = "refuse",
+    path: str | os.PathLike, reading: Reading = Reading(), *, on_error: OnError = None
 ) -> Iterator[SkeletonSequence]:
     """Yield every recording in a file: one, or all of a data set (``.npz`` or pyskl ``.pkl``).
 
     Args:
         path: See `read_skeleton`.
-        layout: See `read_skeleton`.
-        axes: See `read_skeleton`.
+        reading: What the file does not say.
         on_error: Called with the error of a sequence of a data set, which is then left out; None raises it.
-        missing: What NaN in an array means; see `SkeletonSequence.from_array`.
 
     Raises:
         SkeletonFormatError: See `read_skeleton`.
@@ -107,25 +109,20 @@ def iter_skeletons(
         return error if str(path) in text else type(error)(f"{path}: {text}")
 
     try:
-        tell = on_error and (lambda error: on_error(named(error)))
-        yield from _sequences(path, layout, axes, tell, missing)
+        reader = _read_json if is_series(path) else _reader_of(path)
+        yield from reader(path, reading, on_error and (lambda error: on_error(named(error))))
     except SkeletonFormatError as error:
         raise named(error) from None
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror or type(error).__name__}") from None
 
 
-def _sequences(
-    path: Path,
-    layout: LayoutLike,
-    axes: str | None,
-    on_error: Callable[[SkeletonFormatError], None] | None,
-    missing: str,
-) -> Iterator[SkeletonSequence]:
-    """See `iter_skeletons`."""
-    if is_series(path):
-        yield read_pose_json(path, layout)
-        return
+def _reader_of(path: Path) -> Reader:
+    """The reader of a file that is there.
+
+    Raises:
+        SkeletonFormatError: If there is no such file, or no reader of its kind.
+    """
     if not path.is_file():
         raise SkeletonFormatError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
@@ -135,17 +132,15 @@ def _sequences(
             f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
             "and a --detector, or use read_video"
         )
-    if path.suffix not in _READERS:
+    if path.suffix not in READERS:
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
-    yield from _READERS[path.suffix](path, layout, axes, on_error, missing)
+    return READERS[path.suffix]
 
 
-def _read_npz(
-    path: Path, layout: LayoutLike, axes: str | None, on_error: OnError, missing: str
-) -> Iterator[SkeletonSequence]:
+def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     arrays = load_npz(path)
     if "offsets" in arrays:
-        yield from SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error)
+        yield from map(reading.complete, SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error))
         return
     key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
     if len(arrays) > 1 and key != "keypoints":
@@ -153,39 +148,59 @@ def _read_npz(
             f"{path}: which of the arrays {', '.join(arrays)} is the skeleton? Call it 'keypoints', or add "
             "'offsets' for a data set"
         )
-    yield _from_array(arrays[key], layout, axes, path, missing)
+    yield _read_array(arrays[key], path, reading)
 
 
-def _read_txt(path: Path, *_: Any) -> Iterator[SkeletonSequence]:
-    yield read_body_text(path, UAV) if UAV.name.search(path.stem) else read_pku_skeleton(path)
+def _read_npy(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    yield _read_array(load_npy(path), path, reading)
 
 
-def _from_array(array: np.ndarray, layout: LayoutLike, axes: str | None, path: Path, missing: str) -> SkeletonSequence:
+def _read_array(array: np.ndarray, path: Path, reading: Reading) -> SkeletonSequence:
     # Errors name the whole path, the sequence only the file.
-    found = replace(SkeletonSequence.from_array(array, layout, axes, str(path), missing), name=path.stem)
-    return put_upright(found, str(path))
+    return put_upright(replace(reading.sequence(array, str(path)), name=path.stem), str(path))
 
 
-# Reader of each kind of file: of the path, layout, axes, on_error and missing, as `iter_skeletons` takes them.
-_READERS: dict[str, Callable[..., Iterator[SkeletonSequence]]] = {
-    ".skeleton": lambda path, *_: iter([read_body_text(path, NTU)]),
-    ".npy": lambda path, layout, axes, _, missing: iter([_from_array(load_npy(path), layout, axes, path, missing)]),
+def _read_ntu(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    yield read_body_text(path, NTU, reading)
+
+
+def _read_txt(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    is_uav = UAV.name.search(path.stem)
+    yield read_body_text(path, UAV, reading) if is_uav else read_pku_skeleton(path, reading)
+
+
+def _read_pkl(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    yield from read_pyskl(path, reading, on_error)[0]
+
+
+def _read_json(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    yield put_upright(read_pose_json(path, reading), str(path))
+
+
+def _read_csv(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    yield put_upright(read_csv(path, reading), str(path))
+
+
+# The reader of each kind of file, by its suffix. A reader yields sequences that `Reading.complete` has completed.
+READERS: dict[str, Reader] = {
+    ".skeleton": _read_ntu,
+    ".npy": _read_npy,
     ".npz": _read_npz,
-    ".pkl": lambda path, layout, _, on_error, __: read_pyskl(path, on_error, layout)[0],
-    ".json": lambda path, layout, axes, _, missing: iter(
-        [put_upright(read_pose_json(path, layout, axes=axes, missing=missing), str(path))]
-    ),
-    ".csv": lambda path, layout, *_: iter([put_upright(read_csv(path, layout), str(path))]),
+    ".pkl": _read_pkl,
+    ".json": _read_json,
+    ".csv": _read_csv,
     ".txt": _read_txt,
 }
+# Kinds of files that are recordings where they lie in a folder; any text may end in .txt.
+SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".txt")
 
 
 def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
-    """Tell of 3D people whose heads are below their feet in most frames; MediaPipe's, whose y points down, are turned.
+    """Warn of 3D people whose heads are below their feet in most frames; turn MediaPipe's, whose y points down.
 
     Args:
-        sequence: A recording; as it is where it says which axis points up.
-        where: What to call it.
+        sequence: A recording; one that says which axis points up is left as it is.
+        where: Its name in the warning.
     """
     layout = get_layout(sequence.layout)
     if not sequence.is_3d or sequence.up is not None:
@@ -206,7 +221,7 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
         notice(f"{where}: MediaPipe's y points down: the people are turned over (up='-y')", "people turned over")
         return replace(sequence, up=down)
     notice(
-        f"{where}: heads are below feet in most frames: if {layout.up} does not point up, give the sequence its up, "
+        f"{where}: heads are below feet in most frames: if {layout.up} does not point up, name the axis that does, "
         f"such as up='{down}'",
         "heads below feet",
     )

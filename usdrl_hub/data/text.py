@@ -13,6 +13,7 @@ from ..errors import EmptySequenceError
 from ..persons import motion_energy
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .decimals import plain_decimals
+from .reading import Reading
 
 # The release reads this many bodies of a frame, by their order in it.
 _MOST_BODIES = 4
@@ -83,7 +84,7 @@ def read_lines(path: Path, what: str) -> list[str]:
     return lines
 
 
-def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
+def read_body_text(path: Path, form: BodyText, reading: Reading = Reading()) -> SkeletonSequence:
     """Read a recording, its bodies ordered by motion energy, most energetic first, as the release orders them.
 
     Raises:
@@ -103,16 +104,17 @@ def read_body_text(path: Path, form: BodyText) -> SkeletonSequence:
         keypoints = keypoints[:, np.argsort(-motion_energy(keypoints), kind="stable")]
     match = form.name.search(path.stem)
     found = {key: int(value) for key, value in (match.groupdict() if match else {}).items()}
-    return SkeletonSequence(
+    sequence = SkeletonSequence(
         keypoints,
         layout=form.layout,
-        fps=_NTU_FPS if form is NTU else None,
+        fps=reading.fps or (_NTU_FPS if form is NTU else None),
         name=path.stem,
         label=found["action"] - form.first_action if match else None,
         subject=found.get("subject"),
         camera=found.get("camera"),
         setup=found.get("setup"),
     )
+    return reading.complete(sequence)
 
 
 def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int, int]]:
@@ -202,7 +204,7 @@ def _integer(path: Path, lines: list[str], line: int, what: str) -> int:
     return int(text)
 
 
-def read_pku_skeleton(path: str | os.PathLike) -> SkeletonSequence:
+def read_pku_skeleton(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
     """Read an untrimmed PKU-MMD video: a line per frame, 2 persons x 25 joints x 3 coordinates in metres.
 
     Raises:
@@ -229,13 +231,14 @@ def read_pku_skeleton(path: str | os.PathLike) -> SkeletonSequence:
         first = int(np.argwhere(~np.isfinite(values))[0, 0])
         raise SkeletonFormatError(f"{path}, line {first + 1}: a coordinate is NaN or infinite")
     match = re.search(r"-([LMR])$", path.stem)
-    return SkeletonSequence(
+    sequence = SkeletonSequence(
         values.reshape(-1, _PKU_PERSONS, _PKU_JOINTS, 3),
         layout="ntu25",
-        fps=_NTU_FPS,
+        fps=reading.fps or _NTU_FPS,
         name=path.stem,
         camera="LMR".index(match.group(1)) if match else None,
     )
+    return reading.complete(sequence)
 
 
 def read_pku_labels(path: str | os.PathLike) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
 from ..data.openpose import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
+from ..data.reading import Reading
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
 from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
@@ -149,7 +150,8 @@ def read_file(
         yield from SkeletonStore.open(file).iterate(on_error)
         return
     try:
-        for sequence in iter_skeletons(file, layout, axes, on_error, missing):
+        reading = Reading(axes=axes, missing=missing, default_layout=layout)
+        for sequence in iter_skeletons(file, reading, on_error=on_error):
             if file != given and sequence.name == recording_name(file):
                 sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(given).as_posix())
             yield sequence

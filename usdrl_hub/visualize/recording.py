@@ -14,6 +14,7 @@ import torch
 from ..data.arrays import load_npz
 from ..data.dataset import SkeletonData, open_data
 from ..data.readers import iter_skeletons
+from ..data.reading import Reading
 from ..data.store import is_store
 from ..facts.outputs import RENDER_SUFFIXES
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -117,7 +118,7 @@ def find_recording(
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
         data = open_data(path)
     else:
-        data = list(iter_skeletons(path, layout, axes, missing=missing))
+        data = list(iter_skeletons(path, Reading(axes=axes, missing=missing, default_layout=layout)))
     sequence = data[_chosen(path, _names(data), name)]
     changed = replace(
         sequence,
