@@ -25,6 +25,24 @@ def test_release_bones_are_those_of_the_specification():
     assert get_layout("coco17-release").parents[9] == 7 and get_layout("coco17").parents[9] == 7
 
 
+@pytest.mark.parametrize(
+    "name, places",
+    [
+        # As the writers of such files number them.
+        ("halpe26", {"right_ankle": 16, "head": 17, "neck": 18, "hip": 19, "right_big_toe": 21, "left_heel": 24}),
+        ("wholebody23", {"right_ankle": 16, "left_big_toe": 17, "left_heel": 19, "right_big_toe": 20}),
+        ("posetrack17", {"head_bottom": 1, "head_top": 2, "left_ear": 3, "left_shoulder": 5, "right_ankle": 16}),
+        ("azure32", {"pelvis": 0, "neck": 3, "left_thumb": 10, "right_shoulder": 12, "left_hip": 18, "head": 26}),
+        ("panoptic19", {"neck": 0, "nose": 1, "mid_hip": 2, "left_wrist": 5, "right_shoulder": 9, "right_ear": 18}),
+        ("msr20", {"shoulder_center": 2, "spine": 3, "hip_center": 6, "right_hand": 11, "left_foot": 18, "head": 19}),
+        ("keraal17", {"right_forearm": 0, "chest": 4, "left_hand": 10, "hips": 13, "head": 14, "left_tibia": 16}),
+    ],
+)
+def test_joints_lie_where_such_files_have_them(name, places):
+    names = get_layout(name).joint_names
+    assert {joint: names.index(joint) for joint in places} == places
+
+
 @pytest.mark.parametrize("source, target", CONVERTIBLE)
 def test_each_joint_is_an_average(source, target):
     weights = conversion_weights(get_layout(source), get_layout(target))

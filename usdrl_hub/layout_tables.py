@@ -68,17 +68,23 @@ def _sides(text: str) -> tuple[str, ...]:
 # side of a paired joint. Names on the right may themselves be made by a recipe.
 RECIPES: dict[str, tuple[str, ...]] = {
     # The middle of the body, from the hips up.
-    "spine_base": ("hip_center", "pelvis", "mid_hip", "root", "hip", "left_hip right_hip", "torso"),
+    "spine_base": ("hip_center", "pelvis", "mid_hip", "root", "hip", "hips", "left_hip right_hip", "torso"),
     "spine_mid": ("spine", "torso", "belly", "spine2", "spine_base spine_shoulder"),
     "spine_shoulder": ("shoulder_center", "thorax", "left_shoulder right_shoulder", "neck"),
-    "neck": ("lowerneck", "spine_shoulder*2 head", "spine_shoulder"),
+    "neck": ("lowerneck", "head_bottom", "spine_shoulder*2 head", "spine_shoulder"),
     "head": ("face", "left_ear right_ear", "nose", "neck"),
+    "head_bottom": ("neck",),
+    "head_top": ("head*1.5 neck*-0.5", "head"),
     # Other names of the same places.
     "hip_center": ("spine_base",),
     "pelvis": ("spine_base",),
     "mid_hip": ("spine_base",),
     "root": ("spine_base",),
     "hip": ("spine_base",),
+    "hips": ("spine_base",),
+    "chest": ("spine_mid spine_shoulder",),
+    "spine_navel": ("spine_mid",),
+    "spine_chest": ("spine_shoulder",),
     "spine": ("spine_mid",),
     "torso": ("spine_mid",),
     "belly": ("spine_mid",),
@@ -117,6 +123,11 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "@_big_toe": ("@_foot",),
     "@_small_toe": ("@_foot",),
     "@_heel": ("@_ankle",),
+    # The middles of limbs, where trackers lie.
+    "@_arm": ("@_shoulder @_elbow",),
+    "@_forearm": ("@_elbow @_wrist",),
+    "@_thigh": ("@_hip @_knee",),
+    "@_tibia": ("@_knee @_ankle",),
 }
 
 
@@ -152,6 +163,17 @@ _OPENPOSE25_NAMES = _sides(
     "left_small_toe left_heel right_big_toe right_small_toe right_heel"
 )
 _OPENPOSE25_PARENTS = (1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11)
+
+# Bodies of Halpe's 26 or 136 points and of COCO-WholeBody's 133, without face and hands; both begin with COCO's 17.
+_HALPE26_NAMES = (*_COCO17_NAMES, *_sides("head neck hip @big_toe @small_toe @heel"))
+_HALPE26_PARENTS = (17, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, 19, 15, 16, 15, 16, 15, 16)
+_WHOLEBODY23_NAMES = (
+    *_COCO17_NAMES,
+    *_sides("left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"),
+)
+_WHOLEBODY23_PARENTS = (*_COCO17_PARENTS, 15, 15, 15, 16, 16, 16)
+_POSETRACK17_NAMES = _sides("nose head_bottom head_top @ear @shoulder @elbow @wrist @hip @knee @ankle")
+_POSETRACK17_PARENTS = (1, 1, 0, 0, 0, 1, 1, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14)
 
 _H36M17_NAMES = _sides(
     "hip right_hip right_knee right_ankle left_hip left_knee left_ankle spine thorax neck head left_shoulder "
@@ -274,6 +296,47 @@ _BANDAI21_DERIVED = _both_sides(
     }
 )
 
+_AZURE32_NAMES = _sides(
+    "pelvis spine_navel spine_chest neck left_collar left_shoulder left_elbow left_wrist left_hand left_hand_tip "
+    "left_thumb right_collar right_shoulder right_elbow right_wrist right_hand right_hand_tip right_thumb left_hip "
+    "left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot head nose left_eye left_ear right_eye "
+    "right_ear"
+)
+_AZURE32_PARENTS = (
+    *(0, 0, 1, 2, 2, 4, 5, 6, 7, 8, 7, 2, 11, 12, 13, 14, 15, 14, 0, 18, 19, 20, 0, 22, 23, 24, 3, 26, 26, 26, 26),
+    26,
+)
+_AZURE32_DERIVED = {"spine_mid": "spine_navel", "spine_shoulder": "spine_chest"}
+
+# MSR-Action3D numbers Kinect's 20 joints in an order of its own.
+_MSR20_NAMES = _sides(
+    "right_shoulder left_shoulder shoulder_center spine right_hip left_hip hip_center right_elbow left_elbow "
+    "right_wrist left_wrist right_hand left_hand right_knee left_knee right_ankle left_ankle right_foot left_foot head"
+)
+_MSR20_PARENTS = (2, 2, 3, 6, 6, 6, 6, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2)
+
+_PANOPTIC19_NAMES = _sides(
+    "neck nose mid_hip left_shoulder left_elbow left_wrist left_hip left_knee left_ankle right_shoulder right_elbow "
+    "right_wrist right_hip right_knee right_ankle left_eye left_ear right_eye right_ear"
+)
+_PANOPTIC19_PARENTS = (2, 0, 2, 0, 3, 4, 2, 6, 7, 0, 9, 10, 2, 12, 13, 1, 15, 1, 17)
+
+# Trackers in the middle of the segments of the body, as KERAAL's motion capture has them.
+_KERAAL17_NAMES = _sides(
+    "right_forearm left_forearm right_arm left_arm chest right_thigh left_thigh right_shoulder left_shoulder "
+    "right_hand left_hand right_foot left_foot hips head right_tibia left_tibia"
+)
+_KERAAL17_PARENTS = (2, 3, 7, 8, 13, 13, 13, 4, 4, 0, 1, 15, 16, 13, 4, 5, 6)
+_KERAAL17_DERIVED = {
+    "spine_base": "hips",
+    "spine_mid": "hips chest",
+    **{f"{side}_elbow": f"{side}_arm {side}_forearm" for side in ("left", "right")},
+    **{f"{side}_wrist": f"{side}_forearm {side}_hand*2" for side in ("left", "right")},
+    **{f"{side}_hip": f"hips {side}_thigh" for side in ("left", "right")},
+    **{f"{side}_knee": f"{side}_thigh {side}_tibia" for side in ("left", "right")},
+    **{f"{side}_ankle": f"{side}_tibia {side}_foot*2" for side in ("left", "right")},
+}
+
 _SBU15_NAMES = _sides(
     "head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand left_hip left_knee "
     "left_foot right_hip right_knee right_foot"
@@ -300,7 +363,31 @@ TABLES: dict[str, dict[str, Any]] = {
     "uav17": dict(joint_names=_COCO17_NAMES, bones=_COCO17_RELEASE_BONES, edges=_ANATOMICAL, center=1, z_axis=(11, 5)),
     "openpose18": dict(joint_names=_OPENPOSE18_NAMES, bones=tree_bones(_OPENPOSE18_PARENTS), coordinates="2d+score"),
     "openpose25": dict(joint_names=_OPENPOSE25_NAMES, bones=tree_bones(_OPENPOSE25_PARENTS), coordinates="2d+score"),
+    "halpe26": dict(joint_names=_HALPE26_NAMES, bones=tree_bones(_HALPE26_PARENTS), coordinates="2d+score"),
+    "wholebody23": dict(
+        joint_names=_WHOLEBODY23_NAMES, bones=tree_bones(_WHOLEBODY23_PARENTS), coordinates="2d+score"
+    ),
+    "posetrack17": dict(
+        joint_names=_POSETRACK17_NAMES, bones=tree_bones(_POSETRACK17_PARENTS), coordinates="2d+score"
+    ),
     "h36m17": dict(joint_names=_H36M17_NAMES, bones=tree_bones(_H36M17_PARENTS), center=0, x_axis=(11, 14)),
+    "azure32": dict(
+        joint_names=_AZURE32_NAMES,
+        bones=tree_bones(_AZURE32_PARENTS),
+        center=0,
+        x_axis=(5, 12),
+        derived=_AZURE32_DERIVED,
+    ),
+    "msr20": dict(joint_names=_MSR20_NAMES, bones=tree_bones(_MSR20_PARENTS), center=6, x_axis=(1, 0)),
+    "panoptic19": dict(joint_names=_PANOPTIC19_NAMES, bones=tree_bones(_PANOPTIC19_PARENTS), center=2, x_axis=(3, 9)),
+    "keraal17": dict(
+        joint_names=_KERAAL17_NAMES,
+        bones=tree_bones(_KERAAL17_PARENTS),
+        center=13,
+        x_axis=(8, 7),
+        up="z",
+        derived=_KERAAL17_DERIVED,
+    ),
     "mediapipe33": dict(joint_names=_MEDIAPIPE33_NAMES, bones=tree_bones(_MEDIAPIPE33_PARENTS)),
     "smpl22": dict(joint_names=_SMPL22_NAMES, bones=tree_bones(_SMPL22_PARENTS), center=0, x_axis=(16, 17)),
     "smpl24": dict(joint_names=_SMPL24_NAMES, bones=tree_bones(_SMPL24_PARENTS), center=0, x_axis=(16, 17)),
