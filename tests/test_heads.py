@@ -2,10 +2,18 @@ import pytest
 import torch
 import transformers
 
-from usdrl_hub import USDRLForActionRecognition, USDRLModel, fuse, with_head
+from usdrl_hub import (
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLModel,
+    USDRLTrainer,
+    evaluate,
+    fuse,
+    with_head,
+)
 from usdrl_hub.facts.checkpoints import CHECKPOINTS
-from usdrl_hub.hub.cards import CardSource
-from usdrl_hub.loading import model_class
+from usdrl_hub.hub.cards import CardSource, render_card
+from usdrl_hub.loading import load_model, model_class
 from usdrl_hub.modeling_usdrl import BACKGROUND, HEADS, USDRLClassificationModel
 from usdrl_hub.remote_code import add_remote_code
 
@@ -84,3 +92,26 @@ def test_a_new_head_is_drawn_like_the_first():
     weight, bias = model.classifier.weight, model.classifier.bias
     assert weight.dtype == torch.float64 and not bias.any()
     assert weight.std().item() == pytest.approx(model.config.classifier_initializer_range, rel=0.1)
+
+
+class USDRLForPairs(USDRLForActionRecognition):
+    """A head that nothing in the package knows but `HEADS`."""
+
+    task = "pairs"
+    pipeline_tag = "other"
+
+
+def test_a_new_head_is_entered_once(monkeypatch, tmp_path):
+    """What lists, loads, describes and trains heads asks them; no table has to be extended."""
+    monkeypatch.setitem(HEADS, "USDRLForPairs", USDRLForPairs)
+    model = with_head(USDRLModel.from_pretrained("usdrl/mocap-tiny"), USDRLForPairs, ["handshake", "hug"])
+    model.save_pretrained(tmp_path)
+    USDRLFeatureExtractor.from_pretrained("usdrl/mocap-tiny").save_pretrained(tmp_path)
+    assert type(load_model(tmp_path)) is USDRLForPairs
+    card = render_card(CardSource.of_folder(tmp_path, "ada/pairs"))
+    assert "pipeline_tag: other" in card and "USDRLForPairs.from_pretrained" in card and "skeleton-pairs" in card
+    assert "AutoModelForVideoClassification.from_pretrained" in card
+    USDRLTrainer(model, transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none"), linear_probe=True)
+    assert not any(values.requires_grad for values in model.usdrl.parameters())
+    with pytest.raises(ValueError, match="USDRLForPairs, and USDRLForActionDetection is needed"):
+        evaluate(tmp_path, "detection/pkummd1-xsub", tiny=True, train_head=False)

@@ -145,15 +145,13 @@ def _register_feature_extractor() -> None:
 def _register_models() -> None:
     from transformers.models.auto import modeling_auto as auto
 
-    from . import modeling_usdrl as usdrl
     from .configuration_usdrl import USDRLConfig
+    from .modeling_usdrl import HEADS
 
-    auto.AutoModel.register(USDRLConfig, usdrl.USDRLModel)
-    auto.AutoModelForPreTraining.register(USDRLConfig, usdrl.USDRLForPreTraining)
-    auto.AutoModelForVideoClassification.register(USDRLConfig, usdrl.USDRLForActionRecognition)
-    # Three heads give a class per frame: `architectures` in a checkpoint's configuration says which one it is.
-    per_frame = (usdrl.USDRLForActionDetection, usdrl.USDRLForActionSegmentation, usdrl.USDRLForEarlyActionPrediction)
-    auto.AutoModelForTokenClassification.register(USDRLConfig, per_frame)
+    # Several heads give a class per frame: `architectures` in a checkpoint's configuration says which one it is.
+    for auto_class in {head.auto_class for head in HEADS.values()}:
+        heads = tuple(head for head in HEADS.values() if head.auto_class == auto_class)
+        getattr(auto, auto_class).register(USDRLConfig, heads if len(heads) > 1 else heads[0])
 
 
 def _register_pipelines() -> None:

@@ -531,6 +531,7 @@ class USDRLModel(USDRLPreTrainedModel):
     """
 
     task = "embedding"
+    auto_class = "AutoModel"
     pipeline_tag = "feature-extraction"
 
     def __init__(self, config: USDRLConfig):
@@ -1093,7 +1094,7 @@ class USDRLForActionSegmentation(USDRLClassificationModel):
         return entropy + 0.15 * smooth
 
 
-# The classes that a checkpoint may be saved from, by name.
+# The classes that a checkpoint may be saved from, by name. A new head is entered here only.
 HEADS: dict[str, type[USDRLPreTrainedModel]] = {
     head.__name__: head
     for head in (

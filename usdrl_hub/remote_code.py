@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,11 @@ CODE_FILES = (
     "sequence.py",
     "weights.py",
 )
-_MODEL_MAP = {
-    "AutoConfig": "configuration_usdrl.USDRLConfig",
-    "AutoModel": "modeling_usdrl.USDRLModel",
-    "AutoModelForPreTraining": "modeling_usdrl.USDRLForPreTraining",
-    "AutoModelForVideoClassification": "modeling_usdrl.USDRLForActionRecognition",
-    "AutoModelForTokenClassification": "modeling_usdrl.USDRLForActionDetection",
-}
-_FRAME_HEADS = ("USDRLForActionDetection", "USDRLForActionSegmentation", "USDRLForEarlyActionPrediction")
 _EXTRACTOR_MAP = {"AutoFeatureExtractor": "feature_extraction_usdrl.USDRLFeatureExtractor"}
 
 
 def add_remote_code(folder: str | os.PathLike) -> None:
     """Copy the code into a saved checkpoint and name all classes in its configurations.
-
-    Several heads give a class per frame: the Auto class for those gets the one that the checkpoint was saved from.
 
     Args:
         folder: A folder with ``config.json`` and perhaps ``preprocessor_config.json``.
@@ -49,14 +40,27 @@ def add_remote_code(folder: str | os.PathLike) -> None:
     folder = Path(folder)
     for name in CODE_FILES:
         shutil.copyfile(_PACKAGE / name, folder / name)
-    for name, auto_map in (("config.json", _MODEL_MAP), ("preprocessor_config.json", _EXTRACTOR_MAP)):
+    for name in ("config.json", "preprocessor_config.json"):
         path = folder / name
         if not path.is_file():
             continue
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        config["auto_map"] = dict(auto_map)
         saved = (config.get("architectures") or [""])[0]
-        if name == "config.json" and saved in _FRAME_HEADS:
-            config["auto_map"]["AutoModelForTokenClassification"] = f"modeling_usdrl.{saved}"
+        config["auto_map"] = _model_map(saved) if name == "config.json" else _EXTRACTOR_MAP
         with new_file(path) as partial:
             partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _model_map(saved: str) -> dict[str, str]:
+    """The class that each Auto class loads: of several, the one named `saved`, else the first.
+
+    Read from the text of the model's file, because that file imports this one when a model is pushed.
+    """
+    found = {"AutoConfig": "configuration_usdrl.USDRLConfig"}
+    head = ""
+    text = (_PACKAGE / "modeling_usdrl.py").read_text("utf-8")
+    for name, auto_class in re.findall(r'^class (\w+)|^    auto_class = "(\w+)"', text, re.MULTILINE):
+        head = name or head
+        if auto_class and (head == saved or auto_class not in found):
+            found[auto_class] = f"modeling_usdrl.{head}"
+    return found
