@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
-from usdrl_hub.normalization import RaggedFrames, normalize_sequences
+from usdrl_hub.normalization import Geometry, RaggedFrames, normalize_sequences
 from usdrl_hub.records import run_record
 
 REPETITIONS = 5
@@ -129,7 +129,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         paths = write_ntu(Path(name), sequences)
         reading: dict[str, Callable[[], object]] = {"ours": lambda: [read_skeleton(path) for path in paths]}
-        normalizing: dict[str, Callable[[], object]] = {"ours": lambda: normalize_sequences(batch, 1, (4, 8))}
+        normalizing: dict[str, Callable[[], object]] = {
+            "ours": lambda: normalize_sequences(batch, Geometry(1, (4, 8)))
+        }
         clips = {"ours": lambda: extractor(wrapped, return_tensors="pt")}
         if release is not None:
             read_xyz, pre_normalization = release
@@ -153,7 +155,7 @@ def main() -> None:
             on_device = RaggedFrames(batch.frames.cuda(), batch.lengths.cuda())
 
             def normalize_on_device():
-                normalize_sequences(on_device, 1, (4, 8))
+                normalize_sequences(on_device, Geometry(1, (4, 8)))
                 torch.cuda.synchronize()
 
             # The release normalises on the CPU only.

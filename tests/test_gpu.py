@@ -10,7 +10,7 @@ from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extra
 from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
-from usdrl_hub.normalization import RaggedFrames, normalize_sequences
+from usdrl_hub.normalization import Geometry, RaggedFrames, normalize_sequences
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.views import ViewAugmentation, hashed_uniform
@@ -28,11 +28,11 @@ def on_gpu(batch: RaggedFrames) -> RaggedFrames:
     return RaggedFrames(batch.frames.cuda(), batch.lengths.cuda())
 
 
-@pytest.mark.parametrize("geometry", [{"center_joint": 1, "x_axis": (4, 8)}, {"center_joint": 1, "torso": (0, 2)}])
+@pytest.mark.parametrize("geometry", [Geometry(1, (4, 8)), Geometry(1, torso=(0, 2))])
 def test_normalisation_is_that_of_the_cpu(geometry):
     batch = random_frames([3, 70, 1, 300])
-    expected = normalize_sequences(batch, **geometry).frames
-    assert relative_error(normalize_sequences(on_gpu(batch), **geometry).frames.cpu(), expected) < 1e-5
+    expected = normalize_sequences(batch, geometry).frames
+    assert relative_error(normalize_sequences(on_gpu(batch), geometry).frames.cpu(), expected) < 1e-5
 
 
 def test_clips_are_those_of_the_cpu():

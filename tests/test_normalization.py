@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from usdrl_hub.layouts import get_layout
 from usdrl_hub.normalization import (
+    Geometry,
     RaggedFrames,
     clip_batch,
     fill_joints,
@@ -21,11 +22,11 @@ from .conftest import relative_error
 from .helpers import raw_sequences
 
 TOLERANCE = 1e-6
-NTU = {"center_joint": 1, "x_axis": (4, 8)}
+NTU = Geometry(1, (4, 8))
 GOLDENS = {
     "normalize_ntu25": NTU,
-    "normalize_ntu25_zx": {"center_joint": 1, "z_axis": (0, 1), "x_axis": (8, 4)},
-    "normalize_uav17": {"center_joint": 1, "z_axis": (11, 5)},
+    "normalize_ntu25_zx": Geometry(1, (8, 4), (0, 1)),
+    "normalize_uav17": Geometry(1, z_axis=(11, 5)),
 }
 
 
@@ -44,20 +45,27 @@ def split(batch: RaggedFrames) -> list[np.ndarray]:
 def test_whole_sequences_are_normalised_as_the_release_does(golden, name):
     source = "normalize_uav17" if "uav" in name else "normalize_ntu25"
     expected = golden(name)["normalized_NCTVM"]
-    for number, actual in enumerate(
-        split(normalize_sequences(ragged(raw_sequences(golden, source)), **GOLDENS[name]))
-    ):
+    for number, actual in enumerate(split(normalize_sequences(ragged(raw_sequences(golden, source)), GOLDENS[name]))):
         assert relative_error(actual, expected[number][:, : len(actual)].transpose(1, 3, 2, 0)) < TOLERANCE
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_clips_are_cropped_and_resized_as_the_release_does(golden, ratio):
     file = golden("feeder_ntu25")
-    clips = clip_batch(ragged(raw_sequences(golden)), 64, crop_ratio=ratio, **NTU)
+    clips = clip_batch(ragged(raw_sequences(golden)), 64, NTU, ratio)
     # The release has no half crop of the one-frame sequence.
     for number in range(6 if ratio == 1 else 5):
         expected = file[f"s{number}_r{ratio}_crop"].transpose(1, 3, 2, 0)
         assert relative_error(clips[number], expected) < TOLERANCE
+
+
+def test_a_preset_is_the_geometry_of_a_normalization_and_changes_come_first():
+    layout = get_layout("ntu25")
+    assert Geometry.preset("ntu", layout) == Geometry(1, layout.x_axis)
+    assert Geometry.preset("none", layout) == Geometry(fill=False)
+    assert Geometry.preset("body", layout, x_axis=[0, 1], torso=None).x_axis == [0, 1]
+    with pytest.raises(ValueError, match="joints 0 to 24"):
+        Geometry.preset("ntu", layout, torso=[0, 25])
 
 
 # A second, slow implementation of the same rules, one frame and joint at a time.
@@ -122,8 +130,8 @@ def sequences(draw):
 @settings(max_examples=150, deadline=None)
 @given(sequences(), st.sampled_from([None, (4, 8)]), st.sampled_from([None, (0, 1)]))
 def test_gaps_late_people_and_opposite_vectors_follow_the_rules(batch, x_axis, z_axis):
-    normalised = split(normalize_sequences(ragged(batch), 1, x_axis, z_axis))
-    clips = clip_batch(ragged(batch), 16, 1, x_axis, z_axis)
+    normalised = split(normalize_sequences(ragged(batch), Geometry(1, x_axis, z_axis)))
+    clips = clip_batch(ragged(batch), 16, Geometry(1, x_axis, z_axis))
     for sequence, actual, clip in zip(batch, normalised, clips, strict=True):
         expected = slow_normalize(sequence, 1, x_axis, z_axis)
         np.testing.assert_allclose(actual, expected, atol=1e-9)
@@ -136,9 +144,9 @@ def test_gaps_late_people_and_opposite_vectors_follow_the_rules(batch, x_axis, z
 @settings(deadline=None)
 @given(sequences(), st.randoms())
 def test_a_sequence_does_not_depend_on_its_batch(batch, random):
-    together = clip_batch(select_persons(ragged(batch), 2), 16, 1, (4, 8))
+    together = clip_batch(select_persons(ragged(batch), 2), 16, NTU)
     number = random.randrange(len(batch))
-    alone = clip_batch(select_persons(ragged([batch[number]]), 2), 16, 1, (4, 8))
+    alone = clip_batch(select_persons(ragged([batch[number]]), 2), 16, NTU)
     assert torch.equal(together[number], alone[0])
 
 
@@ -148,13 +156,13 @@ def test_a_body_far_away_keeps_its_digits_whoever_is_beside_it(missing):
     frames = torch.randn(90, 2, 25, 3, generator=generator) + torch.tensor([1000.0, 0, -3000])
     if missing:
         frames[5, 0, 7] = 0
-    lengths, turns = torch.tensor([90]), (1, (4, 8), (0, 1))
-    far = clip_batch(RaggedFrames(frames, lengths), 64, *turns)
-    expected = clip_batch(RaggedFrames(frames.double(), lengths), 64, *turns)
+    lengths, turns = torch.tensor([90]), Geometry(1, (4, 8), (0, 1))
+    far = clip_batch(RaggedFrames(frames, lengths), 64, turns)
+    expected = clip_batch(RaggedFrames(frames.double(), lengths), 64, turns)
     torch.testing.assert_close(far.double(), expected, rtol=1e-5, atol=1e-5)
     near = torch.randn(40, 2, 25, 3, generator=generator)
     both = RaggedFrames(torch.cat([frames, near]), torch.tensor([90, 40]))
-    together, alone = clip_batch(both, 64, *turns), clip_batch(RaggedFrames(near, torch.tensor([40])), 64, *turns)
+    together, alone = clip_batch(both, 64, turns), clip_batch(RaggedFrames(near, torch.tensor([40])), 64, turns)
     assert torch.equal(together[0], far[0]) and torch.equal(together[1], alone[0])
 
 
@@ -168,7 +176,7 @@ def test_a_whole_sequence_has_the_same_digits_beside_one_with_missing_joints(abs
             whole[:, 1] = 0
         alone = RaggedFrames(whole, torch.tensor([frames]))
         beside = RaggedFrames(torch.cat([whole, broken]), torch.tensor([frames, frames + 7]))
-        first, second = (clip_batch(batch, 64, 1, (4, 8), (0, 1))[0] for batch in (alone, beside))
+        first, second = (clip_batch(batch, 64, Geometry(1, (4, 8), (0, 1)))[0] for batch in (alone, beside))
         assert torch.equal(first, second)
         assert bool((first[:, 1] == 0).all()) == absent
 

@@ -1,4 +1,4 @@
-"""`USDRLFeatureExtractor`: skeleton sequences of any length, layout and axis order to the clips a model reads."""
+"""`USDRLFeatureExtractor`: makes the clips a model reads of skeletons of any length, layout and axis order."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .configuration_usdrl import USDRLConfig
 from .errors import notice
 from .finite import check_finite
-from .layouts import NORMALIZATIONS, Layout, LayoutLike, get_layout
+from .layouts import Layout, LayoutLike, get_layout
 from .lookup import add_code, bundled_checkpoint, hint_on_missing
 from .normalization import (
+    FILLING,
+    PIXELS,
+    Geometry,
     RaggedFrames,
     clip_batch,
+    default_normalization,
     fill_joints,
     normalize_further,
+    normalize_pixels,
     normalize_sequences,
     resize,
     select_persons,
     truncate,
 )
-from .persons import CHOOSE_BY, PersonSelection, link_persons
+from .persons import PersonSelection, link_persons
 from .postprocessing import action_proposals, smooth_over_shift_gap
 from .sequence import (
     DETECTION_THRESHOLD,
@@ -40,78 +45,53 @@ from .sequence import (
 )
 
 _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_processor_class", "transformers_version"}
-# What says where a saved one is, and how it is fetched.
-_LOADING = {
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-    "revision",
-    "subfolder",
-    "proxies",
-    "user_agent",
-}
+# Arguments of `from_pretrained` that say where a saved extractor is and how it is fetched.
+_LOADING = set("cache_dir force_download local_files_only token revision subfolder proxies user_agent".split())
 _LOADING |= {"trust_remote_code", "code_revision", "use_auth_token"}
-# What each normalization does besides resizing: whether empty frames are filled, and the unit of 2D keypoints.
-_FILLING = ("ntu", "uav", "body")
-_PIXELS = ("image", "release-2d")
+# Fields of `Geometry` that are saved one by one; `fill` follows from the normalization.
+_GEOMETRY = ("center_joint", "x_axis", "z_axis", "upright", "torso", "torso_length")
 # Numbers of a clip, 64 MB of them: four thousand frames of ten people with all their fingers.
 _LARGEST_CLIP = 1 << 24
-# Frames of each recording in which bodies are looked at for odd units and axes.
+# Frames of each recording that are checked for implausible units and axes.
 _LOOKED_AT = 8
 
 
-def default_normalization(layout: Layout) -> str:
-    """The normalization that a layout's published checkpoints saw, or the nearest sensible one."""
-    if layout.name == "coco17-release":
-        return "release-2d"
-    if not layout.is_3d:
-        return "image"
-    if layout.name == "uav17":
-        return "uav"
-    return "none" if layout.center is None else "ntu"
-
-
 class USDRLFeatureExtractor(FeatureExtractionMixin):
-    """Make model input of skeletons: choose persons, normalise, resize to one length.
+    """Makes model input from skeletons: selects persons, normalises, resizes to one length.
 
-    The steps, for each sequence: convert its layout and up axis to the model's; keep `num_persons` people (see
-    `normalization.select_persons`) and the first `max_frames` frames; with normalization ``"ntu"`` fill empty frames,
-    move person 0's centre joint to the origin of each frame, and turn the first body vector onto +x (see
-    `normalization.normalize_sequences`); resize the frames linearly to `num_frames`. Every number used is an attribute
-    and stands in ``preprocessor_config.json``.
+    For each sequence: convert its layout and up axis to the model's; keep `num_persons` people and the first
+    `max_frames` frames; fill, centre, turn and scale the bodies (see `normalization.Geometry`); resize the frames
+    linearly to `num_frames`. Every number used is an attribute and is saved in ``preprocessor_config.json``.
 
     Args:
         layout: The model's joint layout; see `layouts.get_layout`.
-        normalization: ``"ntu"``, as the NTU and PKU checkpoints saw their data: person 0's centre joint at the origin
-            of each frame, the first frame's shoulders turned onto +x; ``"uav"``, as the UAV-Human checkpoints did: the
-            left side of the trunk turned onto +z instead; ``"body"``, for motion of any sensor: centred in the same
-            way, turned about the vertical only, and scaled so that pelvis and neck are half a metre apart;
-            ``"image"``: pixels divided by width and height; ``"release-2d"``, as the 2D checkpoints did: joint 0
-            divided by the height, joint 1 by the width, the others in pixels; ``"none"``: coordinates as they are.
-            None takes what the layout's published checkpoints saw.
+        normalization: ``"ntu"``, of the NTU and PKU checkpoints: person 0's centre joint at the origin of each frame,
+            the first frame's shoulders turned onto +x; ``"uav"``, of the UAV-Human checkpoints: the left side of the
+            trunk turned onto +z instead; ``"body"``, for motion of any sensor: centred in the same way, turned about
+            the vertical only, and scaled so that pelvis and neck are half a metre apart; ``"image"``: pixels divided
+            by width and height; ``"release-2d"``, of the 2D checkpoints: see `normalization.normalize_pixels`;
+            ``"none"``: coordinates as they are. None takes that of the layout's published checkpoints.
         num_frames: Frames T of a clip.
         num_persons: Persons M of a clip; fewer are padded with zeros.
         num_channels: Coordinates C of a joint.
-        max_frames: Frames read of a sequence, 300 as the release; None reads all.
+        max_frames: Frames read of a sequence, 300 as in the release; None reads all.
         source_layout: Layout of arrays that come without one; the model's where None.
-        use_score: Whether the score of 2D keypoints is the third coordinate; zero where it is not or there is none.
-        missing: ``"refuse"`` arrays with NaN, or ``"interpolate"`` what is missing over time, see
+        use_score: Whether the score of 2D keypoints is the third coordinate; it is zero otherwise.
+        missing: ``"refuse"`` arrays with NaN, or ``"interpolate"`` missing coordinates over time, see
             `sequence.interpolate_missing`.
-        choose_by: Who is kept where more people are seen than the model reads: those with the most ``"energy"`` of
-            motion, as the release has it; or by ``"confidence"``, ``"size"``, ``"frames"`` or ``"order"``, see
+        choose_by: Which people are kept where there are more than `num_persons`: those with the most ``"energy"`` of
+            motion, as in the release; or ``"confidence"``, ``"size"``, ``"frames"`` or ``"order"``, see
             `persons.person_scores`.
-        relink: Whether people who swap places between frames are told apart by where they were first, see
+        relink: Whether people are tracked by their positions first, so that they do not swap between frames, see
             `persons.link_persons`; the release does not.
-        fill_joints: Whether a joint that is not seen in a frame is put where the nearest seen joints of the same body
-            are, so that a missing hand or trunk leaves the rest in place; otherwise it is zero, as in the release.
-        center_joint: Joint moved to the origin; normalization's choice where None.
-        x_axis: ``[start, end]`` joints of the vector turned onto +x; normalization's choice where None.
+        fill_joints: Whether a joint that is not seen in a frame takes the position of the nearest seen joints of the
+            same body; otherwise it is zero, as in the release.
+        center_joint: Joint moved to the origin. This and the next four take the normalization's choice where None.
+        x_axis: ``[start, end]`` joints of the vector turned onto +x.
         z_axis: The same for +z.
-        upright: Whether a body is turned about the vertical only; normalization's choice where None.
-        torso: ``[start, end]`` joints whose mean distance is brought to `torso_length`; normalization's choice where
-            None.
-        torso_length: See `torso`; metres.
+        upright: Whether a body is turned about the vertical only.
+        torso: ``[start, end]`` joints whose mean distance is scaled to `torso_length`.
+        torso_length: Length of the torso afterwards, in metres.
         **kwargs: Entries that transformers adds to a saved configuration; others are refused.
 
     Raises:
@@ -154,55 +134,24 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"the feature extractor has no argument '{unknown[0]}'")
         resolved = get_layout(layout)
         normalization = normalization or default_normalization(resolved)
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"unknown normalization {normalization!r}: use one of {', '.join(NORMALIZATIONS)}")
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        if choose_by not in CHOOSE_BY:
-            raise ValueError(f"choose_by must be one of {', '.join(CHOOSE_BY)}, got {choose_by!r}")
-        if normalization in _PIXELS and resolved.is_3d:
-            raise ValueError(
-                f"normalization {normalization!r} is for 2D keypoints, but layout '{resolved.name}' is 3D"
-            )
-        if normalization in _FILLING:
-            preset = get_layout("uav17") if normalization == "uav" else resolved
-            if preset.center is None and center_joint is None:
-                raise ValueError(
-                    f"normalization {normalization!r} needs a centre joint, and layout '{resolved.name}' names none: "
-                    "give center_joint, or use normalization='none'"
-                )
-            center_joint = preset.center if center_joint is None else center_joint
-            x_axis = preset.x_axis if x_axis is None else x_axis
-            z_axis = preset.z_axis if z_axis is None and normalization != "body" else z_axis
-        if normalization == "body" and torso is None:
-            names = resolved.joint_names
-            if not {"spine_base", "neck"} <= set(names):
-                raise ValueError(
-                    f"normalization 'body' needs the joints spine_base and neck, which layout '{resolved.name}' has "
-                    "not: give torso=[start, end]"
-                )
-            torso = [names.index("spine_base"), names.index("neck")]
-        for name, value in (("num_frames", num_frames), ("num_persons", num_persons), ("num_channels", num_channels)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        numbers = num_frames * num_persons * num_channels * resolved.num_joints
-        if numbers > _LARGEST_CLIP:
-            raise ValueError(
-                f"a clip of num_frames {num_frames}, num_persons {num_persons}, num_channels {num_channels} and "
-                f"{resolved.num_joints} joints is too large: at most {_LARGEST_CLIP} numbers"
-            )
-        for name, axis in (("x_axis", x_axis), ("z_axis", z_axis), ("torso", torso)):
-            if axis is not None and len(axis) != 2:
-                raise ValueError(f"{name} must be two joints, [start, end], got {axis!r}")
+        _check_sizes(num_frames, num_persons, num_channels, resolved.num_joints)
+        PersonSelection(num_persons, choose_by)
         if max_frames is not None and (not isinstance(max_frames, int) or max_frames < 1):
             raise ValueError(f"max_frames must be at least 1, or None for all frames, got {max_frames}")
-        if (x_axis or z_axis) and num_channels != 3:
+        geometry = Geometry.preset(
+            normalization,
+            resolved,
+            center_joint=center_joint,
+            x_axis=x_axis,
+            z_axis=z_axis,
+            upright=upright,
+            torso=torso,
+            torso_length=torso_length,
+        )
+        if (geometry.x_axis or geometry.z_axis) and num_channels != 3:
             raise ValueError(f"turning a body needs 3 coordinates, but num_channels is {num_channels}")
-        used = (center_joint, *(x_axis or ()), *(z_axis or ()), *(torso or ()))
-        if any(joint is not None and not 0 <= joint < resolved.num_joints for joint in used):
-            raise ValueError(f"center_joint, x_axis, z_axis and torso must be joints 0 to {resolved.num_joints - 1}")
-        if not torso_length > 0:
-            raise ValueError(f"torso_length must be above 0, got {torso_length}")
         super().__init__(**kwargs)
         self.layout = resolved.to_config()
         self.normalization = normalization
@@ -216,12 +165,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         self.choose_by = choose_by
         self.relink = relink
         self.fill_joints = fill_joints
-        self.center_joint = center_joint
-        self.x_axis = None if x_axis is None else list(x_axis)
-        self.z_axis = None if z_axis is None else list(z_axis)
-        self.upright = normalization == "body" if upright is None else upright
-        self.torso = None if torso is None else list(torso)
-        self.torso_length = torso_length
+        self.center_joint = geometry.center_joint
+        self.x_axis, self.z_axis, self.torso = (
+            None if joints is None else list(joints) for joints in (geometry.x_axis, geometry.z_axis, geometry.torso)
+        )
+        self.upright, self.torso_length = geometry.upright, geometry.torso_length
 
     @classmethod
     def from_model_config(cls, config: USDRLConfig, **kwargs: Any) -> USDRLFeatureExtractor:
@@ -241,16 +189,16 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load as transformers does; names of checkpoints in the package need no network.
+        """Load as transformers does; checkpoints that ship with the package need no network.
 
-        Keyword arguments of the constructor take the place of what is saved. With another layout or normalization,
-        what follows from them (centre joint, axes, torso) is that of the new one.
+        Keyword arguments of the constructor override saved values. A new layout or normalization also brings its own
+        centre joint, axes and torso.
 
         Raises:
             ValueError: If a keyword argument is unknown, or does not fit what is saved.
             OSError: If there is no such checkpoint, or it cannot be fetched.
         """
-        # A pipeline passes on what is meant for the model.
+        # A pipeline also passes the model's arguments.
         if not kwargs.keys() & {"_from_pipeline", "return_unused_kwargs"}:
             known = _LOADING | set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
             if unknown := sorted(key for key in set(kwargs) - known if not key.startswith("_")):
@@ -261,9 +209,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
     @classmethod
     def from_dict(cls, feature_extractor_dict, **kwargs):
-        """Make one of a saved dictionary and what takes the place of its entries; see `from_pretrained`."""
+        """Make an extractor from a saved dictionary and overriding arguments; see `from_pretrained`."""
         names = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        # transformers leaves out those that an older file does not hold.
         own = {key: kwargs.pop(key) for key in names & kwargs.keys()}
         saved = dict(feature_extractor_dict)
         before, after = (get_layout(values.get("layout", "ntu25")) for values in (saved, saved | own))
@@ -290,11 +237,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         Args:
             sequences: A `SkeletonSequence`; an array, a tensor or lists of numbers of one sequence or (with one axis
                 more) of several; or a list of any of these, of any lengths.
-            source_layout: Layout of arrays, where it is not the model's; a `SkeletonSequence` brings its own.
+            source_layout: Layout of arrays, if it is not the model's; a `SkeletonSequence` has its own.
             axes: Axes of an array of one sequence: "TVC", "TMVC", "MTVC" or "CTVM". None takes the only order that
                 fits the shape.
             return_tensors: "pt" for a tensor, as models take it; "np" or None for an array.
-            device: Where to compute (and leave the tensor); the CPU where None.
+            device: Where to compute, and where the tensor stays; the CPU where None.
 
         Returns:
             `BatchFeature` with `keypoints` ``(B, T, M, V, C)`` float32.
@@ -320,24 +267,23 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         target_lengths: Sequence[int] | None = None,
         shift_gap: int | None = None,
     ) -> list[dict[str, torch.Tensor]]:
-        """Actions in clips, from the output of `USDRLForActionDetection`.
+        """Find actions in clips from the output of `USDRLForActionDetection`.
 
         Args:
             outputs: Output with `logits` ``(B, T, K)``, class 0 the background.
-            threshold: See `action_proposals`; `RELEASE_THRESHOLD` is what the release has.
-            target_lengths: Frames of the recordings that the clips were resized from; the segments are in these. T
-                each where None.
+            threshold: See `action_proposals`; the release's is `RELEASE_THRESHOLD`.
+            target_lengths: Lengths of the recordings that the clips were resized from, in whose frames the segments
+                are given; T each where None.
             shift_gap: The encoder's shift gap, over which probabilities are averaged first (see
-                `smooth_over_shift_gap`), so that segments do not break at unmixed frames. None takes the one that the
-                output holds; 1 averages nothing, as the release.
+                `smooth_over_shift_gap`), so that segments do not break at unmixed frames. None takes the output's; 1
+                averages nothing, as in the release.
 
         Returns:
-            For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` of first frame
-            and the frame after the last; most likely first.
+            For each clip `scores` ``(N,)``, `labels` ``(N,)`` (1 to K - 1) and `segments` ``(N, 2)`` (the first
+            frame, and the frame after the last), highest score first.
 
         Raises:
-            ValueError: If there are not as many lengths as clips, or the output does not note the shift gap and none
-                is given.
+            ValueError: If lengths and clips differ in number, or neither output nor argument says the shift gap.
             NonFiniteError: If a logit is NaN or infinite.
         """
         shift_gap = getattr(outputs, "shift_gap", None) if shift_gap is None else shift_gap
@@ -363,7 +309,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         return results
 
     def prepare(self, sequence: SkeletonSequence) -> SkeletonSequence:
-        """Bring one sequence to the model's layout, as a call does first.
+        """Bring one sequence to the model's layout: the first step of a call.
 
         Raises:
             SkeletonFormatError: If the model cannot read such a sequence.
@@ -385,9 +331,9 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             raise SkeletonFormatError(
                 f"{where}: {channels} coordinates per joint, but the model reads {self.num_channels}"
             )
-        if self.normalization in _PIXELS and sequence.image_shape is None:
+        if self.normalization in PIXELS and sequence.image_shape is None:
             raise SkeletonFormatError(
-                f"{where}: normalization '{self.normalization}' needs the height and width of the picture: give the "
+                f"{where}: normalization '{self.normalization}' needs the height and width of the image: give the "
                 "sequence its image_shape"
             )
         if self.relink:
@@ -399,13 +345,13 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         return sequence.to_layout(layout)
 
     def choose_persons(self, sequence: SkeletonSequence) -> SkeletonSequence:
-        """Keep the people of a whole recording that the model reads, so that its windows show the same ones."""
+        """Select people over a whole recording, so that all its windows show the same ones."""
         return PersonSelection(self.num_persons, self.choose_by)(sequence)
 
     def normalized(
         self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None
     ) -> RaggedFrames:
-        """Prepare and normalise sequences without resizing them, as pretraining draws its views from.
+        """Prepare and normalise sequences without resizing them; pretraining makes its views from these.
 
         Args:
             sequences: See `__call__`; sequences only.
@@ -416,18 +362,18 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             ValueError: See `__call__`.
         """
         batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
-        return normalize_sequences(batch, **self._geometry)
+        return normalize_sequences(batch, self.geometry)
 
     def normalized_further(
         self, sequences: Sequence[SkeletonSequence], known: int, device: str | torch.device | None = None
     ) -> torch.Tensor:
-        """Prepare and normalise the last frames of sequences, turned and scaled as the first `known` frames say.
+        """Prepare and normalise the last frames of sequences, turned and scaled by the first `known` frames.
 
-        For streams, whose end is not known yet: what comes later changes nothing.
+        For streams: no later frame changes the result.
 
         Args:
             sequences: Sequences of the same number of frames T, above `known`.
-            known: Frames that say how the body stands and how large it is.
+            known: Frames that decide how the body is turned and scaled.
             device: See `__call__`.
 
         Returns:
@@ -436,35 +382,33 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         batch = self._ragged([self.prepare(sequence) for sequence in sequences], device)
         frames = batch.frames.unflatten(0, (len(sequences), -1))
         beginning = RaggedFrames(frames[:, :known].flatten(0, 1), torch.full_like(batch.lengths, known))
-        return normalize_further(beginning, frames[:, known:], **self._geometry)
+        return normalize_further(beginning, frames[:, known:], self.geometry)
 
     def clips(self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None) -> torch.Tensor:
-        """Clips ``(B, T, M, V, C)`` of sequences that `prepare` has given; see `__call__`."""
-        return clip_batch(self._ragged(list(sequences), device), self.num_frames, **self._geometry)
+        """Clips ``(B, T, M, V, C)`` of sequences from `prepare`; see `__call__`."""
+        return clip_batch(self._ragged(list(sequences), device), self.num_frames, self.geometry)
 
     @property
-    def _geometry(self) -> dict[str, Any]:
-        """What `normalize_sequences` and `clip_batch` do with a body."""
-        names = ("center_joint", "x_axis", "z_axis", "upright", "torso", "torso_length")
-        return {name: getattr(self, name) for name in names} | {"fill": self.normalization in _FILLING}
+    def geometry(self) -> Geometry:
+        """How bodies are filled, centred, turned and scaled."""
+        values = {name: getattr(self, name) for name in _GEOMETRY}
+        return Geometry(**values, fill=self.normalization in FILLING)
 
     def _ragged(self, sequences: list[SkeletonSequence], device: str | torch.device | None) -> RaggedFrames:
-        """Sequences that were prepared, end to end: the people and frames that the model reads."""
+        """Prepared sequences end to end, with the people and frames that the model reads."""
         persons = max(sequence.num_persons for sequence in sequences)
         arrays = [self._array(sequence, persons) for sequence in sequences]
         lengths = torch.tensor([len(array) for array in arrays])
-        # numpy's own concatenation asks the system for new memory each time, which takes longer than the copying; from
-        # pinned memory, which torch keeps, a GPU reads many times faster.
+        # NumPy's concatenation allocates anew each time, which takes longer than copying; torch caches pinned memory,
+        # from which a GPU copies many times faster.
         shape = (int(lengths.sum()), *arrays[0].shape[1:])
         frames = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=_is_cuda(device))
         torch.cat([_tensor(array) for array in arrays], out=frames)
         layout = get_layout(self.layout)
         if layout.is_3d and self.num_channels == 3:
-            # A few frames tell as much as an hour.
             step = (lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)
-            places = (lengths.cumsum(0) - lengths)[:, None] + step.long()
-            doubt = implausible(frames[places, 0].numpy(), layout)
-            if doubt:
+            index = (lengths.cumsum(0) - lengths)[:, None] + step.long()
+            if doubt := implausible(frames[index, 0].numpy(), layout):
                 notice(doubt)
         batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
         batch = select_persons(batch, self.num_persons)
@@ -481,17 +425,10 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         return batch
 
     def _array(self, sequence: SkeletonSequence, persons: int) -> np.ndarray:
-        """Keypoints ``(T, persons, V, C)`` in the model's unit and with its number of coordinates."""
+        """Keypoints ``(T, persons, V, C)`` in the model's unit, with its number of coordinates."""
         array = sequence.keypoints
-        if self.normalization in _PIXELS:
-            height, width = sequence.image_shape or (1.0, 1.0)
-            scale = np.ones((array.shape[2], 2), dtype=np.float32)
-            if self.normalization == "image":
-                scale[:] = width, height
-            else:
-                # A slip of the release that its 2D checkpoints were trained with.
-                scale[0], scale[1:2] = height, width
-            array = np.concatenate([array[..., :2] / scale, array[..., 2:]], axis=-1)
+        if self.normalization in PIXELS:
+            array = normalize_pixels(array, self.normalization, sequence.image_shape or (1.0, 1.0))
         if not sequence.is_3d:
             array = array if self.use_score else array[..., :2]
             array = array[..., : self.num_channels]
@@ -499,18 +436,31 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         return np.pad(array, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]))) if any(missing) else array
 
 
+def _check_sizes(num_frames: int, num_persons: int, num_channels: int, num_joints: int) -> None:
+    """Refuse sizes of clips that are no whole numbers of at least 1, or make clips that are too large."""
+    sizes = {"num_frames": num_frames, "num_persons": num_persons, "num_channels": num_channels}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if num_frames * num_persons * num_channels * num_joints > _LARGEST_CLIP:
+        raise ValueError(
+            f"a clip of num_frames {num_frames}, num_persons {num_persons}, num_channels {num_channels} and "
+            f"{num_joints} joints is too large: at most {_LARGEST_CLIP} numbers"
+        )
+
+
 def _is_cuda(device: str | torch.device | None) -> bool:
     return device is not None and torch.device(device).type == "cuda" and torch.cuda.is_available()
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares an array's memory where it can."""
+    """A tensor that shares an array's memory if possible."""
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _is_ragged(numbers: Any) -> bool:
-    """Whether lists of numbers are sequences of several lengths."""
+    """Whether nested lists of numbers differ in length."""
     try:
         np.asarray(numbers)
     except ValueError:

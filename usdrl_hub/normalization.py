@@ -1,10 +1,10 @@
-"""Normalisation of skeleton sequences and the clips a model reads, for ragged batches on any device.
+"""Normalisation of skeleton sequences, and the clips a model reads, for ragged batches on any device.
 
 The frames of all sequences lie end to end in one tensor ``(F, M, V, C)`` beside their lengths ``(B,)``; nothing loops
-over frames or joints. The rules are those of the data generation scripts of the authors' release (pre_normalization);
-``tests/goldens/normalize_*.npz`` and ``feeder_*.npz`` hold what it computes. "Empty" means, there as here, that the
-coordinates of a person in a frame sum to zero. This file also ships as remote code, so it imports nothing of the
-package.
+over frames or joints. The rules are those of the data scripts of the authors' release (pre_normalization);
+``tests/goldens/normalize_*.npz`` and ``feeder_*.npz`` hold what these compute. "Empty" means, as in the release, that
+the coordinates of a person in a frame sum to zero. This file also ships as remote code, so it imports only its
+siblings.
 """
 
 from __future__ import annotations
@@ -14,14 +14,103 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
+import numpy as np
 import torch
 
-# Below this, a body vector has no direction and a rotation no axis; the release uses the same number.
+from .layouts import NORMALIZATIONS, Layout, get_layout
+
+# Shorter vectors have no direction and no rotation axis; the release uses the same number.
 _NO_DIRECTION = 1e-6
-# Coordinates from here on cost digits, if a body is interpolated before it is centred.
-_FAR = 8.0
-# Frames that say which way a body stands: one frame of a depth sensor is noisy.
+# Frames that decide how a body is turned upright: a single frame of a depth sensor is noisy.
 FIRST_FRAMES = 8
+# Normalizations that fill empty frames, and those of 2D keypoints in pixels.
+FILLING = ("ntu", "uav", "body")
+PIXELS = ("image", "release-2d")
+
+
+def default_normalization(layout: Layout) -> str:
+    """The normalization that the published checkpoints of a layout were trained with, or the nearest to it."""
+    if layout.name == "coco17-release":
+        return "release-2d"
+    if not layout.is_3d:
+        return "image"
+    if layout.name == "uav17":
+        return "uav"
+    return "none" if layout.center is None else "ntu"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How bodies are filled, centred, turned and scaled; see `normalize_sequences`.
+
+    Attributes:
+        center_joint: Joint of person 0 that becomes the origin of each frame; None leaves the origin.
+        x_axis: ``(start, end)`` joints of the vector of person 0 that is turned onto +x, or None.
+        z_axis: The same for +z, which is turned first.
+        upright: Turn about the vertical only, by the mean of the first frames (see `upright_rotation`); `z_axis` is
+            not used.
+        torso: ``(start, end)`` joints whose mean distance is scaled to `torso_length`; None leaves the size.
+        torso_length: Length of the torso afterwards, in the unit of the result.
+        fill: Whether empty frames are filled, see `filled_frame_index`.
+    """
+
+    center_joint: int | None = None
+    x_axis: Sequence[int] | None = None
+    z_axis: Sequence[int] | None = None
+    upright: bool = False
+    torso: Sequence[int] | None = None
+    torso_length: float = 0.5
+    fill: bool = True
+
+    @classmethod
+    def preset(cls, name: str, layout: Layout, **changes: Any) -> Geometry:
+        """The geometry of a normalization for a layout; see `USDRLFeatureExtractor` for their names.
+
+        Args:
+            name: One of `layouts.NORMALIZATIONS`.
+            layout: Joints of the bodies.
+            **changes: Fields that differ from the preset; None leaves the preset's value.
+
+        Raises:
+            ValueError: If there is no such normalization, it does not fit the layout, or a field is out of range.
+        """
+        if name not in NORMALIZATIONS:
+            raise ValueError(f"unknown normalization {name!r}: use one of {', '.join(NORMALIZATIONS)}")
+        if name in PIXELS and layout.is_3d:
+            raise ValueError(f"normalization {name!r} is for 2D keypoints, but layout '{layout.name}' is 3D")
+        fields: dict[str, Any] = {"fill": name in FILLING, "upright": name == "body"}
+        if name in FILLING:
+            source = get_layout("uav17") if name == "uav" else layout
+            fields |= {"center_joint": source.center, "x_axis": source.x_axis}
+            fields["z_axis"] = None if name == "body" else source.z_axis
+        fields |= {key: value for key, value in changes.items() if value is not None}
+        if name in FILLING and fields["center_joint"] is None:
+            raise ValueError(
+                f"normalization {name!r} needs a centre joint, and layout '{layout.name}' names none: give "
+                "center_joint, or use normalization='none'"
+            )
+        if name == "body" and "torso" not in fields:
+            joints = layout.joint_names
+            if not {"spine_base", "neck"} <= set(joints):
+                raise ValueError(
+                    f"normalization 'body' needs the joints spine_base and neck, which layout '{layout.name}' has "
+                    "not: give torso=[start, end]"
+                )
+            fields["torso"] = [joints.index("spine_base"), joints.index("neck")]
+        geometry = cls(**fields)
+        geometry._check(layout.num_joints)
+        return geometry
+
+    def _check(self, num_joints: int) -> None:
+        used = [] if self.center_joint is None else [self.center_joint]
+        for name, axis in (("x_axis", self.x_axis), ("z_axis", self.z_axis), ("torso", self.torso)):
+            if axis is not None and len(axis) != 2:
+                raise ValueError(f"{name} must be two joints, [start, end], got {axis!r}")
+            used += axis or ()
+        if not all(0 <= joint < num_joints for joint in used):
+            raise ValueError(f"center_joint, x_axis, z_axis and torso must be joints 0 to {num_joints - 1}")
+        if not self.torso_length > 0:
+            raise ValueError(f"torso_length must be above 0, got {self.torso_length}")
 
 
 @dataclass(frozen=True)
@@ -59,11 +148,11 @@ class RaggedFrames:
 
 
 def person_energy(batch: RaggedFrames) -> torch.Tensor:
-    """Motion of each person, by which the release chooses whom to keep.
+    """Motion of each person, by which the release selects people.
 
     Returns:
-        Float64 tensor ``(B, M)``: the population standard deviations of the coordinates over all joints of all
-        non-empty frames, added up; 0 for a person who is never seen.
+        Float64 tensor ``(B, M)``: the sum of the coordinates' population standard deviations over all joints of all
+        non-empty frames; 0 for a person who is never seen.
     """
     num_joints = batch.frames.shape[2]
     seen = batch.seen.double()
@@ -78,8 +167,8 @@ def person_energy(batch: RaggedFrames) -> torch.Tensor:
 def select_persons(batch: RaggedFrames, num_persons: int) -> RaggedFrames:
     """Keep `num_persons` people of each sequence.
 
-    Where more are seen, the ones with the largest energy, most energetic first; where as many or fewer are, all of
-    them in the order given, and empty people after them.
+    If more are seen, those with the largest energy, in descending order; otherwise all of them in the order given,
+    padded with empty people.
     """
     num_frames, present, num_joints, num_channels = batch.frames.shape
     frames = batch.frames
@@ -105,7 +194,7 @@ def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
 
 
 def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Weights that put a joint that is not seen where the nearest seen joints of the body are.
+    """Weights that place each unseen joint at the nearest seen joints of the body.
 
     Args:
         distances: Bones between any two joints ``(V, V)``; see `layouts.Layout.distances`.
@@ -113,10 +202,10 @@ def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
     Returns:
         Float32 ``(..., V, V)``: rows of seen joints are the identity's, the others sum to 1, or to 0 where no joint is
-        seen. Each bone more weighs a thousandth, so that the nearest decide.
+        seen. Each further bone divides the weight by about a thousand, so that the nearest joints decide.
     """
     away = torch.where(seen[..., None, :], distances.float(), torch.inf)
-    # From the nearest on: a thousandth for each of many bones would vanish.
+    # Relative to the nearest joint: a thousandth for each of many bones would underflow.
     further = away - away.amin(-1, keepdim=True).clamp(max=torch.finfo(torch.float32).max)
     weights = torch.exp2(-10.0 * further)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
@@ -124,14 +213,14 @@ def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
-    """Put joints that were not seen (all zero) where the nearest seen joints of the same person and frame are.
+    """Place joints that were not seen (all zero) at the nearest seen joints of the same person and frame.
 
     Args:
         frames: ``(..., V, C)``.
         distances: See `nearest_joints`.
 
     Returns:
-        Frames of the same shape; people of whom nothing is seen stay zero.
+        Frames of the same shape; people without any seen joint stay zero.
     """
     seen = (frames != 0).any(-1)
     partly = seen.any(-1) & ~seen.all(-1)
@@ -143,13 +232,13 @@ def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
 
 
 def filled_frame_index(batch: RaggedFrames) -> torch.Tensor | None:
-    """Frame that stands at each place after empty frames are filled, per person.
+    """Index of the frame that each person's frame is read from once empty frames are filled.
 
-    A person whose first frame is empty has the non-empty frames moved to the front; then an empty tail repeats what
-    stands before it from the beginning; gaps inside stay. A person who is never seen keeps the places as they are.
+    If a person's first frame is empty, the person's non-empty frames move to the front; an empty tail then repeats the
+    frames before it from the beginning. Gaps inside stay, and so does a person who is never seen.
 
     Returns:
-        Int64 tensor ``(F, M)`` of frame numbers into `batch.frames`; None where all stay where they are.
+        Int64 tensor ``(F, M)`` of frame numbers in `batch.frames`; None if no frame changes.
     """
     seen = batch.seen
     count = batch.sum(seen.long())
@@ -162,61 +251,51 @@ def filled_frame_index(batch: RaggedFrames) -> torch.Tensor | None:
         0, sequence[:, None].expand_as(seen), torch.where(seen, position, -1), "amax"
     )
     starts_empty = ~seen[start] & (count > 0)
-    # How many places hold frames before the tail begins.
+    # Frames before the tail begins.
     kept = torch.where(starts_empty, count, last + 1).clamp(min=1)
-    place = position % kept[sequence]
-    # Where the k-th non-empty frame of a person stands.
+    source = position % kept[sequence]
+    # Position of the k-th non-empty frame of a person.
     seen_before = seen.long().cumsum(0) - seen.long()
     rank = seen_before - seen_before[start][sequence]
     slot = torch.where(seen, start[sequence][:, None] + rank, num_frames)
     compact = position.new_zeros(num_frames + 1, num_persons)
     compact.scatter_(0, slot, position.expand(-1, num_persons).contiguous())
     first = start[sequence][:, None]
-    moved = compact.gather(0, first + place)
-    place = torch.where(starts_empty[sequence], moved, place)
-    return torch.where(count[sequence] > 0, first + place, first + position)
+    moved = compact.gather(0, first + source)
+    source = torch.where(starts_empty[sequence], moved, source)
+    return torch.where(count[sequence] > 0, first + source, first + position)
 
 
-def center_persons(keypoints: torch.Tensor, center_joint: int) -> torch.Tensor:
-    """Move person 0's centre joint of each frame to the origin.
+def center_persons_(keypoints: torch.Tensor, center_joint: int | None) -> torch.Tensor:
+    """Move person 0's centre joint of each frame to the origin, in place.
 
     Joints whose coordinates sum to zero count as missing and become zero.
 
     Args:
-        keypoints: ``(..., M, V, C)``.
-        center_joint: Joint of person 0 that becomes the origin.
+        keypoints: ``(..., M, V, C)``; overwritten.
+        center_joint: Joint of person 0 that becomes the origin; None leaves the keypoints as they are.
     """
-    return (keypoints - keypoints[..., :1, center_joint : center_joint + 1, :]) * _not_missing(keypoints)[..., None]
-
-
-def _not_missing(keypoints: torch.Tensor) -> torch.Tensor:
-    """Whether the coordinates of a joint do not sum to zero ``(...)``."""
-    # Sums over a short last axis are slow: one addition a coordinate is not.
+    if center_joint is None:
+        return keypoints
+    # A sum over a short last axis is slow: one addition per coordinate is not.
     total = keypoints[..., 0]
     for channel in range(1, keypoints.shape[-1]):
         total = total + keypoints[..., channel]
-    return total != 0
-
-
-def _wholly_there(batch: RaggedFrames) -> torch.Tensor | None:
-    """Whether a person is there ``(B, M)``, if each is with all joints in all frames or never; None otherwise."""
-    there = _not_missing(batch.frames)
-    if there.all():
-        return there.new_ones(len(batch.lengths), there.shape[1])
-    ever = batch.sum(there.any(-1).long()) > 0
-    return ever if (there == ever[batch.sequence_of_frame][..., None]).all() else None
+    there = total != 0
+    keypoints -= keypoints[..., :1, center_joint : center_joint + 1, :].clone()
+    return keypoints if there.all() else keypoints.mul_(there[..., None])
 
 
 def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> torch.Tensor:
-    """Rotations that turn vectors onto an axis about the normal of both.
+    """Rotations about the normal of a vector and an axis that turn the vector onto the axis.
 
     Args:
         vector: ``(B, 3)``.
         target: A unit vector.
 
     Returns:
-        Float64 matrices ``(B, 3, 3)`` R with ``R v`` along `target`; the identity where the vector, the normal or the
-        angle vanishes, so a vector exactly opposite to the target stays as it is.
+        Float64 matrices ``(B, 3, 3)`` R with ``R v`` along `target`; the identity if the vector, the normal or the
+        angle vanishes, so a vector exactly opposite to the target is not turned.
     """
     vector = vector.double()
     onto = vector.new_tensor(target).expand_as(vector)
@@ -236,11 +315,11 @@ def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> t
 def body_rotation(
     first_frame: torch.Tensor, x_axis: Sequence[int] | None, z_axis: Sequence[int] | None
 ) -> torch.Tensor:
-    """Rotation of a body whose vectors go onto +z, then +x.
+    """Rotation that turns body vectors onto +z, then +x.
 
     Args:
         first_frame: Person 0 in frame 0, filled and centred, ``(B, V, 3)``.
-        x_axis: ``(start, end)`` joints of the vector that goes onto +x, or None.
+        x_axis: ``(start, end)`` joints of the vector that is turned onto +x, or None.
         z_axis: The same for +z.
 
     Returns:
@@ -256,11 +335,11 @@ def body_rotation(
 
 
 def upright_rotation(first_frames: torch.Tensor, x_axis: Sequence[int]) -> torch.Tensor:
-    """Rotation of a body about the vertical that brings a body vector above the x axis.
+    """Rotation about the vertical that turns a body vector into the x-y plane, towards +x.
 
     Args:
         first_frames: Person 0 in the first frames, ``(B, K, V, 3)``, y up.
-        x_axis: ``(start, end)`` joints of the vector; its mean over the frames counts.
+        x_axis: ``(start, end)`` joints of the vector, which is averaged over the frames.
 
     Returns:
         Float64 matrices ``(B, 3, 3)``; the identity where the vector is vertical or zero.
@@ -275,7 +354,7 @@ def upright_rotation(first_frames: torch.Tensor, x_axis: Sequence[int]) -> torch
 
 
 def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> torch.Tensor:
-    """Factor that brings person 0's mean distance between two joints to `length`, ``(B,)`` float64; 1 where unseen."""
+    """Factor that scales person 0's mean distance between two joints to `length`, ``(B,)`` float64; 1 if unseen."""
     ends = batch.frames[:, 0, list(torso)].double()
     distance = torch.linalg.vector_norm(ends[:, 1] - ends[:, 0], dim=-1)
     seen = (ends != 0).any(-1).all(-1).double()
@@ -283,104 +362,82 @@ def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> tor
     return torch.where(mean < _NO_DIRECTION, 1, length / mean.clamp(min=_NO_DIRECTION))
 
 
-def normalize_sequences(
-    batch: RaggedFrames,
-    center_joint: int | None = None,
-    x_axis: Sequence[int] | None = None,
-    z_axis: Sequence[int] | None = None,
-    fill: bool = True,
-    upright: bool = False,
-    torso: Sequence[int] | None = None,
-    torso_length: float = 0.5,
-) -> RaggedFrames:
+def normalize_pixels(keypoints: np.ndarray, name: str, image_shape: Sequence[float]) -> np.ndarray:
+    """Divide 2D keypoints by the size of the picture.
+
+    Args:
+        keypoints: ``(T, M, V, 2)`` in pixels, or ``(T, M, V, 3)`` with scores, which stay.
+        name: ``"image"``, which divides x by the width and y by the height; or ``"release-2d"``, which repeats a slip
+            of the release that its 2D checkpoints were trained with: joint 0 is divided by the height, joint 1 by the
+            width, and the other joints stay in pixels.
+        image_shape: Height and width of the picture in pixels.
+    """
+    height, width = image_shape
+    scale = np.ones((keypoints.shape[2], 2), dtype=np.float32)
+    if name == "image":
+        scale[:] = width, height
+    else:
+        scale[0], scale[1:2] = height, width
+    return np.concatenate([keypoints[..., :2] / scale, keypoints[..., 2:]], axis=-1)
+
+
+def normalize_sequences(batch: RaggedFrames, geometry: Geometry) -> RaggedFrames:
     """Fill empty frames, centre on person 0, and turn and scale the body, over whole sequences.
 
     Args:
-        batch: Sequences with C = 3 if anything is to be turned.
-        center_joint: See `center_persons`; None leaves the origin.
-        x_axis: See `body_rotation`.
-        z_axis: See `body_rotation`.
-        fill: Whether empty frames are filled (see `filled_frame_index`).
-        upright: Turn about the vertical only, see `upright_rotation`, over the first frames; `z_axis` is not used.
-        torso: ``(start, end)`` joints whose mean distance is brought to `torso_length`; None leaves the size.
-        torso_length: See `torso`, in the unit of the result.
+        batch: Sequences, with C = 3 if anything is to be turned.
+        geometry: What is done.
 
     Returns:
         The normalised sequences, as long as they were.
     """
-    index = torch.arange(len(batch.frames), device=batch.lengths.device)[:, None]
-    filled = filled_frame_index(batch) if fill else None
-    turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
-    frames, change = _centered(batch, filled, index, turn)[:, 0], _body_change(batch, filled, turn)
+    index = torch.arange(len(batch.frames), device=batch.lengths.device)
+    filled = filled_frame_index(batch) if geometry.fill else None
+    frames, change = _centered(batch, filled, index, geometry), _body_change(batch, filled, geometry)
     if change is not None:
         frames = torch.einsum("nmvc,ndc->nmvd", frames, change.to(frames.dtype)[batch.sequence_of_frame])
     return RaggedFrames(frames, batch.lengths)
 
 
-def clip_batch(
-    batch: RaggedFrames,
-    num_frames: int,
-    center_joint: int | None = None,
-    x_axis: Sequence[int] | None = None,
-    z_axis: Sequence[int] | None = None,
-    crop_ratio: float = 1.0,
-    fill: bool = True,
-    upright: bool = False,
-    torso: Sequence[int] | None = None,
-    torso_length: float = 0.5,
-) -> torch.Tensor:
+def normalize_further(beginning: RaggedFrames, frames: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """Normalise frames that follow the beginnings of sequences, turned and scaled as the beginnings are.
+
+    Args:
+        beginning: The first frames of sequences, all that decides how a body is turned and scaled.
+        frames: Later frames of each ``(B, K, M, V, C)``. Empty ones are not filled.
+        geometry: What is done.
+
+    Returns:
+        ``(B, K, M, V, C)``.
+    """
+    change = _body_change(beginning, filled_frame_index(beginning) if geometry.fill else None, geometry)
+    frames = center_persons_(frames.clone(), geometry.center_joint)
+    return frames if change is None else _turned(frames, change)
+
+
+def clip_batch(batch: RaggedFrames, num_frames: int, geometry: Geometry, crop_ratio: float = 1.0) -> torch.Tensor:
     """Normalise sequences and resize the middle of each to one length.
 
     Equal to `normalize_sequences` followed by linear interpolation with half-pixel centres and no antialiasing, but
-    only the frames that the result needs are centred and turned.
+    only the frames that the result needs are normalised.
 
     Args:
         batch: Sequences.
         num_frames: Frames T of a clip.
-        center_joint: See `normalize_sequences`.
-        x_axis: See `normalize_sequences`.
-        z_axis: See `normalize_sequences`.
+        geometry: See `normalize_sequences`.
         crop_ratio: Share of the frames to use, in (0, 1]: frames ``[b, n - b)``, ``b = int((1 - ratio) n / 2)``.
-        fill: Whether empty frames are filled (see `filled_frame_index`).
-        upright: See `normalize_sequences`.
-        torso: See `normalize_sequences`.
-        torso_length: See `normalize_sequences`.
 
     Returns:
         Clips ``(B, T, M, V, C)``.
     """
-    lengths = batch.lengths
-    border = ((1 - crop_ratio) * lengths.double() / 2).long()
-    before, after, weight = _resize_positions(lengths - 2 * border, num_frames)
+    border = ((1 - crop_ratio) * batch.lengths.double() / 2).long()
+    before, after, weight = _resize_positions(batch.lengths - 2 * border, num_frames)
     first = (batch.starts + border)[:, None]
-    filled = filled_frame_index(batch) if fill else None
-    turn = _Turn(center_joint, x_axis, z_axis, upright, torso, torso_length)
-    change = _body_change(batch, filled, turn)
-    weight = weight.to(batch.frames.dtype)[:, :, None, None, None]
-    frames, later = (_gathered(batch, filled, first + place) for place in (before, after))
-    if center_joint is None:
-        clips = frames.lerp_(later, weight)
-        return clips if change is None else _turned(clips, change)
-    there = _wholly_there(batch)
-    masks = [] if there is not None else [_not_missing(values)[..., None] for values in (frames, later)]
-    start = frames[:, :1, :1, center_joint : center_joint + 1, :].clone()
-    far = (start.abs() > _FAR).any(-1, keepdim=True)
-    if far.any():
-        # Far from the origin, interpolation would lose the digits that the centred body needs.
-        frames, later = frames - start * far, later - start * far
-    if there is None:
-        # Interpolated where the centre goes, and not where it is: so the digits are those of the short way.
-        origins = [
-            values[..., :1, center_joint : center_joint + 1, :] * mask
-            for values, mask in zip((frames, later), masks, strict=True)
-        ]
-        clips = (frames * masks[0]).lerp_(later * masks[1], weight) - origins[0].lerp_(origins[1], weight)
-    else:
-        # Where nothing is missing, the interpolated centre is the centre of what was interpolated.
-        clips = frames.lerp_(later, weight)
-        clips -= clips[..., :1, center_joint : center_joint + 1, :].clone()
-        if not there.all():
-            clips *= there[:, None, :, None, None]
+    filled = filled_frame_index(batch) if geometry.fill else None
+    frames, later = (_centered(batch, filled, first + position, geometry) for position in (before, after))
+    clips = frames.lerp_(later, weight.to(frames.dtype)[:, :, None, None, None])
+    change = _body_change(batch, filled, geometry)
+    # Turning is linear, so it comes last: half as many frames are turned.
     return clips if change is None else _turned(clips, change)
 
 
@@ -401,22 +458,10 @@ def _resize_positions(lengths: torch.Tensor, num_frames: int) -> tuple[torch.Ten
     return before, after, position - position.floor()
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """How a body is centred, turned and scaled; see `normalize_sequences`."""
-
-    center_joint: int | None
-    x_axis: Sequence[int] | None
-    z_axis: Sequence[int] | None
-    upright: bool
-    torso: Sequence[int] | None
-    torso_length: float
-
-
 def _turned(clips: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """Clips ``(B, T, M, V, C)``, each multiplied by its own matrix ``(B, C, C)``."""
     batch, channels = len(clips), clips.shape[-1]
-    # Products with matrices of three columns are slow: eight joints at once are not.
+    # Products with 3 x 3 matrices are slow: eight joints share one block-diagonal matrix.
     joints = gcd(clips[0].numel() // channels, 8)
     blocks = clips.new_zeros(batch, joints, channels, joints, channels)
     blocks.diagonal(dim1=1, dim2=3).copy_(change.transpose(1, 2)[..., None])
@@ -424,50 +469,30 @@ def _turned(clips: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return torch.bmm(clips.reshape(batch, -1, size), blocks.view(batch, size, size)).view_as(clips)
 
 
-def _centered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor, turn: _Turn) -> torch.Tensor:
-    """Frames of a batch about person 0's centre joint."""
-    frames = _gathered(batch, filled, places)
-    return frames if turn.center_joint is None else center_persons(frames, turn.center_joint)
-
-
-def _gathered(batch: RaggedFrames, filled: torch.Tensor | None, places: torch.Tensor) -> torch.Tensor:
-    """Frames ``(..., M, V, C)`` of a batch at places ``(...)``; see `filled_frame_index`."""
+def _centered(
+    batch: RaggedFrames, filled: torch.Tensor | None, index: torch.Tensor, geometry: Geometry
+) -> torch.Tensor:
+    """A copy of the frames ``(..., M, V, C)`` of a batch at positions ``(...)``, filled and centred."""
     if filled is None:
-        return batch.frames.index_select(0, places.flatten()).unflatten(0, places.shape)
-    return batch.frames[filled[places], torch.arange(batch.frames.shape[1], device=places.device)]
+        frames = batch.frames.index_select(0, index.flatten()).unflatten(0, index.shape)
+    else:
+        frames = batch.frames[filled[index], torch.arange(batch.frames.shape[1], device=index.device)]
+    return center_persons_(frames, geometry.center_joint)
 
 
-def _body_change(batch: RaggedFrames, filled: torch.Tensor | None, turn: _Turn) -> torch.Tensor | None:
-    """What each sequence's centred coordinates are multiplied by, float64 ``(B, C, C)``; None where by nothing."""
-    change = None
-    if turn.upright and turn.x_axis is not None:
-        place = torch.arange(FIRST_FRAMES, device=batch.lengths.device)
-        first = batch.starts[:, None] + torch.minimum(place, batch.lengths[:, None] - 1)
-        change = upright_rotation(_centered(batch, filled, first, turn)[:, :, 0], turn.x_axis)
-    elif turn.x_axis is not None or turn.z_axis is not None:
-        change = body_rotation(_centered(batch, filled, batch.starts, turn)[:, 0], turn.x_axis, turn.z_axis)
-    if turn.torso is None:
+def _body_change(batch: RaggedFrames, filled: torch.Tensor | None, geometry: Geometry) -> torch.Tensor | None:
+    """Matrices ``(B, C, C)`` float64 that turn and scale each sequence's centred coordinates; None for no change."""
+    change, x_axis, z_axis = None, geometry.x_axis, geometry.z_axis
+    if geometry.upright and x_axis is not None:
+        offset = torch.arange(FIRST_FRAMES, device=batch.lengths.device)
+        first = batch.starts[:, None] + torch.minimum(offset, batch.lengths[:, None] - 1)
+        change = upright_rotation(_centered(batch, filled, first, geometry)[:, :, 0], x_axis)
+    elif x_axis is not None or z_axis is not None:
+        change = body_rotation(_centered(batch, filled, batch.starts, geometry)[:, 0], x_axis, z_axis)
+    if geometry.torso is None:
         return change
-    scale = torso_scale(batch, turn.torso, turn.torso_length)[:, None, None]
+    scale = torso_scale(batch, geometry.torso, geometry.torso_length)[:, None, None]
     if change is None:
         size = batch.frames.shape[-1]
         change = torch.eye(size, dtype=torch.float64, device=scale.device).expand(len(scale), size, size)
     return change * scale
-
-
-def normalize_further(beginning: RaggedFrames, frames: torch.Tensor, fill: bool = True, **turn: Any) -> torch.Tensor:
-    """Normalise frames that come after the beginnings of sequences, turned and scaled as the beginnings are.
-
-    Args:
-        beginning: First frames of sequences, of which nothing more may be known yet.
-        frames: Later frames of each ``(B, K, M, V, C)``.
-        fill: Whether empty frames of the beginnings are filled (see `filled_frame_index`); later ones are not.
-        **turn: `center_joint`, `x_axis`, `z_axis`, `upright`, `torso` and `torso_length`; see `normalize_sequences`.
-
-    Returns:
-        ``(B, K, M, V, C)``.
-    """
-    how = _Turn(**turn)
-    change = _body_change(beginning, filled_frame_index(beginning) if fill else None, how)
-    frames = frames if how.center_joint is None else center_persons(frames, how.center_joint)
-    return frames if change is None else _turned(frames.contiguous(), change)
