@@ -165,10 +165,10 @@ def test_what_a_fused_model_has_not_is_refused():
     model = USDRLForActionRecognition(tiny_config(modality="joint+bone"))
     fused, keypoints = fuse(model), clips(model.config)
     for asked in ({"output_hidden_states": True}, {"output_attentions": True}):
-        with pytest.raises(ValueError, match="no states of layers and no attention weights"):
+        with pytest.raises(ValueError, match="no hidden states and no attention weights"):
             fused(keypoints, **asked)
     fused.config.output_hidden_states = True
-    with pytest.raises(ValueError, match="no states of layers"):
+    with pytest.raises(ValueError, match="no hidden states"):
         fused(keypoints)
     with pytest.raises(ValueError, match="its modalities together"):
         fuse(model)(keypoints, modality="bone")

@@ -1,10 +1,10 @@
-"""`fuse(model)`: the same outputs in two thirds of the operations, for inference only.
+"""`fuse(model)`: the same outputs with two thirds of the operations, for inference only.
 
-Every step is algebra, not an approximation; weights are merged in float64. With one head a layer of DSTE takes 34 d^2
-floating-point operations for a token instead of 50 d^2, a layer of STTR 8 d^2 instead of 12 d^2; scores and token
-mixing are not counted. Matrix products run in half precision where the model does; norms and residual sums in float32,
-rounded once at the end: clips differ by little beside what their tokens have in common, so that rounding a sum costs
-more than rounding a product. Axes: B clips, S tokens of a stream, d hidden size.
+All steps are exact algebra; weights are merged in float64. With one head, a DSTE layer takes 34 d^2 floating-point
+operations per token instead of 50 d^2, an STTR layer 8 d^2 instead of 12 d^2, not counting scores and token mixing. For
+a half-precision model, matrix products run in half precision; norms and residual sums run in float32 and are rounded
+once at the end. Tokens of different clips differ little relative to their magnitude, so rounding sums would cost more
+accuracy than rounding products. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 import copy
@@ -29,8 +29,7 @@ from .merged import is_hooked, merged_weights
 
 Model = TypeVar("Model", bound=USDRLPreTrainedModel)
 
-# On a CPU a batch is encoded in parts: values per thread in a tensor ``(B, S, d)``, so that what one step writes is
-# still in the cache when the next one reads it.
+# A CPU encodes a batch in parts so that activations stay in the cache: numbers per thread in a tensor ``(B, S, d)``.
 _PART = 2**18
 
 
@@ -51,7 +50,7 @@ def _constant(tensor: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least."""
+    """The tensor in float32 or wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -63,7 +62,7 @@ def _each(function: Callable[[torch.Tensor], torch.Tensor], inputs: list[torch.T
 
 
 class FusedNorm(nn.LayerNorm):
-    """Layer normalisation of tokens that may be of a wider type than its weights."""
+    """Layer normalisation of tokens with a wider type than its weights."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight.to(tokens.dtype), self.bias.to(tokens.dtype)
@@ -78,7 +77,7 @@ def _norms(*norms: nn.LayerNorm) -> nn.ModuleList:
 
 
 def _has_kernel(weight: torch.Tensor) -> bool:
-    """Whether torch has oneDNN's kernels here that read weights of this type in their own order."""
+    """Whether oneDNN has kernels for packed weights of this type on this machine."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
@@ -92,9 +91,9 @@ def _has_kernel(weight: torch.Tensor) -> bool:
 
 
 class FusedLinear(nn.Module):
-    """A linear map with an activation or a sum after it, and packed weights where there are kernels for them.
+    """A linear layer followed by an activation or a sum, with packed weights where there are kernels for them.
 
-    Packed weights lie in the order in which oneDNN reads them, which `F.linear` brings them into at every call.
+    Packed weights are in the memory layout of oneDNN's kernels, to which `F.linear` converts them at every call.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor, activation: str = "none"):
@@ -105,7 +104,7 @@ class FusedLinear(nn.Module):
         self.packed: torch.Tensor | None = None
         self.is_packable = True
         self.pack()
-        # Packing has copied it.
+        # Packed weights are a copy already.
         if self.weight is not None:
             self.weight = _constant(self.weight, like)
 
@@ -118,7 +117,7 @@ class FusedLinear(nn.Module):
             self.weight, self.packed = nn.Parameter(self.packed.to_dense(), requires_grad=False), None
 
     def _apply(self, fn, recurse=True):
-        # Packed weights can be neither cast nor moved nor copied.
+        # Packed weights cannot be cast, moved or copied.
         self.unpack()
         super()._apply(fn, recurse)
         self.pack()
@@ -136,7 +135,7 @@ class FusedLinear(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights, in which it computes."""
+        """Type of the weights and of the computation."""
         weight = self.weight if self.packed is None else self.packed
         return weight.dtype  # type: ignore[union-attr]
 
@@ -159,7 +158,7 @@ class FusedLinear(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention; that of one head with merged weights, see `merged`. h heads would take 2 h products instead of 4."""
+    """Attention; a single head has merged weights (see `merged`). With h heads, merging would take 2 h products, not 4."""
 
     def __init__(self, attention: USDRLAttention):
         super().__init__()
@@ -187,29 +186,29 @@ class FusedAttention(nn.Module):
 
 
 class FusedTokenMixing(nn.Module):
-    """Dense shift: every token but each `shift_gap`-th is mixed with all others."""
+    """Dense shift: all tokens but every `shift_gap`-th are mixed with all others."""
 
     def __init__(self, shift: USDRLDenseShiftAttention):
         super().__init__()
         like, biases = shift.mix1.weight, [shift.mix1.bias[:, None], shift.mix2.bias[:, None]]
-        # Where all that is added to a token is zero, it stays as it is.
+        # Zero weights and biases leave the other tokens unchanged.
         is_mixed = torch.arange(len(like), device=like.device)[:, None] % shift.shift_gap != 0
         weights = [mix.weight.tril() if shift.is_causal else mix.weight for mix in (shift.mix1, shift.mix2)]
         self.weight1, self.weight2 = _constant(weights[0], like), _constant(weights[1] * is_mixed, like)
         self.bias1, self.bias2 = _constant(biases[0], like), _constant(biases[1] * is_mixed, like)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        # Matrices on the left, so that nothing has to be transposed. baddbmm would first write the bias everywhere.
+        # Weights on the left avoid transposing tokens. baddbmm would first write the bias to the whole output.
         weight1, weight2 = (weight.expand(tokens.shape[0], -1, -1) for weight in (self.weight1, self.weight2))
         hidden = torch.bmm(weight1, tokens.to(weight1.dtype)).add_(self.bias1).relu_()
         return _wide(torch.bmm(weight2, hidden).add_(self.bias2)).add_(tokens)
 
 
 class FusedDenseLayer(nn.Module):
-    """A layer of DSTE in one call of the attention that its parts share.
+    """A DSTE layer that calls the attention shared by its branches once.
 
-    Its output is alpha fc2(g) + (1 - alpha) (a + fc2'(g_a) + b + fc2'(g_b)) / 2, where fc2' is linear: one product
-    with g_a + g_b is enough. Scales go into the weights, biases into what is added to each token at the end.
+    Its output is alpha fc2(g) + (1 - alpha) (a + fc2'(g_a) + b + fc2'(g_b)) / 2; fc2' is linear, so one product with
+    g_a + g_b is enough. Scales are merged into the weights, biases into one bias per token.
     """
 
     def __init__(self, layer: USDRLDenseLayer, position: torch.Tensor):
@@ -217,7 +216,7 @@ class FusedDenseLayer(nn.Module):
 
         Args:
             layer: The layer.
-            position: What is added to its output ``(S, d)``: the positions that the next layer begins with.
+            position: Position embedding ``(S, d)`` of the next layer, added to the output.
         """
         super().__init__()
         convolutional, shift, like = layer.convolutional, layer.dense_shift, layer.convolutional.conv.weight
@@ -249,7 +248,7 @@ class FusedDenseLayer(nn.Module):
 
 
 class FusedTransformerLayer(nn.Module):
-    """A layer of STTR: only its attention can be merged."""
+    """An STTR layer: only its attention can be merged."""
 
     def __init__(self, layer: USDRLTransformerLayer):
         super().__init__()
@@ -266,7 +265,7 @@ class FusedTransformerLayer(nn.Module):
 
 
 class FusedEmbedding(nn.Module):
-    """The embedding of one modality, but for its last bias, added to those of others."""
+    """The embedding of one modality without its last bias, added to those of the other modalities."""
 
     def __init__(self, embedding: USDRLEmbedding, weight: torch.Tensor):
         super().__init__()
@@ -280,14 +279,14 @@ class FusedEmbedding(nn.Module):
 
 
 class FusedStream(nn.Module):
-    """`USDRLTokenStream` without hidden states of layers and attention weights."""
+    """`USDRLTokenStream` without hidden states and attention weights."""
 
     def __init__(self, stream: USDRLTokenStream):
         super().__init__()
         embeddings = [stream.embedding] if hasattr(stream, "embedding") else list(stream.embeddings.values())
         weights, biases = ([_double(getattr(each.fc2, name)) for each in embeddings] for name in ("weight", "bias"))
         if len(embeddings) > 1:
-            # The mean of the embeddings and the map of it that follows are as linear as what comes last in each.
+            # The last map of each embedding, their mean and the fusion are linear: merge them.
             fusion = _double(stream.fusion.weight) / len(embeddings)
             weights, biases = ([fusion @ part for part in parts] for parts in (weights, biases))
         self.inputs = nn.ModuleList(map(FusedEmbedding, embeddings, weights))
@@ -304,7 +303,7 @@ class FusedStream(nn.Module):
     def train(self, mode: bool = True):
         """Refuse training."""
         if mode:
-            raise ValueError("a fused model cannot be trained: train the model that it was made of")
+            raise ValueError("a fused model cannot be trained: train the original model")
         return super().train(mode)
 
     @torch.no_grad()
@@ -314,11 +313,11 @@ class FusedStream(nn.Module):
         """Return the last hidden state ``(B, S, d)``, as `USDRLTokenStream` does."""
         if output_hidden_states or output_attentions:
             raise ValueError(
-                "a fused model has no states of layers and no attention weights: ask the model that it was made of"
+                "a fused model has no hidden states and no attention weights: use the original model"
             )
         if len(tokens) != len(self.inputs):
-            raise ValueError("a fused model encodes its modalities together: take the model that it was made of")
-        # Not len(), which would fix the batch of an exported model.
+            raise ValueError("a fused model encodes its modalities together: use the original model")
+        # Not len(), which would fix the batch size of an exported model.
         batch = step = next(iter(tokens.values())).shape[0]
         if self.added.device.type == "cpu" and not torch.compiler.is_compiling():
             step = max(1, _PART * torch.get_num_threads() // self.added.numel())
@@ -338,16 +337,16 @@ class FusedStream(nn.Module):
 
 
 def fuse(model: Model, *, packed: bool = True, keep: bool = True) -> Model:
-    """Make a faster model of the same class and outputs, for inference only.
+    """Make a faster model of the same class with the same outputs, for inference only.
 
-    With one head it needs two thirds of the operations. Its outputs equal the model's to 1e-5; it has no hidden states
-    of layers, no attention weights and no gradients, and can be neither trained nor saved.
+    With one head it needs two thirds of the operations. Outputs are equal to 1e-5. It has no hidden states, attention
+    weights or gradients, and cannot be trained or saved.
 
     Args:
-        model: The model; returned as it is where it is fused already.
-        packed: Keep weights in the order in which a CPU's kernels read them, where there are such kernels. That is
-            faster, but cannot be compiled or exported.
-        keep: Whether `model` is needed afterwards; its streams are emptied otherwise, which saves memory.
+        model: The model; returned unchanged if it is fused already.
+        packed: Use oneDNN's memory layout of weights on a CPU that has kernels for it; faster, but such a model cannot
+            be compiled or exported.
+        keep: Keep `model` usable; otherwise its weights are freed.
 
     Raises:
         ValueError: If the model has adapters, parametrisations, hooks or quantised weights.
@@ -366,7 +365,7 @@ def fuse(model: Model, *, packed: bool = True, keep: bool = True) -> Model:
         streams[id(stream)] = FusedStream(stream)
         if not keep:
             stream.to("meta")
-    # deepcopy takes the entries of its second argument for copies made already: the fused streams replace the others.
+    # deepcopy's memo maps the id of an object to its copy: each stream is "copied" as its fused stream.
     fused = copy.deepcopy(model, streams).requires_grad_(False).eval()
     for module in fused.modules():
         if isinstance(module, FusedLinear) and not packed:
@@ -378,16 +377,16 @@ def fuse(model: Model, *, packed: bool = True, keep: bool = True) -> Model:
 
 
 def is_fused(model: nn.Module) -> bool:
-    """Whether `fuse` made this model."""
+    """Whether a model was made by `fuse`."""
     return any(isinstance(module, FusedStream) for module in model.modules())
 
 
 def _refuse_to_save(*args: object, **kwargs: object) -> NoReturn:
-    raise ValueError("a fused model is not saved or published: do that with the model that it was made of")
+    raise ValueError("a fused model cannot be saved or published: use the original model")
 
 
 def _refuse_changed(model: USDRLPreTrainedModel) -> None:
-    """Refuse a model that computes more than its weights say."""
+    """Refuse a model with adapters, parametrisations, hooks or quantised weights."""
     with torch.device("meta"):
         plain = type(model)(model.config)
     kinds = {name: type(module) for name, module in plain.named_modules()}
@@ -398,12 +397,12 @@ def _refuse_changed(model: USDRLPreTrainedModel) -> None:
     for name, module in model.named_modules():
         if is_hooked(module):
             raise ValueError(
-                f"only a plain model can be fused: '{name or type(module).__name__}' is hooked or offloaded, and what "
-                "is fused would not call it: load it without device_map, or take the hook off"
+                f"only a plain model can be fused: '{name or type(module).__name__}' has hooks or is offloaded, which "
+                "a fused model would ignore: load it without device_map, or remove the hook"
             )
     for name, weight in model.named_parameters():
         if not is_ordinary(weight):
             raise ValueError(
-                f"only a plain model can be fused: '{name}' is quantised ({type(weight).__name__}): fuse the model "
-                "that it was made of"
+                f"only a plain model can be fused: '{name}' is quantised ({type(weight).__name__}): fuse the original "
+                "model"
             )

@@ -1,9 +1,9 @@
-"""Attention of one head with fewer products, for training.
+"""Single-head attention with merged weights, for training.
 
-The score of a query i and a key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). What is the same for all j drops out of
-the softmax, which leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The weights of a
-query sum to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). That is two products with d x d matrices
-for a token instead of four. Axes: B clips, S tokens of a stream, d hidden size.
+The score of query i and key j is (Wq x_i + bq) . (Wk x_j + bk) / sqrt(d). Terms without j cancel in the softmax, which
+leaves (A x_i + a) . x_j with A = Wk^T Wq / sqrt(d) and a = Wk^T bq / sqrt(d). The attention weights of a query sum
+to 1, so the output is the weighted sum of Wo Wv x_j + (Wo bv + bo). A token needs two products with d x d matrices
+instead of four. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..modeling_usdrl import USDRLAttention, USDRLLinear, eager_attention_forward
 
-# GPUs have fast attention kernels for heads up to this size; for wider ones eager attention is faster.
+# Fused attention kernels of GPUs support heads up to this size; eager attention is faster for wider ones.
 _WIDEST_HEAD = 256
 
 
@@ -27,10 +27,10 @@ def merged_weights(
     """Weight ``(2d, d)`` and bias ``(2d,)`` that map tokens to the merged queries and values of a single head.
 
     Args:
-        in_proj: Maps a token to query, key and value, d to 3d.
-        out_proj: Maps what a token attends to, d to d.
+        in_proj: Projection to query, key and value, d to 3d.
+        out_proj: Output projection, d to d.
         scaling: Factor of the scores.
-        dtype: Type to compute in; the result's.
+        dtype: Type of the computation and the result.
     """
     query, key, value = in_proj.weight.to(dtype).chunk(3)
     query_bias, _, value_bias = in_proj.bias.to(dtype).chunk(3)
@@ -40,12 +40,12 @@ def merged_weights(
 
 
 class MergedAttention(USDRLAttention):
-    """Single-head attention whose weights are merged at each call in training; elsewhere it is `USDRLAttention`."""
+    """Single-head attention that merges its weights at each training call; otherwise as `USDRLAttention`."""
 
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # Merging costs as much as it saves where a batch has as many tokens as a token has numbers.
+        # With fewer tokens in the batch than hidden_size, merging costs more than it saves.
         is_small = hidden_states[..., 0].numel() <= self.head_size
         if not self.training or output_attentions or is_small:
             return super().forward(hidden_states, output_attentions)
@@ -59,7 +59,7 @@ class MergedAttention(USDRLAttention):
         implementation = self.config._attn_implementation
         if not (implementation == "sdpa" and query.is_cuda and self.head_size > _WIDEST_HEAD):
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        # Under autocast the projections have another type than the tokens.
+        # Autocast gives the projections another type than the tokens.
         keys = hidden_states[:, None].to(query.dtype)
         context, _ = attend(self, query, keys, value, None, scaling=1.0, is_causal=self.is_causal)
         return context.squeeze(2), None
@@ -69,10 +69,7 @@ class MergedAttention(USDRLAttention):
 def merged_attention(model: nn.Module) -> Iterator[None]:
     """Swap the single-head attention modules of a model for `MergedAttention` within the block.
 
-    Weights, names and gradients stay the same. Modules with adapters, parametrisations or hooks are left as they are.
-
-    Args:
-        model: Any model with `USDRLAttention` in it.
+    Weights, names and gradients stay the same. Modules with adapters, parametrisations or hooks are not swapped.
     """
     swapped = []
     for parent in list(model.modules()):
@@ -96,6 +93,6 @@ def _can_be_merged(attention: USDRLAttention) -> bool:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a call of the module does more, or other, than its class's `forward`."""
+    """Whether a call of the module runs hooks or a patched `forward`."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return "forward" in vars(module) or any(hooks)

@@ -1,4 +1,4 @@
-"""Prefetching: a thread makes the next items while the ones before are used."""
+"""Prefetching: a thread computes the next items while earlier ones are used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None = None) -> Iterator[Item]:
-    """Yield items that a thread makes while the ones before are used, up to `count` ahead.
+    """Yield items that a thread computes up to `count` ahead.
 
-    An error is raised where its item would have come. Closing the generator stops the thread after its current item.
+    An error is raised in the position of its item. Closing the generator stops the thread after its current item.
 
     Args:
-        items: What to make, in order.
-        count: How many items may wait.
-        device: Where tensors in items, which are tuples, are made. On a GPU the thread has a stream of its own, or
-            each item would wait for all that its user has launched.
+        items: An iterable that computes the items.
+        count: Most items computed ahead.
+        device: Device of the tensors in items, which are then tuples. On a GPU the thread has its own stream;
+            otherwise each item would wait for all work that the consumer has launched.
     """
     stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
     made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
@@ -56,7 +56,7 @@ def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None 
             if is_item:
                 for part in value if stream is not None else ():
                     if isinstance(part, torch.Tensor):
-                        # Its memory is not given to the thread again before the user's stream is through with it.
+                        # The allocator must not reuse its memory before the consumer's stream has finished with it.
                         part.record_stream(torch.cuda.current_stream(device))
                 yield value
             elif value is None:

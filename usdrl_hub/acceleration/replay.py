@@ -1,4 +1,4 @@
-"""CUDA graphs: batches of one size are launched at once."""
+"""CUDA graphs: the kernels of a batch are launched by one call."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..modeling_usdrl import USDRLPreTrainedModel
 from .fused import is_fused
 from .merged import is_hooked
 
-# Recording takes as long as a few batches.
+# Capturing a graph takes as long as a few batches.
 _BATCHES_BEFORE_REPLAY = 4
 _RECORDING = threading.Lock()
 
 
 def with_cuda_graph(model: Any) -> Callable[[torch.Tensor], Any]:
-    """Wrap a fused CUDA model so that equal-sized batches replay a CUDA graph; other models are returned unchanged.
+    """Wrap a fused CUDA model so that equal-sized batches replay a CUDA graph.
 
-    So are hooked ones: a graph does not call hooks.
+    Other models are returned unchanged, also hooked ones: a graph does not call hooks.
     """
     if not isinstance(model, USDRLPreTrainedModel) or model.device.type != "cuda" or not is_fused(model):
         return model
@@ -30,21 +30,21 @@ def with_cuda_graph(model: Any) -> Callable[[torch.Tensor], Any]:
 
 
 class CUDAGraphReplay:
-    """A fused model whose run on batches of one size is recorded as a CUDA graph.
+    """A fused model that captures a CUDA graph for batches of the first size.
 
-    Launching its operations one by one takes longer than the operations, and holds up the prefetching thread. The
-    output for a batch of that size is overwritten by the next one.
+    Launching kernels one by one takes longer than running them, and blocks the prefetching thread. The output of a
+    replay is overwritten by the next one.
     """
 
     def __init__(self, model: USDRLPreTrainedModel):
         self.model = model
-        # The size of the first batch, which is that of all but the last, and how many of it there were.
+        # Shape of the first batch, which all but the last have, and the number of batches with it so far.
         self.size: torch.Size | None = None
         self.count = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, clips: torch.Tensor) -> Any:
-        """Compute what the model does."""
+        """Compute the model's output."""
         self.size = self.size or clips.shape
         if clips.shape != self.size:
             # Frees the graph's memory.
@@ -61,8 +61,9 @@ class CUDAGraphReplay:
         return self.output
 
     def record(self, clips: torch.Tensor) -> None:
-        """Record a run, after a first one in the same stream that lets libraries set themselves up."""
-        # One at a time in a process, and in a stream of the model's GPU: torch's own is of the first one used.
+        """Capture a run, after a warm-up in the same stream that initialises libraries."""
+        # One capture at a time per process, on a stream of the model's GPU: torch's default capture stream may be on
+        # another one.
         with _RECORDING, torch.cuda.device(self.model.device):
             self.clips = torch.empty_like(clips).copy_(clips)
             side, current = torch.cuda.Stream(), torch.cuda.current_stream()
@@ -71,7 +72,7 @@ class CUDAGraphReplay:
                 self.model(self.clips)
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # Another thread may be making clips.
+            # The prefetching thread may run at the same time.
             with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self.output = self.model(self.clips)
             self.graph = graph
