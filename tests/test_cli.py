@@ -240,10 +240,10 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
         ("predict X --person-threshold 0.5", "--person-threshold has no effect without --pose-model"),
         ("predict X --per-person --choose-by size", "--choose-by has no effect with --per-person"),
         ("embed X --output a.npz --per-person --choose-by size", "--choose-by has no effect with --per-person"),
-        ("render X --output a.html --choose-by nonsense --nearest 9", "--choose-by has no effect without --model"),
+        ("render X --output a.html --choose-by nonsense --top-k 9", "--choose-by has no effect without --model"),
         (
-            "render X --output a.html --model usdrl/tiny-uiprmd --nearest 5",
-            "--nearest has no effect without --gallery",
+            "render X --output a.html --model usdrl/tiny-uiprmd --top-k 5",
+            "--top-k has no effect without --gallery",
         ),
         ("render X --output a.html --gallery X", "--gallery has no effect without --model"),
         ("render X --output a.html --threshold 0.3", "--threshold has no effect without --model"),

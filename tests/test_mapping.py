@@ -36,7 +36,7 @@ def map_of(count, classes=3, frames=30, persons=1, **fields) -> Map:
     random = np.random.default_rng(0)
     thumb = thumbnail(walking(frames, persons))
     whole = {
-        "places": random.standard_normal((count, 2)),
+        "positions": random.standard_normal((count, 2)),
         "names": [f"recording {number}" for number in range(count)],
         "labels": random.integers(0, classes, count),
         "class_names": [f"class {number}" for number in range(classes)],
@@ -54,24 +54,24 @@ def test_the_plane_is_that_of_the_principal_components(few, made):
     pca = PCA(2).fit(unit)
     expected = pca.transform(unit)
     # An axis has no sign of its own.
-    signs = np.sign((expected * made.places).sum(0))
-    np.testing.assert_allclose(made.places * signs, expected, atol=1e-5)
+    signs = np.sign((expected * made.positions).sum(0))
+    np.testing.assert_allclose(made.positions * signs, expected, atol=1e-5)
     assert f"{100 * pca.explained_variance_ratio_.sum():.0f} % of the variance" in made.about
     again, _ = project_pca(extract_embeddings(few, TINY)[::-1].copy())
-    np.testing.assert_allclose(again[::-1], made.places, atol=1e-5)
+    np.testing.assert_allclose(again[::-1], made.positions, atol=1e-5)
 
 
 def test_clips_of_a_class_lie_nearer_each_other_than_others(few, made):
-    away = np.linalg.norm(made.places[:, None] - made.places[None], axis=-1)
+    away = np.linalg.norm(made.positions[:, None] - made.positions[None], axis=-1)
     same = made.labels[:, None] == made.labels[None]
     assert away[same].mean() < 0.5 * away[~same].mean()
     assert list(made.names) == [sequence.name for sequence in few] and len(made.class_names) == 10
 
 
 def test_neighbours_stay_neighbours_with_tsne(few):
-    first, second = (make_map(few, TINY, "tsne", seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first.places, second.places)
-    away = np.linalg.norm(first.places[:, None] - first.places[None], axis=-1)
+    first, second = (make_map(few, TINY, projection="tsne", seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.positions, second.positions)
+    away = np.linalg.norm(first.positions[:, None] - first.positions[None], axis=-1)
     np.fill_diagonal(away, np.inf)
     assert (first.labels[away.argmin(1)] == first.labels).mean() > 0.8
 
@@ -136,17 +136,17 @@ def test_a_picture_shows_every_class(tmp_path):
         picture = Image.open(tmp_path / "map.png").convert("RGB")
         found = {color for _, color in picture.getcolors(1 << 24)}
         assert picture.width > 1000 and len(found) > 20
-    draw_map(map_of(2, places=np.zeros((2, 2))), tmp_path / "map.png")
+    draw_map(map_of(2, positions=np.zeros((2, 2))), tmp_path / "map.png")
 
 
 def test_at_most_so_many_recordings_are_drawn_by_chance_and_always_the_same(few, tmp_path):
-    some = make_map(few, TINY, most=12, seed=1)
-    assert len(some.names) == 12 and "12 of 40 recordings, drawn by chance" in some.about
-    assert list(some.names) == list(make_map(few, TINY, most=12, seed=1).names)
-    assert list(some.names) != list(make_map(few, TINY, most=12, seed=2).names)
+    some = make_map(few, TINY, max_recordings=12, seed=1)
+    assert len(some.names) == 12 and "a random sample of 12 of 40 recordings" in some.about
+    assert list(some.names) == list(make_map(few, TINY, max_recordings=12, seed=1).names)
+    assert list(some.names) != list(make_map(few, TINY, max_recordings=12, seed=2).names)
     for number in range(6):
         np.save(tmp_path / f"r{number}.npy", np.random.default_rng(number).standard_normal((20, 25, 3)))
-    folder = make_map(tmp_path, TINY, most=4)
+    folder = make_map(tmp_path, TINY, max_recordings=4)
     assert len(folder.names) == 4 and (folder.labels == -1).all()
 
 
@@ -179,7 +179,10 @@ def test_map_says_what_it_drew(capsys, tmp_path, few):
     [
         (["{data}", "--output", "{folder}/map.gif"], "a map is drawn as .html, .png"),
         (["{data}", "--output", "{folder}/map.html", "--projection", "umap"], "use one of pca, tsne"),
-        (["{data}", "--output", "{folder}/map.html", "--most", "1"], "a map needs at least two recordings, not 1"),
+        (
+            ["{data}", "--output", "{folder}/map.html", "--max-recordings", "1"],
+            "a map needs at least two recordings, not 1",
+        ),
         (["{one}", "--output", "{folder}/map.html"], "a map needs at least two recordings that fit the model, not 1"),
         (["{folder}/absent", "--output", "{folder}/map.html"], "absent"),
         (["{folder}", "--output", "{folder}/map.html"], "there is no .skeleton, .npy, .npz"),
@@ -204,7 +207,7 @@ def points(browser) -> list:
     """Where every point is in the window."""
     script = """
         const data = JSON.parse(document.querySelector('#data').textContent);
-        const raw = Uint8Array.from(atob(data.places), sign => sign.charCodeAt(0));
+        const raw = Uint8Array.from(atob(data.positions), sign => sign.charCodeAt(0));
         return [[...new Uint16Array(raw.buffer)], data.extent]"""
     flat, (wide, high) = browser.run(script)
     x, y, width, height = browser.box("#view")
@@ -235,7 +238,7 @@ def test_hovering_a_point_shows_its_name_its_class_and_its_skeleton_that_moves(t
     fall = SkeletonSequence(walking(90).keypoints * np.linspace(1, 0.2, 90)[:, None, None, None], "ntu25")
     thumbs = stack_thumbnails([thumbnail(walking())] * 4 + [thumbnail(fall)])
     labels = np.array([0, 0, 1, 1, 1])
-    drawn = map_of(5, places=spread, labels=labels, class_names=classes, thumbs=thumbs)
+    drawn = map_of(5, positions=spread, labels=labels, class_names=classes, thumbs=thumbs)
     draw_map(drawn, tmp_path / "map.html", title="five")
     browser = open_page(tmp_path / "map.html")
     assert browser.text("#name") == "five" and browser.text("#facts").startswith("5 recordings")
@@ -268,7 +271,7 @@ def shown(browser, path) -> dict:
 
 def test_classes_can_be_hidden_and_the_map_zoomed_and_moved_in_light_and_dark(tmp_path, open_page):  # noqa: F811
     spread = np.array([[0, 0], [4, 0], [0, 3], [4, 3]], dtype=float)
-    drawn = map_of(4, places=spread, labels=np.array([0, 0, 0, 1]), class_names=["a", "b"])
+    drawn = map_of(4, positions=spread, labels=np.array([0, 0, 0, 1]), class_names=["a", "b"])
     draw_map(drawn, tmp_path / "map.html")
     browser = open_page(tmp_path / "map.html", 700, 900)
     assert browser.run("return document.documentElement.scrollWidth") <= 700
@@ -314,7 +317,7 @@ def test_data_sets_of_other_layouts_are_mapped(tmp_path, shared_data):
 def test_choices_have_no_effect_on_a_map_that_was_made(tmp_path):
     """faults.md 16: `draw_map(..., nonsense=1)`."""
     made = make_map(load_samples()[:4])
-    with pytest.raises(ValueError, match="'nonsense' has no effect on a map that was made"):
+    with pytest.raises(ValueError, match="'nonsense' has no effect on a Map"):
         draw_map(made, tmp_path / "map.html", nonsense=1)
     with pytest.raises(TypeError, match="nonsense"):
         draw_map(load_samples()[:4], tmp_path / "map.html", nonsense=1)

@@ -30,7 +30,7 @@ from usdrl_hub.inference.windows import segment
 from usdrl_hub.layouts import TO_Y_UP
 from usdrl_hub.visualize.panel import PERSON_COLORS
 from usdrl_hub.visualize.recording import Recording, find_recording, nearest_clips
-from usdrl_hub.visualize.scene import Scene, thinning
+from usdrl_hub.visualize.scene import Scene, frames_to_draw
 
 from .conftest import write_ntu
 from .helpers import HOSTILE_TEXT, content, run, tiny_config, tiny_model, walking
@@ -131,7 +131,7 @@ def test_a_few_wild_joints_do_not_make_everybody_small():
     ],
 )
 def test_moving_pictures_keep_the_pace_as_long_as_they_can(frames, fps, drawn, rate):
-    numbers, found = thinning(frames, fps, 300, 20.0)
+    numbers, found = frames_to_draw(frames, fps, 300, 20.0)
     assert len(numbers) == drawn and found == pytest.approx(rate) and numbers.max() < frames
     assert (100 / found) == pytest.approx(round(100 / found))
     if drawn < 300:
@@ -199,7 +199,7 @@ def test_frames_in_which_nobody_is_seen_have_no_probability(tmp_path):
     timeline = make_timeline(sequence, model, extractor)
     empty = ~timeline.probabilities.any(1)
     assert empty.any() and not empty[:12].any() and not empty[48:].any()
-    render(sequence, tmp_path / "gap.html", model, extractor)
+    render(sequence, tmp_path / "gap.html", model, feature_extractor=extractor)
     page = content(tmp_path / "gap.html")
     shares = np.frombuffer(base64.b64decode(page["timeline"]["data"]), "<u2").reshape(60, -1)
     np.testing.assert_array_equal((shares == 65535).all(1), empty)
@@ -209,7 +209,13 @@ def test_a_model_without_classes_is_for_a_gallery_only(tmp_path, samples):
     with pytest.raises(CheckpointLoadError, match="which names no classes"):
         render(samples[0], tmp_path / "out.html", USDRLModel.from_pretrained(TINY))
     extractor = USDRLFeatureExtractor.from_pretrained(TINY)
-    render(samples[0], tmp_path / "out.html", USDRLModel.from_pretrained(TINY), extractor, gallery=samples[:7])
+    render(
+        samples[0],
+        tmp_path / "out.html",
+        USDRLModel.from_pretrained(TINY),
+        feature_extractor=extractor,
+        gallery=samples[:7],
+    )
     page = content(tmp_path / "out.html")
     assert page["timeline"] is None and len(page["neighbours"]) == 5
 
@@ -225,7 +231,7 @@ def test_the_nearest_clips_are_those_of_the_highest_cosine_without_the_recording
     assert [clip.sequence.name for clip in found] == [samples[place].name for place in order]
     np.testing.assert_allclose([clip.similarity for clip in found], (unit @ unit[3])[order], atol=1e-5)
     assert [clip.label for clip in found] == [samples.class_names[samples[place].label] for place in order]
-    with pytest.raises(SkeletonFormatError, match="no clip in the gallery"):
+    with pytest.raises(SkeletonFormatError, match="the gallery has no other clip"):
         nearest_clips(samples[3], samples[3:4], model, extractor)
 
 
@@ -336,7 +342,8 @@ def hostile_case():
 
 def test_names_are_text_whatever_they_hold(tmp_path):
     recording, model, extractor, gallery = hostile_case()
-    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE_TEXT)
+    model.name_or_path = HOSTILE_TEXT
+    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
     text = (tmp_path / "out.html").read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text and text.count("<!--") == 0
     page = content(tmp_path / "out.html")
@@ -346,7 +353,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert {band["title"] for band in page["bands"]} == {"Detected", "Labelled"}
     assert {neighbour["name"] for neighbour in page["neighbours"]} == {clip.name for clip in gallery}
     for suffix in (".png", ".gif"):
-        render(recording, tmp_path / f"out{suffix}", model, extractor, gallery)
+        render(recording, tmp_path / f"out{suffix}", model, feature_extractor=extractor, gallery=gallery)
 
 
 # -- the command
@@ -374,7 +381,7 @@ def test_render_says_what_it_drew(capsys, tmp_path):
     code, out, _ = run(capsys, "render", file, "--output", tmp_path / "out.gif", *options)
     assert code == 0 and "16 of 40 frames" in out and "20 frames per second; " in out and out.endswith(" %\n")
     write_store(load_samples()[:5], tmp_path / "store", load_samples().class_names)
-    options = ["--name", "m01_s02_e05", "--model", TINY, "--gallery", tmp_path / "store", "--nearest", 2]
+    options = ["--name", "m01_s02_e05", "--model", TINY, "--gallery", tmp_path / "store", "--top-k", 2]
     code, out, _ = run(capsys, "render", sample_path(), "--output", tmp_path / "squat.html", *options)
     assert code == 0 and "of m01_s02_e05 at 33.3333 frames per second; deep squat" in out
     neighbours = content(tmp_path / "squat.html")["neighbours"]
@@ -542,7 +549,7 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
     recording, model, extractor, gallery = hostile_case()
     recording = Recording(recording.sequence, ["wave"])
     model.config.id2label = {0: "nothing", 1: "wave", 2: "a class with a name that is much too long for it", 3: "bow"}
-    render(recording, tmp_path / "out.html", model, extractor, gallery)
+    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
     timeline = make_timeline(recording.sequence, model, extractor)
     browser = open_page(tmp_path / "out.html")
     browser.press(" ")
@@ -575,7 +582,8 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
 
 def test_names_that_look_like_markup_do_nothing(tmp_path, open_page):
     recording, model, extractor, gallery = hostile_case()
-    render(recording, tmp_path / "out.html", model, extractor, gallery, model_name=HOSTILE_TEXT)
+    model.name_or_path = HOSTILE_TEXT
+    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
     browser = open_page(tmp_path / "out.html")
     assert browser.text("#name") == HOSTILE_TEXT and browser.run("return document.title").startswith("</script>")
     assert browser.run("return window.hacked === undefined && !document.querySelector('main img, body img')")

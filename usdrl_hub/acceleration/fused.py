@@ -1,10 +1,10 @@
 """`fuse(model)`: the same outputs with two thirds of the operations, for inference only.
 
 All steps are exact algebra; weights are merged in float64. With one head, a DSTE layer takes 34 d^2 floating-point
-operations per token instead of 50 d^2, an STTR layer 8 d^2 instead of 12 d^2, not counting scores and token mixing. For
-a half-precision model, matrix products run in half precision; norms and residual sums run in float32 and are rounded
-once at the end. Tokens of different clips differ little relative to their magnitude, so rounding sums would cost more
-accuracy than rounding products. Axes: B clips, S tokens of a stream, d hidden size.
+operations per token instead of 50 d^2, an STTR layer 8 d^2 instead of 12 d^2, not counting scores and token mixing.
+In a half-precision model only matrix products run in half precision; norms and residual sums run in float32 and are
+rounded once at the end: clips differ little relative to the magnitude of their tokens, so rounding sums would cost
+more accuracy than rounding products. Axes: B clips, S tokens of a stream, d hidden size.
 """
 
 import copy
@@ -158,7 +158,7 @@ class FusedLinear(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention; a single head has merged weights (see `merged`). With h heads, merging would take 2 h products, not 4."""
+    """Attention; a single head has merged weights (see `merged`). h heads would need 2 h products instead of 4."""
 
     def __init__(self, attention: USDRLAttention):
         super().__init__()
@@ -312,9 +312,7 @@ class FusedStream(nn.Module):
     ) -> tuple[torch.Tensor, list, list]:
         """Return the last hidden state ``(B, S, d)``, as `USDRLTokenStream` does."""
         if output_hidden_states or output_attentions:
-            raise ValueError(
-                "a fused model has no hidden states and no attention weights: use the original model"
-            )
+            raise ValueError("a fused model has no hidden states and no attention weights: use the original model")
         if len(tokens) != len(self.inputs):
             raise ValueError("a fused model encodes its modalities together: use the original model")
         # Not len(), which would fix the batch size of an exported model.

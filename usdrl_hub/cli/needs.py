@@ -62,7 +62,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(
             ("gallery", "threshold", "choose_by", "batch_size", "dtype"), _with("model"), "without --model", "--model"
         ),
-        _Need(("nearest",), _with("gallery"), "without --gallery", "--gallery"),
+        _Need(("top_k",), _with("gallery"), "without --gallery", "--gallery"),
         _Need(("device",), lambda values: values["model"] or values["pose_model"], "without --model", "--model"),
         _VIDEO_NEEDS,
         _Need(("pose_model", "detector"), lambda values: is_video(values["file"]), "on a file that is no video"),

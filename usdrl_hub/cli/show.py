@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,32 +42,32 @@ def render(
     ],
     *,
     output: Annotated[
-        Path, typer.Option(help=f"What to write: {join_or(RENDER_SUFFIXES)}: a page, a film, a picture.")
+        Path, typer.Option(help=f"File to write: {join_or(RENDER_SUFFIXES)} (page, animation, stills).")
     ],
     pose_model: PoseModel = None,
     detector: Detector = None,
     person_threshold: PersonThreshold = 0.5,
-    name: Annotated[str | None, typer.Option(help="Which recording of several: its name, or number from 0.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name or index (from 0) of the recording in the file.")] = None,
     model: Annotated[
         str | None,
         typer.Option(
             autocompletion=complete_model,
-            help="Checkpoint that says what happens: a name, a folder, or several, joined by commas.",
+            help="Checkpoint for predictions: a name, a folder, or an ensemble of several, joined by commas.",
         ),
     ] = None,
     gallery: Annotated[
-        Path | None, typer.Option(help="Data set (.npz or store) to find the nearest clips in.")
+        Path | None, typer.Option(help="Data set (.npz or store) to search for the nearest clips.")
     ] = None,
-    nearest: Annotated[int, typer.Option(min=1, help="How many nearest clips.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of nearest clips.")] = 5,
     threshold: Annotated[
-        float, typer.Option(help="Probability above which a detector's class is a segment.")
+        float, typer.Option(help="Probability above which a frame belongs to a detector's segment.")
     ] = DETECTION_THRESHOLD,
     up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
     reading: ReadingOptions,
     computing: ModelOptions,
 ) -> None:
-    """Draw a recording that moves, with what a model says about every moment."""
+    """Render a recording as an interactive page, GIF or PNG, with per-frame predictions."""
     from ..inference.video import is_video, read_video
     from ..visualize.page import check_output
     from ..visualize.recording import Recording, find_recording
@@ -98,13 +97,12 @@ def render(
         Recording(sequence, found.class_names),
         output,
         classifier,
-        extractor,
-        gallery,
-        nearest,
-        threshold,
-        computing.batch_size,
-        model,
-        errors,
+        feature_extractor=extractor,
+        gallery=gallery,
+        top_k=top_k,
+        threshold=threshold,
+        batch_size=computing.batch_size,
+        on_error=errors,
     )
     rate = "" if drawn.fps is None else f" at {drawn.fps:g} frames per second"
     top = "" if drawn.top is None else f"; {drawn.top[0]} {100 * drawn.top[1]:.1f} %"
@@ -118,38 +116,39 @@ def render(
 def map_command(
     source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
     *,
-    output: Annotated[Path, typer.Option(help=f"What to write: {join_or(MAP_SUFFIXES)}: a page, a picture.")],
+    output: Annotated[Path, typer.Option(help=f"File to write: {join_or(MAP_SUFFIXES)} (page, picture).")],
     model: Model = DEFAULT_CHECKPOINT,
     projection: Annotated[
         str,
-        typer.Option(help=f"{join_or(PROJECTIONS)}; tsne keeps neighbours together and needs the extra 'map'."),
+        typer.Option(help=f"{join_or(PROJECTIONS)}; tsne preserves neighbours and needs the extra 'map'."),
     ] = "pca",
-    most: Annotated[int, typer.Option(help="Recordings shown; of more, so many are drawn by chance.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
+    max_recordings: Annotated[int, typer.Option(help="Of more recordings, a random sample of this size is shown.")] = (
+        5000
+    ),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     reading: ReadingOptions,
     computing: ModelOptions,
 ) -> None:
-    """Draw recordings as points of a plane, near each other where they look alike to a model, coloured by class."""
-    from ..visualize.map import draw_map, make_map
-    from ..visualize.page import check_output, shown_name
+    """Draw recordings as points, similar ones near each other, coloured by class."""
+    from ..visualize.map import draw_map
+    from ..visualize.page import check_output
 
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = Errors()
     encoder, extractor = ready(model, False, reading, computing)
-    made = make_map(
+    made = draw_map(
         source,
+        output,
         encoder,
-        projection,
-        most,
-        seed,
-        computing.batch_size,
-        extractor,
-        reading.layout,
-        reading.axes,
-        image_shape(reading.image_size),
-        errors,
+        projection=projection,
+        max_recordings=max_recordings,
+        seed=seed,
+        batch_size=computing.batch_size,
+        feature_extractor=extractor,
+        source_layout=reading.layout,
+        axes=reading.axes,
+        image_shape=image_shape(reading.image_size),
+        on_error=errors,
     )
-    made = replace(made, about=f"{made.about}; by {shown_name(model)}")
-    draw_map(made, output, title=source.resolve().stem)
     say(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")
     errors.finish()

@@ -13,18 +13,18 @@ from ..files import new_file
 from .panel import GRID, INK, MUTED, SMALL, mixed, new_figure, one_line, without_glyph_warnings, write_text
 from .scene import Scene, nice_step
 
-# Heights in inches: plot without its legend, a line of the legend, a band, a lane of it but the first.
+# Heights in inches: plot without legend, a line of the legend, a band with one lane, a further lane.
 _PLOT, _LEGEND, _BAND, _LANE = 1.15, 0.17, 0.42, 0.19
 
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """Probabilities over time, as they are drawn below a recording.
+    """Probabilities and segments over time.
 
     Attributes:
-        lines: Name, colour and probability in each frame ``(T,)`` (NaN for none) of each class drawn.
-        bands: Title, and name, colour, first frame and end of each segment, of each band.
-        about: What is drawn, in words.
+        lines: For each class its name, colour, and probabilities ``(T,)``, NaN for none.
+        bands: For each band its title, and the name, colour, first frame and end (exclusive) of each segment.
+        about: Caption.
     """
 
     lines: Sequence[tuple[str, str, np.ndarray]] = ()
@@ -33,23 +33,23 @@ class Chart:
 
 
 def draw_scatter(
-    places: np.ndarray,
-    kinds: Sequence[tuple[str, str, str, np.ndarray]],
+    positions: np.ndarray,
+    classes: Sequence[tuple[str, str, str, np.ndarray]],
     title: str,
     about: str,
     path: str | os.PathLike,
 ) -> None:
-    """Draw points with a legend of their kinds.
+    """Draw points with a legend of their classes.
 
     Args:
-        places: ``(N, 2)``.
-        kinds: Name, colour, matplotlib's marker, and which points it is of ``(N,)``, of each kind.
+        positions: ``(N, 2)``.
+        classes: For each class its name, colour, matplotlib marker, and the mask ``(N,)`` of its points.
         title: Heading.
-        about: What is drawn, in words.
+        about: Caption.
         path: PNG file to write.
     """
-    # In columns of thirty names, at most three.
-    shown, columns = kinds[:90], min(-(-len(kinds) // 30), 3)
+    # The legend has up to three columns of thirty names.
+    shown, columns = classes[:90], min(-(-len(classes) // 30), 3)
     width, height = 8.0 + 2.6 * columns, 7.6
     figure = new_figure(width, height)
     write_text(figure, 0.3 / width, 1 - 0.36 / height, title, 12, weight="bold")
@@ -58,9 +58,9 @@ def draw_scatter(
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color(GRID)
-    size = float(np.clip(6000 / max(len(places), 1), 12, 60))
-    for name, color, marker, which in kinds:
-        x, y = places[which].T
+    size = float(np.clip(6000 / max(len(positions), 1), 12, 60))
+    for name, color, marker, which in classes:
+        x, y = positions[which].T
         look: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
         axes.scatter(x, y, color=color, marker=marker, label=f" {one_line(name, 36)}", **look)
     axes.set_aspect("equal", adjustable="datalim")
@@ -83,7 +83,7 @@ def draw_scatter(
 
 
 def _columns(width: float) -> int:
-    """Names of classes beside each other in a legend."""
+    """Columns of a legend in a figure `width` inches wide."""
     return 2 if width < 6 else 3 if width < 8 else 6
 
 
@@ -97,7 +97,7 @@ def chart_height(chart: Chart, width: float) -> float:
 
 
 def lanes(segments: Sequence[tuple[str, str, int, int]]) -> list[list[tuple[str, str, int, int]]]:
-    """Segments in order of their beginning, each in the first row in which it overlaps none; at least one row."""
+    """Assign segments, in order of their start, to the first lane without overlap; there is at least one lane."""
     lanes: list[list[tuple[str, str, int, int]]] = [[]]
     for segment in segments:
         lane = next((lane for lane in lanes if not lane or lane[-1][3] <= segment[2]), None)
@@ -107,9 +107,9 @@ def lanes(segments: Sequence[tuple[str, str, int, int]]) -> list[list[tuple[str,
     return lanes
 
 
-def draw_chart(figure: Any, place: tuple[float, float, float, float], chart: Chart, scene: Scene) -> list[Any]:
-    """Draw lines and bands over time in a part of a figure; returns what marks the moment in each."""
-    left, low, width, height = place
+def draw_chart(figure: Any, box: tuple[float, float, float, float], chart: Chart, scene: Scene) -> list[Any]:
+    """Draw lines and bands over time in a part of a figure (left, bottom, width, height); returns their cursors."""
+    left, low, width, height = box
     total, top = figure.get_figheight(), low + height
     rows = []
     if chart.lines:
@@ -137,7 +137,7 @@ def _draw_lines(axes: Any, chart: Chart, columns: int) -> None:
         axes.plot(values, color=color, linewidth=1.4)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 1], ["0 %", "100 %"], **SMALL)
-    # A name with an underscore in front would be left out.
+    # Matplotlib leaves out names that begin with an underscore.
     names = [f" {one_line(name, 34)}" for name, _, _ in chart.lines]
     look: dict[str, Any] = {"fontsize": 6.5, "frameon": False, "borderaxespad": 0.2, "handlelength": 1.2}
     legend = axes.legend(axes.lines, names, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, **look)
@@ -151,7 +151,7 @@ def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: i
     wide = axes.get_window_extent().width
     for name, color, start, end in segments:
         patch = axes.axvspan(start, max(end - 1, start + 0.5), color=mixed(color, 0.5), linewidth=0)
-        # A name that does not fit is cut at the segment's end, and left out where nothing of it could be read.
+        # A long name is clipped at the segment's end, and left out of a narrow segment.
         if wide * (end - start) / last > 25:
             text = axes.text(start, 0.45, f" {one_line(name)}", va="center", fontsize=6.5, color=INK, clip_on=True)
             text.set_parse_math(False)

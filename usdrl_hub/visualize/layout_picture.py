@@ -1,4 +1,4 @@
-"""A picture of a joint layout, with the numbers and names of its joints."""
+"""Pictures of joint layouts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .scene import Scene
 
 
 def draw_layout(layout: LayoutLike, path: str | os.PathLike) -> None:
-    """Draw the joints and bones of a layout with the joints' numbers and names, on a body of the clips that ship.
+    """Draw the joints and bones of a layout with the joints' numbers and names.
 
-    The body raises an arm and is seen from behind, its left paler.
+    The body of a sample clip raises an arm and is seen from behind, its left side paler.
 
     Args:
-        layout: A layout that this package knows.
+        layout: A layout or its name.
         path: PNG file to write.
     """
     layout = get_layout(layout)
@@ -30,8 +30,8 @@ def draw_layout(layout: LayoutLike, path: str | os.PathLike) -> None:
     figure = new_figure(8, 5.4)
     axes = figure.add_axes((0.02, 0.02, 0.5, 0.96))
     Panel(axes, scene).show(0)
-    for number, place in enumerate(scene.projected(body)[0]):
-        axes.annotate(str(number), tuple(place), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
+    for number, position in enumerate(scene.projected(body)[0]):
+        axes.annotate(str(number), tuple(position), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
     rows = -(-layout.num_joints // 2)
     colors = {-1: mixed(PERSON_COLORS[0], 0.3), 0: INK, 1: PERSON_COLORS[0]}
     for number, name in enumerate(layout.joint_names):
@@ -42,7 +42,7 @@ def draw_layout(layout: LayoutLike, path: str | os.PathLike) -> None:
 
 
 def _sample_body(layout: Layout) -> np.ndarray:
-    """Joints ``(V, 3)`` of a body that raises an arm, with its right at +x."""
+    """Joints ``(V, 3)`` of a body that raises an arm, with its right side at +x."""
     samples = load_samples()
     sample = next(clip for clip in samples if samples.class_names[clip.label or 0] == "standing shoulder abduction")
     trunk = torch.from_numpy(convert_layout(sample.keypoints, sample.layout, "ntu25"))

@@ -1,4 +1,4 @@
-"""A map of recordings, as a page or a picture: those that look alike to a model lie near each other."""
+"""Maps: recordings as points in a 2D projection of their embeddings, as a page or a picture."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
 from .page import check_output, packed_base64, shown_name, write_page
-from .panel import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS
+from .panel import BACKGROUND_COLOR, CLASS_COLORS, PERSON_COLORS
 from .scene import Scene
 
-# Outlines of points about (0, 0), y down, and the markers that matplotlib draws like them: with as many colours, each
-# of the first 48 classes has a look of its own.
+# SVG outlines of points about (0, 0), y down, and matplotlib's markers for them. With eight colours, 48 classes are
+# told apart.
 _SHAPES = (
     ("M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "o"),
     ("M-4.4-4.4h8.8v8.8h-8.8z", "s"),
@@ -37,28 +37,28 @@ _SHAPES = (
     ("M-1.8-5.4h3.6v3.6h3.6v3.6h-3.6v3.6h-3.6v-3.6h-3.6v-3.6h3.6z", "P"),
     ("M0 5.8 5.4-4h-10.8z", "v"),
 )
-# Frames of a thumbnail, and bytes that all of them have together.
+# Frames of a thumbnail, bytes of all thumbnails together, and their frame rate.
 _THUMB_FRAMES, _THUMB_BYTES, _THUMB_FPS = 10, 1_400_000, 5.0
-# Stands for a joint that was not seen.
+# Coordinate of a missing joint.
 _UNSEEN = 255
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Recordings as points of a plane.
+    """Recordings as points in two dimensions.
 
     Attributes:
-        places: ``(N, 2)`` float64, about the middle.
+        positions: ``(N, 2)`` float64, centred on (0, 0).
         names: Names of the recordings.
-        labels: Class of each ``(N,)``, -1 where nobody has said.
+        labels: Classes ``(N,)``, -1 for none.
         class_names: Names of the classes.
-        thumbs: Joints ``(N, F, M, V, 2)`` uint8, y up, 255 where not seen; every recording fills its square.
+        thumbs: Joints ``(N, F, M, V, 2)`` uint8, y up, 255 for a missing joint; each recording is scaled to 0..254.
         layout: Layout of the joints.
-        sides: Side of each joint ``(V,)``, see `Scene`.
-        about: How the plane was found, in words.
+        sides: Side of each joint ``(V,)``: -1 left, 1 right, 0 neither.
+        about: The projection, in words.
     """
 
-    places: np.ndarray
+    positions: np.ndarray
     names: Sequence[str]
     labels: np.ndarray
     class_names: Sequence[str]
@@ -69,35 +69,35 @@ class Map:
 
 
 def project_pca(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """The plane in which embeddings, brought to length 1, vary most.
+    """Project L2-normalised embeddings to their first two principal components.
 
     Args:
         embeddings: ``(N, D)``.
         seed: Not used.
 
     Returns:
-        Places ``(N, 2)`` float64, and what share of the variance they show, in words.
+        Positions ``(N, 2)`` float64, and a description with the explained variance.
     """
     unit = _centred(embeddings)
     values, vectors = np.linalg.eigh(unit.T @ unit)
     axes = vectors[:, ::-1][:, :2]
-    # An axis has no sign of its own: its largest entry is positive.
+    # The sign of an axis is arbitrary: make its largest entry positive.
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
     total = max(float(values.sum()), 1e-12)
     share = float(values[::-1][:2].clip(0).sum()) / total
-    places = np.pad(unit @ axes, ((0, 0), (0, 2 - axes.shape[1])))
-    return places, f"The two directions in which embeddings differ most, {100 * share:.0f} % of the variance"
+    positions = np.pad(unit @ axes, ((0, 0), (0, 2 - axes.shape[1])))
+    return positions, f"First two principal components of the embeddings, {100 * share:.0f} % of the variance"
 
 
 def project_tsne(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """A plane that keeps neighbours of embeddings, brought to length 1, together (t-SNE, van der Maaten 2008).
+    """Project L2-normalised embeddings with t-SNE (van der Maaten 2008), which preserves neighbourhoods.
 
     Args:
         embeddings: ``(N, D)``.
-        seed: Makes it the same again.
+        seed: Random seed.
 
     Returns:
-        Places ``(N, 2)`` float64, and what they mean, in words.
+        Positions ``(N, 2)`` float64, and a description.
 
     Raises:
         ValueError: If scikit-learn is not installed.
@@ -109,7 +109,7 @@ def project_tsne(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str
     unit = _centred(embeddings)
     perplexity = max(min(30.0, (len(unit) - 1) / 3), 1.0)
     found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit.astype(np.float32))
-    about = "Neighbours stay neighbours (t-SNE); distances between groups say little"
+    about = "t-SNE of the embeddings, which preserves neighbours but not distances between groups"
     return found.astype(np.float64) - found.mean(0), about
 
 
@@ -127,8 +127,9 @@ def _centred(embeddings: np.ndarray) -> np.ndarray:
 def make_map(
     source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    *,
     projection: str = "pca",
-    most: int = 5000,
+    max_recordings: int = 5000,
     seed: int = 0,
     batch_size: int = 64,
     feature_extractor: USDRLFeatureExtractor | None = None,
@@ -137,33 +138,33 @@ def make_map(
     image_shape: tuple[float, float] | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Map:
-    """Embed recordings and put them on a plane.
+    """Embed recordings and project the embeddings to two dimensions.
 
     Args:
-        source: A data set, a store or the file or folder of one; a folder of recordings; or sequences.
+        source: A data set or store, or its file or folder; a folder of recordings; or sequences.
         model: A checkpoint's name or folder, or a model.
         projection: One of `PROJECTIONS`.
-        most: Recordings on the map at most; of more, so many are drawn by chance.
-        seed: Of chance.
+        max_recordings: If there are more recordings, a random subset of this size is embedded.
+        seed: Random seed of the subset and of t-SNE.
         batch_size: Clips embedded at once.
-        feature_extractor: The model's own where None.
-        source_layout: Layout of array files; the model's where None.
+        feature_extractor: The feature extractor; the model's own if None.
+        source_layout: Layout of array files; the model's if None.
         axes: Axis order of array files; see `SkeletonSequence.from_array`.
-        image_shape: See `extract_embeddings`.
-        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+        image_shape: Height and width in pixels of the image of 2D keypoints, where the file does not say.
+        on_error: Called with the error of an input that cannot be used and is skipped; None raises the error.
 
     Raises:
         SkeletonFormatError: If there are fewer than two recordings.
         CheckpointLoadError: If the model cannot be loaded.
-        ValueError: If the projection is unknown or not installed, or `most` is below 2.
+        ValueError: If the projection is unknown or not installed, or `max_recordings` is below 2.
     """
     if projection not in PROJECTIONS:
         raise ValueError(f"there is no projection '{projection}': use one of {', '.join(PROJECTIONS)}")
-    if most < 2:
-        raise ValueError(f"a map needs at least two recordings, not {most}")
+    if max_recordings < 2:
+        raise ValueError(f"a map needs at least two recordings, not {max_recordings}")
     encoder, extractor = ready_model(model, feature_extractor, False, None, None)
     layout = source_layout or extractor.source_layout or extractor.layout
-    chosen, class_names, left = _choose(source, most, seed)
+    chosen, class_names, total = _sample(source, max_recordings, seed)
     stream = iter_sequences(chosen, layout, axes, on_error, extractor.missing)
     names, labels, thumbs, embeddings = [], [], [], []
     for sequence, embedding in iter_embeddings(
@@ -175,22 +176,23 @@ def make_map(
         embeddings.append(embedding)
     if len(names) < 2:
         raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")
-    places, about = PROJECTORS[projection](np.stack(embeddings), seed)
+    positions, about = PROJECTORS[projection](np.stack(embeddings), seed)
+    about += f"; a random sample of {len(names)} of {total} recordings" if total > len(names) else ""
     model_layout = get_layout(extractor.layout)
     return Map(
-        places,
+        positions,
         names,
         np.array(labels),
         [*class_names, *(f"class {number}" for number in range(len(class_names), max(labels) + 1))],
         stack_thumbnails(thumbs),
         model_layout,
         Scene(np.zeros(0), np.zeros(0), model_layout).sides,
-        about + (f"; {len(names)} of {left} recordings, drawn by chance" if left > len(names) else ""),
+        f"{about}; by {shown_name(model)}",
     )
 
 
-def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]:
-    """At most so many recordings, or their files; names of classes; and how many there are in all."""
+def _sample(source: Any, max_recordings: int, seed: int) -> tuple[Any, Sequence[str], int]:
+    """A random subset of recordings or files, the names of the classes, and the number of recordings in all."""
     data: Any = source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -200,37 +202,37 @@ def _choose(source: Any, most: int, seed: int) -> tuple[Any, Sequence[str], int]
     elif not isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList):
         data = list(source)
     names = getattr(data, "class_names", [])
-    if len(data) <= most:
+    if len(data) <= max_recordings:
         return data, names, len(data)
-    places = np.sort(np.random.default_rng(seed).choice(len(data), most, replace=False))
+    indices = np.sort(np.random.default_rng(seed).choice(len(data), max_recordings, replace=False))
     if isinstance(data, list):
-        return [data[place] for place in places], names, len(data)
-    return data.select(np.isin(np.arange(len(data)), places)), names, len(data)
+        return [data[index] for index in indices], names, len(data)
+    return data.select(np.isin(np.arange(len(data)), indices)), names, len(data)
 
 
 def thumbnail(sequence: SkeletonSequence) -> np.ndarray:
-    """Some frames of a recording as it is seen best ``(F, M, V, 2)``, see `Map`."""
+    """Ten evenly spaced frames of a recording, projected: ``(F, M, V, 2)`` uint8, see `Map`."""
     seen = np.flatnonzero(sequence.keypoints.any((1, 2, 3)))
     frames = seen[np.linspace(0, len(seen) - 1, _THUMB_FRAMES).round().astype(int)]
     scene = replace(Scene.of(replace(sequence, keypoints=sequence.keypoints[frames], events=None)), floor=None)
-    places, _ = scene.projected(scene.points.astype(np.float64))
-    found = places[scene.seen]
+    projected, _ = scene.projected(scene.points.astype(np.float64))
+    found = projected[scene.seen]
     low, high = found.min(0), found.max(0)
     span = max(float((high - low).max()), 1e-9)
-    steps = (127 + (places - (low + high) / 2) / span * 254).round().clip(0, _UNSEEN - 1)
+    steps = (127 + (projected - (low + high) / 2) / span * 254).round().clip(0, _UNSEEN - 1)
     return np.where(scene.seen[..., None], steps, _UNSEEN).astype(np.uint8)
 
 
 def stack_thumbnails(thumbs: Sequence[np.ndarray]) -> np.ndarray:
-    """Thumbnails ``(N, F, M, V, 2)`` of as many frames as fit."""
+    """Stack thumbnails ``(N, F, M, V, 2)``, with fewer frames if there are many."""
     persons = max(thumb.shape[1] for thumb in thumbs)
     size = len(thumbs) * persons * thumbs[0].shape[2] * 2
     count = int(np.clip(_THUMB_BYTES // size, 1, _THUMB_FRAMES))
-    # A single frame is from the middle.
+    # A single frame is the middle one.
     frames = np.linspace(0, _THUMB_FRAMES - 1, count).round().astype(int) if count > 1 else [_THUMB_FRAMES // 2]
     stacked = np.full((len(thumbs), count, persons, *thumbs[0].shape[2:]), _UNSEEN, dtype=np.uint8)
-    for place, thumb in enumerate(thumbs):
-        stacked[place, :, : thumb.shape[1]] = thumb[frames]
+    for number, thumb in enumerate(thumbs):
+        stacked[number, :, : thumb.shape[1]] = thumb[frames]
     return stacked
 
 
@@ -241,23 +243,23 @@ def draw_map(
     title: str | None = None,
     **choices: Any,
 ) -> Map:
-    """Draw recordings as points, near each other where they look alike to a model, coloured by class.
+    """Draw a map of recordings, coloured by class.
 
     Args:
-        source: What to draw, see `make_map`; or a map that was made.
-        output: File to write: ``.html``, one file that needs nothing else, in which a point tells its name and shows
-            its skeleton move; or ``.png``.
-        model: See `make_map`.
-        title: Heading; the file's name, where there is one.
-        **choices: Other arguments of `make_map`; none for a map that was made.
+        source: Recordings, see `make_map`; or a `Map`.
+        output: File to write: ``.html``, a self-contained page that shows the name and the moving skeleton of a point;
+            or ``.png``.
+        model: A checkpoint's name or folder, or a model.
+        title: Heading; by default the name of the source file.
+        **choices: Other arguments of `make_map`; none for a `Map`.
 
     Returns:
         The map.
 
     Raises:
-        SkeletonFormatError: See `make_map`.
-        CheckpointLoadError: See `make_map`.
-        ValueError: See `make_map`; or if the file is of another kind or cannot be written.
+        SkeletonFormatError: If there are fewer than two recordings.
+        CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If an argument is invalid or `output` has another suffix.
 
     Example:
         >>> from usdrl_hub import draw_map
@@ -268,36 +270,30 @@ def draw_map(
     kind = check_output(output, MAP_SUFFIXES, "a map is drawn")
     if title is None:
         title = Path(source).resolve().stem if isinstance(source, str | os.PathLike) else "recordings"
-    name = shown_name(model)
-    if isinstance(source, Map):
-        if choices:
-            raise ValueError(f"'{next(iter(choices))}' has no effect on a map that was made: give it to make_map")
-        made = source
-    else:
-        made = make_map(source, model, **choices)
-        made = replace(made, about=f"{made.about}; by {name}")
+    if isinstance(source, Map) and choices:
+        raise ValueError(f"'{next(iter(choices))}' has no effect on a Map: give it to make_map")
+    made = source if isinstance(source, Map) else make_map(source, model, **choices)
     looks = _looks(made)
     if kind == ".png":
         rows = [(label, color, _SHAPES[shape][1], made.labels == number) for number, label, color, shape in looks]
-        draw_scatter(made.places, rows, title, made.about, output)
+        draw_scatter(made.positions, rows, title, made.about, output)
     else:
         write_page("map_template.html", title, _content(made, looks, title), Path(output))
     return made
 
 
 def _looks(made: Map) -> list[tuple[int, str, str, int]]:
-    """Number, name, colour and shape of each class that is there, those that nobody named last."""
-    found = np.unique(made.labels)
-    looks = []
-    for place, number in enumerate(found[found >= 0].tolist()):
-        colors = len(CLASS_COLORS)
-        shape = place // colors % len(_SHAPES)
-        looks.append((number, str(made.class_names[number]), CLASS_COLORS[place % colors], shape))
-    return looks + [(-1, "no label", NOTHING_COLOR, 0)] * int((found < 0).any())
+    """Number, name, colour and shape of each class that occurs, unlabelled recordings last."""
+    found, colors = np.unique(made.labels), len(CLASS_COLORS)
+    looks = [
+        (number, str(made.class_names[number]), CLASS_COLORS[index % colors], index // colors % len(_SHAPES))
+        for index, number in enumerate(found[found >= 0].tolist())
+    ]
+    return looks + [(-1, "no label", BACKGROUND_COLOR, 0)] * int((found < 0).any())
 
 
 def _content(made: Map, looks: Sequence[tuple[int, str, str, int]], title: str) -> dict[str, Any]:
-    low, high = made.places.min(0), made.places.max(0)
+    low, high = made.positions.min(0), made.positions.max(0)
     span = max(float((high - low).max()), 1e-12)
     numbers = [number for number, *_ in looks]
     classes = sum(number >= 0 for number in numbers)
@@ -307,7 +303,7 @@ def _content(made: Map, looks: Sequence[tuple[int, str, str, int]], title: str) 
         "facts": [f"{len(made.names)} recordings", *([f"{classes} classes"] if classes else [])],
         "about": made.about,
         "names": list(made.names),
-        "places": packed_base64(((made.places - low) / span * 65535).round()),
+        "positions": packed_base64(((made.positions - low) / span * 65535).round()),
         "extent": np.maximum((high - low) / span, 1e-3).tolist(),
         "kinds": packed_base64(kinds),
         "classes": [

@@ -1,4 +1,4 @@
-"""Pages that need no other file: templates filled with packed numbers."""
+"""Self-contained pages: templates filled with base64-packed numbers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ import numpy as np
 from ..files import new_file
 from .scene import Scene
 
-# Stands for a joint that was not seen, or a frame about which nothing is said.
+# Marks a missing joint, or a frame without a prediction.
 NOT_SEEN = 65535
 
 
-def shown_name(model: Any, name: str | None = None) -> str:
-    """What a model is called in a page, which is for others, whom the folders of this machine do not concern."""
-    if name is None:
-        name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    return Path(name).resolve().name if name and Path(name).is_dir() else name
+def shown_name(model: Any) -> str:
+    """A model's name in a page or a picture, without the folders of this machine.
+
+    Args:
+        model: A checkpoint's name or folder, a model or an ensemble.
+    """
+    if hasattr(model, "models"):
+        return ", ".join(map(shown_name, model.models))
+    name = str(model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", ""))
+    from ..lookup import checkpoint_name
+
+    name = checkpoint_name(name) or name
+    return Path(name).resolve().name if Path(name).is_dir() and name else name or type(model).__name__
 
 
 def check_output(output: str | os.PathLike, suffixes: Sequence[str], what: str) -> str:
-    """The ending of the file to write.
+    """The lower-case suffix of an output file.
 
     Args:
         output: The file.
-        suffixes: Endings that it may have.
-        what: What is written, for the error.
+        suffixes: The allowed suffixes.
+        what: Beginning of the message, such as "a map is drawn".
 
     Raises:
-        ValueError: If it has none of them.
+        ValueError: If the file has another suffix.
     """
     suffix = Path(output).suffix.lower()
     if suffix not in suffixes:
@@ -46,15 +54,15 @@ def check_output(output: str | os.PathLike, suffixes: Sequence[str], what: str) 
 
 
 def write_page(template: str, title: str, content: dict[str, Any], path: Path) -> None:
-    """Write a page that needs no other file.
+    """Write a self-contained page.
 
     Args:
-        template: Name of the template in this folder, with places for title and content.
+        template: Name of a template in this folder, with ``{{title}}`` and ``{{data}}``.
         title: Title.
-        content: What the page's script reads, as JSON.
+        content: Data of the page's script.
         path: File to write.
     """
-    # What could end the script element is written as an escape, so that no name can.
+    # Escaped, so that no name can end the script element.
     text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
     title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
     empty = resources.files(__package__).joinpath(template).read_text("utf-8")
@@ -64,12 +72,12 @@ def write_page(template: str, title: str, content: dict[str, Any], path: Path) -
 
 
 def packed_base64(values: np.ndarray, dtype: str = "<u2") -> str:
-    """Numbers as a page's script unpacks them."""
+    """Encode numbers for a page's script."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
 def packed_scene(scene: Scene, frames: np.ndarray, every: int) -> dict[str, Any]:
-    """A scene as the page reads it: coordinates as 16-bit multiples of a step, `NOT_SEEN` for what was not seen."""
+    """Encode a scene for a page: coordinates as 16-bit multiples of a step, `NOT_SEEN` for missing joints."""
     points, seen = scene.points[frames].astype(np.float64), scene.seen[frames]
     channels = 2 if scene.flat else 3
     found = scene.points[scene.seen]

@@ -1,4 +1,4 @@
-"""Colours, fonts and figures, and the panel that shows a skeleton in one frame."""
+"""Colours, fonts and figures, and the panel that draws skeletons in one frame."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from .scene import Scene, nice_step
 
-# Colours that people with colour-blindness tell apart, too (Okabe and Ito 2008; Tol's "bright" scheme).
+# Palettes for colour-blind readers (Okabe and Ito 2008; Tol's "bright" scheme).
 PERSON_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 CLASS_COLORS = ("#4477aa", "#ee6677", "#228833", "#b59a00", "#2fa8cc", "#aa3377", "#775533", "#555577")
-NOTHING_COLOR = "#999999"
+BACKGROUND_COLOR = "#999999"
 INK, MUTED, GRID, SHADOW = "#1d1d20", "#66666c", "#cfcfc9", "#ebebe8"
 SMALL: dict[str, Any] = {"fontsize": 7.5, "color": MUTED}
 # Height in inches of a title.
@@ -22,7 +22,7 @@ TITLE_HEIGHT = 0.5
 
 
 class Panel:
-    """A recording in a picture: its floor, and a body that can be shown in any frame."""
+    """Matplotlib axes with the floor and the skeletons of a recording in one frame."""
 
     def __init__(self, axes: Any, scene: Scene, moving: bool = False):
         from matplotlib.collections import LineCollection
@@ -35,11 +35,11 @@ class Panel:
         low, high = scene.box
         found = scene.points[scene.seen]
         inside = found[((found >= low) & (found <= high)).all(-1)]
-        places, _ = scene.projected(inside[:: max(len(inside) // 50_000, 1)])
-        middle, half = (places.max(0) + places.min(0)) / 2, (places.max(0) - places.min(0)) / 2
+        points, _ = scene.projected(inside[:: max(len(inside) // 50_000, 1)])
+        middle, half = (points.max(0) + points.min(0)) / 2, (points.max(0) - points.min(0)) / 2
         half = np.maximum(half, max(0.1 * half.max(), 1e-6)) * 1.14
         size = axes.get_window_extent()
-        # What is drawn fills the panel in one direction and lies in the middle of it in the other.
+        # Fit the panel in one direction and centre in the other.
         scale = min(size.width / half[0], size.height / half[1])
         half = np.array([size.width, size.height]) / scale
         axes.set_xlim(middle[0] - half[0], middle[0] + half[0])
@@ -50,7 +50,7 @@ class Panel:
         if scene.floor is not None:
             lines, colors = _floor_lines(scene)
             axes.add_collection(LineCollection(list(lines), colors=colors, linewidths=0.6, zorder=0))
-        # Thick enough to be seen in a small picture, and thin in a crowd.
+        # Line width in proportion to the scene, within limits for small pictures.
         self.thick = min(max(scale * float((high - low)[1]) / 200, 1.1), 3.4)
         self.shadow = LineCollection([], colors=SHADOW, capstyle="round", zorder=1, linewidths=self.thick * 1.9)
         self.bones = LineCollection([], capstyle="round", zorder=2, linewidths=self.thick * 1.3)
@@ -61,51 +61,50 @@ class Panel:
         axes.add_collection(self.bones)
 
     def show(self, frame: int) -> None:
-        """Put the body where it is in a frame."""
+        """Move the skeletons to their positions in a frame."""
         scene = self.scene
         points, seen = scene.points[frame], scene.seen[frame]
-        places, depth = scene.projected(points)
+        projected, depth = scene.projected(points)
         edges = np.array(scene.layout.edges, dtype=int).reshape(-1, 2)
         person, edge = np.nonzero(seen[:, edges].all(-1))
         order = np.argsort(depth[person[:, None], edges[edge]].mean(-1), kind="stable")
         person, (one, other) = person[order], edges[edge[order]].T
         sides = np.where(scene.sides[one] != 0, scene.sides[one], scene.sides[other])
-        self.bones.set_segments(np.stack([places[person, one], places[person, other]], axis=1))
+        self.bones.set_segments(np.stack([projected[person, one], projected[person, other]], axis=1))
         self.bones.set_color(_shades(person, sides))
         if scene.floor is not None:
             below, _ = scene.projected(points * [1, 0, 1] + [0, scene.floor, 0])
             self.shadow.set_segments(np.stack([below[person, one], below[person, other]], axis=1))
         person, joint = np.nonzero(seen)
-        self.joints.set_offsets(places[person, joint])
+        self.joints.set_offsets(projected[person, joint])
         self.joints.set_color(_shades(person, scene.sides[joint]))
 
     def draw(self) -> None:
-        """Draw the body over what the figure shows already."""
+        """Draw the skeletons onto the figure's canvas."""
         for artist in (self.shadow, self.bones, self.joints):
             self.axes.draw_artist(artist)
 
 
 def _shades(persons: np.ndarray, sides: np.ndarray) -> list[tuple[float, ...]]:
-    """Colours of persons' limbs; the left is paler."""
+    """Colours of limbs by person; the left side is paler."""
     pairs = zip(persons.tolist(), sides.tolist(), strict=True)
     return [mixed(PERSON_COLORS[who % len(PERSON_COLORS)], 0.45 if side < 0 else 0.0) for who, side in pairs]
 
 
 def mixed(color: str, white: float) -> tuple[float, ...]:
     """RGB of a colour ``#rrggbb`` mixed with a share of white, all in [0, 1]."""
-    values = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    values = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     return tuple(values + (1 - values) * white)
 
 
-def _floor_lines(scene: Scene, pieces: int = 16) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-    """Pieces of the floor's grid, projected ``(N, 2, 2)``, and their colours, paler the farther from the middle."""
+def _floor_lines(scene: Scene, segments: int = 16) -> tuple[np.ndarray, list[tuple[float, ...]]]:
+    """Segments of the floor's grid, projected ``(N, 2, 2)``, and their colours, paler away from the centre."""
     low, high = scene.box
     half, center = (high - low) / 2, (low + high) / 2
     step = nice_step(float(np.linalg.norm(half)) / 3)
     reach = int(np.ceil(max(float(np.hypot(half[0], half[2])) * 1.6, half[1]) / step))
-    places = step * np.arange(-reach, reach + 1)
-    along = np.linspace(-reach, reach, pieces + 1) * step
-    one, other = np.meshgrid(places, along, indexing="ij")
+    along = np.linspace(-reach, reach, segments + 1) * step
+    one, other = np.meshgrid(step * np.arange(-reach, reach + 1), along, indexing="ij")
     lines = []
     for x, z in ((one, other), (other, one)):
         x, z = (values + np.round(center[axis] / step) * step for axis, values in ((0, x), (2, z)))
@@ -119,8 +118,8 @@ def _floor_lines(scene: Scene, pieces: int = 16) -> tuple[np.ndarray, list[tuple
 
 
 def colors_used() -> list[str]:
-    """All colours of pictures but white."""
-    return [*PERSON_COLORS, *CLASS_COLORS, NOTHING_COLOR, INK, MUTED, GRID, SHADOW]
+    """All colours of pictures except white."""
+    return [*PERSON_COLORS, *CLASS_COLORS, BACKGROUND_COLOR, INK, MUTED, GRID, SHADOW]
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -134,22 +133,22 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def one_line(text: str, most: int = 90) -> str:
-    """Text on one line, without control characters, cut to `most` letters."""
+def one_line(text: str, max_length: int = 90) -> str:
+    """Text on one line, without control characters, cut to `max_length` characters."""
     text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def write_text(figure: Any, x: float, y: float, text: str, size: float, **options: Any) -> None:
-    """Write text as it is, formulas included, at a position in shares of the figure."""
+    """Write literal text at a position given as shares of the figure's width and height."""
     lines = "\n".join(one_line(line) for line in text.split("\n"))
-    # A name may hold dollar signs, which are no formula.
+    # Dollar signs in names do not begin a formula.
     figure.text(x, y, lines, fontsize=size, **({"color": INK} | options)).set_parse_math(False)
 
 
 @contextmanager
 def without_glyph_warnings() -> Iterator[None]:
-    """Suppress the warning that a font lacks a letter of a name."""
+    """Suppress matplotlib's warning of characters that the font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield

@@ -1,4 +1,4 @@
-"""Still and moving pictures of recordings, with charts of class probabilities."""
+"""Stills and animations of recordings, with charts of class probabilities."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from .scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a still or moving picture shows.
+    """The content of a still picture or an animation.
 
     Attributes:
         scene: The recording.
         title: Heading.
-        chart: What is drawn below it.
-        beside: Other recordings beside it, with their captions.
+        chart: Chart below it.
+        beside: Nearest clips and their captions.
     """
 
     scene: Scene
@@ -49,16 +49,16 @@ class Picture:
 def draw_clip(
     clip: np.ndarray, layout: LayoutLike, title: str, path: str | os.PathLike, num_pictures: int = 8
 ) -> None:
-    """Draw frames of a clip side by side; the body's left is paler.
+    """Draw frames of a clip side by side; the body's left side is paler.
 
-    A normalised body has its right at +x, so it is seen from behind, as one sees oneself in a mirror.
+    A normalised body has its right side at +x, so it is seen from behind.
 
     Args:
-        clip: Keypoints ``(T, M, V, C)``, y up where C is 3 and y down where it is 2; zero joints are left out.
+        clip: Keypoints ``(T, M, V, C)``, y up if C is 3 and y down if C is 2; all-zero joints are left out.
         layout: Joint layout.
         title: Heading.
         path: PNG file to write.
-        num_pictures: Frames drawn, evenly spread over the clip.
+        num_pictures: Number of evenly spaced frames.
     """
     coordinates = "3d" if clip.shape[-1] == 3 else "2d"
     scene = Scene.of(SkeletonSequence(clip, get_layout(layout), coordinates=coordinates, up="y"))
@@ -74,7 +74,7 @@ def draw_clips(
         clips: Keypoints ``(T, M, V, C)`` and heading of each.
         layout: Joint layout of all.
         path: PNG file to write.
-        num_pictures: Frames drawn of each.
+        num_pictures: Number of evenly spaced frames of each clip.
     """
     with scratch_folder() as folder, new_file(path) as partial:
         rows = []
@@ -91,15 +91,15 @@ def draw_clips(
 
 
 def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8) -> int:
-    """Draw frames of a recording side by side, what is said about it below, and other recordings below that.
+    """Draw frames of a recording side by side, its chart below, and the nearest clips below that.
 
     Args:
-        picture: What to draw.
+        picture: The content.
         path: PNG file to write.
-        num_pictures: Frames drawn, evenly spread; fewer of recordings that are wide.
+        num_pictures: Number of evenly spaced frames; halved for a recording that is wider than high.
 
     Returns:
-        Frames drawn.
+        Number of frames drawn.
     """
     scene, chart = picture.scene, picture.chart
     num_pictures = num_pictures if scene.aspect > 1 else max(num_pictures // 2, 1)
@@ -112,33 +112,32 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
     height = figure.get_figheight()
     write_text(figure, 0.2 / width, 1 - 0.33 / height, picture.title, 12, weight="bold")
     low = beside + below
-    for place, frame in enumerate(frames):
-        box = (place * share, (low + 0.22) / height, share, (tall - 0.22) / height)
+    for column, frame in enumerate(frames):
+        box = (column * share, (low + 0.22) / height, share, (tall - 0.22) / height)
         Panel(figure.add_axes(box), scene).show(frame)
         time = "" if scene.fps is None else f"{frame / scene.fps:.2f} s, "
         caption = f"{time}frame {frame + 1}"
-        write_text(figure, (place + 0.5) * share, (low + 0.1) / height, caption, 7.5, color=MUTED, ha="center")
+        write_text(figure, (column + 0.5) * share, (low + 0.1) / height, caption, 7.5, color=MUTED, ha="center")
     if below:
         draw_chart(figure, (0.5 / width, beside / height, 1 - 0.7 / width, below / height), chart, scene)
-    for place, (other, caption) in enumerate(picture.beside):
+    for column, (other, caption) in enumerate(picture.beside):
         share = 1 / len(picture.beside)
-        Panel(figure.add_axes((place * share, 0.5 / height, share, (beside - 0.6) / height)), other).show(
-            other.num_frames // 2
-        )
-        write_text(figure, (place + 0.5) * share, 0.42 / height, caption, 7.5, ha="center", va="top")
+        box = (column * share, 0.5 / height, share, (beside - 0.6) / height)
+        Panel(figure.add_axes(box), other).show(other.num_frames // 2)
+        write_text(figure, (column + 0.5) * share, 0.42 / height, caption, 7.5, ha="center", va="top")
     with new_file(path) as partial, without_glyph_warnings():
         figure.savefig(partial, format="png", dpi=120)
     return len(frames)
 
 
 def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
-    """Draw a recording that moves.
+    """Draw an animation.
 
     Args:
-        picture: What to draw; three of the recordings beside it are, at their own pace and again and again.
+        picture: The content; the first three nearest clips loop at their own speed.
         path: GIF file to write.
-        frames: Numbers of the frames to draw.
-        fps: Frames per second to play them at; GIF counts in hundredths of a second.
+        frames: Indices of the frames to draw.
+        fps: Playback rate; a GIF frame lasts a whole number of hundredths of a second.
     """
     scene, chart = picture.scene, picture.chart
     beside = 1.8 if picture.beside else 0.0
@@ -150,8 +149,8 @@ def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray
     left = 1 - beside / width
     main = figure.add_axes((0, below / height, left, tall / height))
     panels = [(Panel(main, scene, moving=True), 1.0)]
-    for place, (other, caption) in enumerate(picture.beside[:3]):
-        low, part = below + tall * (1 - (place + 1) / 3), tall / 3
+    for row, (other, caption) in enumerate(picture.beside[:3]):
+        low, part = below + tall * (1 - (row + 1) / 3), tall / 3
         axes = figure.add_axes((left, (low + 0.42) / height, beside / width, (part - 0.46) / height))
         panels.append((Panel(axes, other, moving=True), other.rate / scene.rate))
         write_text(figure, (left + 1) / 2, (low + 0.38) / height, caption, 6.5, ha="center", va="top")
@@ -177,12 +176,9 @@ def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray
 
 
 def _save_gif(images: Sequence[np.ndarray], path: Path, fps: float) -> None:
-    from PIL import Image
-
-    # One palette of the colours that are used, in eight steps to white: colours that are found anew in every frame
-    # would flicker.
+    # One palette for all frames, of all colours in eight steps to white: a palette per frame would flicker.
     used = np.array([mixed(color, share / 7) for color in colors_used() for share in range(7)])
-    # What is nearly white would be taken for white.
+    # Off-white colours would replace the white background.
     used = np.concatenate([used[used.min(1) < 0.95], np.ones((1, 3))])
     palette = Image.new("P", (1, 1))
     palette.putpalette((used * 255).round().astype(np.uint8).tobytes())
@@ -202,7 +198,7 @@ def draw_segments(
 
     Args:
         sequence: The recording.
-        bands: For the heading of each band the segments ``(N, 3)`` of class, first frame and the frame after the last.
+        bands: Heading of each band -> segments ``(N, 3)``: class, first frame and end (exclusive).
         class_names: Names of the classes.
         title: Heading.
         path: PNG file to write.
@@ -219,10 +215,10 @@ def draw_segments(
 
 
 def draw_probability_plots(pictures: Sequence[Picture], path: str | os.PathLike) -> None:
-    """Draw what is said about recordings over time, without the recordings themselves, one below the other.
+    """Draw the charts of recordings, without the skeletons, one below the other.
 
     Args:
-        pictures: Titles, and what is drawn of each.
+        pictures: Titles and charts.
         path: PNG file to write.
     """
     width = 12.0
@@ -232,7 +228,7 @@ def draw_probability_plots(pictures: Sequence[Picture], path: str | os.PathLike)
     for picture, height in zip(pictures, heights, strict=True):
         write_text(figure, 0.5 / width, (low - 0.33) / total, picture.title, 11, weight="bold")
         low -= height
-        place = (0.5 / width, low / total, 1 - 0.7 / width, (height - TITLE_HEIGHT) / total)
-        draw_chart(figure, place, picture.chart, picture.scene)
+        box = (0.5 / width, low / total, 1 - 0.7 / width, (height - TITLE_HEIGHT) / total)
+        draw_chart(figure, box, picture.chart, picture.scene)
     with new_file(path) as partial, without_glyph_warnings():
         figure.savefig(partial, format="png", dpi=110)

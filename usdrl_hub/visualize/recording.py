@@ -1,4 +1,4 @@
-"""A recording to look at: a page for any browser, a moving or a still picture, with what a model says about it."""
+"""Rendering of recordings with a model's predictions: interactive page, animation or stills."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from ..inference.ensemble import USDRLEnsemble, ready_classifier
 from ..inference.inputs import ErrorHandler, batched
 from ..inference.timeline import CLASSIFIERS, Timeline, make_timeline
 from ..layouts import LayoutLike
-from ..metrics.retrieval import top_k
+from ..metrics import retrieval
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence, is_rate
 from .charts import Chart
 from .page import NOT_SEEN, check_output, packed_base64, packed_scene, shown_name, write_page
-from .panel import CLASS_COLORS, NOTHING_COLOR, PERSON_COLORS
+from .panel import BACKGROUND_COLOR, CLASS_COLORS, PERSON_COLORS
 from .pictures import Picture, draw_animation, draw_probability_plots, draw_stills
-from .scene import Scene, thinning
+from .scene import Scene, frames_to_draw
 
-# Coordinates that a page holds at most: 16 MB of text.
-_MOST_NUMBERS = 6_000_000
-# Classes whose probabilities a page holds and draws, and frames of a nearest clip that it plays.
-_MOST_CLASSES, _MOST_LINES, _CLIP_FRAMES = 24, 5, 90
+# Coordinates in a page: 16 MB of text.
+_MAX_COORDINATES = 6_000_000
+# Classes in a page, plotted classes, and frames of a nearest clip.
+_MAX_CLASSES, _MAX_LINES, _CLIP_FRAMES = 24, 5, 90
 _GIF_FRAMES, _GIF_FPS = 300, 20.0
-# Recordings whose course over time one picture holds.
+# Probability plots in a picture.
 _MAX_PLOTS = 30
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A recording that was read, and what its file says about classes.
+    """A recording with the names of its classes.
 
     Attributes:
         sequence: The recording.
-        class_names: Names of the classes of the file's labels and events; empty where it has none.
+        class_names: Names of the classes of its label and events; may be empty.
     """
 
     sequence: SkeletonSequence
@@ -56,11 +56,11 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A clip of a gallery that resembles a recording.
+    """A clip of a gallery that is similar to a recording.
 
     Attributes:
         sequence: The clip, in the model's layout.
-        similarity: Cosine of the embeddings, in [-1, 1].
+        similarity: Cosine similarity of the embeddings, in [-1, 1].
         label: Name of its class, or None.
     """
 
@@ -71,12 +71,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What was drawn.
+    """The result of `render`.
 
     Attributes:
-        frames: Frames drawn.
-        fps: Frames per second they are played at, or None for a still picture.
-        top: The likeliest class of the recording as a whole and its probability, where a recogniser said so.
+        frames: Number of frames drawn.
+        fps: Frames per second of playback; None for a still picture.
+        top: The most probable class of the whole recording and its probability; None without a recogniser.
     """
 
     frames: int
@@ -150,23 +150,24 @@ def nearest_clips(
     gallery: SkeletonData | Iterable[SkeletonSequence],
     model: USDRLPreTrainedModel,
     extractor: USDRLFeatureExtractor,
-    count: int = 5,
+    top_k: int = 5,
+    *,
     batch_size: int = 64,
     on_error: ErrorHandler | None = None,
 ) -> list[Neighbour]:
-    """The clips of a gallery whose embeddings are most like a recording's; the recording itself is left out.
+    """The clips of a gallery with the most similar embeddings, without the recording itself.
 
     Args:
         sequence: The recording.
-        gallery: A data set, a store, or sequences; memory does not grow with their number.
+        gallery: A data set, a store, or sequences; memory use does not depend on their number.
         model: An encoder, or a model with any head, in eval mode.
         extractor: Its feature extractor.
-        count: How many clips.
+        top_k: Number of clips.
         batch_size: Clips embedded at once.
-        on_error: Called with the error of a clip that cannot be used, which is then left out; None raises it.
+        on_error: Called with the error of a clip that cannot be used and is skipped; None raises the error.
 
     Returns:
-        At most `count`, most similar first.
+        At most `top_k` clips, most similar first.
 
     Raises:
         SkeletonFormatError: If the recording does not fit the model, or no clip of the gallery does.
@@ -181,10 +182,10 @@ def nearest_clips(
     for group in batched(others, 512):
         best += group
         features = torch.from_numpy(np.stack([features for _, features in best]))
-        found, places = top_k(query, features, min(count, len(best)))
-        best, cosines = [best[place] for place in places[0].tolist()], found[0].tolist()
+        found, indices = retrieval.top_k(query, features, min(top_k, len(best)))
+        best, cosines = [best[index] for index in indices[0].tolist()], found[0].tolist()
     if not best:
-        raise SkeletonFormatError("there is no clip in the gallery that the recording could be compared with")
+        raise SkeletonFormatError("the gallery has no other clip that fits the model")
     return [
         Neighbour(clip, cosine, None if clip.label is None or not names else names[clip.label])
         for (clip, _), cosine in zip(best, cosines, strict=True)
@@ -195,33 +196,34 @@ def render(
     recording: Recording | SkeletonSequence,
     output: str | os.PathLike,
     model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble | None = None,
+    *,
     feature_extractor: USDRLFeatureExtractor | None = None,
     gallery: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence] | None = None,
-    count: int = 5,
+    top_k: int = 5,
     threshold: float = DETECTION_THRESHOLD,
     batch_size: int = 64,
-    model_name: str | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Rendered:
-    """Draw a recording, what a model says about every frame of it, and the nearest clips of a gallery.
+    """Render a recording with per-frame predictions and the nearest clips of a gallery.
 
     Args:
         recording: The recording, of any layout, in 2D or 3D.
-        output: File to write: ``.html``, one file that needs nothing else, in which the recording plays, can be turned
-            and scrubbed, and tells the names of joints; ``.gif``, at most 300 frames; ``.png``, stills side by side.
-        model: A checkpoint's name or folder, or a model; one that names no classes is for the gallery only.
-        feature_extractor: The model's own where None.
-        gallery: Clips to find the nearest ones in, or the file or store that holds them.
-        count: How many nearest clips.
-        threshold: Probability above which a detector's class is a segment.
+        output: File to write: ``.html``, a self-contained interactive page; ``.gif``, at most 300 frames; ``.png``,
+            stills side by side.
+        model: A checkpoint's name or folder, a model or an ensemble; without it only the skeletons are drawn. An
+            encoder without classes needs a gallery.
+        feature_extractor: The feature extractor; the model's own if None.
+        gallery: Clips to search, or their data set file or store.
+        top_k: Number of nearest clips.
+        threshold: Probability above which a frame belongs to a detector's segment, in (0, 1).
         batch_size: Clips computed at once.
-        model_name: What the model is called in the page; its name or folder where None.
-        on_error: See `nearest_clips`.
+        on_error: Called with the error of a gallery clip that cannot be used and is skipped; None raises the error.
 
     Raises:
         SkeletonFormatError: If the recording does not fit the model.
-        CheckpointLoadError: If the model cannot be loaded, or names no classes and there is no gallery.
-        ValueError: If the file is of another kind, a gallery has no model, or the file cannot be written.
+        CheckpointLoadError: If the model cannot be loaded, or has no classes and there is no gallery.
+        ValueError: If `output` has another suffix, the threshold or `top_k` is out of range, or a gallery is given
+            without a single model.
 
     Example:
         >>> from usdrl_hub import SkeletonSequence, render
@@ -232,10 +234,9 @@ def render(
     kind = check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     given = recording if isinstance(recording, Recording) else Recording(recording)
     if gallery is not None and (model is None or isinstance(model, USDRLEnsemble)):
-        raise ValueError("the clips of a gallery are compared by one model: name it, too")
-    if not 0 < threshold < 1 or count < 1:
-        raise ValueError(f"threshold must be between 0 and 1 and count at least 1, got {threshold} and {count}")
-    model_name = shown_name(model, model_name)
+        raise ValueError("a gallery needs a single model, which embeds its clips: add it")
+    if not 0 < threshold < 1 or top_k < 1:
+        raise ValueError(f"threshold must be between 0 and 1 and top_k at least 1, got {threshold} and {top_k}")
     timeline, neighbours = None, []
     if model is not None:
         loaded, extractor = ready_classifier(model, feature_extractor)
@@ -243,9 +244,10 @@ def render(
             timeline = make_timeline(given.sequence, loaded, extractor, batch_size, threshold)
         if gallery is not None and not isinstance(loaded, USDRLEnsemble):
             clips = open_data(gallery) if isinstance(gallery, str | os.PathLike) else gallery
-            neighbours = nearest_clips(given.sequence, clips, loaded, extractor, count, batch_size, on_error)
+            choices: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
+            neighbours = nearest_clips(given.sequence, clips, loaded, extractor, top_k, **choices)
     write = {".html": _write_page, ".gif": _write_gif, ".png": _write_png}[kind]
-    frames, fps = write(RecordingView(given, timeline, neighbours, model_name), Path(output))
+    frames, fps = write(RecordingView(given, timeline, neighbours, shown_name(model)), Path(output))
     if timeline is None or timeline.whole is None:
         return Rendered(frames, fps, None)
     best = int(timeline.whole.argmax())
@@ -253,17 +255,16 @@ def render(
 
 
 def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path: str | os.PathLike) -> None:
-    """Draw what a model says about every moment of recordings, one below the other, as a PNG picture.
+    """Draw class probabilities over time, with segments as bars, one recording below the other, as a PNG picture.
 
-    Below each the segments that it found are bars, or the runs of the likeliest class; those that overlap lie below
-    each other.
+    Without segments, the bars are runs of frames with the same most probable class.
 
     Args:
-        timelines: Recordings with what is said about them; see `iter_timelines`.
+        timelines: Recordings with their predictions; see `iter_timelines`.
         path: PNG file to write.
 
     Raises:
-        ValueError: If there are more recordings than a picture holds, or none.
+        ValueError: If there are no recordings or more than 30.
     """
     if not 0 < len(timelines) <= _MAX_PLOTS:
         raise ValueError(
@@ -271,14 +272,14 @@ def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path:
         )
     pictures = []
     for sequence, timeline in timelines:
-        # What happened is not known by name here.
+        # The names of the recording's own events are unknown here.
         recording = Recording(replace(sequence, events=None))
         pictures.append(RecordingView(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
     draw_probability_plots(pictures, path)
 
 
 class RecordingView:
-    """A recording as all outputs show it: title, colours, lines, segments and nearest clips."""
+    """The content of a page or picture: title, colours, lines, segments and nearest clips."""
 
     def __init__(
         self, recording: Recording, timeline: Timeline | None, neighbours: Sequence[Neighbour], model_name: str
@@ -290,16 +291,16 @@ class RecordingView:
         self.lines = [] if timeline is None else _lines(timeline)
         names = [] if timeline is None else [timeline.class_names[kind] for kind in self.lines]
         names += [label for _, segments in self.bands for label, *_ in segments]
-        # A class has one colour, whoever speaks of it.
+        # A class has the same colour in predictions and labels.
         self.colors = {
-            label: CLASS_COLORS[place % len(CLASS_COLORS)] for place, label in enumerate(dict.fromkeys(names))
+            label: CLASS_COLORS[number % len(CLASS_COLORS)] for number, label in enumerate(dict.fromkeys(names))
         }
         if timeline is not None and timeline.has_nothing:
-            self.colors[timeline.class_names[0]] = NOTHING_COLOR
+            self.colors[timeline.class_names[0]] = BACKGROUND_COLOR
 
     @property
     def facts(self) -> list[str]:
-        """The recording in a few words."""
+        """Label, length, frame rate, number of persons and layout, in words."""
         sequence, people = self.sequence, len(self.scene.people)
         unknown = f"frame rate unknown, played at {self.scene.rate:g} per second"
         rate = f"{self.scene.fps:.3g} frames per second" if self.scene.fps else unknown
@@ -315,7 +316,7 @@ class RecordingView:
 
     @property
     def bands(self) -> list[tuple[str, list[tuple[str, int, int, float | None]]]]:
-        """Title, and label, first frame, end and probability of the segments, of what was found and what is true."""
+        """Predicted and labelled segments: title of the band; label, start, end and probability of each segment."""
         bands: list[tuple[str, list[tuple[str, int, int, float | None]]]] = []
         if self.timeline is not None and self.timeline.segments is not None:
             names = self.timeline.class_names
@@ -331,7 +332,7 @@ class RecordingView:
         return bands
 
     def picture(self) -> Picture:
-        """The same for still and moving pictures."""
+        """The content for stills and animations."""
         lines, timeline = [], self.timeline
         if timeline is not None:
             values = np.where(timeline.probabilities.any(1, keepdims=True), timeline.probabilities, np.nan)
@@ -354,79 +355,79 @@ class RecordingView:
 
 
 def _lines(timeline: Timeline) -> list[int]:
-    """The classes worth a line: those that are likeliest most of the time, then those that ever are likely."""
+    """The classes to plot: by the number of frames in which they are most probable, then by their peak."""
     values = timeline.probabilities
     kinds = np.arange(1 if timeline.has_nothing else 0, values.shape[1])
     likeliest = np.bincount(values.argmax(1), minlength=values.shape[1])
     order = np.lexsort((-values.max(0)[kinds], -likeliest[kinds]))
-    return [int(kind) for kind in kinds[order][:_MOST_LINES]]
+    return [int(kind) for kind in kinds[order][:_MAX_LINES]]
 
 
-def _write_png(story: RecordingView, path: Path) -> tuple[int, float | None]:
-    return draw_stills(story.picture(), path), None
+def _write_png(view: RecordingView, path: Path) -> tuple[int, float | None]:
+    return draw_stills(view.picture(), path), None
 
 
-def _write_gif(story: RecordingView, path: Path) -> tuple[int, float | None]:
-    frames, fps = thinning(story.scene.num_frames, story.scene.rate, _GIF_FRAMES, _GIF_FPS)
-    draw_animation(story.picture(), path, frames, fps)
+def _write_gif(view: RecordingView, path: Path) -> tuple[int, float | None]:
+    frames, fps = frames_to_draw(view.scene.num_frames, view.scene.rate, _GIF_FRAMES, _GIF_FPS)
+    draw_animation(view.picture(), path, frames, fps)
     return len(frames), fps
 
 
-def _write_page(story: RecordingView, path: Path) -> tuple[int, float | None]:
-    scene = story.scene
-    every = -(-scene.points.size // _MOST_NUMBERS)
+def _write_page(view: RecordingView, path: Path) -> tuple[int, float | None]:
+    scene = view.scene
+    every = -(-scene.points.size // _MAX_COORDINATES)
     frames = np.arange(0, scene.num_frames, every)
     bands = [
         {
             "title": title,
             "segments": [
-                {"label": label, "color": story.colors[label], "start": start, "end": end, "score": score}
+                {"label": label, "color": view.colors[label], "start": start, "end": end, "score": score}
                 for label, start, end, score in segments
             ],
         }
-        for title, segments in story.bands
+        for title, segments in view.bands
     ]
     content = {
-        "name": story.name,
-        "facts": story.facts + ([f"every {every}th frame shown"] if every > 1 else []),
+        "name": view.name,
+        "facts": view.facts + ([f"one frame in {every} shown"] if every > 1 else []),
         "colors": PERSON_COLORS,
         "scene": packed_scene(scene, frames, every),
-        "timeline": None if story.timeline is None else _packed_timeline(story, story.timeline, frames),
+        "timeline": None if view.timeline is None else _packed_timeline(view, view.timeline, frames),
         "bands": bands,
-        "neighbours": [_packed_neighbour(neighbour) for neighbour in story.neighbours],
-        "origin": f"By the cosine of embeddings of whole recordings by {story.model_name}",
+        "neighbours": [_packed_neighbour(neighbour) for neighbour in view.neighbours],
+        "origin": f"Cosine similarity of embeddings of whole recordings by {view.model_name}",
     }
-    write_page("render_template.html", story.name, content, path)
+    write_page("render_template.html", view.name, content, path)
     return len(frames), scene.rate / every
 
 
-def _packed_timeline(story: RecordingView, timeline: Timeline, frames: np.ndarray) -> dict[str, Any]:
-    """Probabilities as the page reads them: 16-bit shares of the classes that are ever likely."""
+def _packed_timeline(view: RecordingView, timeline: Timeline, frames: np.ndarray) -> dict[str, Any]:
+    """Encode probabilities of the most probable classes for a page, as 16-bit shares."""
     names, values = timeline.class_names, timeline.probabilities[frames]
     likely = np.argsort(-values.max(0), kind="stable")
-    kinds = list(dict.fromkeys([*story.lines, *likely.tolist()]))[:_MOST_CLASSES]
+    kinds = list(dict.fromkeys([*view.lines, *likely.tolist()]))[:_MAX_CLASSES]
     said = values.any(1, keepdims=True)
     whole = np.zeros(0) if timeline.whole is None else timeline.whole
     return {
         "about": timeline.about,
-        "model": story.model_name,
-        "classes": [{"label": names[kind], "color": story.colors.get(names[kind], NOTHING_COLOR)} for kind in kinds],
-        "lines": list(range(len(story.lines))),
+        "model": view.model_name,
+        "classes": [{"label": names[kind], "color": view.colors.get(names[kind], BACKGROUND_COLOR)} for kind in kinds],
+        "lines": list(range(len(view.lines))),
         "data": packed_base64(
             np.where(said, (values[:, kinds].astype(np.float64) * (NOT_SEEN - 1)).round(), NOT_SEEN)
         ),
         "whole": [
             {"label": names[kind], "probability": float(whole[kind])}
-            for place, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
-            if place == 0 or whole[kind] >= 0.05
+            for rank, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
+            if rank == 0 or whole[kind] >= 0.05
         ],
     }
 
 
 def _packed_neighbour(neighbour: Neighbour) -> dict[str, Any]:
     scene = replace(Scene.of(neighbour.sequence), floor=None)
-    frames, fps = thinning(scene.num_frames, scene.rate, _CLIP_FRAMES, 15.0)
-    played = scene.thinned(frames, fps)
+    frames, fps = frames_to_draw(scene.num_frames, scene.rate, _CLIP_FRAMES, 15.0)
+    played = scene.subsampled(frames, fps)
     return {
         "name": neighbour.sequence.name,
         "label": neighbour.label,

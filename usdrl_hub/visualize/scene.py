@@ -1,4 +1,4 @@
-"""How a recording is turned to be drawn: upright, seen from where it is seen best."""
+"""A recording in metres, upright, with the camera that shows it best."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from ..layouts import TO_Y_UP, Layout, get_layout, make_joint
 from ..sequence import METRES, SkeletonSequence, is_rate
 
-# Where no frame rate is known, motion is played as most sensors record it.
+# Playback rate of recordings without a frame rate: that of most sensors.
 DEFAULT_FPS = 30.0
-# Seen from a little beside and above the body's front, in radians.
+# The camera is a little beside and above the body's front, in radians.
 _ASIDE, _ABOVE = 0.45, 0.16
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A recording as it is drawn.
+    """A recording with a camera.
 
     Attributes:
-        points: ``(T, M, V, 3)`` float32, right-handed, y up, 3D in metres; of 2D keypoints z is 0 and y is negative.
-        seen: Which joints were seen ``(T, M, V)``.
+        points: ``(T, M, V, 3)`` float32, right-handed, y up, 3D in metres; 2D keypoints have z = 0 and y = -row.
+        seen: Which joints are visible ``(T, M, V)``.
         layout: Joint layout.
         flat: Whether the keypoints are 2D.
         fps: Frames per second, or None if unknown.
-        people: Number of each person in the recording ``(M,)``, from 1; those never seen are left out.
-        azimuth: Direction it is looked at from, about the vertical, in radians from +z to +x.
-        elevation: The same above the floor.
-        floor: Height of the floor, or None where none is drawn, and nothing looks smaller for being far.
-        image_shape: Height and width of the picture that 2D keypoints lie in, or None.
+        people: Number of each person in the recording ``(M,)``, from 1; persons never seen are left out.
+        azimuth: Direction to the camera about the vertical, in radians from +z to +x.
+        elevation: Direction to the camera above the horizontal, in radians.
+        floor: Height of the floor; None for no floor and a projection without perspective.
+        image_shape: Height and width of the image of 2D keypoints in pixels, or None.
     """
 
     points: np.ndarray
@@ -47,11 +47,7 @@ class Scene:
 
     @classmethod
     def of(cls, sequence: SkeletonSequence) -> Scene:
-        """Turn a recording upright and find where to look at it from.
-
-        Args:
-            sequence: The recording, of any layout, unit, handedness and up axis.
-        """
+        """Convert a recording of any layout, unit, handedness and up axis, and choose the camera."""
         layout = get_layout(sequence.layout)
         seen = _seen(sequence, layout)
         people = np.flatnonzero(seen.any((0, 2)))
@@ -73,7 +69,7 @@ class Scene:
 
     @property
     def rate(self) -> float:
-        """Frames per second that it is played at."""
+        """Frames per second of playback."""
         return self.fps or DEFAULT_FPS
 
     @cached_property
@@ -86,25 +82,25 @@ class Scene:
 
     @cached_property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest coordinates ``(3,)`` of nearly all joints; a few that jump far away do not count."""
+        """Lowest and highest coordinates ``(3,)`` of the joints without outliers."""
         found = self.points[self.seen]
         found = found[:: max(len(found) // 200_000, 1)]
         low, high = np.percentile(found, [0.5, 99.5], axis=0)
-        # What half a percent leaves out of an ordinary recording belongs to it.
+        # Joints near the percentiles are no outliers.
         margin = 0.3 * float((high - low).max())
         near = found[((found >= low - margin) & (found <= high + margin)).all(-1)]
         if self.floor is not None:
             low[1] = min(low[1], self.floor)
         return np.minimum(low, near.min(0)), np.maximum(high, near.max(0))
 
-    def thinned(self, frames: np.ndarray, fps: float) -> Scene:
-        """The frames given only, at another rate."""
+    def subsampled(self, frames: np.ndarray, fps: float) -> Scene:
+        """A selection of frames, with their frame rate."""
         return replace(self, points=self.points[frames], seen=self.seen[frames], fps=fps)
 
     def projected(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places on the picture ``(..., 2)`` and nearness ``(...)`` of points ``(..., 3)``, seen in perspective.
+        """Project points ``(..., 3)`` in perspective: positions ``(..., 2)`` and depth ``(...)``, larger if nearer.
 
-        The page that shows recordings in a browser does the same.
+        The page's script does the same.
         """
         low, high = self.box
         x, y, z = np.moveaxis(points - (low + high) / 2, -1, 0)
@@ -119,12 +115,11 @@ class Scene:
 
     @property
     def aspect(self) -> float:
-        """Height over width of the recording as it is seen."""
+        """Height over width of the projected recording."""
         low, high = self.box
         corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1)
-        places = self.projected(corners.reshape(-1, 3))[0]
-        span = places.max(0) - places.min(0)
-        return float(span[1] / max(span[0], 1e-9))
+        width, height = np.ptp(self.projected(corners.reshape(-1, 3))[0], axis=0)
+        return float(height / max(width, 1e-9))
 
 
 def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
@@ -134,7 +129,7 @@ def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
         seen &= keypoints[..., 2] > 0
     anybody = seen.any(-1)
     if layout.center is not None and not seen[..., layout.center].any():
-        # A body that was centred on this joint has it at exactly zero, in or near itself, which is no missing joint.
+        # In a body centred on this joint, its zeros are positions: they lie in or near the body.
         low = np.where(seen[..., None], keypoints, np.inf).min(2)[anybody]
         high = np.where(seen[..., None], keypoints, -np.inf).max(2)[anybody]
         near = 0.25 * (high - low).max(-1, keepdims=True)
@@ -154,7 +149,7 @@ def _upright(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
 
 
 def _azimuth(points: np.ndarray, seen: np.ndarray, layout: Layout) -> float:
-    """From where a recording is seen best: from the front of one person, from beside what happens between several."""
+    """Camera direction: at the front of one person, at right angles to the line between two."""
     step = max(len(points) // 500, 1)
     points, seen = points[::step].astype(np.float64), seen[::step]
     ahead = np.zeros(3)
@@ -174,30 +169,29 @@ def _azimuth(points: np.ndarray, seen: np.ndarray, layout: Layout) -> float:
     return side if np.cos(side - front) >= 0 else side + np.pi
 
 
-def thinning(num_frames: int, fps: float, most: int, fastest: float) -> tuple[np.ndarray, float]:
-    """Frames to draw of a recording, so that it plays at its own speed where that is possible.
+def frames_to_draw(num_frames: int, fps: float, max_frames: int, max_fps: float) -> tuple[np.ndarray, float]:
+    """Choose evenly spaced frames that play a recording at its own speed.
 
     Args:
-        num_frames: Frames of the recording.
-        fps: Frames per second of it.
-        most: Most frames to draw.
-        fastest: Most frames per second to draw.
+        num_frames: Number of frames of the recording.
+        fps: Its frames per second.
+        max_frames: Most frames to draw.
+        max_fps: Highest playback rate.
 
     Returns:
-        The frames' numbers, evenly spread, and frames per second to play them at: a whole number of hundredths of a
-        second each, and lower than `fastest` by a whole divisor, down to a fifth, where there would be too many;
-        beyond that the recording is played faster than it was.
+        Indices of the frames, and the playback rate, at which a frame lasts a whole number of hundredths of a second.
+        The rate falls to as low as a fifth of `max_fps` to respect `max_frames`; longer recordings are sped up.
     """
     for divisor in (1, 2, 3, 4, 5):
-        rate = 100 / np.ceil(100 / min(fastest / divisor, fps) - 1e-9)
+        rate = 100 / np.ceil(100 / min(max_fps / divisor, fps) - 1e-9)
         count = max(round(num_frames / fps * rate), 1)
-        if count <= most:
+        if count <= max_frames:
             return np.minimum((np.arange(count) * fps / rate).round().astype(int), num_frames - 1), float(rate)
-    return np.linspace(0, num_frames - 1, most).round().astype(int), float(rate)
+    return np.linspace(0, num_frames - 1, max_frames).round().astype(int), float(rate)
 
 
 def nice_step(length: float) -> float:
-    """1, 2 or 5 times a power of ten, near a length."""
+    """The tick distance near a length: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(max(length, 1e-12)))
     rest = length / power
     return float(power * (1 if rest < 1.5 else 2 if rest < 3.5 else 5 if rest < 7.5 else 10))
