@@ -1,18 +1,18 @@
-# Everything a person does here. `make demo` and `make test` work from a fresh clone on a fresh machine.
+# `make demo` and `make test` work from a fresh clone on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-plain test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
 
-# torch first and pinned: left to the other packages' ranges, pip may pick a build with gigabytes of CUDA libraries.
+# torch first and pinned: otherwise pip may choose a build with gigabytes of CUDA libraries.
 $(VENV)/package: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-# What develops and tests it; torchao, which is among that, has transformers print notes at each start.
+# With everything for development; not for `make demo`, because torchao makes transformers print notes at each start.
 $(VENV)/installed: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,video]' --group dev
@@ -21,7 +21,7 @@ $(VENV)/installed: $(VENV)/package
 demo: $(VENV)/package
 	$(BIN)/usdrl demo --output-dir demo-output
 
-# Several processes with one thread each: on small tensors threads only wait for each other.
+# Several processes with one thread each: threads do not speed up small tensors.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -46,7 +46,7 @@ test-slow: $(VENV)/installed
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest -m gpu
 
-# 100 000 damaged inputs of every family of readers; hours, and goes on where it was.
+# 100 000 damaged inputs for every family of readers: takes hours, and continues an interrupted run.
 fuzz: $(VENV)/installed
 	$(BIN)/python benchmarks/fuzz.py
 

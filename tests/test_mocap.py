@@ -128,9 +128,9 @@ def test_the_readme_gives_the_tables_figures():
     tables = (ROOT / "benchmarks" / "README.md").read_text().splitlines()
     words = " ".join((ROOT / "README.md").read_text().split())
     for features, around in [
-        ("`usdrl/mocap-tiny`", "a linear probe on `usdrl/mocap-tiny` reaches {} % in the mean"),
-        ("joints, normalised", "on the normalised joints {} %"),
-        ("mocap-tiny, random weights", "on the same encoder with random weights {} %"),
+        ("`usdrl/mocap-tiny`", "a linear probe on `usdrl/mocap-tiny` reaches {} % on average"),
+        ("joints, normalised", "{} % on the normalised joints"),
+        ("mocap-tiny, random weights", "{} % on the encoder with random weights"),
     ]:
         [row] = [row for row in tables if row.startswith(f"| linear probe | {features} |")]
         assert around.format(row.split("|")[5].strip()) in words

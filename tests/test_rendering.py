@@ -426,7 +426,7 @@ def test_nan_is_refused_or_filled(capsys, tmp_path):
         ),
         (["{file}", "--output", "{folder}/out.html", "--model", "usdrl/nothing"], "was not found"),
         (["{file}", "--output", "{folder}/out.html", "--layout", "coco17"], "is not a skeleton of layout 'coco17'"),
-        (["{file}", "--output", "{folder}/out.html", "--up", "x"], "up must be one of"),
+        (["{file}", "--output", "{folder}/out.html", "--up", "w"], "up must be one of"),
         (["{file}", "--output", "{folder}/out.html", "--fps", "0"], "frames per second must be"),
         (["{file}", "--output", "{folder}/out.html", "--threshold", "2"], "--threshold has no effect without"),
         (["{file}", "--output", "{file}/out.html"], "cannot be written"),
