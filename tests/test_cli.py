@@ -419,7 +419,7 @@ def test_whatever_is_wrong_with_one_file_the_others_go_on(capsys, tmp_path, monk
             raise error(path)
         return iter_skeletons(path, *arguments, **choices)
 
-    monkeypatch.setattr("usdrl_hub.inference.inputs.iter_skeletons", read)
+    monkeypatch.setattr("usdrl_hub.inference.source.iter_skeletons", read)
     monkeypatch.setattr("usdrl_hub.data.prepare.iter_skeletons", read)
     words = {
         "predict": ["predict", folder, "--json"],

@@ -20,7 +20,7 @@ from usdrl_hub.data.pyskl import read_pyskl
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
 from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.text import read_pku_labels, read_pku_skeleton, read_pku_split
-from usdrl_hub.inference.inputs import iter_sequences
+from usdrl_hub.inference.source import Source
 
 RNG = np.random.default_rng(0)
 
@@ -366,5 +366,5 @@ def test_folders_of_openpose_become_stores_and_sequences(tmp_path):
     store, report = prepare("folder", tmp_path / "raw", tmp_path / "store", image_shape=(1080, 1920))
     assert (len(store), report["read"], store.class_names) == (4, 4, ["lunge", "squat"])
     assert store.names[0] == "lunge/day 1/lunge-1" and store[0].image_shape == (1080, 1920)
-    names = [sequence.name for sequence in iter_sequences(tmp_path / "raw")]
+    names = [sequence.name for sequence in Source(tmp_path / "raw")]
     assert names == store.names

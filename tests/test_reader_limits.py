@@ -26,7 +26,7 @@ from usdrl_hub.data.arrays import load_npz
 from usdrl_hub.data.readers import find_recordings, iter_skeletons
 from usdrl_hub.data.reading import Reading
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
-from usdrl_hub.inference.inputs import iter_sequences
+from usdrl_hub.inference.source import Source
 from usdrl_hub.sequence import FARTHEST
 
 RNG = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_opened_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", no_entry)
     errors = []
     with pytest.warns(USDRLWarning, match=r"d\.npy: it is a folder, not a file"):
-        found = [sequence.name for sequence in iter_sequences(tmp_path, on_error=errors.append)]
+        found = [sequence.name for sequence in Source(tmp_path, on_error=errors.append)]
     assert found == ["a", "c"]
     assert [str(error) for error in errors] == [f"{tmp_path / 'b.npy'}: it cannot be read: Permission denied"]
 
@@ -186,7 +186,7 @@ def test_lists_of_numbers_are_arrays():
     for shape in ((40, 25, 3), (40, 2, 25, 3), (2, 40, 2, 25, 3)):
         array = RNG.normal(size=shape).astype(np.float32)
         np.testing.assert_array_equal(extractor(array.tolist()).keypoints, extractor(array).keypoints)
-        found = [sequence.keypoints for sequence in iter_sequences(array.tolist())]
+        found = [sequence.keypoints for sequence in Source(array.tolist())]
         np.testing.assert_array_equal(
             np.stack(found), array.reshape(-1, 40, shape[-3] if len(shape) > 3 else 1, 25, 3)
         )
@@ -201,10 +201,10 @@ def test_an_array_of_several_recordings_is_not_one_of_several_people():
         with pytest.raises(SkeletonFormatError, match="one recording of 4 people, axes='MTVC', or as 4 recordings"):
             extractor(given)
         with pytest.raises(SkeletonFormatError, match="one recording of 4 people, axes='MTVC', or as 4 recordings"):
-            list(iter_sequences(given))
+            list(Source(given))
     assert extractor(array, axes="TVC").keypoints.shape[0] == 4
     assert extractor(array, axes="MTVC").keypoints.shape[0] == 1
-    assert len(list(iter_sequences(array, axes="TVC"))) == 4 and len(list(iter_sequences(array, axes="MTVC"))) == 1
+    assert len(list(Source(array, Reading(axes="TVC")))) == 4 and len(list(Source(array, Reading(axes="MTVC")))) == 1
     # Of twenty, no order but this one fits; one by one, each is a recording.
     assert extractor(RNG.normal(size=(20, 40, 25, 3))).keypoints.shape[0] == 20
     assert extractor([array[:2]]).keypoints.shape[0] == 1

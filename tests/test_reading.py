@@ -56,9 +56,9 @@ def test_what_a_file_says_is_kept_and_the_contradiction_is_reported(tmp_path):
         [found] = iter_skeletons(path, given)
     assert (found.fps, found.image_shape, found.layout.name) == (30, (480, 640), "coco17")
     told = " ".join(str(warning.message) for warning in caught)
-    assert "its fps is 30.0, as the file says, and not 25" in told
-    assert "its image_shape is (480.0, 640.0), as the file says, and not (1080, 1920)" in told
-    assert "its layout is coco17, as the file says, and not openpose18" in told
+    assert "its fps is 30.0, as it says itself, and not 25" in told
+    assert "its image_shape is (480.0, 640.0), as it says itself, and not (1080, 1920)" in told
+    assert "its layout is coco17, as it says itself, and not openpose18" in told
 
 
 def test_a_field_replaces_the_convention_of_a_format(tmp_path):
@@ -69,7 +69,7 @@ def test_a_field_replaces_the_convention_of_a_format(tmp_path):
         found = read_skeleton(path, fps=15, units="cm")
     assert found.fps == 15
     np.testing.assert_allclose(found.keypoints, read_skeleton(path).keypoints / 100, rtol=1e-5)
-    with pytest.warns(UserWarning, match="its layout is ntu25, as the file says, and not coco17"):
+    with pytest.warns(UserWarning, match="its layout is ntu25, as it says itself, and not coco17"):
         assert read_skeleton(path, layout="coco17").layout == "ntu25"
 
 
@@ -111,7 +111,7 @@ def test_units_are_scaled_once():
     sequence = Reading(units="in").sequence(BODY)
     np.testing.assert_allclose(sequence.keypoints[:, 0], BODY * 0.0254, rtol=1e-6)
     assert sequence.to_layout("ntu25") is sequence
-    with pytest.warns(UserWarning, match="its units is mm, as the file says, and not in"):
+    with pytest.warns(UserWarning, match="its units is mm, as it says itself, and not in"):
         kept = Reading(units="in").complete(SkeletonSequence(BODY[:, None]), units="mm")
     np.testing.assert_allclose(kept.keypoints[:, 0], BODY * 0.001, rtol=1e-6)
 

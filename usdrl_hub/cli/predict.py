@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
+from ..data.reading import Reading
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from .inputs import refuse_unreadable
@@ -193,41 +194,30 @@ def embed(
 
     from ..distributed import Workers
     from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
-    from ..inference.inputs import list_files, read_file, share_of
+    from ..inference.source import Source
 
     errors = Errors()
-    # An older result in the folder is no recording.
-    files = [file for file in list_files(source) if file.resolve() != output.resolve()]
     workers = Workers.of_environment()
-    mine = share_of(workers, files, computing.batch_size)
+    given = Reading(reading.layout, reading.axes, image_shape=image_shape(reading.image_size))
+    # An older result in the folder is no recording.
+    mine = Source(source, given, on_error=errors).share(workers, computing.batch_size, without=output)
 
     # Loaded when the file is held: who may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
         encoder, extractor = ready(model, False, reading, computing, workers.device)
-        source_layout = reading.layout or extractor.source_layout or extractor.layout
-        hidden = None if workers.is_first else True
-        sequences: Iterable[SkeletonSequence]
-        if isinstance(mine, list):
-            progress = tqdm(mine, unit="file", disable=hidden, file=sys.stderr)
-            sequences = (
-                sequence
-                for file in progress
-                for sequence in read_file(file, source, source_layout, reading.axes, errors, extractor.missing)
-            )
-        else:
-            sequences = tqdm(mine.iterate(errors), total=len(mine), disable=hidden, file=sys.stderr)
         yield from iter_embeddings(
-            sequences,
+            mine.for_model(extractor),
             encoder,
             computing.batch_size,
             level=level,
             feature_extractor=extractor,
             per_person=per_person,
-            image_shape=image_shape(reading.image_size),
             on_error=errors,
         )
 
-    count = write_embeddings(stream(), output, level, expected_rows(mine, level))
+    shown = {"unit": "recording", "disable": None if workers.is_first else True, "file": sys.stderr}
+    progress = tqdm(stream(), total=expected_rows(mine.inputs, "clip"), **shown)
+    count = write_embeddings(progress, output, level, expected_rows(mine.inputs, level))
     if workers.is_first:
         say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()

@@ -84,6 +84,11 @@ class SkeletonDataset(Sequence):
         """Number of sequences."""
         return len(self.selection)
 
+    @property
+    def units(self) -> str | None:
+        """Unit of 3D keypoints as the file says it, or None."""
+        return str(self.fields["units"].reshape(-1)[0]) if "units" in self.fields else None
+
     def __getitem__(self, index):
         """One sequence, named as in the data set or by its number; for a slice, the data set of those sequences.
 

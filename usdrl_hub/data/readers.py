@@ -140,7 +140,8 @@ def _reader_of(path: Path) -> Reader:
 def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     arrays = load_npz(path)
     if "offsets" in arrays:
-        yield from map(reading.complete, SkeletonDataset.from_arrays(arrays, str(path)).iterate(on_error))
+        data = SkeletonDataset.from_arrays(arrays, str(path))
+        yield from (reading.complete(sequence, data.units) for sequence in data.iterate(on_error))
         return
     key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
     if len(arrays) > 1 and key != "keypoints":

@@ -12,6 +12,9 @@ from ..errors import notice
 from ..layouts import TO_Y_UP, LayoutLike, get_layout
 from ..sequence import AXES, METRES, MISSING, SkeletonSequence, is_rate, sequences_of
 
+# What a recording may say itself.
+_SAID = ("layout", "fps", "up", "units", "image_shape")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -66,6 +69,10 @@ class Reading:
         if self.image_shape is not None and not (len(self.image_shape) == 2 and min(self.image_shape) > 0):
             raise ValueError(f"image_shape must be (height, width) in pixels, got {self.image_shape!r}")
 
+    def with_defaults(self, layout: LayoutLike, missing: str) -> Reading:
+        """With a model's own layout and treatment of NaN where none is given."""
+        return replace(self, default_layout=layout, missing=self.missing or missing)
+
     def sequence(self, array: np.ndarray, name: str = "", units: str | None = None, **fields: Any) -> SkeletonSequence:
         """Make a sequence of an array.
 
@@ -92,40 +99,40 @@ class Reading:
         return [self.complete(found) for found in sequences_of(array, layout, self.axes, "", self.missing or "refuse")]
 
     def complete(self, sequence: SkeletonSequence, units: str | None = None) -> SkeletonSequence:
-        """Fill in what the file of a sequence does not say, and scale 3D keypoints to metres.
+        """Fill in what the file of a sequence does not say; warn of fields that contradict it.
 
         Every reader passes its sequences through this once.
 
         Args:
             sequence: As the file has it; `fps`, `up` and `image_shape` are None where the file does not say.
-            units: Unit of its 3D keypoints where the file says it.
-
-        Returns:
-            The sequence, in metres where it is 3D. A field that contradicts the file is not used, and reported.
+            units: Unit of its 3D keypoints where the file says it; they are scaled to metres. Those of a sequence
+                whose own `units` are others stay as they are.
         """
+        given: dict[str, Any] = {name: value for name in _SAID if (value := getattr(self, name)) is not None}
+        if not given and units in (None, "m"):
+            return sequence
         where = sequence.name or "sequence"
-        said: dict[str, Any] = {
-            "layout": get_layout(sequence.layout).name,
-            "fps": sequence.fps if is_rate(sequence.fps) else None,
-            "up": sequence.up,
-            "units": units,
-            "image_shape": sequence.image_shape,
-        }
-        given = {name: value for name in said if (value := getattr(self, name)) is not None}
         if "layout" in given:
             given["layout"] = get_layout(given["layout"]).name
         for name in ("image_shape",) if sequence.is_3d else ("up", "units"):
             if given.pop(name, None) is not None:
                 kind = "3D" if sequence.is_3d else "2D, in pixels"
                 notice(f"{where}: it is {kind}, so {name} has no effect", f"recordings on which {name} has no effect")
+        said: dict[str, Any] = {
+            "layout": get_layout(sequence.layout).name,
+            "fps": sequence.fps if is_rate(sequence.fps) else None,
+            "up": sequence.up,
+            "units": sequence.units if sequence.units != "m" else units,
+            "image_shape": sequence.image_shape,
+        }
         for name, value in given.items():
             if said[name] not in (None, value):
                 notice(
-                    f"{where}: its {name} is {said[name]}, as the file says, and not {value} as given",
+                    f"{where}: its {name} is {said[name]}, as it says itself, and not {value} as given",
                     f"recordings that say another {name} than given",
                 )
         found = {name: value for name, value in given.items() if said[name] is None}
         unit = found.pop("units", units or "m")
-        if unit != "m":
+        if sequence.is_3d and sequence.units == "m" != unit:
             found["keypoints"] = sequence.keypoints * np.float32(METRES[unit])
         return replace(sequence, **found) if found else sequence

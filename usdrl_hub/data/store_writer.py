@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
 from ..files import check_space, locked, naming, new_file
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import METRES, SkeletonFormatError, SkeletonSequence
 from .checks import check_label, kind_of
 from .store import PART, SPLITS, SkeletonStore
 from .store_files import FORMAT, HEADER, INDEX, NONE
@@ -339,7 +339,7 @@ def _moved(folder: Path, place: Path) -> None:
 
 def _max_int16(sequence: SkeletonSequence) -> float:
     """Largest coordinate that half a step of int16 puts at most 0.1 mm (of 2D: a hundredth of a pixel) off."""
-    step = {"m": 0.0002, "cm": 0.02, "mm": 0.2}[sequence.units] if sequence.is_3d else 0.02
+    step = 0.0002 / METRES[sequence.units] if sequence.is_3d else 0.02
     return step * 32767
 
 

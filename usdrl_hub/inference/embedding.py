@@ -17,6 +17,7 @@ from numpy.lib import format as npy_format
 
 from ..data.dataset import SkeletonData
 from ..data.npz import SkeletonDataset
+from ..data.reading import Reading
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -26,15 +27,8 @@ from ..layouts import LayoutLike
 from ..modeling_usdrl import USDRLModel, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from ..speedups import with_cuda_graph
-from .inputs import (
-    ErrorHandler,
-    batches_of_clips,
-    checked,
-    finite_rows,
-    is_live,
-    iter_sequences,
-    ready_model,
-)
+from .inputs import batches_of_clips, finite_rows, ready_model
+from .source import ErrorHandler, Source
 from .windows import frame_outputs
 
 LEVELS = ("clip", "frame")
@@ -148,17 +142,15 @@ def iter_embeddings(
     if level not in LEVELS:
         raise ValueError(f"level must be 'clip' or 'frame', got {level!r}")
     encoder, extractor = ready_model(model, feature_extractor, False, device, dtype)
-    layout = source_layout or extractor.source_layout or extractor.layout
-    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
-    sequences = checked(found, extractor, on_error, per_person, image_shape)
+    reading = Reading(source_layout, axes, image_shape=image_shape)
+    source = Source(files_or_sequences, reading, each_person=per_person, on_error=on_error)
+    sequences = source.prepared(extractor)
     encoder = cast(USDRLModel, encoder)
     if level == "frame":
         yield from _embed_frames(sequences, encoder, extractor, batch_size, on_error)
         return
     encode = with_cuda_graph(encoder)
-    for batch, clips in batches_of_clips(
-        sequences, extractor, batch_size, encoder.device, is_live(files_or_sequences)
-    ):
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, encoder.device, source.is_stream):
         with torch.inference_mode():
             pooled = encode(clips).pooler_output
         yield from finite_rows(batch, pooled.float().cpu().numpy(), "its embedding", on_error)

@@ -1,165 +1,32 @@
-"""What embedding and prediction share: streams of sequences, batches of clips, and the model made ready."""
+"""What embedding and prediction share: batches of clips, and the model made ready."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.dataset import SkeletonData, open_data
-from ..data.npz import SkeletonDataset
-from ..data.openpose import recording_name
-from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
-from ..data.reading import Reading
-from ..data.store import SkeletonStore, is_store
-from ..distributed import Workers
-from ..errors import UNREADABLE, NonFiniteError, USDRLError, unreadable
+from ..errors import NonFiniteError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
-from ..layouts import LayoutLike
 from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..persons import link_persons
-from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers, sequences_of
+from ..sequence import SkeletonSequence
 from ..speedups import for_inference, prefetch
+from .source import ErrorHandler
 
 Item = TypeVar("Item")
 # Batches preprocessed per call, to amortise kernel-launch overhead; also the prefetch depth.
 _BATCHES_TOGETHER = {"cpu": 4, "other": 16}
 _FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 17}
-# Called with each error of a stream that goes on without the input.
-ErrorHandler = Callable[[USDRLError], None]
 # What one clip of a sound model may come to.
 NOT_FINITE = "its coordinates are too large for the model, or the model has diverged or is damaged"
-
-
-def is_live(inputs: Any) -> bool:
-    """Whether inputs may come one by one while one waits, and are not all there already."""
-    at_rest = (str, os.PathLike, Sequence, np.ndarray, torch.Tensor, SkeletonSequence, SkeletonDataset, SkeletonStore)
-    return not isinstance(inputs, at_rest)
-
-
-def list_files(path: str | os.PathLike) -> list[Path]:
-    """The file itself, or the recordings in a folder and its subfolders, sorted by path, see `find_recordings`.
-
-    Raises:
-        SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
-    """
-    path = Path(path)
-    if not path.is_dir() or is_store(path):
-        return [path]
-    files = find_recordings(path)
-    if not files:
-        raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file in this folder")
-    return files
-
-
-def share_of(workers: Workers, files: list[Path], block: int) -> list[Path] | SkeletonData:
-    """The files of this process; its recordings of a single data set or store.
-
-    Args:
-        workers: The processes that share the files.
-        files: All of them.
-        block: See `Workers.share`.
-    """
-    if workers.count == 1:
-        return files
-    if len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
-        try:
-            whole = SkeletonStore.open(files[0]) if is_store(files[0]) else open_data(files[0])
-        except SkeletonFormatError:
-            # A single recording, or what the reader has to tell.
-            pass
-        else:
-            mine = np.zeros(len(whole), dtype=bool)
-            mine[workers.share(len(whole), block)] = True
-            return whole.select(mine)
-    return files[workers.share(len(files), 1)]
-
-
-def iter_sequences(
-    inputs: Any,
-    layout: LayoutLike = "ntu25",
-    axes: str | None = None,
-    on_error: ErrorHandler | None = None,
-    missing: str = "refuse",
-) -> Iterator[SkeletonSequence]:
-    """Yield the sequences of files, folders, sequences and arrays, one after another.
-
-    A recording in a folder is named by its path below the folder, without the ending.
-
-    Args:
-        inputs: One of these, or an iterable of them.
-        layout: Layout of arrays that come without one.
-        axes: Axis order of arrays; see `SkeletonSequence.from_array`.
-        on_error: Called with the error of an unreadable input, which is then left out; None raises it.
-        missing: What NaN in arrays means; see `SkeletonSequence.from_array`.
-
-    Raises:
-        SkeletonFormatError: See `read_skeleton`.
-    """
-    if isinstance(inputs, SkeletonDataset | SkeletonStore):
-        yield from inputs.iterate(on_error)
-        return
-    if isinstance(inputs, torch.Tensor):
-        inputs = inputs.detach().cpu().float().numpy()
-    if isinstance(inputs, np.ndarray) or is_nested_numbers(inputs):
-        # One recording, or with one axis more several.
-        inputs = sequences_of(inputs, layout, axes, "", missing)
-    single = isinstance(inputs, str | os.PathLike | SkeletonSequence)
-    for number, item in enumerate([inputs] if single else inputs):
-        try:
-            if isinstance(item, SkeletonSequence):
-                yield item
-            elif isinstance(item, str | os.PathLike) and is_store(item):
-                yield from SkeletonStore.open(item).iterate(on_error)
-            elif isinstance(item, str | os.PathLike):
-                for file in list_files(item):
-                    yield from read_file(file, Path(item), layout, axes, on_error, missing)
-            else:
-                array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
-                yield SkeletonSequence.from_array(array, layout, axes, name=f"sequence {number}", missing=missing)
-        except SkeletonFormatError as error:
-            if on_error is None:
-                raise
-            on_error(error)
-
-
-def read_file(
-    file: Path, given: Path, layout: LayoutLike, axes: str | None, on_error: ErrorHandler | None, missing: str
-) -> Iterator[SkeletonSequence]:
-    """Yield the sequences of a file or store, named by their path below the folder that was given.
-
-    Args:
-        file: The file, or the folder of a store.
-        given: What was asked for: the file itself, or a folder around it.
-        layout: See `iter_sequences`, as all others.
-        axes: As above.
-        on_error: As above.
-        missing: As above.
-    """
-    if is_store(file):
-        yield from SkeletonStore.open(file).iterate(on_error)
-        return
-    try:
-        reading = Reading(axes=axes, missing=missing, default_layout=layout)
-        for sequence in iter_skeletons(file, reading, on_error=on_error):
-            if file != given and sequence.name == recording_name(file):
-                sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(given).as_posix())
-            yield sequence
-    except UNREADABLE as error:
-        wrong = unreadable(error, str(file))
-        if on_error is None:
-            raise wrong from error.__cause__
-        on_error(wrong)
 
 
 def batches_of_clips(
@@ -227,41 +94,6 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def checked(
-    sequences: Iterable[SkeletonSequence],
-    extractor: USDRLFeatureExtractor,
-    on_error: ErrorHandler | None,
-    per_person: bool = False,
-    image_shape: tuple[float, float] | None = None,
-) -> Iterator[SkeletonSequence]:
-    """Pass on the sequences that the model can read, so that one that it cannot does not cost its batch.
-
-    Args:
-        sequences: As they were read.
-        extractor: The model's.
-        on_error: See `iter_sequences`.
-        per_person: Make everybody a sequence of their own.
-        image_shape: Height and width of the picture of 2D sequences that do not say.
-    """
-    for sequence in sequences:
-        try:
-            if image_shape is not None and not sequence.is_3d and sequence.image_shape is None:
-                sequence = replace(sequence, image_shape=image_shape)
-            if per_person:
-                # Tracks are told apart while everybody is there.
-                sequence = link_persons(sequence) if extractor.relink else sequence
-                yield from [extractor.prepare(person) for person in sequence.each_person()]
-            else:
-                yield extractor.prepare(sequence)
-        except ValueError as error:
-            message = str(error)
-            named = message if message.startswith(sequence.name) else f"{sequence.name}: {message}"
-            wrapped = SkeletonFormatError(named)
-            if on_error is None:
-                raise wrapped from error
-            on_error(wrapped)
 
 
 def finite_rows(

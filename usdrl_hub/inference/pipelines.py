@@ -13,6 +13,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 from ..data.huggingface import from_huggingface
+from ..data.reading import Reading
 from ..errors import CheckpointLoadError
 from ..facts.checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -22,7 +23,8 @@ from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .ensemble import USDRLEnsemble
-from .inputs import NOT_FINITE, checked, class_scores, find_device, find_dtype, iter_sequences
+from .inputs import NOT_FINITE, class_scores, find_device, find_dtype
+from .source import Source
 
 # How inputs are read that do not say it.
 _READING = frozenset({"layout", "axes", "image_shape"})
@@ -122,10 +124,9 @@ class SkeletonPipeline(Pipeline):
         image_shape: tuple[float, float] | None = None,
     ) -> Iterator[SkeletonSequence]:
         extractor = self.feature_extractor
-        source = layout or extractor.source_layout or extractor.layout
-        inputs = from_huggingface([inputs], source) if isinstance(inputs, Mapping) else inputs
-        found = iter_sequences(inputs, source, axes, None, extractor.missing)
-        return checked(found, extractor, None, image_shape=image_shape)
+        if isinstance(inputs, Mapping):
+            inputs = from_huggingface([inputs], layout or extractor.source_layout or extractor.layout)
+        return Source(inputs, Reading(layout, axes, image_shape=image_shape)).prepared(extractor)
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         # transformers hands it on to pipelines.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.reading import Reading
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import LayoutLike
@@ -17,15 +18,8 @@ from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from ..speedups import with_cuda_graph
 from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import (
-    ErrorHandler,
-    batches_of_clips,
-    checked,
-    class_scores,
-    finite_rows,
-    is_live,
-    iter_sequences,
-)
+from .inputs import batches_of_clips, class_scores, finite_rows
+from .source import ErrorHandler, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +87,12 @@ def iter_predictions(
             f"{name} is {type(classifier).__name__}, which does not name a class per clip: take a recognition "
             "model, or train one with 'usdrl finetune'"
         )
-    layout = source_layout or extractor.source_layout or extractor.layout
-    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
-    sequences = checked(found, extractor, on_error, per_person, image_shape)
+    reading = Reading(source_layout, axes, image_shape=image_shape)
+    source = Source(files_or_sequences, reading, each_person=per_person, on_error=on_error)
     classify = with_cuda_graph(classifier)
     is_regression = classifier.config.problem_type == "regression"
-    for batch, clips in batches_of_clips(
-        sequences, extractor, batch_size, classifier.device, is_live(files_or_sequences)
-    ):
+    sequences = source.prepared(extractor)
+    for batch, clips in batches_of_clips(sequences, extractor, batch_size, classifier.device, source.is_stream):
         with torch.inference_mode():
             scores = class_scores(classify(clips).logits, classifier.config).cpu().numpy()
         for sequence, row in finite_rows(batch, scores, "what the model says of it", on_error):

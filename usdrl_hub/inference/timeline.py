@@ -6,13 +6,14 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..data.reading import Reading
 from ..errors import CheckpointLoadError, NonFiniteError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
@@ -28,8 +29,9 @@ from ..postprocessing import action_proposals, segments_of
 from ..sequence import DETECTION_THRESHOLD, SkeletonSequence, is_rate
 from .causal import causal_predictions
 from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import ErrorHandler, checked, iter_sequences, names_one_class
+from .inputs import names_one_class
 from .prediction import iter_predictions
+from .source import ErrorHandler, Source
 from .windows import frame_outputs, frame_probabilities, segment_probabilities
 
 # Models that say something about time.
@@ -123,13 +125,10 @@ def iter_timelines(
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    if fps is not None and not is_rate(fps):
-        raise ValueError(f"frames per second must be between 0.01 and 10000, got {fps}")
     loaded, extractor = ready_classifier(model, feature_extractor, device, dtype)
-    layout = source_layout or extractor.source_layout or extractor.layout
-    found = iter_sequences(files_or_sequences, layout, axes, on_error, extractor.missing)
-    for sequence in checked(found, extractor, on_error, per_person, image_shape):
-        sequence = replace(sequence, fps=sequence.fps or fps)
+    reading = Reading(source_layout, axes, fps, image_shape=image_shape)
+    source = Source(files_or_sequences, reading, each_person=per_person, on_error=on_error)
+    for sequence in source.prepared(extractor):
         try:
             timeline = make_timeline(sequence, loaded, extractor, batch_size, threshold)
         except NonFiniteError as error:

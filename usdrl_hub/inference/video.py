@@ -19,7 +19,8 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
 from ..loading import load_with
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
-from .inputs import ErrorHandler, batched, find_device
+from .inputs import batched, find_device
+from .source import ErrorHandler
 
 LAYOUT = "coco17"
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
+from ..data.reading import Reading
 from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
-from ..inference.inputs import ErrorHandler, iter_sequences, list_files, ready_model
+from ..inference.inputs import ready_model
+from ..inference.source import ErrorHandler, Source, list_files
 from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..persons import PersonSelection
@@ -163,12 +165,11 @@ def make_map(
     if max_recordings < 2:
         raise ValueError(f"a map needs at least two recordings, not {max_recordings}")
     encoder, extractor = ready_model(model, feature_extractor, False, None, None)
-    layout = source_layout or extractor.source_layout or extractor.layout
     chosen, class_names, total = _sample(source, max_recordings, seed)
-    stream = iter_sequences(chosen, layout, axes, on_error, extractor.missing)
+    recordings = Source(chosen, Reading(source_layout, axes, image_shape=image_shape), on_error=on_error)
     names, labels, thumbs, embeddings = [], [], [], []
     for sequence, embedding in iter_embeddings(
-        stream, encoder, batch_size, feature_extractor=extractor, image_shape=image_shape, on_error=on_error
+        recordings.for_model(extractor), encoder, batch_size, feature_extractor=extractor, on_error=on_error
     ):
         names.append(sequence.name)
         labels.append(-1 if sequence.label is None else sequence.label)

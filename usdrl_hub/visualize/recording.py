@@ -20,7 +20,8 @@ from ..facts.outputs import RENDER_SUFFIXES
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
 from ..inference.ensemble import USDRLEnsemble, ready_classifier
-from ..inference.inputs import ErrorHandler, batched
+from ..inference.inputs import batched
+from ..inference.source import ErrorHandler
 from ..inference.timeline import CLASSIFIERS, Timeline, make_timeline
 from ..layouts import LayoutLike
 from ..metrics import retrieval

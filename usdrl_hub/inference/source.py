@@ -1,0 +1,196 @@
+"""`Source`: recordings from files, folders, data sets, arrays and sequences, one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.dataset import open_data
+from ..data.npz import SkeletonDataset
+from ..data.openpose import recording_name
+from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
+from ..data.reading import Reading
+from ..data.store import SkeletonStore, is_store
+from ..distributed import Workers
+from ..errors import UNREADABLE, USDRLError, unreadable
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..persons import link_persons
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers
+
+# Called with the error of an input that cannot be used, which is then left out; None raises it.
+ErrorHandler = Callable[[USDRLError], None]
+
+
+class Source:
+    """Recordings from files, folders, data sets, arrays and sequences, one after another.
+
+    Iterating yields a `SkeletonSequence` each. One in a folder is named by its path below the folder, without the
+    ending.
+
+    Attributes:
+        inputs: A file, a folder, a data set, a `SkeletonSequence`, an array, or an iterable of any of these.
+        reading: What the inputs do not say themselves.
+        each_person: Whether `prepared` makes every person a recording of their own, named ``<name>#<index>``.
+        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+        folder: Folder that the files given as `inputs` lie in, below which they are named; None names them alone.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        reading: Reading = Reading(),
+        *,
+        each_person: bool = False,
+        on_error: ErrorHandler | None = None,
+        folder: str | os.PathLike | None = None,
+    ):
+        self.inputs: Any = inputs.detach().cpu().float().numpy() if isinstance(inputs, torch.Tensor) else inputs
+        self.reading = reading
+        self.each_person = each_person
+        self.on_error = on_error
+        self.folder = folder
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the inputs may arrive one by one while the caller waits."""
+        at_rest = (str, os.PathLike, Sequence, np.ndarray, SkeletonSequence, SkeletonDataset, SkeletonStore)
+        return not isinstance(self.inputs, at_rest)
+
+    def share(self, workers: Workers, block: int, without: Path | None = None) -> Source:
+        """The part of a file or folder that one of several processes reads.
+
+        Args:
+            workers: The processes.
+            block: Recordings of a data set that stay together, see `Workers.share`.
+            without: A file in the folder that is no recording, such as an older result.
+
+        Returns:
+            A source whose `inputs` are a list of files, or the part of a single data set.
+
+        Raises:
+            SkeletonFormatError: If there is no recording.
+        """
+        files = list_files(self.inputs)
+        if without is not None:
+            files = [file for file in files if file.resolve() != without.resolve()]
+        mine: Any = files[workers.share(len(files), 1)]
+        if workers.count > 1 and len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
+            try:
+                whole = open_data(files[0])
+            except SkeletonFormatError:
+                # It is a single recording, or the reader reports the error.
+                pass
+            else:
+                mask = np.zeros(len(whole), dtype=bool)
+                mask[workers.share(len(whole), block)] = True
+                mine = whole.select(mask)
+        return self._with(mine, self.reading, self.inputs)
+
+    def __iter__(self) -> Iterator[SkeletonSequence]:
+        """Yield the recordings as they were read.
+
+        Raises:
+            SkeletonFormatError: If one cannot be read; see `on_error`.
+        """
+        inputs = self.inputs
+        if isinstance(inputs, SkeletonDataset | SkeletonStore):
+            yield from self._data(inputs)
+            return
+        if isinstance(inputs, np.ndarray) or is_nested_numbers(inputs):
+            yield from self.reading.sequences(inputs)
+            return
+        single = isinstance(inputs, str | os.PathLike | SkeletonSequence)
+        for number, item in enumerate([inputs] if single else inputs):
+            try:
+                yield from self._item(item, number)
+            except SkeletonFormatError as error:
+                self._report(error)
+
+    def for_model(self, extractor: USDRLFeatureExtractor) -> Source:
+        """The source with a model's layout and treatment of NaN where `reading` names none."""
+        reading = self.reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
+        return self._with(self.inputs, reading, self.folder)
+
+    def prepared(self, extractor: USDRLFeatureExtractor) -> Iterator[SkeletonSequence]:
+        """Yield the recordings that a model can read, as its extractor prepares them.
+
+        Args:
+            extractor: The model's; its layout and its treatment of NaN are taken where `reading` names none.
+
+        Raises:
+            SkeletonFormatError: If one cannot be read or does not fit the model; see `on_error`.
+        """
+        source = self.for_model(extractor)
+        if source.reading.missing != extractor.missing:
+            extractor = USDRLFeatureExtractor(**{**extractor.to_dict(), "missing": source.reading.missing})
+        for sequence in source:
+            try:
+                if self.each_person:
+                    # People are linked while all of them are there.
+                    sequence = link_persons(sequence) if extractor.relink else sequence
+                    yield from [extractor.prepare(person) for person in sequence.each_person()]
+                else:
+                    yield extractor.prepare(sequence)
+            except ValueError as error:
+                message = str(error)
+                named = message if message.startswith(sequence.name) else f"{sequence.name}: {message}"
+                self._report(SkeletonFormatError(named), error)
+
+    def _with(self, inputs: Any, reading: Reading, folder: str | os.PathLike | None) -> Source:
+        return Source(inputs, reading, each_person=self.each_person, on_error=self.on_error, folder=folder)
+
+    def _report(self, error: SkeletonFormatError, cause: BaseException | None = None) -> None:
+        if self.on_error is None:
+            raise error from cause
+        self.on_error(error)
+
+    def _item(self, item: Any, number: int) -> Iterator[SkeletonSequence]:
+        """Yield the recordings of one input of several."""
+        if isinstance(item, SkeletonSequence):
+            yield self.reading.complete(item, item.units)
+        elif isinstance(item, str | os.PathLike) and is_store(item):
+            yield from self._data(SkeletonStore.open(item))
+        elif isinstance(item, str | os.PathLike):
+            for file in list_files(item):
+                yield from self._file(file, Path(item if self.folder is None else self.folder))
+        else:
+            array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
+            yield self.reading.sequence(array, f"sequence {number}")
+
+    def _data(self, data: SkeletonDataset | SkeletonStore) -> Iterator[SkeletonSequence]:
+        for sequence in data.iterate(self.on_error):
+            yield self.reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
+
+    def _file(self, file: Path, folder: Path) -> Iterator[SkeletonSequence]:
+        """Yield the recordings of a file or store, named by their path below a folder."""
+        if is_store(file):
+            yield from self._data(SkeletonStore.open(file))
+            return
+        try:
+            for sequence in iter_skeletons(file, self.reading, on_error=self.on_error):
+                if file != folder and sequence.name == recording_name(file):
+                    sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(folder).as_posix())
+                yield sequence
+        except UNREADABLE as error:
+            self._report(unreadable(error, str(file)), error.__cause__)
+
+
+def list_files(path: str | os.PathLike) -> list[Path]:
+    """The file itself, or the recordings in a folder and its subfolders, sorted by path, see `find_recordings`.
+
+    Raises:
+        SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
+    """
+    path = Path(path)
+    if not path.is_dir() or is_store(path):
+        return [path]
+    files = find_recordings(path)
+    if not files:
+        raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file in this folder")
+    return files
