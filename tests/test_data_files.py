@@ -363,7 +363,7 @@ def test_folders_of_openpose_become_stores_and_sequences(tmp_path):
     for name in ("squat", "lunge"):
         write_frames(tmp_path / "raw" / name / "day 1", f"{name}-1")
         write_frames(tmp_path / "raw" / name / "day 1", f"{name}-2")
-    store, report = prepare("folder", tmp_path / "raw", tmp_path / "store", image_shape=(1080, 1920))
+    store, report = prepare("folder", tmp_path / "raw", tmp_path / "store", reading=Reading(image_shape=(1080, 1920)))
     assert (len(store), report["read"], store.class_names) == (4, 4, ["lunge", "squat"])
     assert store.names[0] == "lunge/day 1/lunge-1" and store[0].image_shape == (1080, 1920)
     names = [sequence.name for sequence in Source(tmp_path / "raw")]

@@ -17,6 +17,7 @@ from usdrl_hub import SkeletonFormatError, SkeletonStore, USDRLFeatureExtractor,
 from usdrl_hub.data import prepare as prepare_module
 from usdrl_hub.data.huggingface import from_huggingface
 from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError, USDRLWarning
@@ -27,6 +28,7 @@ from usdrl_hub.pretraining.data import PretrainingDataset
 RUN = """
 import sys, time
 from usdrl_hub.data import prepare
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.prepare import StoreWriter
 prepare._PART = 4
 write = StoreWriter.write_part
@@ -274,7 +276,7 @@ def test_clips_of_a_billion_frames_or_people_are_refused(tmp_path, field):
 def test_frames_per_second_are_above_zero(recordings, tmp_path):
     for fps in (0, -30, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="frames per second must be between"):
-            prepare("folder", recordings, tmp_path / "out", fps=fps)
+            prepare("folder", recordings, tmp_path / "out", reading=Reading(fps=fps))
 
 
 def test_long_numbers_in_a_table_are_names(tmp_path):

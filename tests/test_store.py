@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings, open_data, write_store
 from usdrl_hub.data.huggingface import from_huggingface, to_huggingface
-from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.prepare import PrepareOptions, prepare
 from usdrl_hub.data.protocols import default_split
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.tasks.recognition import finetune
@@ -134,13 +135,16 @@ def ntu_folder(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ntu_folders_are_prepared_with_a_report(ntu_folder, tmp_path, workers):
-    options = {"ignore": tmp_path / "missing.txt", "workers": workers}
-    store, report = prepare("ntu60", ntu_folder, tmp_path / f"out{workers}", int16=True, **options)
+    options = PrepareOptions(tmp_path / "missing.txt")
+    store, report = prepare(
+        "ntu60", ntu_folder, tmp_path / f"out{workers}", options=replace(options, int16=True), workers=workers
+    )
     assert len(store) == 11 and report["read"] == 11 and report["frames"] == 66
     assert report["skipped"] == {"in the list of names to leave out": 1, "nobody is seen": 1, "malformed": 1}
     assert any("line 2" in problem for problem in report["problems"].values())
     assert [s.subject for s in store] == list(range(2, 13)) and store.max_persons == 2
-    assert len(prepare("ntu120", ntu_folder, tmp_path / f"all{workers}", **options)[0]) == 12
+    store, _ = prepare("ntu120", ntu_folder, tmp_path / f"all{workers}", options=options, workers=workers)
+    assert len(store) == 12
 
 
 def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
@@ -148,7 +152,7 @@ def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
         folder = tmp_path / "mine" / f"class {clip.label % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / f"{number}.npy", clip.keypoints)
-    store, _ = prepare("folder", tmp_path / "mine", tmp_path / "store", layout="ui-prmd39", fps=33.0)
+    store, _ = prepare("folder", tmp_path / "mine", tmp_path / "store", reading=Reading("ui-prmd39", fps=33.0))
     assert len(store) == 100 and store.class_names == ["class 0", "class 1"] and store[0].fps == 33
     assert extract_embeddings(tmp_path / "store").shape == (100, 160)
     record = finetune(tmp_path / "store", tmp_path / "model", epochs=1)
@@ -254,26 +258,26 @@ def pku_folder(path, frames=(120, 90, 150)):
 def test_pku_videos_keep_their_events_and_sides(tmp_path):
     pku_folder(tmp_path / "pku")
     split_file = tmp_path / "pku" / "cross-subject.txt"
-    options = {"protocol": "xsub", "split_file": split_file}
-    store, report = prepare("pku1", tmp_path / "pku", tmp_path / "whole", **options)
+    options = PrepareOptions(protocol="xsub", split_file=split_file)
+    store, report = prepare("pku1", tmp_path / "pku", tmp_path / "whole", options=options)
     assert report["read"] == 3 and store.names == ["0002-L", "0002-M", "0003-R"]
     assert store.column("split_test").tolist() == [False, False, True] and store.header.dataset == "pku1"
     # Classes from 0; the row that ends before it starts is turned round.
     assert [s.events.tolist() for s in store] == [[[5, 10, 30], [50, 40, 80]]] * 3
     labels = store[0].frame_labels()
     assert labels[[9, 10, 29, 30, 40, 79, 80]].tolist() == [-1, 5, 5, -1, 50, 50, -1]
-    clips, report = prepare("pku2", tmp_path / "pku", tmp_path / "clips", clips=True, **options)
+    clips, report = prepare("pku2", tmp_path / "pku", tmp_path / "clips", options=replace(options, clips=True))
     assert report["read"] == 6 and clips.column("labels").tolist() == [5, 50] * 3
     assert clips.lengths.tolist() == [20, 40] * 3 and clips.names[:2] == ["0002-L_000", "0002-L_001"]
     np.testing.assert_array_equal(clips[1].keypoints, store[0].keypoints[40:80])
-    view, _ = prepare("pku1", tmp_path / "pku", tmp_path / "view", protocol="xview")
+    view, _ = prepare("pku1", tmp_path / "pku", tmp_path / "view", options=PrepareOptions(protocol="xview"))
     assert view.column("split_test").tolist() == [True, False, False]
     with pytest.raises(ValueError, match="split file"):
-        prepare("pku1", tmp_path / "pku", tmp_path / "out", protocol="xsub")
+        prepare("pku1", tmp_path / "pku", tmp_path / "out", options=PrepareOptions(protocol="xsub"))
 
 
 def test_protocols_write_their_sides(ntu_folder, tmp_path):
-    store, _ = prepare("ntu60", ntu_folder, tmp_path / "xsub", protocol="xsub")
+    store, _ = prepare("ntu60", ntu_folder, tmp_path / "xsub", options=PrepareOptions(protocol="xsub"))
     train, test, rule = default_split(store)
     assert {s.subject for s in train} <= {1, 2, 4, 5, 8, 9} and not {s.subject for s in train} & {
         s.subject for s in test
@@ -283,13 +287,13 @@ def test_protocols_write_their_sides(ntu_folder, tmp_path):
         (tmp_path / "raw" / part).mkdir()
     for number, file in enumerate(sorted((ntu_folder / "deep").glob("*.skeleton"))):
         file.rename(ntu_folder / ("train" if number % 2 else "test") / file.name)
-    store, report = prepare("ntu60", ntu_folder, tmp_path / "folders", protocol="folders")
+    store, report = prepare("ntu60", ntu_folder, tmp_path / "folders", options=PrepareOptions(protocol="folders"))
     expected = [
         file.parent.name == "test" for file in sorted(ntu_folder.rglob("*.skeleton")) if file.stem in store.names
     ]
     assert sorted(store.column("split_test")) == sorted(expected) and report["read"] == 12
     with pytest.raises(ValueError, match="'ntu60' has no protocol 'xset': use xsub, xview, folders"):
-        prepare("ntu60", ntu_folder, tmp_path / "out", protocol="xset")
+        prepare("ntu60", ntu_folder, tmp_path / "out", options=PrepareOptions(protocol="xset"))
 
 
 def test_a_table_names_files_labels_people_and_sides(tmp_path):
@@ -301,7 +305,7 @@ def test_a_table_names_files_labels_people_and_sides(tmp_path):
     ]
     table = tmp_path / "list.csv"
     table.write_text("\n".join([*rows, "files/3.npy,wave,zoe,test"]) + "\n")
-    store, _ = prepare("csv", table, tmp_path / "store", fps=25)
+    store, _ = prepare("csv", table, tmp_path / "store", reading=Reading(fps=25))
     assert store.class_names == ["bow", "wave"] and store.column("labels").tolist() == [0, 1, 0, 1]
     assert store.column("subjects").tolist() == ["anna0", "anna0", "anna1", "zoe"] and store[3].subject == "zoe"
     assert store.column("split_test").tolist() == [False, False, False, True] and store[0].fps == 25
@@ -329,7 +333,7 @@ def test_missing_joints_are_counted_and_filled_when_asked(tmp_path):
     with pytest.raises(SkeletonFormatError, match="no sequence could be read.*is NaN"):
         prepare("folder", tmp_path / "mine", tmp_path / "refused")
     assert os.listdir(tmp_path) == ["mine"]
-    store, report = prepare("folder", tmp_path / "mine", tmp_path / "filled", missing="interpolate")
+    store, report = prepare("folder", tmp_path / "mine", tmp_path / "filled", reading=Reading(missing="interpolate"))
     assert (report["joints"], report["joints_missing"], report["joints_filled"]) == (300, 2, 2)
     np.testing.assert_allclose(store[0].keypoints[:, 0, 7, 0], np.arange(1, 13), rtol=1e-6)
 
@@ -476,9 +480,16 @@ def test_pku_files_of_every_kind_are_taken_for_what_they_are(tmp_path):
     assert report["skipped"] == {"events outside their video": 1} and "2 events" in str(report["problems"])
     split_file = tmp_path / "pku" / "cross-subject.txt"
     with pytest.raises(ValueError, match="has no protocol 'banana'"):
-        prepare("pku1", tmp_path / "pku", tmp_path / "a", protocol="banana", split_file=split_file)
+        prepare(
+            "pku1", tmp_path / "pku", tmp_path / "a", options=PrepareOptions(protocol="banana", split_file=split_file)
+        )
     with pytest.raises(ValueError, match="belongs to a protocol of PKU-MMD"):
-        prepare("folder", tmp_path / "pku", tmp_path / "a", protocol="folders", split_file=split_file)
+        prepare(
+            "folder",
+            tmp_path / "pku",
+            tmp_path / "a",
+            options=PrepareOptions(protocol="folders", split_file=split_file),
+        )
 
 
 def test_a_half_filled_column_of_sides_is_refused(tmp_path):

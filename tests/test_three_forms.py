@@ -18,7 +18,7 @@ from usdrl_hub import (
     write_store,
 )
 from usdrl_hub.data.huggingface import list_from_huggingface, to_huggingface
-from usdrl_hub.data.prepare import prepare
+from usdrl_hub.data.prepare import PrepareOptions, prepare
 from usdrl_hub.data.protocols import check_classes, default_split, named_sides, with_clips
 from usdrl_hub.errors import LONGEST_SENTENCE, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS, missing_data
@@ -122,7 +122,7 @@ def test_clips_are_on_the_side_of_their_recording(tmp_path):
         "events": np.array([[1, 0, 5, 0], [1, 3, 9, 1], [1, 6, 9, 1], [2, 0, 4, 0], [3, 1, 5, 1], [3, 2, 9, 0]]),
     }
     np.savez(tmp_path / "data.npz", **arrays)
-    store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store", clips=True)
+    store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store", options=PrepareOptions(clips=True))
     # Of r0 nobody says an event.
     assert store.names == ["r1_000", "r1_001", "r1_002", "r2_000", "r3_000", "r3_001"] and report["read"] == 6
     recording = [1, 1, 1, 2, 3, 3]
@@ -133,7 +133,7 @@ def test_clips_are_on_the_side_of_their_recording(tmp_path):
     assert [clip.num_frames for clip in store] == [5, 6, 3, 4, 4, 7]
     once = {**arrays, "split_test": arrays["split_test"][:, 0], "events": np.array([[1, 5, 0], [3, 9, 1]])}
     np.savez(tmp_path / "once.npz", **once)
-    store, _ = prepare("file", tmp_path / "once.npz", tmp_path / "moments", clips=True)
+    store, _ = prepare("file", tmp_path / "once.npz", tmp_path / "moments", options=PrepareOptions(clips=True))
     assert store.names == ["r1_000", "r3_000"] and [clip.split for clip in store] == ["test", "test"]
 
 
@@ -171,7 +171,7 @@ def test_a_pyskl_files_split_is_used(tmp_path, capsys):
     # One recording is in neither list.
     assert code == 0 and "xview: 2 train, 3 test" in out and "on no side" in out
     with pytest.raises(SkeletonFormatError, match="choose --protocol xsub or --protocol xview"):
-        prepare("file", both, tmp_path / "other", protocol="xset")
+        prepare("file", both, tmp_path / "other", options=PrepareOptions(protocol="xset"))
 
 
 @pytest.mark.parametrize(

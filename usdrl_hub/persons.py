@@ -39,20 +39,27 @@ class PersonSelection:
         if self.num_persons < 1:
             raise ValueError(f"num_persons must be at least 1, got {self.num_persons}")
         if self.by not in CHOOSE_BY:
-            raise ValueError(f"choose_by must be one of {', '.join(CHOOSE_BY)}, got {self.by!r}")
+            raise ValueError(f"people are chosen by one of {', '.join(CHOOSE_BY)}, got {self.by!r}")
 
     def __call__(self, sequence: SkeletonSequence) -> SkeletonSequence:
+        """The recording with at most `num_persons` people, the first choice first; see `tracked` and `kept`."""
+        return self.kept(self.tracked(sequence))
+
+    def tracked(self, sequence: SkeletonSequence) -> SkeletonSequence:
+        """The recording with all people, told apart over time where `track` says so."""
+        return link_persons(sequence) if self.track else sequence
+
+    def kept(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """The recording with at most `num_persons` people, the first choice first.
 
         Raises:
             SkeletonFormatError: If people are chosen by confidence, and the joints have no scores.
         """
-        sequence = link_persons(sequence) if self.track else sequence
         if sequence.num_persons <= self.num_persons:
             return sequence
         scores = person_scores(sequence, self.by)
         if self.by == "energy" and (scores > -np.inf).sum() <= self.num_persons:
-            # Nobody has to go: the order stays.
+            # Nobody is left out, so the order stays.
             scores = (scores > -np.inf).astype(np.float64)
         order = np.argsort(-scores, kind="stable")[: self.num_persons]
         return replace(sequence, keypoints=sequence.keypoints[:, order])

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from ..data.readers import SUFFIXES
+from ..data.reading import Reading
 from ..errors import printable
+from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError
 from .messages import Errors
 from .options import ChooseBy, ImageSize, Missing, Relink, complete_layout, image_shape, join_or
@@ -52,26 +54,18 @@ def prepare(
 
     A run that was stopped goes on where it was when it is repeated.
     """
+    from ..data.prepare import PrepareOptions
     from ..data.prepare import prepare as prepare_store
 
     store, report = prepare_store(
         kind,
         raw,
         output_dir,
-        ignore,
-        layout,
-        fps,
-        num_persons,
-        int16,
-        workers,
+        reading=Reading(layout, fps=fps, image_shape=image_shape(image_size), missing=missing),
+        persons=PersonSelection(num_persons, choose_by or "energy", relink),
+        options=PrepareOptions(ignore, protocol, split_file, clips, int16),
+        workers=workers,
         progress=True,
-        protocol=protocol,
-        split_file=split_file,
-        clips=clips,
-        missing=missing or "refuse",
-        image_shape=image_shape(image_size),
-        choose_by=choose_by or "energy",
-        relink=relink,
     )
     say(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
     if (tests := store.column("split_test")) is not None and tests.ndim == 1:

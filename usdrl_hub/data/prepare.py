@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
 from ..files import check_space
-from ..persons import CHOOSE_BY, PersonSelection, link_persons
-from ..sequence import MISSING, SkeletonFormatError, SkeletonSequence, interpolate_missing, is_rate
+from ..layouts import seen_joints
+from ..persons import PersonSelection
+from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing
 from .arrays import load_npz
 from .dataset import open_data
 from .npz import SkeletonDataset
@@ -44,45 +45,54 @@ _JOINTS = ("joints", "joints_missing", "joints_filled")
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """How files are read; the options of `prepare` that a reading process needs."""
+class PrepareOptions:
+    """Which recordings go into a store, and how they are stored.
 
-    layout: str | None
-    fps: float | None
-    persons: int
-    ignored: frozenset[str]
-    missing: str
-    image_shape: tuple[float, float] | None
-    choose_by: str
-    relink: bool
-    clips: bool
-    is_data_set: bool
+    Attributes:
+        ignore: Text file with a name per line, without endings, to leave out, such as NTU's samples with missing
+            skeletons.
+        protocol: Writes which side each recording is on, see `protocols.protocol_side`. For a pyskl file, which of its
+            splits it is: "xsub" means the lists xsub_train and xsub_val; needed where it has several.
+        split_file: PKU-MMD's split file for its protocol.
+        clips: Cut recordings whose events are known into a labelled clip each; untrimmed recordings stay whole
+            otherwise.
+        int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
+    """
+
+    ignore: str | os.PathLike | None = None
+    protocol: str | None = None
+    split_file: str | os.PathLike | None = None
+    clips: bool = False
+    int16: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process that reads has to know."""
+
+    reading: Reading
+    persons: PersonSelection
     protocol: str | None
+    clips: bool
+    ignored: frozenset[str]
+    has_sides: bool
+    is_data_set: bool
 
 
 def prepare(
     kind: str,
     raw: str | os.PathLike,
     output_dir: str | os.PathLike,
-    ignore: str | os.PathLike | None = None,
-    layout: str | None = None,
-    fps: float | None = None,
-    persons: int = 2,
-    int16: bool = False,
+    *,
+    reading: Reading = Reading(),
+    persons: PersonSelection = PersonSelection(),
+    options: PrepareOptions = PrepareOptions(),
     workers: int = 1,
     progress: bool = False,
-    protocol: str | None = None,
-    split_file: str | os.PathLike | None = None,
-    clips: bool = False,
-    missing: str = "refuse",
-    image_shape: tuple[float, float] | None = None,
-    choose_by: str = "energy",
-    relink: bool = False,
 ) -> tuple[SkeletonStore, dict[str, Any]]:
-    """Make a store of a data set as its owners distribute it, or of a folder of one's own.
+    """Make a store of a data set as its owners distribute it, or of a folder of your own.
 
-    A run that was stopped in any way goes on where it was when the same call is made again; the store appears at the
-    end, whole.
+    A run that was stopped in any way continues when the same call is made again; the store appears at the end, whole.
 
     Args:
         kind: "ntu60" or "ntu120": ``.skeleton`` files of NTU RGB+D; "uav": ``.txt`` files of UAV-Human; "pku1" or
@@ -92,23 +102,12 @@ def prepare(
             data set (``.npz``, pyskl ``.pkl``).
         raw: The folder (searched with its subfolders), or the file.
         output_dir: Folder to make.
-        ignore: Text file with a name per line, without endings, to leave out, such as NTU's samples with missing
-            skeletons.
-        layout: Joint layout of array files.
-        fps: Frames per second, where the files do not say.
-        persons: People kept of a recording.
-        int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
+        reading: What the files do not say. With `missing` "interpolate", missing joints are interpolated over time,
+            see `sequence.interpolate_missing`.
+        persons: The people kept of a recording.
+        options: Which recordings, and how they are stored.
         workers: Processes that read.
         progress: Show a bar on standard error.
-        protocol: Writes which side each recording is on, see `protocols.protocol_side`. For a pyskl file, which of its
-            splits it is: "xsub" means the lists xsub_train and xsub_val; needed where it has several.
-        split_file: PKU-MMD's split file for its protocol.
-        clips: Cut recordings whose events are known into a labelled clip each; untrimmed recordings stay whole
-            otherwise.
-        missing: "refuse" NaN, or "interpolate" what is missing over time, see `sequence.interpolate_missing`.
-        image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where files do not say.
-        choose_by: Whom to keep, see `USDRLFeatureExtractor`; the release keeps the most energetic.
-        relink: Tell people apart by where they were before, see `persons.link_persons`.
 
     Returns:
         The store, and a report: `read`, `frames`, `skipped` (reason -> number), `problems` (file -> why), `joints`
@@ -117,66 +116,28 @@ def prepare(
     Raises:
         SkeletonFormatError: If there is nothing to read.
         FolderInUseError: If another process is making the same store.
-        ValueError: If an argument is impossible, the output folder is not empty, or the disk has no room for what the
-            files still to be read come to, as those that were read tell.
+        ValueError: If an argument is impossible, the output folder is not empty, or the disk has no room for the
+            files still to be read, by the size of those that were read.
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
-    if workers < 1 or persons < 1:
-        raise ValueError("workers and persons must be at least 1")
-    if fps is not None and not is_rate(fps):
-        raise ValueError(f"frames per second must be between 0.01 and 10000, got {fps}")
-    if missing not in MISSING or choose_by not in CHOOSE_BY:
-        raise ValueError(f"missing must be one of {', '.join(MISSING)}, choose_by one of {', '.join(CHOOSE_BY)}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
     raw = Path(raw)
-    if split_file is not None and (protocol is None or not kind.startswith("pku")):
-        raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
-    # A pyskl file brings its own protocols.
-    is_pickle = kind == "file" and raw.suffix == ".pkl"
-    side = protocol_side(kind, protocol, split_file) if protocol and not is_pickle else None
-    sources, class_names = find_sources(kind, raw)
-    if side is not None:
-        sources = [replace(source, split=side(source.name)) for source in sources]
-    ignored = read_names(ignore) if ignore is not None else set()
-    reading = _Reading(
-        layout,
-        fps,
-        persons,
-        frozenset(ignored),
-        missing,
-        image_shape,
-        choose_by,
-        relink,
-        clips,
-        kind == "file",
-        protocol,
+    sources, class_names = _find(kind, raw, options)
+    job = _Job(
+        reading=reading,
+        persons=persons,
+        protocol=options.protocol,
+        clips=options.clips,
+        ignored=frozenset(read_names(options.ignore) if options.ignore is not None else ()),
+        has_sides=_has_sides(kind, raw, options),
+        is_data_set=kind == "file",
     )
-    settings: dict[str, Any] = {"kind": kind, "raw": str(raw.resolve()), "protocol": protocol, **vars(reading)}
     stamps = {source.name: file_stamp(source.path) for source in sources}
-    sizes = {name: size for name, (size, _) in stamps.items()}
-    # A file that was mended since is read again.
-    found = [(str(source), stamps[source.name]) for source in sources]
-    settings |= {"ignored": sorted(ignored), "sources": found, "classes": class_names}
-    settings["sources"] = hashlib.sha256(repr(settings["sources"]).encode("utf-8", "backslashreplace")).hexdigest()
-    with StoreWriter(output_dir, settings, "int16" if int16 else "float32") as writer:
-        done = writer.finished_sources
-        left = [source for source in sources if source.name not in done]
-        read = partial(_read_with_notices, reading=reading, has_sides=side is not None)
-        bar = tqdm(
-            total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True
-        )
-        with bar, _mapper(workers) as mapped:
-            results = zip(left, _told(mapped(read, left)), strict=True)
-            rest = sum(sizes[source.name] for source in left)
-            while batch := list(islice(results, _PART)):
-                written = _write_batch(writer, batch)
-                size = sum(sizes[source.name] for source, _ in batch)
-                rest -= size
-                if size:
-                    check_space(
-                        writer.partial, written * rest // size, f"{output_dir} with the files still to be read"
-                    )
-                bar.update(len(batch))
+    settings = _settings(kind, raw, job, class_names, [(str(source), stamps[source.name]) for source in sources])
+    with StoreWriter(output_dir, settings, "int16" if options.int16 else "float32") as writer:
+        _read_all(writer, sources, job, {name: size for name, (size, _) in stamps.items()}, workers, progress)
         report = _join_reports([part["report"] for part in writer.parts])
         if not report["read"]:
             # What was refused may be mended before the next run.
@@ -186,9 +147,58 @@ def prepare(
         if kind == "file" and not class_names:
             class_names = _class_names_of(raw)
         store = writer.finish(class_names, kind)
-        if kind in ("folder", "csv", "file"):
-            _tell_empty_classes(store)
-        return store, report
+    if kind in ("folder", "csv", "file"):
+        _report_empty_classes(store)
+    return store, report
+
+
+def _has_sides(kind: str, raw: Path, options: PrepareOptions) -> bool:
+    """Whether a protocol says which side a file is on; a pyskl file brings its own protocols."""
+    return options.protocol is not None and not (kind == "file" and raw.suffix == ".pkl")
+
+
+def _find(kind: str, raw: Path, options: PrepareOptions) -> tuple[list[InputFile], list[str]]:
+    """The input files, on their sides of the split, and the class names that folders give."""
+    if options.split_file is not None and (options.protocol is None or not kind.startswith("pku")):
+        raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
+    if options.protocol is None or not _has_sides(kind, raw, options):
+        return find_sources(kind, raw)
+    side = protocol_side(kind, options.protocol, options.split_file)
+    sources, class_names = find_sources(kind, raw)
+    return [replace(source, split=side(source.name)) for source in sources], class_names
+
+
+def _settings(
+    kind: str, raw: Path, job: _Job, class_names: list[str], found: list[tuple[str, tuple[int, int]]]
+) -> dict[str, Any]:
+    """What a run must have in common with the one that it continues; a file that was changed since is read again."""
+    sources = hashlib.sha256(repr(found).encode("utf-8", "backslashreplace")).hexdigest()
+    same = {"kind": kind, "raw": str(raw.resolve()), "classes": class_names, "sources": sources}
+    return same | {"ignored": sorted(job.ignored), "job": repr(replace(job, ignored=frozenset()))}
+
+
+def _read_all(
+    writer: StoreWriter,
+    sources: Sequence[InputFile],
+    job: _Job,
+    sizes: Mapping[str, int],
+    workers: int,
+    progress: bool,
+) -> None:
+    """Read the files that no earlier run has read, and write them part by part."""
+    done = writer.finished_sources
+    left = [source for source in sources if source.name not in done]
+    bar = tqdm(total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True)
+    with bar, _mapper(workers) as mapped:
+        results = zip(left, _with_notices(mapped(partial(_read_with_notices, job=job), left)), strict=True)
+        rest = sum(sizes[source.name] for source in left)
+        while batch := list(islice(results, _PART)):
+            written = _write_batch(writer, batch)
+            size = sum(sizes[source.name] for source, _ in batch)
+            rest -= size
+            if size:
+                check_space(writer.partial, written * rest // size, f"{writer.path} with the files still to be read")
+            bar.update(len(batch))
 
 
 def _begin_worker() -> None:
@@ -205,13 +215,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _tell_empty_classes(store: SkeletonStore) -> None:
+def _report_empty_classes(store: SkeletonStore) -> None:
     """Warn of classes by name, such as folders, that no clip and no event is of."""
     found = np.union1d(store.index["label"], store.index["events"][:, 0])
     empty = [name for number, name in enumerate(store.class_names) if number not in found]
     if (found >= 0).any() and empty:
-        told = ", ".join(f"'{name}'" for name in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
-        notice(f"{len(empty)} of {len(store.class_names)} classes have no clip: {told}", "classes without clips")
+        shown = ", ".join(f"'{name}'" for name in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+        notice(f"{len(empty)} of {len(store.class_names)} classes have no clip: {shown}", "classes without clips")
 
 
 class _mapper:
@@ -233,29 +243,29 @@ class _mapper:
 _Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
 
 
-def _read_with_notices(source: InputFile, reading: _Reading, has_sides: bool) -> tuple[_Read, list[tuple[str, str]]]:
-    """See `_read_source`; and the notices of it with their kinds, for the process that tells them."""
+def _read_with_notices(source: InputFile, job: _Job) -> tuple[_Read, list[tuple[str, str]]]:
+    """Read a file; return also its notices with their kinds, for the first process to issue."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", USDRLWarning)
-        read = _read_source(source, reading, has_sides)
+        read = _read_source(source, job)
     messages = [warning.message for warning in caught]
     return read, [(str(message), message.kind) for message in messages if isinstance(message, USDRLWarning)]
 
 
-def _told(results: Iterator[tuple[_Read, list[tuple[str, str]]]]) -> Iterator[_Read]:
-    """Pass on what was read, and tell its notices here: those of other processes would not be counted."""
+def _with_notices(results: Iterator[tuple[_Read, list[tuple[str, str]]]]) -> Iterator[_Read]:
+    """Issue the notices of other processes in this one, which counts them."""
     for read, notices in results:
         for message, kind in notices:
             notice(message, kind)
         yield read
 
 
-def _read_source(source: InputFile, reading: _Reading, has_sides: bool) -> _Read:
+def _read_source(source: InputFile, job: _Job) -> _Read:
     joints: Counter[str] = Counter()
-    if recording_name(source.path) in reading.ignored:
+    if recording_name(source.path) in job.ignored:
         return [], [("in the list of names to leave out", "")], joints
-    if has_sides and source.split is None:
+    if job.has_sides and source.split is None:
         return [], [("on no side of the protocol", "")], joints
     sequences: list[tuple[SkeletonSequence, dict[str, Any]]] = []
     problems: list[tuple[str, str]] = []
@@ -264,18 +274,16 @@ def _read_source(source: InputFile, reading: _Reading, has_sides: bool) -> _Read
         problems.append(("nobody is seen" if isinstance(error, EmptySequenceError) else "malformed", str(error)))
 
     try:
-        for sequence, columns in _recordings(source, reading, problems, note):
-            sequence = _completed(sequence, source, reading, problems)
-            if reading.relink:
-                sequence = link_persons(sequence)
-            present = (sequence.keypoints != 0).any(-1)
+        for sequence, columns in _recordings(source, job, problems, note):
+            sequence = job.persons.tracked(_labelled(sequence, source, problems))
+            present = seen_joints(sequence.keypoints)
             joints["joints"] += int(present.any(-1).sum()) * present.shape[2]
             joints["joints_missing"] += int((present.any(-1, keepdims=True) & ~present).sum())
-            if reading.missing == "interpolate":
+            if job.reading.missing == "interpolate":
                 sequence = interpolate_missing(sequence)
-                joints["joints_filled"] += int((sequence.keypoints != 0).any(-1).sum() - present.sum())
-            sequence = PersonSelection(reading.persons, reading.choose_by)(sequence)
-            cut = list(sequence.clips()) if reading.clips and sequence.events is not None else [sequence]
+                joints["joints_filled"] += int((seen_joints(sequence.keypoints)).sum() - present.sum())
+            sequence = job.persons.kept(sequence)
+            cut = list(sequence.clips()) if job.clips and sequence.events is not None else [sequence]
             # A clip is what its recording is: on its side of the split, in its fold.
             sequences += [(clip, columns) for clip in cut]
     except SkeletonFormatError as error:
@@ -287,14 +295,14 @@ def _read_source(source: InputFile, reading: _Reading, has_sides: bool) -> _Read
 
 def _recordings(
     source: InputFile,
-    reading: _Reading,
+    job: _Job,
     problems: list[tuple[str, str]],
     note: Callable[[SkeletonFormatError], None],
 ) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
     """Yield the recordings of a file, each with its row of the columns that a data set in one file has."""
-    if source.path.suffix == ".pkl" and reading.is_data_set:
-        found, lists = read_pyskl(source.path, on_error=note)
-        sides = named_sides(lists, reading.protocol, str(source.path))
+    if source.path.suffix == ".pkl" and job.is_data_set:
+        found, lists = read_pyskl(source.path, job.reading, note)
+        sides = named_sides(lists, job.protocol, str(source.path))
         for sequence in found:
             if sides is None:
                 yield sequence, {}
@@ -305,22 +313,20 @@ def _recordings(
         return
     if source.path.suffix == ".npz" and source.path.is_file() and "offsets" in (arrays := load_npz(source.path)):
         dataset = SkeletonDataset.from_arrays(arrays, str(source.path))
-        columns = dataset.extra_columns if reading.is_data_set else {}
+        columns = dataset.extra_columns if job.is_data_set else {}
         for number in range(len(dataset)):
             try:
-                yield dataset[number], {key: values[number].tolist() for key, values in columns.items()}
+                sequence = job.reading.complete(dataset[number], dataset.units)
+                yield sequence, {key: values[number].tolist() for key, values in columns.items()}
             except SkeletonFormatError as error:
                 note(error)
         return
-    how = Reading(layout=reading.layout, missing=reading.missing)
-    for sequence in iter_skeletons(source.path, how, on_error=note):
+    for sequence in iter_skeletons(source.path, job.reading, on_error=note):
         yield sequence, {}
 
 
-def _completed(
-    sequence: SkeletonSequence, source: InputFile, reading: _Reading, problems: list[tuple[str, str]]
-) -> SkeletonSequence:
-    """The sequence with what is known of it from elsewhere; events that are not in it are problems."""
+def _labelled(sequence: SkeletonSequence, source: InputFile, problems: list[tuple[str, str]]) -> SkeletonSequence:
+    """The sequence with what folders and label files say of it; events that are not in it are problems."""
     fields: dict[str, Any] = {}
     if source.label is not None:
         fields |= {"label": source.label, "name": Path(source.name).with_name(recording_name(source.name)).as_posix()}
@@ -338,10 +344,6 @@ def _completed(
                 ("events outside their video", f"{source.labels}: {(~inside).sum()} events are not in the video")
             )
         fields["events"] = events[inside]
-    if sequence.fps is None and reading.fps is not None:
-        fields["fps"] = reading.fps
-    if reading.image_shape is not None and not sequence.is_3d and sequence.image_shape is None:
-        fields["image_shape"] = reading.image_shape
     return replace(sequence, **fields) if fields else sequence
 
 
