@@ -51,7 +51,7 @@ def in_three_forms(tmp_path):
     return lambda arrays: InThreeForms.write(arrays, tmp_path / f"forms-{len(list(tmp_path.glob('forms-*')))}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data():
     if not (SHARED / "data").is_dir():
         pytest.skip("needs ../shared/data, which is beside the developers' checkout only")

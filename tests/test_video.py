@@ -31,7 +31,7 @@ from usdrl_hub import (
     read_video,
 )
 from usdrl_hub.errors import CheckpointLoadError
-from usdrl_hub.inference.video import check_flat, iter_videos, open_video
+from usdrl_hub.inference.video import check_reads, iter_videos, open_video
 
 from .helpers import content, run
 
@@ -207,7 +207,7 @@ def test_a_video_is_read_frame_by_frame_upright(tmp_path, film):
 
 
 def test_what_is_seen_is_what_the_models_say_one_frame_at_a_time(estimator, film):
-    sequence = read_video(film, estimator, batch_size=3)
+    sequence = read_video(film, estimator)
     assert (sequence.num_frames, sequence.fps, sequence.image_shape) == (20, 12, (96, 128))
     assert sequence.name == "film" and sequence.layout == "coco17" and sequence.num_persons <= 4
     for number in (0, 7, 19):
@@ -232,9 +232,13 @@ def test_what_is_seen_is_what_the_models_say_one_frame_at_a_time(estimator, film
             assert np.abs(rows - row).max((1, 2)).min() < 0.05
 
 
-def test_a_video_is_seen_the_same_again_whatever_the_batch(estimator, film):
-    one, other = (read_video(film, estimator, batch_size=size).keypoints for size in (1, 8))
-    np.testing.assert_array_equal(one, read_video(film, estimator, batch_size=1).keypoints)
+def test_a_video_is_seen_the_same_again_whatever_the_batch(models, film):
+    names = models / "pose", models / "detector"
+    one, again, other = (
+        read_video(film, PoseEstimator.from_pretrained(*names, 0.1, "cpu", batch_size=size)).keypoints
+        for size in (1, 1, 8)
+    )
+    np.testing.assert_array_equal(one, again)
     # Pixels: the peak of a heat map of random weights is flat, which magnifies rounding (0.1 with torch 2.11).
     np.testing.assert_allclose(one, other, atol=0.2)
 
@@ -324,13 +328,18 @@ def test_the_extra_is_named_where_it_is_not_installed(estimator, film, monkeypat
 
 
 def test_models_of_three_dimensions_are_refused_before_anything_is_looked_at(models):
-    with pytest.raises(ValueError, match="gives 2D keypoints, but mine reads 3D joints: take a model of 2D keypoints"):
-        check_flat(USDRLFeatureExtractor(), "mine")
+    with pytest.raises(
+        ValueError, match="gives 2D keypoints, but mine reads 3D joints: leave --pose-model and --detector out, take"
+    ):
+        check_reads(USDRLFeatureExtractor(), "mine", "coco17")
     tail = Layout("cat", ("tail_root", "tail_tip"), ((1, 0),), coordinates="2d")
     with pytest.raises(ValueError, match="'cat'"):
-        check_flat(USDRLFeatureExtractor(tail.to_config()), "mine")
+        check_reads(USDRLFeatureExtractor(tail.to_config()), "mine", "coco17")
+    with pytest.raises(ValueError, match="mine reads 2D keypoints, but without --pose-model"):
+        check_reads(USDRLFeatureExtractor("coco17"), "mine", "mediapipe33")
+    check_reads(USDRLFeatureExtractor(), "mine", "mediapipe33")
     for layout in ("coco17", "coco17-release", "openpose18", "jhmdb15"):
-        check_flat(USDRLFeatureExtractor(layout), "mine")
+        check_reads(USDRLFeatureExtractor(layout), "mine", "coco17")
 
 
 # -- the command
@@ -406,7 +415,7 @@ def test_recordings_beside_videos_in_a_folder_are_read_too(tmp_path, monkeypatch
     """issue 17: they were left out without a word."""
     (tmp_path / "film.mp4").write_text("film")
     seen = SkeletonSequence(np.ones((2, 1, 17, 3)), "coco17", name="film", image_shape=(4, 4))
-    monkeypatch.setattr("usdrl_hub.inference.video.read_video", lambda *_: seen)
+    monkeypatch.setattr("usdrl_hub.inference.video.read_video", lambda *_, **__: seen)
     assert list(iter_videos([tmp_path], None)) == [seen]
     np.save(tmp_path / "walk.npy", np.ones((4, 25, 3)))
     assert list(iter_videos([tmp_path, tmp_path / "walk.npy"], None)) == [seen, tmp_path, tmp_path / "walk.npy"]

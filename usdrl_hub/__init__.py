@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .facts.checkpoints import checkpoint_path as checkpoint_path
     from .facts.checkpoints import list_models as list_models
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
+    from .inference.blazepose import BlazePoseEstimator as BlazePoseEstimator
     from .inference.embedding import extract_embeddings as extract_embeddings
     from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
     from .inference.pipelines import pipeline as pipeline
@@ -85,6 +86,7 @@ _MODULES = {
         "inference.prediction": ["iter_predictions"],
         "inference.streaming": ["USDRLStream"],
         "inference.timeline": ["iter_timelines"],
+        "inference.blazepose": ["BlazePoseEstimator"],
         "inference.video": ["PoseEstimator", "read_video"],
         "layouts": ["LAYOUTS", "Layout", "convert_layout", "get_layout"],
         "modeling_usdrl": [

@@ -61,12 +61,12 @@ def pose_estimator(
     reader: tuple[USDRLFeatureExtractor, str] | None,
 ) -> PoseEstimator | None:
     """The models that see people in video, where they are named and the model that reads them can."""
-    from ..inference.video import PoseEstimator, check_flat
+    from ..inference.video import PoseEstimator, check_reads
 
     if pose_model is None and detector is None:
         return None
     if pose_model is None or detector is None:
         raise ValueError("people are found by a --detector and their joints by a --pose-model: name both")
     if reader is not None:
-        check_flat(*reader)
+        check_reads(*reader, PoseEstimator.layout)
     return PoseEstimator.from_pretrained(pose_model, detector, threshold, device)

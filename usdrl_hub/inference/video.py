@@ -1,4 +1,4 @@
-"""Skeletons from video: a person detector and a pose model of transformers, frame by frame."""
+"""Skeletons from video, by BlazePose or by a person detector and a pose model of transformers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
 from ..data.readers import find_recordings, is_video
-from ..errors import CheckpointLoadError, printable
+from ..errors import CheckpointLoadError, EmptySequenceError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
 from ..loading import load_with
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
+from .blazepose import BlazePoseEstimator
 from .inputs import batched, find_device
 from .source import ErrorHandler
 
@@ -35,8 +36,16 @@ class PoseEstimator:
         recording = read_video("film.mp4", estimator)
     """
 
+    layout = LAYOUT
+
     def __init__(
-        self, pose_model: Any, pose_processor: Any, detector: Any, detector_processor: Any, threshold: float = 0.5
+        self,
+        pose_model: Any,
+        pose_processor: Any,
+        detector: Any,
+        detector_processor: Any,
+        threshold: float = 0.5,
+        batch_size: int = 8,
     ):
         """Join models.
 
@@ -46,6 +55,7 @@ class PoseEstimator:
             detector: An object detector of transformers one of whose classes is called "person".
             detector_processor: Its image processor.
             threshold: Score above which something is a person, in [0, 1).
+            batch_size: Pictures per run of the models.
 
         Raises:
             CheckpointLoadError: If the detector knows no person, or the pose model other joints.
@@ -68,7 +78,7 @@ class PoseEstimator:
             )
         self.pose_model, self.pose_processor = pose_model.eval(), pose_processor
         self.detector, self.detector_processor = detector.eval(), detector_processor
-        self.threshold = threshold
+        self.threshold, self.batch_size = threshold, batch_size
 
     @classmethod
     def from_pretrained(
@@ -77,6 +87,7 @@ class PoseEstimator:
         detector: str | os.PathLike,
         threshold: float = 0.5,
         device: str | torch.device | None = None,
+        batch_size: int = 8,
     ) -> PoseEstimator:
         """Load both models by their names or folders.
 
@@ -85,6 +96,7 @@ class PoseEstimator:
             detector: The same, such as ``PekingU/rtdetr_r50vd_coco_o365``.
             threshold: See the class.
             device: Where to compute; CUDA if there is one where None.
+            batch_size: See the class.
 
         Raises:
             CheckpointLoadError: If one cannot be loaded, or is of another kind.
@@ -98,7 +110,39 @@ class PoseEstimator:
             return load_with(kind, name, use_safetensors=True).to(place), load_with(AutoImageProcessor, name)
 
         pose, finder = load(AutoModelForPoseEstimation, pose_model), load(AutoModelForObjectDetection, detector)
-        return cls(*pose, *finder, threshold)
+        return cls(*pose, *finder, threshold, batch_size)
+
+    def recording(
+        self,
+        images: Iterable[np.ndarray],
+        *,
+        fps: float | None = None,
+        name: str = "",
+        where: str | None = None,
+    ) -> SkeletonSequence:
+        """The people of a film as a recording in 2D.
+
+        Args:
+            images: Pictures ``(H, W, 3)`` uint8, RGB, in order and of one size.
+            fps: Pictures per second; None if unknown.
+            name: Name of the recording.
+            where: What to call it in errors; its name where None.
+
+        Returns:
+            A recording of layout ``coco17``, in pixels with scores, a frame for each picture; frames without people
+            are zero. People are linked over time, see `link_persons`.
+
+        Raises:
+            EmptySequenceError: If there is no picture, or nobody is found in any.
+        """
+        results: list[list[dict[str, torch.Tensor]]] = []
+        shape = None
+        for batch in batched(images, self.batch_size):
+            shape = batch[0].shape
+            results += self(batch)
+        if shape is None:
+            raise EmptySequenceError(f"{where or name or 'film'}: there is no picture in it")
+        return from_pose_estimation(results, shape[:2], fps, name, where)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[dict[str, torch.Tensor]]]:
@@ -152,40 +196,53 @@ class PoseEstimator:
         return boxes
 
 
+class Estimator(Protocol):
+    """What `read_video` needs of a pose estimator: its joint layout, and recordings of pictures."""
+
+    layout: str
+
+    def recording(
+        self, images: Iterable[np.ndarray], *, fps: float | None = None, name: str = "", where: str | None = None
+    ) -> SkeletonSequence:
+        """The people in pictures ``(H, W, 3)`` uint8, RGB, as a recording."""
+
+
 def read_video(
     path: str | os.PathLike,
-    estimator: PoseEstimator,
-    batch_size: int = 8,
+    estimator: Estimator | None = None,
+    *,
+    mirrored: bool = False,
     progress: bool = False,
 ) -> SkeletonSequence:
-    """See the people in a video as skeletons; needs the extra ``usdrl-hub[video]``.
+    """Estimate the poses of the people in a video; needs the extra ``usdrl-hub[video]``.
 
     Args:
         path: The video, in any format that FFmpeg reads.
-        estimator: Finds people and joints.
-        batch_size: Frames seen at once.
-        progress: Show it on stderr, where that is a terminal.
+        estimator: A `BlazePoseEstimator` (3D; the default, whose networks come with the package) or `PoseEstimator`.
+        mirrored: Whether the film shows people as in a mirror, as front cameras do: pictures are flipped first.
+        progress: Show a bar on stderr, where that is a terminal.
 
     Returns:
-        A recording of layout ``coco17``, in pixels with scores, as long as the video; frames in which nobody is found
-        are all zero. People keep their place over time, see `link_persons`.
+        A recording in the estimator's layout, as long as the video; frames in which nobody is found are all zero.
 
     Raises:
-        SkeletonFormatError: If it cannot be read, or nobody is found in it.
-        ValueError: If PyAV is not installed.
+        EmptySequenceError: If nobody is found in it.
+        SkeletonFormatError: If it cannot be read.
+        ValueError: If a package of the extra is not installed.
     """
     path = Path(path)
+    estimator = BlazePoseEstimator() if estimator is None else estimator
     frames, fps = open_video(path)
-    results: list[list[dict[str, torch.Tensor]]] = []
-    shape = None
     shown = tqdm(frames, unit="frame", desc=printable(path.name), disable=None if progress else True, file=sys.stderr)
-    for batch in batched(shown, batch_size):
-        if {image.shape for image in batch} != {shape := shape or batch[0].shape}:
-            raise SkeletonFormatError(f"{path}: its pictures change their size")
-        results += estimator(batch)
-    if shape is None:
-        raise SkeletonFormatError(f"{path}: there is no picture in it")
-    return from_pose_estimation(results, shape[:2], fps, path.stem, str(path))
+
+    def pictures() -> Iterator[np.ndarray]:
+        shape = None
+        for image in shown:
+            if image.shape != (shape := shape or image.shape):
+                raise SkeletonFormatError(f"{path}: its pictures change their size")
+            yield np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+
+    return estimator.recording(pictures(), fps=fps, name=path.stem, where=str(path))
 
 
 def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | None]:
@@ -233,28 +290,40 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
     return frames(), None if not rate else float(rate)
 
 
-def check_flat(extractor: USDRLFeatureExtractor, model_name: str) -> None:
-    """Check that a model reads what comes from video, before any of it is looked at.
+def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) -> None:
+    """Check that a model reads the joints of a pose estimator, before any film is looked at.
 
     Args:
         extractor: The model's.
         model_name: What the model is called, for the error.
+        layout: Joint layout of the estimator.
 
     Raises:
-        ValueError: If it reads 3D joints, or 2D ones that COCO's are not enough for.
+        ValueError: If one is in 3D and the other in 2D, or the estimator lacks joints that the model reads.
     """
-    if get_layout(extractor.layout).is_3d:
+    estimated = get_layout(layout)
+    if estimated.is_3d and not get_layout(extractor.layout).is_3d:
         raise ValueError(
-            f"a video gives 2D keypoints, but {model_name} reads 3D joints: take a model of 2D keypoints ('usdrl list "
-            "2d' names some), or train one with 'usdrl finetune DATA --from-scratch --layout coco17'"
+            f"{model_name} reads 2D keypoints, but without --pose-model joints of a video are 3D: name a --pose-model "
+            "and a --detector"
         )
-    extractor.prepare(SkeletonSequence(np.ones((1, 1, 17, 3)), LAYOUT, name=model_name, image_shape=(1, 1)))
+    if not estimated.is_3d and get_layout(extractor.layout).is_3d:
+        raise ValueError(
+            f"this pose model gives 2D keypoints, but {model_name} reads 3D joints: leave --pose-model and --detector "
+            "out, take a model of 2D keypoints ('usdrl list 2d' names some), or train one with 'usdrl finetune DATA "
+            f"--from-scratch --layout {layout}'"
+        )
+    joints = np.ones((1, 1, estimated.num_joints, 3))
+    extractor.prepare(
+        SkeletonSequence(joints, estimated, name=model_name, image_shape=None if estimated.is_3d else (1, 1))
+    )
 
 
 def iter_videos(
     files: Iterable[str | os.PathLike],
-    estimator: PoseEstimator,
-    batch_size: int = 8,
+    estimator: Estimator,
+    *,
+    mirrored: bool = False,
     on_error: ErrorHandler | None = None,
     progress: bool = False,
 ) -> Iterator[SkeletonSequence | Path]:
@@ -262,13 +331,13 @@ def iter_videos(
 
     Args:
         files: Videos, folders of videos, and other files.
-        estimator: See `read_video`.
-        batch_size: See `read_video`.
+        estimator: The pose estimator.
+        mirrored: Whether films are mirrored, see `read_video`.
         on_error: Called with the error of a video that cannot be read, which is then left out; None raises it.
-        progress: See `read_video`.
+        progress: Show a bar for each video.
 
     Raises:
-        SkeletonFormatError: See `read_video`.
+        SkeletonFormatError: If a video cannot be read or nobody is found in it, and `on_error` is None.
     """
     for file in map(Path, files):
         inside = sorted(child for child in file.rglob("*") if is_video(child)) if file.is_dir() else []
@@ -278,7 +347,7 @@ def iter_videos(
                 yield item
                 continue
             try:
-                yield read_video(item, estimator, batch_size, progress)
+                yield read_video(item, estimator, mirrored=mirrored, progress=progress)
             except SkeletonFormatError as error:
                 if on_error is None:
                     raise

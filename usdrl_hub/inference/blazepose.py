@@ -1,0 +1,443 @@
+"""Skeletons from pictures by BlazePose: a detector and a landmark network in ONNX, people tracked over time.
+
+The networks are those of MediaPipe Pose (Bazarevsky et al., 2020, arXiv 2006.10204; Apache-2.0), converted by
+``conversion/blazepose.py``. They are run by onnxruntime, without MediaPipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointLoadError, EmptySequenceError
+from ..layouts import get_layout
+from ..sequence import SkeletonSequence
+
+LAYOUT = "mediapipe33"
+# The networks that come with the package: of people, and of their landmarks ("lite").
+SHIPPED = Path(__file__).parent.parent / "pose"
+# Side of what the networks see, in pixels, and of the landmarks' heat map.
+_DETECTOR_SIDE, _LANDMARK_SIDE, _HEATMAP_SIDE = 224, 256, 64
+# Cells along a side of the detector's grids, and anchors per cell.
+_GRIDS = ((28, 2), (14, 2), (7, 6))
+# A person's square is larger than the circle around the body by this factor.
+_MARGIN = 1.25
+# Landmarks that are no joints: middle of the hips, and a point on the circle around the body.
+_CENTER, _ROUND = 33, 34
+# Detections overlapping more than this (intersection over union) are one person.
+_OVERLAP = 0.3
+# Two tracks are of one person if their middles are closer than this share of the smaller square.
+_SAME = 0.15
+# Frames between searches for further people while somebody is tracked.
+_SEARCH_EVERY = 10
+# Seconds for which a lost person is remembered.
+_MEMORY = 1.0
+# Mean change of brightness from one frame to the next, of 255, that is a cut of the film.
+_CUT = 45.0
+# One-Euro filter (Casiez et al., CHI 2012) of positions in metres: cutoff at rest in Hz, its growth with the speed in
+# Hz per m/s, and the cutoff of the speed.
+MIN_CUTOFF, BETA, SPEED_CUTOFF = 1.5, 4.0, 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """A person in a picture.
+
+    Attributes:
+        track: Number of the person, the same in all pictures of a film until a cut.
+        world: Landmarks ``(33, 3)`` in metres, x to the right, y down, z away from the camera; the middle of the hips
+            is the origin.
+        image: The same in the picture ``(33, 2)``, in pixels.
+        visibility: Probability ``(33,)`` that a landmark is in the picture and not hidden.
+        presence: Probability that a person is there.
+    """
+
+    track: int
+    world: np.ndarray
+    image: np.ndarray
+    visibility: np.ndarray
+    presence: float
+
+
+@dataclass(frozen=True)
+class _Square:
+    """A turned square around a person: middle and side in pixels, angle in radians."""
+
+    x: float
+    y: float
+    side: float
+    angle: float
+
+    @classmethod
+    def around(cls, center: np.ndarray, rim: np.ndarray) -> _Square:
+        across = rim - center
+        side = 2 * float(np.hypot(*across)) * _MARGIN
+        return cls(float(center[0]), float(center[1]), side, float(np.pi / 2 - np.arctan2(-across[1], across[0])))
+
+    def distance(self, other: _Square) -> float:
+        """Distance of the middles as a share of the smaller side."""
+        return float(np.hypot(self.x - other.x, self.y - other.y)) / max(min(self.side, other.side), 1e-6)
+
+
+@dataclass
+class _Track:
+    number: int
+    square: _Square
+    # Pixels a frame.
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    smooth: _OneEuro | None = None
+    # Frames since the person was seen.
+    lost: int = 0
+
+    def expected(self, frames: int) -> _Square:
+        """Where the person is likely to be some frames later."""
+        x, y = (self.square.x, self.square.y) + self.velocity * frames
+        return _Square(float(x), float(y), self.square.side, self.square.angle)
+
+    def move(self, square: _Square) -> None:
+        step = np.array([square.x - self.square.x, square.y - self.square.y]) / (self.lost + 1)
+        self.velocity, self.square, self.lost = 0.7 * self.velocity + 0.3 * step, square, 0
+
+
+class _OneEuro:
+    """One-Euro filter of an array of positions."""
+
+    def __init__(self, fps: float):
+        self.fps = fps
+        self.position: np.ndarray | None = None
+        self.speed: np.ndarray | None = None
+
+    def _weight(self, cutoff: np.ndarray | float) -> np.ndarray | float:
+        return 1 / (1 + self.fps / (2 * np.pi * cutoff))
+
+    def __call__(self, position: np.ndarray) -> np.ndarray:
+        if self.position is None or self.speed is None:
+            self.position, self.speed = position, np.zeros_like(position)
+            return position
+        weight = self._weight(SPEED_CUTOFF)
+        self.speed = weight * (position - self.position) * self.fps + (1 - weight) * self.speed
+        weight = self._weight(MIN_CUTOFF + BETA * np.linalg.norm(self.speed, axis=-1, keepdims=True))
+        self.position = weight * position + (1 - weight) * self.position
+        return self.position
+
+
+class BlazePoseEstimator:
+    """Finds the people in the pictures of a film, and their 33 landmarks in 3D.
+
+    Example::
+
+        recording = read_video("film.mp4", BlazePoseEstimator())
+
+    Attributes:
+        layout: Joint layout of its recordings, ``mediapipe33``.
+    """
+
+    layout = LAYOUT
+
+    def __init__(
+        self,
+        landmarks: str | os.PathLike | None = None,
+        *,
+        detector: str | os.PathLike | None = None,
+        max_persons: int = 2,
+        threshold: float = 0.5,
+        min_visibility: float = 0.1,
+        smooth: bool = True,
+        num_threads: int | None = None,
+    ):
+        """Load the networks.
+
+        Args:
+            landmarks: ONNX file of the landmark network; the package's own ("lite") where None.
+            detector: ONNX file of the person detector; the package's own where None.
+            max_persons: People tracked at once; each takes a run of the landmark network for every frame.
+            threshold: Probability above which a person is there, between 0 and 1.
+            min_visibility: Landmarks that are less visible count as not seen, in [0, 1).
+            smooth: Whether positions in metres pass a One-Euro filter, which takes jitter away and lags behind by
+                some frames at rest, less in motion.
+            num_threads: Threads of a network; onnxruntime's choice where None.
+
+        Raises:
+            CheckpointLoadError: If a file is not one of these networks.
+            ValueError: If onnxruntime is not installed, or a number is out of range.
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"the threshold for persons must be between 0 and 1, got {threshold}")
+        if not 0 <= min_visibility < 1:
+            raise ValueError(f"min_visibility must be at least 0 and below 1, got {min_visibility}")
+        if max_persons < 1:
+            raise ValueError(f"max_persons must be at least 1, got {max_persons}")
+        self._detector = _session(detector or SHIPPED / "detector.onnx", ("boxes", "scores"), num_threads)
+        outputs = ("landmarks", "presence", "heatmap", "world")
+        self._landmarker = _session(landmarks or SHIPPED / "lite.onnx", outputs, num_threads)
+        self.max_persons, self.threshold, self.min_visibility, self.smooth = (
+            max_persons,
+            threshold,
+            min_visibility,
+            smooth,
+        )
+
+    def detect(self, image: np.ndarray) -> list[_Square]:
+        """Squares around up to `max_persons` people in a picture ``(H, W, 3)`` uint8, those in the foreground first.
+
+        The whole picture is searched first. If that leaves room for further people, overlapping squares of its short
+        side are searched, in which people far away are large enough to be found.
+        """
+        height, width = image.shape[:2]
+        short, side = sorted((height, width))
+        windows = [_Square(width / 2, height / 2, side, 0.0)]
+        count = min(int(np.ceil(2 * (side - short) / short)) + 1, 6) if side > short else 0
+        for at in np.linspace(short / 2, side - short / 2, count):
+            x, y = (at, height / 2) if width > height else (width / 2, at)
+            windows.append(_Square(float(x), float(y), short, 0.0))
+        found: list[_Square] = []
+        for window in windows:
+            if len(found) < self.max_persons:
+                for square in self._detect(image, window):
+                    if all(square.distance(other) >= 2 * _SAME for other in found):
+                        found.append(square)
+        return found[: self.max_persons]
+
+    def _detect(self, image: np.ndarray, window: _Square) -> list[_Square]:
+        """The same in a square of the picture, likeliest first."""
+        picture = _crop(image, window, _DETECTOR_SIDE) / 127.5 - 1
+        boxes, scores = self._detector.run(None, {"input": picture[None].astype(np.float32)})
+        # The score of a box is a logit.
+        logits = scores[0, :, 0]
+        likely = np.flatnonzero(logits > np.log(self.threshold / (1 - self.threshold)))
+        likely = likely[np.argsort(-logits[likely], kind="stable")]
+        boxes = boxes[0, likely] / _DETECTOR_SIDE
+        centers = boxes[:, :2] + ANCHORS[likely]
+        points = boxes[:, 4:8].reshape(-1, 2, 2) + ANCHORS[likely][:, None]
+        points = (points - 0.5) * window.side + (window.x, window.y)
+        kept: list[int] = []
+        for number in range(len(likely)):
+            if not kept or _overlaps(centers[number], boxes[number, 2:4], centers[kept], boxes[kept, 2:4]) <= _OVERLAP:
+                kept.append(number)
+            if len(kept) == self.max_persons:
+                break
+        return [_Square.around(*points[number]) for number in kept]
+
+    def landmarks(self, image: np.ndarray, square: _Square, track: int = 0) -> tuple[Pose, _Square]:
+        """The person in a square of a picture, and the square in which to look for him in the next one."""
+        picture = _crop(image, square, _LANDMARK_SIDE) / 255
+        marks, presence, heatmap, world = self._landmarker.run(None, {"input": picture[None].astype(np.float32)})
+        marks = marks.reshape(-1, 5)
+        points = _refined(marks[:, :2] / _LANDMARK_SIDE, heatmap[0])
+        cosine, sine = np.cos(square.angle), np.sin(square.angle)
+        turn = np.array([[cosine, -sine], [sine, cosine]])
+        points = (points - 0.5) @ turn.T * square.side + (square.x, square.y)
+        joints = get_layout(LAYOUT).num_joints
+        world = world.reshape(-1, 3)[:joints].astype(np.float64)
+        world[:, :2] = world[:, :2] @ turn.T
+        visibility = 1 / (1 + np.exp(-marks[:joints, 3]))
+        pose = Pose(track, world, points[:joints], visibility, float(presence[0, 0]))
+        return pose, _Square.around(points[_CENTER], points[_ROUND])
+
+    def track(self, images: Iterable[np.ndarray], fps: float | None = None) -> Iterator[list[Pose]]:
+        """Yield the people of each picture of a film, who keep their numbers over time.
+
+        Args:
+            images: Pictures ``(H, W, 3)`` uint8, RGB.
+            fps: Pictures per second; 30 where None.
+
+        Yields:
+            A list for each picture, by number of the person; empty where nobody is seen.
+        """
+        tracks: list[_Track] = []
+        lost: list[_Track] = []
+        fps, number, before = fps or 30.0, 0, None
+        for frame, image in enumerate(images):
+            thumbnail = image[:: max(image.shape[0] // 24, 1), :: max(image.shape[1] // 24, 1)].mean(-1)
+            if before is None or before.shape != thumbnail.shape or np.abs(thumbnail - before).mean() > _CUT:
+                tracks, lost = [], []
+            before = thumbnail
+            if not tracks or (len(tracks) < self.max_persons and frame % _SEARCH_EVERY == 0):
+                for square in self.detect(image):
+                    if len(tracks) == self.max_persons:
+                        break
+                    if any(square.distance(track.square) < 2 * _SAME for track in tracks):
+                        continue
+                    again = min(lost, key=lambda track: square.distance(track.expected(track.lost)), default=None)
+                    if again is not None and square.distance(again.expected(again.lost)) < 0.5:
+                        lost.remove(again)
+                        again.move(square)
+                        again.smooth = None
+                        tracks.append(again)
+                    else:
+                        tracks.append(_Track(number, square))
+                        number += 1
+            found: list[tuple[_Track, Pose, _Square]] = []
+            for track in tracks:
+                pose, square = self.landmarks(image, track.square, track.number)
+                if pose.presence >= self.threshold:
+                    found.append((track, pose, square))
+            # Where two have come upon the same person, it is the one who was expected there.
+            found.sort(key=lambda item: item[2].distance(item[0].expected(1)))
+            apart: list[tuple[_Track, Pose, _Square]] = []
+            for item in found:
+                if all(item[2].distance(other[2]) >= _SAME for other in apart):
+                    apart.append(item)
+            for track, _, square in apart:
+                track.move(square)
+            seen = [track for track, _, _ in apart]
+            for track in [*lost, *(track for track in tracks if track not in seen)]:
+                track.lost += 1
+            lost = [
+                track
+                for track in [*lost, *(track for track in tracks if track not in seen)]
+                if track.lost <= _MEMORY * fps
+            ]
+            tracks = sorted(seen, key=lambda track: track.number)
+            yield [
+                self._smoothed(track, pose, fps) for track, pose, _ in sorted(apart, key=lambda item: item[0].number)
+            ]
+
+    def _smoothed(self, track: _Track, pose: Pose, fps: float) -> Pose:
+        if not self.smooth:
+            return pose
+        track.smooth = track.smooth or _OneEuro(fps)
+        return Pose(pose.track, track.smooth(pose.world), pose.image, pose.visibility, pose.presence)
+
+    def recording(
+        self, images: Iterable[np.ndarray], *, fps: float | None = None, name: str = "", where: str | None = None
+    ) -> SkeletonSequence:
+        """The people of a film as a recording in 3D.
+
+        A body is moved in the plane of the picture as it moves there: its size in metres and in pixels give the scale
+        (the median over the film). Its distance from the camera is not known and stays the same.
+
+        Args:
+            images: Pictures ``(H, W, 3)`` uint8, RGB, in order.
+            fps: Pictures per second; None if unknown.
+            name: Name of the recording.
+            where: What to call it in errors; its name where None.
+
+        Returns:
+            A recording of layout ``mediapipe33`` in metres with y down, a frame for each picture; landmarks that are
+            less visible than `min_visibility` are zero, which means not seen.
+
+        Raises:
+            EmptySequenceError: If there is no picture, or nobody is found in any.
+        """
+        poses = list(self.track(images, fps))
+        numbers = sorted({pose.track for people in poses for pose in people})
+        if not numbers:
+            reason = f"nobody is found in its {len(poses)} pictures" if poses else "there is no picture in it"
+            raise EmptySequenceError(f"{where or name or 'film'}: {reason}")
+        keypoints = np.zeros((len(poses), len(numbers), get_layout(LAYOUT).num_joints, 3), np.float32)
+        for person, number in enumerate(numbers):
+            own = [(frame, pose) for frame, people in enumerate(poses) for pose in people if pose.track == number]
+            world = np.stack([pose.world for _, pose in own])
+            world[..., :2] += _path(np.stack([pose.image for _, pose in own]), world)[:, None]
+            hidden = np.stack([pose.visibility for _, pose in own]) < self.min_visibility
+            keypoints[[frame for frame, _ in own], person] = np.where(hidden[..., None], 0, world)
+        return SkeletonSequence(keypoints, LAYOUT, fps=fps, name=name, up="-y")
+
+
+def _anchors() -> np.ndarray:
+    """Middles of the detector's anchors ``(2254, 2)``, as shares of its picture."""
+    grids = []
+    for cells, count in _GRIDS:
+        y, x = np.mgrid[:cells, :cells]
+        grids.append(np.repeat((np.stack([x, y], -1).reshape(-1, 2) + 0.5) / cells, count, axis=0))
+    return np.concatenate(grids).astype(np.float32)
+
+
+ANCHORS = _anchors()
+
+
+def _session(path: str | os.PathLike, outputs: tuple[str, ...], threads: int | None) -> Any:
+    """An ONNX file ready to run."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError("seeing people in video needs onnxruntime: pip install 'usdrl-hub[video]'") from None
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointLoadError(f"{path}: there is no such file: make it with conversion/blazepose.py")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CheckpointLoadError(f"{path}: it is not an ONNX file that onnxruntime can run") from error
+    found = tuple(output.name for output in session.get_outputs())
+    if found != outputs:
+        raise CheckpointLoadError(
+            f"{path}: it gives {', '.join(found)[:80]} and not {', '.join(outputs)}: take a file that "
+            "conversion/blazepose.py has made"
+        )
+    return session
+
+
+def _crop(image: np.ndarray, square: _Square, side: int) -> np.ndarray:
+    """A turned square of a picture ``(side, side, 3)`` float32 in [0, 255], bilinear; black outside."""
+    steps = ((np.arange(side) + 0.5) / side - 0.5) * square.side
+    cosine, sine = np.cos(square.angle), np.sin(square.angle)
+    x = (square.x + cosine * steps - sine * steps[:, None] - 0.5).astype(np.float32)
+    y = (square.y + sine * steps + cosine * steps[:, None] - 0.5).astype(np.float32)
+    height, width = image.shape[:2]
+    left, top = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    right_share, bottom_share = ((at - cell)[..., None] for at, cell in ((x, left), (y, top)))
+    pixels = image.reshape(-1, 3)
+
+    def at(column: np.ndarray, row: np.ndarray) -> np.ndarray:
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        values = pixels[np.where(inside, row * width + column, 0)].astype(np.float32)
+        return values if inside.all() else values * inside[..., None]
+
+    upper = at(left, top) * (1 - right_share) + at(left + 1, top) * right_share
+    lower = at(left, top + 1) * (1 - right_share) + at(left + 1, top + 1) * right_share
+    return upper * (1 - bottom_share) + lower * bottom_share
+
+
+def _refined(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Landmarks ``(39, 2)`` in [0, 1] moved to the middles of their heat around them ``(64, 64, 39)``, of logits."""
+    reach = 3
+    cells = np.floor(points * _HEATMAP_SIDE).astype(int)
+    inside = ((cells >= 0) & (cells < _HEATMAP_SIDE)).all(-1)
+    near = np.arange(-reach, reach + 1)
+    columns, rows = (np.where(inside, cells[:, axis], 0)[:, None, None] for axis in (0, 1))
+    columns, rows = np.broadcast_arrays(columns + near, rows + near[:, None])
+    within = (columns >= 0) & (columns < _HEATMAP_SIDE) & (rows >= 0) & (rows < _HEATMAP_SIDE)
+    logits = heatmap[
+        rows.clip(0, _HEATMAP_SIDE - 1), columns.clip(0, _HEATMAP_SIDE - 1), np.arange(len(points))[:, None, None]
+    ]
+    heat = np.where(within, 1 / (1 + np.exp(-logits)), 0)
+    sure = inside & (heat.max((1, 2)) >= 0.5)
+    total = np.where(sure, heat.sum((1, 2)), 1)
+    middles = np.stack([(columns * heat).sum((1, 2)), (rows * heat).sum((1, 2))], -1) / total[:, None]
+    return np.where(sure[:, None], (middles / _HEATMAP_SIDE).astype(np.float32), points)
+
+
+def _overlaps(center: np.ndarray, size: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> float:
+    """The largest intersection over union of a box with others."""
+    low = np.maximum(center - size / 2, centers - sizes / 2)
+    high = np.minimum(center + size / 2, centers + sizes / 2)
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    return float((shared / (np.prod(size) + np.prod(sizes, axis=-1) - shared)).max())
+
+
+def _path(image: np.ndarray, world: np.ndarray) -> np.ndarray:
+    """How the middle of the hips moves in the plane of the picture ``(T, 2)``, in metres.
+
+    Args:
+        image: Landmarks in pixels ``(T, 33, 2)``.
+        world: The same in metres ``(T, 33, 3)``.
+    """
+    names = get_layout(LAYOUT).joint_names
+    shoulders, hips = ([names.index(f"{side}_{joint}") for side in ("left", "right")] for joint in ("shoulder", "hip"))
+    lengths = []
+    for points in (world[..., :2], image):
+        torso = points[:, shoulders].mean(1) - points[:, hips].mean(1)
+        lengths.append(np.linalg.norm(torso, axis=-1))
+    scale = np.median(lengths[0] / np.maximum(lengths[1], 1e-6))
+    return image[:, hips].mean(1) * scale
