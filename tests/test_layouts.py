@@ -7,7 +7,8 @@ from usdrl_hub import LAYOUTS, Layout, convert_layout, get_layout
 from usdrl_hub.layouts import conversion_weights, match_layout
 
 # Markers on the skin can be turned into joints, but joints not into markers.
-CONVERTIBLE = [(a, b) for a in LAYOUTS for b in LAYOUTS if b != "ui-prmd39" or a == b]
+MARKERS = ("ui-prmd39", "opencap51")
+CONVERTIBLE = [(a, b) for a in LAYOUTS for b in LAYOUTS if b not in MARKERS or a == b]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -61,8 +62,8 @@ def test_conversion_treats_left_and_right_alike(source, target):
     np.testing.assert_allclose(mirrored, weights, atol=1e-6)
 
 
-# The markers of UI-PRMD lie on the skin: a joint is the mean of several, and none is found again.
-@pytest.mark.parametrize("source, target", [pair for pair in CONVERTIBLE if pair[0] != "ui-prmd39"])
+# Markers lie on the skin: a joint is the mean of several, and none is found again.
+@pytest.mark.parametrize("source, target", [pair for pair in CONVERTIBLE if pair[0] not in MARKERS])
 def test_common_joints_survive_a_round_trip(source, target):
     source, target = get_layout(source), get_layout(target)
     keypoints = np.random.default_rng(0).uniform(1, 2, (2, source.num_joints, 3)).astype(np.float32)
@@ -161,7 +162,7 @@ def test_file_joint_order_is_recognised():
         ({"joint_names": ["a"], "bones": [], "centre": 0}, "no field 'centre'"),
         ([[0, 1], 3], "list of"),
         ({"joint_names": ["a", "a"], "bones": []}, "the same name"),
-        ({"joint_names": ["a"], "bones": [], "up": "x"}, "up must be one of"),
+        ({"joint_names": ["a"], "bones": [], "up": "w"}, "up must be one of"),
         ({"joint_names": ["a"], "bones": [], "coordinates": "4d"}, "coordinates must be"),
         ({"joint_names": 5, "bones": []}, "a custom layout needs a list of joint_names"),
         ({"joint_names": ["a"], "bones": [], "x_axis": 5}, "a custom layout needs"),

@@ -103,6 +103,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "rwrist": ("right_wrist",),
     "Spine": ("spine_base spine_mid",),
     "Chest": ("spine_mid spine_shoulder",),
+    "L5": ("spine_base*3 spine_mid",),
+    "L3": ("spine_base spine_mid*2",),
+    "T8": ("spine_mid spine_shoulder",),
     # Paired joints; the end of a limb lies a little beyond the last joint, along the limb.
     "@_eye": ("@_eye_inner @_eye_outer", "nose*2 @_ear", "head"),
     "@_eye_inner": ("@_eye",),
@@ -348,6 +351,77 @@ _JHMDB15_NAMES = _sides(
 )
 _JHMDB15_PARENTS = (0, 0, 0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 9, 10)
 
+# Xsens MVN's segments by their origins: each is the joint at which it begins.
+_XSENS23_NAMES = (
+    *"Pelvis L5 L3 T12 T8 Neck Head".split(),
+    *(side + part for side in ("Right", "Left") for part in ("Shoulder", "UpperArm", "ForeArm", "Hand")),
+    *(side + part for side in ("Right", "Left") for part in ("UpperLeg", "LowerLeg", "Foot", "Toe")),
+)
+_XSENS23_PARENTS = (0, 0, 1, 2, 3, 4, 5, 4, 7, 8, 9, 4, 11, 12, 13, 0, 15, 16, 17, 0, 19, 20, 21)
+_XSENS23_DERIVED = {
+    "spine_base": "Pelvis",
+    "spine_mid": "T12",
+    "spine_shoulder": "T8 Neck*2",
+    "neck": "Neck",
+    "head": "Head",
+    **{
+        f"{side}_{ours}": side.capitalize() + theirs
+        for side in ("left", "right")
+        for ours, theirs in (
+            *(("collar", "Shoulder"), ("shoulder", "UpperArm"), ("elbow", "ForeArm"), ("wrist", "Hand")),
+            *(("hip", "UpperLeg"), ("knee", "LowerLeg"), ("ankle", "Foot"), ("foot", "Toe")),
+        )
+    },
+}
+
+# OpenCap's anatomical markers, in the order of its TRC files; ``r.ASIS`` and ``r_knee`` there are ``R_`` here.
+_OPENCAP51_NAMES = tuple(
+    "R_knee R_shank_antsup R_ankle R_calc R_5meta R_toe L_knee L_shank_antsup L_ankle L_calc L_5meta L_toe R_sh2 "
+    "R_sh3 R_sh4 L_sh2 L_sh3 R_thigh1 R_thigh2 R_thigh3 R_thigh4 R_thigh5 L_thigh1 L_thigh2 L_thigh3 L_thigh4 "
+    "R_ASIS R_PSIS L_ASIS L_PSIS C7 R_Shoulder L_Shoulder R_Sternum L_Sternum R_humerus R_elbow_med R_elbow_lat "
+    "R_forearm R_wrist_radius R_wrist_ulna L_humerus L_elbow_med L_elbow_lat L_forearm L_wrist_radius "
+    "L_wrist_ulna R_HJC L_HJC "
+    "R_HJC_reg L_HJC_reg".split()
+)
+_OPENCAP51_EDGES = _links(
+    _OPENCAP51_NAMES,
+    "R_ASIS-L_ASIS R_PSIS-L_PSIS R_PSIS-C7 L_PSIS-C7 R_Sternum-L_Sternum R_thigh4-R_thigh5 R_sh3-R_sh4 "
+    + " ".join(
+        f"{s}_ASIS-{s}_PSIS C7-{s}_Shoulder {s}_Sternum-{s}_Shoulder {s}_Shoulder-{s}_humerus {s}_ASIS-{s}_HJC "
+        f"{s}_humerus-{s}_elbow_lat {s}_elbow_lat-{s}_elbow_med {s}_elbow_lat-{s}_forearm {s}_HJC-{s}_HJC_reg "
+        f"{s}_forearm-{s}_wrist_radius {s}_wrist_radius-{s}_wrist_ulna {s}_HJC-{s}_knee {s}_thigh1-{s}_thigh2 "
+        f"{s}_thigh2-{s}_thigh3 {s}_thigh3-{s}_thigh4 {s}_thigh2-{s}_knee {s}_knee-{s}_shank_antsup {s}_sh2-{s}_sh3 "
+        f"{s}_shank_antsup-{s}_sh2 {s}_knee-{s}_ankle {s}_ankle-{s}_calc {s}_calc-{s}_5meta {s}_5meta-{s}_toe "
+        f"{s}_toe-{s}_ankle"
+        for s in "RL"
+    ),
+)
+# Joint centres from pairs of markers; the head has none, so it lies above the neck in line with the trunk.
+_OPENCAP51_DERIVED = _both_sides(
+    {
+        "spine_base": "L_ASIS R_ASIS L_PSIS R_PSIS",
+        "spine_shoulder": "C7*2 L_Sternum R_Sternum",
+        "neck": "C7*2 L_Shoulder R_Shoulder",
+        "head": "C7*1.4 L_ASIS*-0.1 R_ASIS*-0.1 L_PSIS*-0.1 R_PSIS*-0.1",
+        "@_shoulder": "{S}_Shoulder",
+        "@_elbow": "{S}_elbow_med {S}_elbow_lat",
+        "@_wrist": "{S}_wrist_radius {S}_wrist_ulna",
+        "@_hip": "{S}_HJC",
+        "@_knee": "{S}_knee",
+        "@_ankle": "{S}_ankle",
+        "@_heel": "{S}_calc",
+        "@_big_toe": "{S}_toe",
+        "@_small_toe": "{S}_5meta",
+    }
+)
+
+_CMU31: dict[str, Any] = dict(
+    joint_names=_CMU31_NAMES,
+    bones=tree_bones(spanning_parents(31, _CMU31_EDGES)),
+    center=0,
+    x_axis=(15, 16),
+    derived=_CMU31_DERIVED,
+)
 _ANATOMICAL = tuple((a, b) for a, b in tree_bones(_COCO17_PARENTS) if a != b)
 
 # Fields of `layouts.Layout` by name; see there.
@@ -400,26 +474,25 @@ TABLES: dict[str, dict[str, Any]] = {
         up="z",
         derived=_UI_PRMD39_DERIVED,
     ),
-    "cmu31": dict(
-        joint_names=_CMU31_NAMES,
-        bones=tree_bones(spanning_parents(31, _CMU31_EDGES)),
-        center=0,
-        x_axis=(15, 16),
-        derived=_CMU31_DERIVED,
-    ),
-    "hdm05": dict(
-        joint_names=_CMU31_NAMES,
-        bones=tree_bones(spanning_parents(31, _CMU31_EDGES)),
-        center=0,
-        x_axis=(15, 16),
-        derived=_CMU31_DERIVED,
-    ),
+    "cmu31": _CMU31,
+    "hdm05": _CMU31,
     "bandai21": dict(
         joint_names=_BANDAI21_NAMES,
         bones=tree_bones(spanning_parents(21, _BANDAI21_EDGES)),
         center=0,
         x_axis=(6, 10),
         derived=_BANDAI21_DERIVED,
+    ),
+    "xsens23": dict(
+        **dict(joint_names=_XSENS23_NAMES, bones=tree_bones(_XSENS23_PARENTS), derived=_XSENS23_DERIVED),
+        **dict(center=0, x_axis=(12, 8), up="z"),
+    ),
+    "opencap51": dict(
+        joint_names=_OPENCAP51_NAMES,
+        bones=tree_bones(spanning_parents(51, _OPENCAP51_EDGES, root=30)),
+        edges=_OPENCAP51_EDGES,
+        x_axis=(32, 31),
+        derived=_OPENCAP51_DERIVED,
     ),
     "sbu15": dict(joint_names=_SBU15_NAMES, bones=tree_bones(_SBU15_PARENTS), center=2, x_axis=(3, 6)),
     "jhmdb15": dict(joint_names=_JHMDB15_NAMES, bones=tree_bones(_JHMDB15_PARENTS), coordinates="2d"),

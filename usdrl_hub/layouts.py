@@ -127,13 +127,13 @@ class Layout:
     def mirrored(self) -> tuple[int, ...]:
         """The joint on the other side of the body, for each joint; itself in the middle.
 
-        Sides are told by names: ``left_`` and ``right_``, ``L`` and ``R`` or ``l`` and ``r`` in front, ``_L`` and
-        ``_R`` at the end, of names that are otherwise the same.
+        Sides are told by names: ``left_`` and ``right_``, ``Left`` and ``Right``, ``L`` and ``R`` or ``l`` and ``r``
+        in front, ``_L`` and ``_R`` at the end, of names that are otherwise the same.
         """
         numbers = {name: number for number, name in enumerate(self.joint_names)}
 
         def other(name: str) -> str:
-            for left, right in (("left_", "right_"), ("L", "R"), ("l", "r")):
+            for left, right in (("left_", "right_"), ("Left", "Right"), ("L", "R"), ("l", "r")):
                 for here, there in ((left, right), (right, left)):
                     if name.startswith(here) and there + name[len(here) :] in numbers:
                         return there + name[len(here) :]
