@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
@@ -77,8 +78,12 @@ def _check_archive(path: Path) -> None:
             )
 
 
-def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Load all arrays of an ``.npz`` file; nothing in it is unpickled.
+def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Load arrays of an ``.npz`` file; nothing in it is unpickled.
+
+    Args:
+        path: The file.
+        names: Arrays to load, of those that it has; None loads all.
 
     Raises:
         SkeletonFormatError: If the file is missing or cut, or an array holds Python objects.
@@ -95,6 +100,8 @@ def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with loaded as archive:
             arrays = {}
             for key in archive.files:
+                if names is not None and key not in names:
+                    continue
                 try:
                     arrays[key] = archive[key]
                 except ValueError as error:

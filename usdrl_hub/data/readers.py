@@ -15,6 +15,7 @@ from ..layouts import TO_Y_UP, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
+from .formats import amass, amc, bvh, c3d, mvnx, trc
 from .npz import SkeletonDataset
 from .openpose import is_series, join_frames
 from .poses import read_pose_json
@@ -46,9 +47,9 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
 
     files: list[Path] = []
     for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
-        files += [Path(parent, name) for name in names if Path(name).suffix in SUFFIXES]
+        files += [Path(parent, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
         for name in folders:
-            if Path(name).suffix in SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES:
                 notice(f"{Path(parent, name)}: it is a folder, not a file", "folders with a name like a file's")
     return join_frames(file for file in files if file.is_file())
 
@@ -60,7 +61,8 @@ def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fie
         path: An NTU RGB+D ``.skeleton`` file; a UAV-Human or PKU-MMD ``.txt`` file; a NumPy array in ``.npy`` or
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
             `read_pose_json`; also plain lists of numbers, and ``NAME_*_keypoints.json`` for OpenPose's frames); or a
-            ``.csv`` (see `read_csv`).
+            ``.csv`` (see `read_csv`). Motion capture: ``.bvh``, ``.amc`` with its ``.asf`` beside it, ``.c3d``,
+            ``.trc``, ``.mvnx``, and ``.npz`` of AMASS.
         reading: What the file does not say.
         **fields: Fields of `Reading`, such as ``layout="coco17"``, in place of those of `reading`.
 
@@ -132,12 +134,15 @@ def _reader_of(path: Path) -> Reader:
             f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
             "and a --detector, or use read_video"
         )
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
-    return READERS[path.suffix]
+    return READERS[path.suffix.lower()]
 
 
 def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    if amass.is_amass(path):
+        yield from amass.read(path, reading, on_error)
+        return
     arrays = load_npz(path)
     if "offsets" in arrays:
         data = SkeletonDataset.from_arrays(arrays, str(path))
@@ -191,9 +196,15 @@ READERS: dict[str, Reader] = {
     ".json": _read_json,
     ".csv": _read_csv,
     ".txt": _read_txt,
+    ".bvh": bvh.read,
+    ".amc": amc.read,
+    ".asf": amc.read,
+    ".c3d": c3d.read,
+    ".trc": trc.read,
+    ".mvnx": mvnx.read,
 }
-# Kinds of files that are recordings where they lie in a folder; any text may end in .txt.
-SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".txt")
+# Kinds of files that are recordings where they lie in a folder; any text may end in .txt, and .asf belongs to .amc.
+SUFFIXES = tuple(suffix for suffix in READERS if suffix not in (".txt", ".asf"))
 
 
 def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:

@@ -1,0 +1,165 @@
+"""What all motion-capture readers do with positions: find which axis is up and the unit, and make the recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import notice
+from ...layouts import Layout, make_joint, seen_joints
+from ...sequence import METRES, SkeletonFormatError, SkeletonSequence
+from ..reading import Reading
+
+# Frames that are looked at to find the unit and which axis is up.
+_FRAMES = 500
+# Axes by name: which, and its sign.
+_AXES = {"y": (1, 1), "z": (2, 1), "-y": (1, -1), "-z": (2, -1), "x": (0, 1), "-x": (0, -1)}
+# Units that files without one are written in, in metres.
+_UNITS = {
+    **METRES,
+    "feet": 0.3048,
+    # CMU's captures: 0.45 units are an inch.
+    "units of 56.4 mm": 0.0254 / 0.45,
+}
+# Heights that a person may have, in metres, and the one that others are scaled to.
+_HEIGHTS, _USUAL_HEIGHT = (1.1, 2.3), 1.7
+# What a person's shank, thigh and trunk (hip to shoulder) are together, in heights.
+_SHARE_OF_HEIGHT = 0.78
+# A body stands along an axis where the line from its ankles to its head is so near to it (a cosine).
+_UPRIGHT = 0.8
+# Numbers that the joints of a file may have: so many, and so many for each byte.
+_MOST_NUMBERS, _NUMBERS_PER_BYTE = 2 << 20, 3
+
+
+def check_size(path: Path, frames: int, joints: int) -> None:
+    """Refuse a body whose joints take far more memory than the file.
+
+    Raises:
+        SkeletonFormatError: If they do.
+    """
+    if 3 * frames * joints > _MOST_NUMBERS + _NUMBERS_PER_BYTE * path.stat().st_size:
+        raise SkeletonFormatError(f"{path}: {frames} frames of {joints} joints, in which hardly anything moves")
+
+
+def _points(keypoints: np.ndarray, layout: Layout, *names: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The mean of some joints ``(T, 3)`` and whether it is seen ``(T,)``; None where the layout lacks them all."""
+    made = [weights for name in names if (weights := make_joint(name, layout)) is not None]
+    if not made:
+        return None
+    weights = np.mean(made, axis=0)
+    return np.einsum("v,tvc->tc", weights, keypoints), seen_joints(keypoints)[:, weights != 0].all(-1)
+
+
+def _few(keypoints: np.ndarray) -> np.ndarray:
+    """A few frames of all people, one after the other ``(K, V, 3)``."""
+    every = keypoints[:: max(1, len(keypoints) // _FRAMES)]
+    return every.reshape(-1, *keypoints.shape[2:]).astype(np.float64)
+
+
+def height_of(keypoints: np.ndarray, layout: Layout) -> float | None:
+    """How tall a body ``(T, M, V, 3)`` is, in its unit, by its bones, in any pose; None where nobody is whole."""
+    few = _few(keypoints)
+    names = ("ankle", "knee", "hip", "shoulder")
+    lengths = []
+    for side in ("left", "right"):
+        chain = [_points(few, layout, f"{side}_{name}") for name in names]
+        if all(point is not None for point in chain):
+            seen = np.all([point[1] for point in chain], axis=0)  # type: ignore[index]
+            places = np.stack([point[0] for point in chain])[:, seen]  # type: ignore[index]
+            lengths.append(np.linalg.norm(np.diff(places, axis=0), axis=-1).sum(0))
+    joined = np.concatenate(lengths) if lengths else np.zeros(0)
+    return float(np.median(joined)) / _SHARE_OF_HEIGHT if len(joined) else None
+
+
+def guess_unit(path: Path, kind: str, height: float | None) -> float:
+    """Metres in a unit of a file that names none, by the height of its body; the guess is told.
+
+    Raises:
+        SkeletonFormatError: If the body has no height.
+    """
+    if height is None or not 1e-6 < height < 1e9:
+        raise SkeletonFormatError(f"{path}: its body has no height to guess the unit by: name it with --units")
+    fitting = [(unit, metres) for unit, metres in _UNITS.items() if _HEIGHTS[0] <= height * metres <= _HEIGHTS[1]]
+    if not fitting:
+        notice(
+            f"{path}: {kind} names no unit, and a body {height:.4g} units tall fits none: it is scaled to "
+            f"{_USUAL_HEIGHT} m; name the unit with --units",
+            "units guessed by body height",
+        )
+        return _USUAL_HEIGHT / height
+    unit, metres = min(fitting, key=lambda pair: abs(np.log(height * pair[1] / _USUAL_HEIGHT)))
+    notice(
+        f"{path}: {kind} names no unit: by its height of {height:.4g} the body is in {unit}, {height * metres:.2f} m "
+        "tall; name another with --units",
+        "units guessed by body height",
+    )
+    return metres
+
+
+def find_up(path: Path, keypoints: np.ndarray, layout: Layout, usual: str) -> str:
+    """The axis along which people stand ``(T, M, V, 3)``: the line from their ankles to their heads.
+
+    Args:
+        path: The file, for the notice where it is not the usual axis.
+        keypoints: The people.
+        layout: Their layout.
+        usual: The axis that files of the kind have up; it is taken where people stand along it in a twentieth of the
+            frames, because people also lie and bend.
+    """
+    few = _few(keypoints)
+    top = _points(few, layout, "head") or _points(few, layout, "neck")
+    feet = _points(few, layout, "left_ankle", "right_ankle")
+    if top is None or feet is None:
+        return usual
+    lines = (top[0] - feet[0])[top[1] & feet[1]]
+    lengths = np.linalg.norm(lines, axis=-1)
+    lines = lines[lengths > 0] / lengths[lengths > 0, None]
+    if not len(lines):
+        return usual
+    share = {name: float((lines[:, axis] * sign > _UPRIGHT).mean()) for name, (axis, sign) in _AXES.items()}
+    best = max(share, key=lambda name: share[name])
+    if share[usual] >= 0.05 or share[best] < 0.5:
+        return usual
+    notice(f"{path}: people stand along its axis {best}: up is {best}; name another with --up", "up found by bodies")
+    return best
+
+
+def unit_of(text: str) -> str | None:
+    """A unit as a file names it, as `SkeletonSequence.units` does; None where it is none of those."""
+    plain = text.strip().lower()
+    words = {"met": "m", "cent": "cm", "millim": "mm", "inch": "in"}
+    return plain if plain in METRES else next((unit for word, unit in words.items() if plain.startswith(word)), None)
+
+
+def make_sequence(
+    path: Path,
+    keypoints: np.ndarray,
+    layout: Layout,
+    reading: Reading,
+    *,
+    fps: float | None,
+    units: str | None,
+    up: str,
+    kind: str,
+) -> SkeletonSequence:
+    """The recording of a motion-capture file.
+
+    Args:
+        path: The file.
+        keypoints: Positions ``(T, M, V, 3)``; zero or NaN is unseen.
+        layout: Their layout.
+        reading: What the user says where the file does not.
+        fps: Frames per second, as the file says.
+        units: Unit, as the file says; where None and `reading` has none, the height of the body tells it.
+        up: The axis that files of the kind usually have up.
+        kind: The kind of file, in notices.
+
+    Raises:
+        SkeletonFormatError: If a position is infinite, or nobody is in it.
+    """
+    keypoints = np.where(np.isnan(keypoints).any(-1, keepdims=True), 0, keypoints)
+    up = reading.up or find_up(path, keypoints, layout, up)
+    if units is None and reading.units is None and keypoints.any():
+        keypoints = keypoints * guess_unit(path, kind, height_of(keypoints, layout))
+    return reading.complete(SkeletonSequence(keypoints, layout, fps=fps, name=path.stem, up=up), units)
