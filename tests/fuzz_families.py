@@ -17,6 +17,7 @@ import yaml
 from usdrl_hub.errors import printable
 from usdrl_hub.layouts import get_layout
 
+from . import fuzz_formats
 from .fuzzing import (
     Family,
     Files,
@@ -709,6 +710,36 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
         "target": "squat_*_keypoints.json",
         "read": read_recordings,
         "mutations": [*_JSON, lose_file, rename_frame],
+    },
+    **{
+        name: lambda seeds=seeds: {"seeds": seeds(), "target": "a.json", "read": read_recordings, "mutations": _JSON}
+        for name, seeds in {
+            "ultralytics": fuzz_formats.ultralytics,
+            "mmpose-forms": fuzz_formats.mmpose,
+            "mediapipe-forms": fuzz_formats.mediapipe,
+            "coco": fuzz_formats.coco,
+            "kinetics-skeleton": fuzz_formats.kinetics,
+            "azure-kinect": fuzz_formats.azure,
+            "keraal": fuzz_formats.keraal,
+        }.items()
+    },
+    "json-lines": lambda: {
+        "seeds": fuzz_formats.json_lines(),
+        "target": "a.json",
+        "read": read_recordings,
+        "mutations": [any_bytes(".json"), *[of_file(partial(damage_text, separators=b",\n"), ".json")] * 2],
+    },
+    "panoptic": lambda: {
+        "seeds": fuzz_formats.panoptic(),
+        "target": "body3DScene_*.json",
+        "read": read_recordings,
+        "mutations": [*_JSON, lose_file],
+    },
+    "ultralytics-labels": lambda: {
+        "seeds": fuzz_formats.labels(),
+        "target": "film_*.txt",
+        "read": read_recordings,
+        "mutations": [*_text(_SPACES, ".txt"), lose_file],
     },
     "pyskl": lambda: {
         "seeds": _pickles(),

@@ -228,16 +228,6 @@ def test_a_visibility_that_is_missing_is_no_keypoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [[{"keypoints": {"x": [1.0], "y": [2.0], "visible": [1.0]}, "name": "person"}], None]
-)
-def test_what_is_not_read_is_called_by_its_name(tmp_path, content):
-    """faults.md, words that mislead: "the keypoints are not all numbers" for Ultralytics."""
-    content = content or [[{"keypoints": {"x": [1.0], "y": [2.0]}, "scores": [1.0]}]]
-    with pytest.raises(SkeletonFormatError, match="it is JSON of Ultralytics"):
-        read_pose_json(write(tmp_path / "u.json", content))
-
-
-@pytest.mark.parametrize(
     "name, found",
     [
         ("film_{:012d}_keypoints.json", "film_*_keypoints.json"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from .reading import Reading
 from .tracks import Detections, stack_people
 
 # The usual layout of a pose estimator by its number of joints.
-_BY_JOINTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
-_BY_JOINTS_3D = {25: "ntu25", 33: "mediapipe33"}
+_BY_JOINTS = {
+    17: "coco17",
+    18: "openpose18",
+    23: "wholebody23",
+    25: "openpose25",
+    26: "halpe26",
+    33: "mediapipe33",
+}
+_BY_JOINTS_3D = {19: "panoptic19", 25: "ntu25", 32: "azure32", 33: "mediapipe33"}
 # Frame numbers and times beyond are none.
 LARGEST = 1 << 53
-ULTRALYTICS = (
-    "it is JSON of Ultralytics, which is not read: give x, y and confidence of the joints of all pictures to "
-    "from_pose_estimation"
-)
 # A person in a frame: (frame, track or None, joints (V, 3)).
 Detection = tuple[int, Hashable | None, np.ndarray]
 
@@ -36,14 +40,21 @@ def max_numbers(size: int) -> int:
 
 
 def load_json(path: Path) -> Any:
-    """Load a JSON file.
+    """Load a JSON file; one of JSON lines becomes a list of them.
 
     Raises:
         SkeletonFormatError: If it cannot be read or is no JSON.
     """
     try:
+        content = path.read_bytes()
         with without_collection():
-            return json.loads(path.read_bytes())
+            try:
+                return json.loads(content)
+            except json.JSONDecodeError as error:
+                if error.msg != "Extra data":
+                    raise
+                lines = re.split(r"[\r\n]+", content.decode(json.detect_encoding(content)))
+                return [json.loads(line) for line in lines if line.strip()]
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -99,8 +110,6 @@ def to_numbers(path: str | Path, frame: int, values: Any) -> np.ndarray:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        if isinstance(values, Mapping) and {"x", "y"} <= set(values):
-            raise SkeletonFormatError(f"{path}: {ULTRALYTICS}") from None
         raise SkeletonFormatError(f"{path}, frame {frame}: the keypoints are not all numbers") from None
     if not np.isfinite(array).all():
         what = (

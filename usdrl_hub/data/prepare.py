@@ -28,11 +28,11 @@ from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missin
 from .arrays import load_npz
 from .dataset import open_data
 from .npz import SkeletonDataset
-from .openpose import recording_name
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
 from .readers import iter_skeletons
 from .reading import Reading
+from .series import recording_name
 from .sources import InputFile, file_stamp, find_sources, read_names
 from .store import SkeletonStore
 from .store_writer import StoreWriter

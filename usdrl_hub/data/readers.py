@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,14 @@ from ..layouts import TO_Y_UP, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
-from .formats import amass, amc, bvh, c3d, mvnx, trc
+from .formats import amass, amc, bvh, c3d, mediapipe, mvnx, trc
 from .npz import SkeletonDataset
-from .openpose import is_series, join_frames
-from .poses import read_pose_json
+from .poses import iter_pose_json
 from .pyskl import read_pyskl
-from .reading import Reading
+from .reading import OnError, Reader, Reading
+from .series import is_series, join_frames
 from .text import NTU, UAV, read_body_text, read_pku_skeleton
 
-# Called with the error of one sequence of several, which is then left out; None raises it.
-OnError: TypeAlias = Callable[[SkeletonFormatError], None] | None
-Reader: TypeAlias = Callable[[Path, Reading, OnError], Iterator[SkeletonSequence]]
 # Joints that show whether a body is upside down.
 _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
@@ -37,7 +34,7 @@ def is_video(path: str | os.PathLike) -> bool:
 
 
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
-    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `openpose.join_frames`.
+    """Paths of the recordings in a folder and its subfolders, sorted; frames are joined, see `series.join_frames`.
 
     Subfolders that cannot be opened, and folders that are named like a file, are reported by a warning.
     """
@@ -163,7 +160,8 @@ def _read_npy(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequ
 
 def _read_array(array: np.ndarray, path: Path, reading: Reading) -> SkeletonSequence:
     # Errors name the whole path, the sequence only the file.
-    return put_upright(replace(reading.sequence(array, str(path)), name=path.stem), str(path))
+    found = mediapipe.read_array(array, str(path), reading) or reading.sequence(array, str(path))
+    return put_upright(replace(found, name=path.stem), str(path))
 
 
 def _read_ntu(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
@@ -179,8 +177,9 @@ def _read_pkl(path: Path, reading: Reading, on_error: OnError) -> Iterator[Skele
     yield from read_pyskl(path, reading, on_error)[0]
 
 
-def _read_json(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
-    yield put_upright(read_pose_json(path, reading), str(path))
+def _read_json(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    for sequence in iter_pose_json(path, reading, on_error):
+        yield put_upright(sequence, str(path))
 
 
 def _read_csv(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:

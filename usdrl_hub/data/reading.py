@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import notice
+from ..errors import SkeletonFormatError, notice
 from ..layouts import TO_Y_UP, LayoutLike, get_layout
 from ..sequence import AXES, METRES, MISSING, SkeletonSequence, is_rate, sequences_of
 
@@ -136,3 +138,8 @@ class Reading:
         if sequence.is_3d and sequence.units == "m" != unit:
             found["keypoints"] = sequence.keypoints * np.float32(METRES[unit])
         return replace(sequence, **found) if found else sequence
+
+
+# Called with the error of one sequence of several, which is then left out; None raises it.
+OnError: TypeAlias = Callable[[SkeletonFormatError], None] | None
+Reader: TypeAlias = Callable[[Path, Reading, OnError], Iterator[SkeletonSequence]]
