@@ -13,9 +13,9 @@ import torch
 
 from ..data.dataset import open_data
 from ..data.npz import SkeletonDataset
-from ..data.openpose import recording_name
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.reading import Reading
+from ..data.series import recording_name
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
 from ..errors import UNREADABLE, USDRLError, unreadable
