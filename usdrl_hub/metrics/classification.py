@@ -88,3 +88,151 @@ def multilabel_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
     total = int(found.sum() + truth.sum())
     f1 = 2 * int((found & truth).sum()) / total if total else 1.0
     return {"exact_match": float((found == truth).all(axis=-1).mean()), "f1": f1}
+
+
+def confusion_matrix(labels: Any, predicted: Any, num_classes: int) -> np.ndarray:
+    """Clips of each class (rows) by the class that was predicted (columns), int64 ``(K, K)``.
+
+    Args:
+        labels: True classes ``(N,)``.
+        predicted: Predicted classes ``(N,)``.
+        num_classes: K.
+
+    Raises:
+        ValueError: If a class is not in [0, K).
+    """
+    labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+    if len(labels) and not (
+        0 <= min(labels.min(), predicted.min()) <= max(labels.max(), predicted.max()) < num_classes
+    ):
+        raise ValueError(f"classes must be in [0, {num_classes})")
+    return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall, F1 and support of each class, from confusion matrices.
+
+    Args:
+        confusion: ``(..., K, K)``, see `confusion_matrix`.
+
+    Returns:
+        `precision`, `recall` and `f1` in [0, 1] and `support`, each ``(..., K)``. What is undefined is NaN: the
+        recall of a class without clips, the precision of a class that is never predicted, the F1 of a class that is
+        neither.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    support, predicted = confusion.sum(-1), confusion.sum(-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = {"precision": right / predicted, "recall": right / support, "f1": 2 * right / (support + predicted)}
+    return {**scores, "support": support}
+
+
+def _summary(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy, balanced accuracy and macro F1 of confusion matrices ``(..., K, K)``, each ``(...)``."""
+    scores = class_scores(confusion)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1)
+    return {
+        "accuracy": right / confusion.sum((-2, -1)),
+        "balanced_accuracy": np.nanmean(scores["recall"], axis=-1),
+        "macro_f1": np.nanmean(scores["f1"], axis=-1),
+    }
+
+
+def calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., ICML 2017): how far confidence is from accuracy, in [0, 1].
+
+    Args:
+        probabilities: ``(N, K)``.
+        labels: True classes ``(N,)``.
+        bins: Intervals of equal width into which the largest probability of each clip falls.
+    """
+    probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    # The upper end belongs to an interval, as in the paper.
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(number, confidence - right, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def classification_report(
+    probabilities: Any,
+    labels: Any,
+    *,
+    groups: Any = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All that is said of a recogniser's answers to clips of known classes.
+
+    Args:
+        probabilities: ``(N, K)``, of K classes that exclude each other. Of equal ones the first counts as predicted.
+        labels: True classes ``(N,)``.
+        groups: Whose each clip is ``(N,)``, such as the person's number or name: clips of a group are not independent,
+            so the intervals draw whole groups. None, or a single group, draws clips.
+        level: Share of the bootstrap distribution that an interval holds.
+        resamples: Bootstrap samples.
+        seed: Of the samples.
+
+    Returns:
+        `accuracy`, `balanced_accuracy` (mean recall of the classes that have clips), `macro_f1` (of the classes that
+        have clips or are predicted), `calibration_error`; `intervals`, [low, high] by name of the first three, and
+        `interval_unit`, "group" or "clip"; `confusion`, see `confusion_matrix`; `classes`, a list of `precision`,
+        `recall` and `f1` (None where undefined) and `support`.
+
+    Raises:
+        NonFiniteError: If a probability is NaN or infinite.
+        ValueError: If there are no clips, or lengths differ.
+    """
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels, np.int64)
+    if probabilities.ndim != 2 or len(probabilities) != len(labels) or not len(labels):
+        raise ValueError(f"probabilities (N, K) and labels (N,) do not fit: {probabilities.shape}, {labels.shape}")
+    check_finite(probabilities, "the probabilities")
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted, classes)
+    units = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    by_group = units.max() > 0 and groups is not None
+    units = units if by_group else np.arange(len(labels))
+    summary = _summary(confusion)
+    per_class = class_scores(confusion)
+    rows = [
+        {name: None if np.isnan(values[number]) else float(values[number]) for name, values in per_class.items()}
+        for number in range(classes)
+    ]
+    return {
+        **{name: float(value) for name, value in summary.items()},
+        "calibration_error": calibration_error(probabilities, labels),
+        "intervals": _intervals(labels, predicted, units, classes, level, resamples, seed),
+        "interval_unit": "group" if by_group else "clip",
+        "confusion": confusion.tolist(),
+        "classes": [{**row, "support": int(row["support"] or 0)} for row in rows],
+    }
+
+
+def _intervals(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    units: np.ndarray,
+    classes: int,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals of the scores of `_summary`, resampling units ``(N,)``."""
+    count = int(units.max()) + 1
+    cells = labels * classes + predicted
+    # Only the cells that occur: most of a large confusion matrix is empty.
+    used, cells = np.unique(cells, return_inverse=True)
+    per_unit = np.zeros((count, len(used)))
+    np.add.at(per_unit, (units, cells), 1)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    found: dict[str, list[np.ndarray]] = {}
+    for some in np.array_split(draws, max(1, resamples * classes**2 // 20_000_000)):
+        confusion = np.zeros((len(some), classes**2))
+        confusion[:, used] = some @ per_unit
+        for name, values in _summary(confusion.reshape(-1, classes, classes)).items():
+            found.setdefault(name, []).append(values)
+    tails = (1 - level) / 2, (1 + level) / 2
+    return {name: np.nanquantile(np.concatenate(parts), tails).tolist() for name, parts in found.items()}

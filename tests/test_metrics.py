@@ -1,0 +1,94 @@
+"""Scores of classes beside scikit-learn's, and their intervals."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from usdrl_hub.errors import NonFiniteError
+from usdrl_hub.metrics.classification import calibration_error, classification_report, confusion_matrix
+
+
+def answers(seed=0, clips=200, classes=6, skill=2.0):
+    """Labels of unequal frequency, and probabilities of a model with some skill."""
+    random = np.random.default_rng(seed)
+    labels = random.choice(classes, clips, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum())
+    logits = random.normal(size=(clips, classes))
+    logits[np.arange(clips), labels] += skill
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("clips", [3, 20, 400])
+def test_scores_are_those_of_scikit_learn(seed, clips):
+    metrics = pytest.importorskip("sklearn.metrics")
+    probabilities, labels = answers(seed, clips)
+    predicted = probabilities.argmax(1)
+    report = classification_report(probabilities, labels, resamples=10)
+    assert_array_equal(report["confusion"], metrics.confusion_matrix(labels, predicted, labels=range(6)))
+    assert report["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    with pytest.warns() if set(predicted) - set(labels) else nullcontext():
+        assert report["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    assert report["macro_f1"] == pytest.approx(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
+    for name, values in zip(
+        ("precision", "recall", "f1", "support"),
+        metrics.precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=np.nan),
+        strict=True,
+    ):
+        assert_allclose([np.nan if row[name] is None else row[name] for row in report["classes"]], values)
+
+
+def test_calibration_error_by_hand():
+    # Four clips at 0.9, of which three are right; two at 0.55, of which one is.
+    probabilities = np.array([[0.9, 0.1]] * 4 + [[0.55, 0.45]] * 2)
+    labels = np.array([0, 0, 0, 1, 0, 1])
+    assert calibration_error(probabilities, labels) == pytest.approx((4 * 0.15 + 2 * 0.05) / 6)
+    assert calibration_error(np.array([[1.0, 0.0]]), [0]) == 0
+
+
+def test_an_interval_holds_the_true_accuracy_about_as_often_as_it_says():
+    held = []
+    for seed in range(200):
+        right = np.random.default_rng(seed).random(60) < 0.8
+        probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+        low, high = classification_report(probabilities, np.zeros(60, int), resamples=300)["intervals"]["accuracy"]
+        held.append(low <= 0.8 <= high)
+    assert 0.88 <= np.mean(held) <= 0.99
+
+
+def test_clips_of_one_person_are_drawn_together():
+    """Ten people who are right or wrong in all of their clips are ten observations, not a hundred."""
+    right = np.repeat([True] * 7 + [False] * 3, 10)
+    probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+    labels, people = np.zeros(100, int), np.repeat([f"person {number}" for number in range(10)], 10)
+    by_clip, by_group = (classification_report(probabilities, labels, groups=groups) for groups in (None, people))
+    assert (by_clip["interval_unit"], by_group["interval_unit"]) == ("clip", "group")
+    widths = [np.diff(report["intervals"]["accuracy"])[0] for report in (by_clip, by_group)]
+    assert widths[1] > 2.5 * widths[0]
+    # One person says nothing of others: clips are drawn, and the unit says so.
+    assert classification_report(probabilities, labels, groups=["me"] * 100)["interval_unit"] == "clip"
+
+
+def test_order_and_names_of_groups_make_no_difference():
+    probabilities, labels = answers()
+    groups = np.random.default_rng(1).integers(0, 7, len(labels))
+    order = np.random.default_rng(2).permutation(len(labels))
+    one = classification_report(probabilities, labels, groups=groups)
+    other = classification_report(probabilities[order], labels[order], groups=groups[order])
+    assert one["intervals"].keys() == other["intervals"].keys() and one["confusion"] == other["confusion"]
+    for name, interval in one["intervals"].items():
+        assert interval == pytest.approx(other["intervals"][name])
+
+
+def test_what_cannot_be_scored_is_refused():
+    probabilities, labels = answers()
+    with pytest.raises(ValueError, match="do not fit"):
+        classification_report(probabilities, labels[1:])
+    with pytest.raises(ValueError, match="do not fit"):
+        classification_report(probabilities[:0], labels[:0])
+    with pytest.raises(ValueError, match=r"in \[0, 6\)"):
+        confusion_matrix([6], [0], 6)
+    probabilities[3, 2] = np.nan
+    with pytest.raises(NonFiniteError):
+        classification_report(probabilities, labels)
