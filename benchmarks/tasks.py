@@ -162,7 +162,7 @@ def main() -> None:
                 model_folder,
                 run.benchmark,
                 data,
-                folder,
+                output_dir=folder,
                 with_leak=run.leak,
                 fold=run.fold,
                 train_head=not reuse,

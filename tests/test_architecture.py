@@ -158,7 +158,6 @@ MANY_PARAMETERS: set[str] = {
     "pretraining.run._pretrain",
     "pretraining.run.pretrain",
     "pretraining.trainer.__init__",
-    "tasks.evaluate.evaluate",
     "tasks.recognition.finetune",
     "visualize.map.make_map",
 }

@@ -19,7 +19,9 @@ from usdrl_hub.facts.benchmarks import BENCHMARKS, TASKS
 from usdrl_hub.facts.datasets import DATASETS, NTU120_CLASSES, PKU_CLASSES
 from usdrl_hub.inference.embedding import embed_part
 from usdrl_hub.loading import load_feature_extractor, load_model
-from usdrl_hub.tasks.evaluate import RUNS, Context, evaluate, repeat, run_linear
+from usdrl_hub.tasks.benchmark_tasks import TASKS as RUNS
+from usdrl_hub.tasks.benchmark_tasks import Context
+from usdrl_hub.tasks.evaluate import evaluate, repeat
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import train_recogniser
 from usdrl_hub.tasks.tiny import tiny_recordings
@@ -63,7 +65,7 @@ def test_every_benchmark_is_complete():
     ],
 )
 def test_every_task_runs_from_end_to_end(tmp_path, benchmark, changes, kind, metric):
-    record = evaluate(MODEL, benchmark, output_dir=tmp_path / "out", tiny=True, changes=changes)
+    record = evaluate(MODEL, benchmark, output_dir=tmp_path / "out", data="tiny", changes=changes)
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written == json.loads(json.dumps(record)) and 0 <= record["metrics"][metric] <= 1
     assert all(key in record for key in ("n", "seed", "recipe", "command", "versions", "hardware", "wall_seconds"))
@@ -76,9 +78,13 @@ def test_every_task_runs_from_end_to_end(tmp_path, benchmark, changes, kind, met
 
 @pytest.mark.parametrize("benchmark", ["linear/ntu60-xsub", "finetuned/sbu"])
 def test_metrics_alone_are_enough_to_repeat_a_run(tmp_path, benchmark):
-    first = evaluate(MODEL, benchmark, output_dir=tmp_path / "a", tiny=True, seed=3, changes=FEW)
+    first = evaluate(MODEL, benchmark, output_dir=tmp_path / "a", data="tiny", seed=3, changes=FEW)
     second = repeat(tmp_path / "a" / "metrics.json", tmp_path / "b")
     assert second["metrics"] == first["metrics"] and second["checkpoint_sha256"] == first["checkpoint_sha256"]
+    record = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    record["repeat"] |= {"data": None, "tiny": True}
+    (tmp_path / "old.json").write_text(json.dumps(record))
+    assert repeat(tmp_path / "old.json")["metrics"] == first["metrics"]
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="no metrics.json"):
         repeat(tmp_path / "other.json")
@@ -91,7 +97,7 @@ def test_cached_features_score_as_the_whole_loop_does():
     recipe = {"solver": "sgd", "learning_rate": 0.05, "epochs": 30, "drop_epochs": [25], "batch_size": 60}
     encoder, extractor = load_model(MODEL), load_feature_extractor(MODEL)
     context = Context(encoder, extractor, samples.select(~test), samples.select(test), samples.class_names, recipe, 0)
-    cached, classifier = run_linear(context)
+    cached, classifier = RUNS["linear"].run(context)
     looped = context.new_head(USDRLForActionRecognition)
     loop = FitRecipe.of({**recipe, "optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0})
     loop = FitRecipe.of({**loop.to_dict(), "augment": False, "freeze_encoder": True, "max_grad_norm": 0.0})
@@ -114,10 +120,10 @@ def test_tiny_recordings_are_whole_and_their_truth_fits():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"benchmark": "linear/ntu60-xsup", "tiny": True}, "did you mean linear/ntu60-xsub"),
+        ({"benchmark": "linear/ntu60-xsup", "data": "tiny"}, "did you mean linear/ntu60-xsub"),
         ({"benchmark": "linear/ntu60-xsub"}, "usdrl prepare ntu60.*get it from https://.*terms: "),
-        ({"benchmark": "linear/ntu60-xsub", "tiny": True, "changes": {"epoch": 3}}, "has no entry 'epoch'"),
-        ({"benchmark": "finetuned/sbu", "tiny": True, "changes": {"optimizer": "lion"}}, "optimizer must be"),
+        ({"benchmark": "linear/ntu60-xsub", "data": "tiny", "changes": {"epoch": 3}}, "has no entry 'epoch'"),
+        ({"benchmark": "finetuned/sbu", "data": "tiny", "changes": {"optimizer": "lion"}}, "optimizer must be"),
         ({"benchmark": "linear/ntu60-xsub", "data": "absent.npz"}, "there is no such file"),
     ],
 )
@@ -172,14 +178,14 @@ def test_the_head_starts_from_the_encoder_given():
 
 
 def test_right_and_wrong_movements_are_classes_of_their_own(tmp_path):
-    record = evaluate(MODEL, "linear/ui_prmd_vicon-correct", sample_path(), tmp_path / "out")
+    record = evaluate(MODEL, "linear/ui_prmd_vicon-correct", sample_path(), output_dir=tmp_path / "out")
     assert load_model(tmp_path / "out").config.class_names == ["done wrong", "done right"]
     assert record["n"] == {"train": 60, "test": 40} and "top5_accuracy" not in record["metrics"]
 
 
 def test_moments_are_found_and_a_timeline_is_drawn(tmp_path):
     changes = {**FEW, "widen": 6, "tolerance": 5, "stride": 32}
-    record = evaluate(MODEL, "detection/utkinect_untrimmed", output_dir=tmp_path / "out", tiny=True, changes=changes)
+    record = evaluate(MODEL, "detection/utkinect_untrimmed", output_dir=tmp_path / "out", data="tiny", changes=changes)
     assert set(record["metrics"]) == {"point_F1", "point_F1_mean"}
     assert (tmp_path / "out" / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
@@ -196,9 +202,9 @@ def test_moments_are_found_and_a_timeline_is_drawn(tmp_path):
     ],
 )
 def test_a_trained_head_is_scored_again_without_training(tmp_path, benchmark, changes):
-    trained = evaluate(MODEL, benchmark, output_dir=tmp_path / "head", tiny=True, changes=changes)
+    trained = evaluate(MODEL, benchmark, output_dir=tmp_path / "head", data="tiny", changes=changes)
     again = evaluate(
-        tmp_path / "head", benchmark, output_dir=tmp_path / "again", tiny=True, changes=changes, train_head=False
+        tmp_path / "head", benchmark, output_dir=tmp_path / "again", data="tiny", changes=changes, train_head=False
     )
     assert again["metrics"] == pytest.approx(trained["metrics"], abs=1e-6)
     assert not (tmp_path / "again" / "model.safetensors").exists()
@@ -207,8 +213,8 @@ def test_a_trained_head_is_scored_again_without_training(tmp_path, benchmark, ch
 
 def test_segments_are_of_averaged_frames_where_asked_to(tmp_path):
     name, few = "detection/pkummd1-xsub", {"epochs": 5, "learning_rate": 0.003, "threshold": 0.3}
-    plain = evaluate(MODEL, name, output_dir=tmp_path / "head", tiny=True, changes=few)
-    options = {"tiny": True, "train_head": False, "changes": {**few, "average_phases": True}}
+    plain = evaluate(MODEL, name, output_dir=tmp_path / "head", data="tiny", changes=few)
+    options = {"data": "tiny", "train_head": False, "changes": {**few, "average_phases": True}}
     averaged = evaluate(tmp_path / "head", name, **options)
     # Segments that do not break are fewer, and more of them are right.
     assert averaged["metrics"]["F1@0.1"] > plain["metrics"]["F1@0.1"] > 0
@@ -216,9 +222,9 @@ def test_segments_are_of_averaged_frames_where_asked_to(tmp_path):
 
 def test_what_cannot_be_scored_without_training_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="USDRLForActionRecognition, and USDRLForActionDetection is needed"):
-        evaluate(MODEL, "detection/pkummd1-xsub", tiny=True, train_head=False)
+        evaluate(MODEL, "detection/pkummd1-xsub", data="tiny", train_head=False)
     with pytest.raises(ValueError, match="cannot do without"):
-        evaluate(MODEL, "semi-10/utd_mhad", tiny=True, train_head=False)
-    evaluate(MODEL, "detection/pkummd1-xsub", output_dir=tmp_path / "head", tiny=True, changes=FEW)
+        evaluate(MODEL, "semi-10/utd_mhad", data="tiny", train_head=False)
+    evaluate(MODEL, "detection/pkummd1-xsub", output_dir=tmp_path / "head", data="tiny", changes=FEW)
     code, _, err = run(capsys, "evaluate", tmp_path / "head", "--benchmark", "linear/sbu", "--tiny", "--no-train")
     assert code == 2 and "name one, or train a head" in err

@@ -268,7 +268,7 @@ def test_evaluate_of_training_that_diverges_leaves_nothing(tmp_path):
             "usdrl/tiny-uiprmd",
             "finetuned/utkinect",
             output_dir=tmp_path / "out",
-            tiny=True,
+            data="tiny",
             changes={"learning_rate": 9e5, "epochs": 2, "optimizer": "sgd", "max_grad_norm": 0.0},
         )
     assert not list(tmp_path.iterdir())

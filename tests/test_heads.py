@@ -114,4 +114,4 @@ def test_a_new_head_is_entered_once(monkeypatch, tmp_path):
     USDRLTrainer(model, transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none"), linear_probe=True)
     assert not any(values.requires_grad for values in model.usdrl.parameters())
     with pytest.raises(ValueError, match="USDRLForPairs, and USDRLForActionDetection is needed"):
-        evaluate(tmp_path, "detection/pkummd1-xsub", tiny=True, train_head=False)
+        evaluate(tmp_path, "detection/pkummd1-xsub", data="tiny", train_head=False)

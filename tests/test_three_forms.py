@@ -255,7 +255,7 @@ def test_one_class_cannot_be_recognised_and_one_without_training_is_told(in_thre
         with pytest.raises(SkeletonFormatError, match="nothing to tell apart"):
             finetune(one[form], tmp_path / "out")
         with pytest.raises(SkeletonFormatError, match="are compared with are all of one class"), pytest.warns():
-            evaluate(MODEL, "retrieval/sbu", one[form], tmp_path / "out")
+            evaluate(MODEL, "retrieval/sbu", one[form], output_dir=tmp_path / "out")
     code, _, err = run(capsys, "finetune", one.npz, "--output-dir", tmp_path / "out")
     assert code == 2 and "2 of 3 classes have no clip" in err and "nothing to tell apart" in err
     assert not (tmp_path / "out").exists()
@@ -316,7 +316,7 @@ def test_detection_and_several_splits_are_evaluated_alike(in_three_forms, tmp_pa
     records = [evaluate(MODEL, "detection/utkinect_untrimmed", forms[form], fold=1, changes=changes) for form in FORMS]
     assert records[0]["metrics"] == records[1]["metrics"] == records[2]["metrics"]
     assert records[0]["n"] == {"train": 9, "test": 6}
-    evaluate(MODEL, "retrieval/sbu", forms.list, tmp_path / "out")
+    evaluate(MODEL, "retrieval/sbu", forms.list, output_dir=tmp_path / "out")
     with pytest.raises(ValueError, match="its data were in memory"):
         repeat(tmp_path / "out" / "metrics.json")
 

@@ -174,6 +174,7 @@ def evaluate(
     repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
 ) -> None:
     """Train what a benchmark's task needs on a pretrained encoder, and score it."""
+    from ..tasks.evaluate import TINY
     from ..tasks.evaluate import evaluate as run_evaluation
     from ..tasks.evaluate import repeat as repeat_evaluation
 
@@ -183,7 +184,17 @@ def evaluate(
         raise ValueError("name a model and a --benchmark, or a metrics.json with --repeat")
     else:
         changes = dict(_change(text) for text in change or [])
-        record = run_evaluation(model, benchmark, data, output_dir, seed, fold, tiny, with_leak, changes, train)
+        record = run_evaluation(
+            model,
+            benchmark,
+            TINY if tiny else data,
+            output_dir=output_dir,
+            seed=seed,
+            fold=fold,
+            with_leak=with_leak,
+            changes=changes,
+            train_head=train,
+        )
     # What papers report is not to be compared with a trial on other data.
     published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
     say(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
