@@ -21,7 +21,7 @@ from usdrl_hub.facts.checkpoints import find_checkpoint, namespace
 from usdrl_hub.files import new_folder
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import model_config
-from usdrl_hub.hub.publish import publish
+from usdrl_hub.hub.publish import Commit, publish
 from usdrl_hub.remote_code import add_remote_code
 
 
@@ -66,7 +66,7 @@ def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> tup
 def push_entry(folder: Path, name: str, arguments: argparse.Namespace) -> str:
     """Publish a converted entry: what happened."""
     repository = f"{namespace(arguments.namespace)}/{name.rpartition('/')[2]}"
-    done = publish(folder, repository, private=arguments.private or None, dry_run=arguments.dry_run)
+    done = publish(folder, repository, commit=Commit(private=arguments.private or None), dry_run=arguments.dry_run)
     if arguments.dry_run:
         return f"would be published as {repository} ({len(done.files)} files)"
     return f"published as {done.url}" if done.changed else f"published as {repository} before"

@@ -149,7 +149,6 @@ LONG_BODIES: set[str] = {
     "pretraining.run._pretrain",
 }
 MANY_PARAMETERS: set[str] = {
-    "hub.publish.publish",
     "inference.embedding.extract_embeddings",
     "inference.embedding.iter_embeddings",
     "inference.prediction.iter_predictions",

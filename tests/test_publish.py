@@ -31,7 +31,7 @@ from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.datasets import DATASETS
 from usdrl_hub.hub import publish as publishing
 from usdrl_hub.hub.cards import figures
-from usdrl_hub.hub.publish import PublishError, publish
+from usdrl_hub.hub.publish import Commit, PublishError, publish
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.pretraining.views import ViewAugmentation
 from usdrl_hub.remote_code import CODE_FILES
@@ -76,7 +76,7 @@ def test_one_commit_holds_everything_and_the_same_again_makes_none(hub, folder):
     again = publish(folder, "ada/tiny")
     assert not again.changed and len(hub.commits("ada/tiny")) == 2
     edited(folder, "metrics.json", seed=5)
-    assert publish(folder, "ada/tiny", message="Another seed").changed
+    assert publish(folder, "ada/tiny", commit=Commit(message="Another seed")).changed
     assert [commit.title for commit in hub.commits("ada/tiny")][:2] == ["Another seed", "Publish with usdrl_hub"]
 
 
@@ -106,17 +106,17 @@ def test_shards_of_an_earlier_form_go_in_the_same_commit(hub, folder):
 def test_branches_and_pull_requests_leave_main_as_it_was(hub, folder):
     publish(folder, "ada/tiny")
     edited(folder, "metrics.json", seed=5)
-    assert publish(folder, "ada/tiny", revision="v2").changed
+    assert publish(folder, "ada/tiny", commit=Commit(revision="v2")).changed
     assert json.loads(hub.files("ada/tiny", "v2")["metrics.json"])["seed"] == 5
     edited(folder, "metrics.json", seed=6)
-    done = publish(folder, "ada/tiny", create_pr=True)
+    done = publish(folder, "ada/tiny", commit=Commit(create_pr=True))
     assert "discussions/1" in done.url
     assert json.loads(hub.files("ada/tiny", "refs/pr/1")["metrics.json"])["seed"] == 6
     assert json.loads(hub.files("ada/tiny")["metrics.json"])["seed"] == 0
 
 
 def test_private_is_private_or_refused(hub, folder):
-    publish(folder, "ada/secret", private=True)
+    publish(folder, "ada/secret", commit=Commit(private=True))
     with pytest.raises(ValueError, match="was not found"):
         os.environ.pop("HF_TOKEN")
         load_model("ada/secret")
@@ -124,7 +124,7 @@ def test_private_is_private_or_refused(hub, folder):
     publish(folder, "ada/open")
     edited(folder, "metrics.json", seed=5)
     with pytest.raises(PublishError, match="^ada/open: it exists already and is public"):
-        publish(folder, "ada/open", private=True)
+        publish(folder, "ada/open", commit=Commit(private=True))
     assert len(hub.commits("ada/open")) == 2
 
 
@@ -326,14 +326,14 @@ def test_no_empty_repository_stays_where_the_first_commit_fails(hub, folder, sta
     """faults.md 38: the repository was made before the commit, and stayed."""
     hub.fail("POST .*/commit/", status=status, times=99)
     with pytest.raises(PublishError) as caught:
-        publish(folder, "ada/new", revision=revision)
+        publish(folder, "ada/new", commit=Commit(revision=revision))
     assert "ada/new" not in hub.repos and "\n" not in str(caught.value), caught.value
     hub.faults.clear()
-    assert publish(folder, "ada/new", revision=revision).changed
+    assert publish(folder, "ada/new", commit=Commit(revision=revision)).changed
     hub.fail("POST .*/commit/", status=403, times=99)
     edited(folder, "metrics.json", seed=5)
     with pytest.raises(PublishError):
-        publish(folder, "ada/new", revision=revision)
+        publish(folder, "ada/new", commit=Commit(revision=revision))
     assert len(hub.commits("ada/new", revision or "main")) == 2, "what was there before stays"
 
 

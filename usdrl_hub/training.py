@@ -17,6 +17,7 @@ from transformers.trainer_utils import sort_checkpoints
 from .errors import CheckpointLoadError, TrainingDivergedError, notice
 from .feature_extraction_usdrl import USDRLFeatureExtractor
 from .finite import check_finite
+from .loading import extractor_of
 from .metrics.classification import accuracy, multilabel_metrics, regression_metrics
 from .modeling_usdrl import USDRLClassificationModel, USDRLPreTrainedModel
 from .speedups import in_training
@@ -238,9 +239,6 @@ class PublishingTrainer(GuardedTrainer):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         if not isinstance(model, USDRLPreTrainedModel):
             return None
-        # The hub's room comes after this one.
-        from .loading import extractor_of
-
         try:
             return extractor_of(model, guess=False)
         except CheckpointLoadError:
@@ -271,6 +269,7 @@ class PublishingTrainer(GuardedTrainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
+        create_pr: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Save the model and publish its folder; give the feature extractor to the trainer as `processing_class`.
@@ -281,7 +280,8 @@ class PublishingTrainer(GuardedTrainer):
             token: Access token; the trainer's, else that of ``hf auth login``, where None.
             revision: Branch; the trainer's where None.
             private: Whether a new repository is private; the trainer's choice where None.
-            **kwargs: Other arguments of `hub.publish.publish`, such as `create_pr`.
+            create_pr: Open a pull request instead of committing.
+            **kwargs: Other arguments of `hub.publish.publish`, such as `include_optimizer`.
 
         Returns:
             See `hub.publish.publish`; None on other processes than the first.
@@ -289,8 +289,7 @@ class PublishingTrainer(GuardedTrainer):
         Raises:
             PublishError: See `hub.publish.publish`.
         """
-        # The hub's room comes after this one and is entered only here.
-        from .hub.publish import publish
+        from .hub.publish import Commit, publish
 
         args = self.args
         self.callback_handler.on_push_begin(args, self.state, self.control)
@@ -301,16 +300,16 @@ class PublishingTrainer(GuardedTrainer):
         name = args.hub_model_id or folder.name
         if "/" not in name:
             name = f"{HfApi(token=token or args.hub_token).whoami()['name']}/{name}"
-        given = {
-            "private": args.hub_private_repo if private is None else private,
-            "revision": revision or args.hub_revision,
-            "message": commit_message,
-            "token": token or args.hub_token,
-            **kwargs,
-        }
+        kwargs["commit"] = Commit(
+            commit_message,
+            revision or args.hub_revision,
+            create_pr,
+            args.hub_private_repo if private is None else private,
+            token or args.hub_token,
+        )
         if blocking:
-            return publish(folder, name, **given)
-        return HfApi().run_as_future(publish, folder, name, **given)
+            return publish(folder, name, **kwargs)
+        return HfApi().run_as_future(publish, folder, name, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Nothing: the repository is made when there is something to publish."""

@@ -121,19 +121,16 @@ def push(
 
     Log in with 'hf auth login', or set HF_TOKEN.
     """
-    from ..hub.publish import publish
+    from ..hub.publish import Commit, publish
 
     repo_id = repo_id if "/" in repo_id else f"{namespace(owner)}/{repo_id}"
     done = publish(
         folder,
         repo_id,
-        private or None,
-        revision,
-        create_pr,
-        dry_run,
-        include_code,
-        include_optimizer,
-        message,
+        commit=Commit(message, revision, create_pr, private or None),
+        dry_run=dry_run,
+        include_code=include_code,
+        include_optimizer=include_optimizer,
     )
     print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
     if dry_run:

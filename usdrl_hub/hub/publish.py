@@ -67,36 +67,48 @@ class Published:
     changed: bool = False
 
 
+@dataclass(frozen=True)
+class Commit:
+    """How and where a commit on the hub is made.
+
+    Attributes:
+        message: The commit's message.
+        revision: Branch, made where it is missing; main where None.
+        create_pr: Open a pull request instead of committing.
+        private: Whether the repository is private; the owner's default for a new one where None.
+        token: Access token; that of ``hf auth login`` or HF_TOKEN where None.
+    """
+
+    message: str | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    private: bool | None = None
+    token: str | None = None
+
+
 def publish(
     folder: str | os.PathLike,
     repo_id: str,
-    private: bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
+    *,
+    commit: Commit = Commit(),
     dry_run: bool = False,
     include_code: bool = True,
     include_optimizer: bool = False,
-    message: str | None = None,
-    token: str | None = None,
 ) -> Published:
     """Publish a checkpoint's folder: weights, configurations, metrics and card in a single commit.
 
     The model is loaded and checked first. The card is rendered from the configuration, ``metrics.json`` and the
-    registry, unless the folder has one that a person wrote. Pickles (``training_args.bin``, ``optimizer.pt``) stay at
-    home; so does everything else that is no part of a model. Publishing the same again makes no commit.
+    registry, unless the folder has one that a person wrote. Pickles (``training_args.bin``, ``optimizer.pt``) and
+    other files that are no part of a model are never uploaded. Publishing the same files again makes no commit.
 
     Args:
         folder: The checkpoint's folder.
         repo_id: ``owner/name``; a bare name gets the namespace of this project, see `facts.checkpoints.namespace`.
-        private: Whether the repository is private; the owner's default for a new one where None.
-        revision: Branch to commit to, made where it is missing; main where None.
-        create_pr: Open a pull request instead of committing.
+        commit: Message, branch, pull request, visibility and token.
         dry_run: Only say what would be published; nothing is sent.
         include_code: Add the model's code, by which transformers alone loads it (``trust_remote_code=True``). Without
             it the card names this package as the library.
         include_optimizer: Add the state of the optimizer of the newest ``checkpoint-*`` folder, as safetensors.
-        message: The commit's message.
-        token: Access token; that of ``hf auth login`` or HF_TOKEN where None.
 
     Returns:
         What was published, and where.
@@ -119,14 +131,14 @@ def publish(
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)
-        api, is_ours = HfApi(token=token), False
+        api, is_ours = HfApi(token=commit.token), False
         try:
-            is_ours = _create(api, repo_id, private)
-            url, changed = _commit(api, repo_id, files, private, revision, create_pr, message)
+            is_ours = _create(api, repo_id, commit.private)
+            url, changed = _commit(api, repo_id, files, commit)
         except BaseException as error:
             # The hub is asked before there is nothing left to ask of.
             told = _told(api, repo_id, error) if isinstance(error, Exception) else ""
-            told += _taken_back(api, repo_id, revision) if is_ours else ""
+            told += _taken_back(api, repo_id, commit.revision) if is_ours else ""
             if isinstance(error, Exception):
                 raise PublishError(told) from None
             raise
@@ -271,17 +283,10 @@ def _taken_back(api: HfApi, repo_id: str, revision: str | None) -> str:
     return ""
 
 
-def _commit(
-    api: HfApi,
-    repo_id: str,
-    files: Mapping[str, Path],
-    private: bool | None,
-    revision: str | None,
-    create_pr: bool,
-    message: str | None,
-) -> tuple[str, bool]:
+def _commit(api: HfApi, repo_id: str, files: Mapping[str, Path], commit: Commit) -> tuple[str, bool]:
     """Make the branch where it is missing, and one commit."""
-    if private and not api.model_info(repo_id).private:
+    revision, create_pr = commit.revision, commit.create_pr
+    if commit.private and not api.model_info(repo_id).private:
         raise PublishError(
             f"{repo_id}: it exists already and is public: make it private first, or leave out --private"
         )
@@ -296,7 +301,7 @@ def _commit(
     done = api.create_commit(
         repo_id,
         operations,
-        commit_message=message or "Publish with usdrl_hub",
+        commit_message=commit.message or "Publish with usdrl_hub",
         revision=revision,
         create_pr=create_pr,
     )
