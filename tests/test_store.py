@@ -18,6 +18,7 @@ from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store_writer import StoreWriter
+from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import finetune
 
 from .conftest import write_ntu
@@ -155,7 +156,7 @@ def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
     store, _ = prepare("folder", tmp_path / "mine", tmp_path / "store", reading=Reading("ui-prmd39", fps=33.0))
     assert len(store) == 100 and store.class_names == ["class 0", "class 1"] and store[0].fps == 33
     assert extract_embeddings(tmp_path / "store").shape == (100, 160)
-    record = finetune(tmp_path / "store", tmp_path / "model", epochs=1)
+    record = finetune(tmp_path / "store", tmp_path / "model", recipe=FitRecipe(epochs=1))
     assert record["n"] == {"train": 80, "test": 20} and "random fifth" in record["split"]
 
 
@@ -166,7 +167,7 @@ def test_a_prepared_file_trains_as_the_file_does(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     prepare("file", tmp_path / "data.npz", tmp_path / "store")
     scores = [
-        finetune(tmp_path / data, tmp_path / f"m{n}", epochs=1)["metrics"]
+        finetune(tmp_path / data, tmp_path / f"m{n}", recipe=FitRecipe(epochs=1))["metrics"]
         for n, data in enumerate(("data.npz", "store"))
     ]
     assert scores[0] == scores[1]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
-from usdrl_hub.tasks.recognition import finetune, nearest_neighbour_baselines
+from usdrl_hub.tasks.fit import FitRecipe
+from usdrl_hub.tasks.recognition import FINETUNING, finetune, nearest_neighbour_baselines
 
 from .helpers import Clips, arguments, tiny_config
 
@@ -111,7 +113,7 @@ def test_accuracy_counts_ranks_and_leaves_out_what_is_ignored():
 
 @pytest.mark.parametrize("probe", [False, True])
 def test_finetuning_on_the_shipped_clips_gives_a_model_folder_that_repeats(tmp_path, probe):
-    options = {"linear_probe": probe, "epochs": 2, "batch_size": 16, "seed": 3}
+    options = {"recipe": replace(FINETUNING, freeze_encoder=probe, epochs=2, batch_size=16), "seed": 3}
     data = _with_even_and_odd_people(tmp_path)
     records = [finetune(data, tmp_path / name, baseline=True, **options) for name in ("a", "b")]
     assert records[0]["metrics"] == records[1]["metrics"]
@@ -136,7 +138,8 @@ def test_a_new_head_on_a_pretrained_encoder_starts_from_what_the_features_say(tm
         arrays = dict(file)
     np.savez(data, **{**arrays, "labels": arrays["labels"].astype(np.int8 if probe else np.uint16)})
     # So slow that nothing is learned but where it starts: a random head would be right in a tenth.
-    record = finetune(data, tmp_path / "out", "usdrl/mocap-tiny", linear_probe=probe, epochs=1, learning_rate=1e-9)
+    recipe = FitRecipe(freeze_encoder=probe, epochs=1, learning_rate=1e-9)
+    record = finetune(data, tmp_path / "out", "usdrl/mocap-tiny", recipe=recipe)
     assert record["metrics"]["accuracy"] >= 0.7
 
 
@@ -160,7 +163,8 @@ def _with_even_and_odd_people(folder):
 
 
 def test_training_from_random_weights_takes_the_data_layout(tmp_path):
-    finetune(_with_even_and_odd_people(tmp_path), tmp_path / "out", None, {"hidden_size": 16}, epochs=1)
+    data, recipe = _with_even_and_odd_people(tmp_path), FitRecipe(epochs=1)
+    finetune(data, tmp_path / "out", None, recipe=recipe, config={"hidden_size": 16})
     config = USDRLConfig.from_pretrained(tmp_path / "out")
     assert (config.layout, config.num_joints, config.num_persons, config.num_labels) == ("ui-prmd39", 39, 1, 10)
 
@@ -168,8 +172,6 @@ def test_training_from_random_weights_takes_the_data_layout(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"epochs": 0}, "must be positive"),
-        ({"epochs": float("inf")}, "must be positive"),
         ({"normalization": "none"}, "has its own"),
         ({"model": "usdrl/tiny-uiprmd", "config": {"hidden_size": 8}}, "has its own"),
         ({"model": None, "config": {"hidden_size": 7}}, "must be even"),
@@ -199,7 +201,7 @@ def test_a_result_goes_into_an_empty_folder_that_is_there(tmp_path, monkeypatch,
     if there:
         (tmp_path / "out").mkdir()
         monkeypatch.chdir(tmp_path / "out")
-    finetune(data, "." if there else tmp_path / "out", epochs=0.1)
+    finetune(data, "." if there else tmp_path / "out", recipe=FitRecipe(epochs=0.1))
     assert "metrics.json" in {file.name for file in (tmp_path / "out").iterdir()}
     assert not list(tmp_path.glob("**/*.partial"))
 
@@ -446,3 +448,9 @@ def test_a_model_without_an_extractor_is_told_and_refused(tmp_path, capsys):
     told = capsys.readouterr()
     assert not end.value.code and "LABEL_0" in told.out
     assert "note: model" in told.err and "normalization 'ntu', as its layout suggests" in told.err
+
+
+@pytest.mark.parametrize("epochs", [0, float("inf")])
+def test_impossible_recipes_are_refused(epochs):
+    with pytest.raises(ValueError, match="must be positive"):
+        FitRecipe(epochs=epochs)

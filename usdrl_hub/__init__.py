@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .sequence import SkeletonFormatError as SkeletonFormatError
     from .sequence import SkeletonSequence as SkeletonSequence
     from .tasks.evaluate import evaluate as evaluate
+    from .tasks.fit import FitRecipe as FitRecipe
     from .tasks.heads import with_head as with_head
     from .tasks.recognition import finetune as finetune
     from .training import USDRLTrainer as USDRLTrainer
@@ -104,6 +105,7 @@ _MODULES = {
         "pretraining.trainer": ["USDRLPreTrainer"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],
         "tasks.evaluate": ["evaluate"],
+        "tasks.fit": ["FitRecipe"],
         "tasks.heads": ["with_head"],
         "tasks.recognition": ["finetune"],
         "training": ["USDRLTrainer"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,7 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
+    from ..tasks.recognition import FINETUNING
     from ..tasks.recognition import finetune as finetune_recognition
 
     sizes = {
@@ -60,13 +62,16 @@ def finetune(
         data,
         output_dir,
         None if from_scratch else model,
-        given,
+        recipe=replace(
+            FINETUNING,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            mirror=mirror,
+            freeze_encoder=linear_probe,
+        ),
+        config=given,
         normalization=normalization,
-        linear_probe=linear_probe,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        mirror=mirror,
         baseline=baseline,
         seed=seed,
     )

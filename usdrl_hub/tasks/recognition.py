@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..data.augmentation import ClipAugmentation
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, default_split, with_clips
+from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..inference.embedding import embed_part
@@ -29,48 +31,39 @@ from .fit import FitRecipe, fit
 from .heads import with_head
 from .linear import fit_logistic_regression
 
+# AdamW with a cosine schedule, as `finetune` trains.
+FINETUNING = FitRecipe(label_smoothing=0.1)
+
 
 def finetune(
     data: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output_dir: str | os.PathLike,
-    model: str | os.PathLike | None = "usdrl/tiny-uiprmd",
+    model: str | os.PathLike | None = DEFAULT_CHECKPOINT,
+    *,
+    recipe: FitRecipe = FINETUNING,
     config: Mapping[str, Any] | None = None,
     normalization: str | None = None,
-    linear_probe: bool = False,
-    epochs: float = 40,
-    learning_rate: float = 1e-3,
-    batch_size: int = 32,
-    weight_decay: float = 0.05,
-    label_smoothing: float = 0.1,
-    mirror: bool = False,
     baseline: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
-    AdamW with a cosine schedule after a tenth of warm-up; gradients are clipped at norm 1; the training clips are
-    changed at random by `ClipAugmentation`. A new head on a pretrained encoder starts from the logistic regression on
-    the encoder's features, so that a few clips are enough.
+    The training clips are augmented, see `ClipAugmentation`. A new head on a pretrained encoder starts from the
+    logistic regression on the encoder's features, so that a few clips are enough.
 
     Args:
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
             folder of a `SkeletonStore`; one of them that is open; or labelled sequences, see `SkeletonList`. Sequences
-            without a label and classes without a sequence are left out, which is warned of.
+            without a label and classes without a sequence are left out, with a warning.
         output_dir: Folder to make: weights, configuration, feature extractor and ``metrics.json``.
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
+        recipe: How it is trained; `linear_start` is set by whether the head is new.
         config: Fields of `USDRLConfig` for a model from random weights.
         normalization: That of the feature extractor of a model from random weights; the layout's default where None.
-        linear_probe: Train the linear layer only, with the encoder frozen and in eval mode.
-        epochs: Passes over the training part.
-        learning_rate: Largest learning rate.
-        batch_size: Clips per step.
-        weight_decay: AdamW's.
-        label_smoothing: Share of the target given to all classes alike, in [0, 1).
-        mirror: Also train on mirror images; not for classes that tell left from right.
         baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
-            position taken away.
-        seed: Seeds weights, order and augmentation.
+            position subtracted.
+        seed: Random seed of weights, order and augmentation.
 
     Returns:
         The record that was written to ``metrics.json``.
@@ -97,17 +90,8 @@ def finetune(
                 f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
                 "with --from-scratch (model=None)"
             )
-        recipe = FitRecipe(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            mirror=mirror,
-            freeze_encoder=linear_probe,
-            linear_start=model is not None and not has_head,
-        )
-        # What cannot be read is told before the training, not after it.
+        recipe = replace(recipe, linear_start=model is not None and not has_head)
+        # Refuse sequences that cannot be read before the training, not after it.
         for sequence in (*train, *test):
             extractor.prepare(sequence)
         scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True)
@@ -117,7 +101,7 @@ def finetune(
         if baseline:
             metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
         record = {
-            "task": "linear recognition" if linear_probe else "fine-tuned recognition",
+            "task": "linear recognition" if recipe.freeze_encoder else "fine-tuned recognition",
             "dataset": source_name(data),
             "split": split,
             "n": {"train": len(train), "test": len(test)},
