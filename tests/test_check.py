@@ -119,9 +119,9 @@ def test_damaged_checkpoints_are_told(model):
     weights.write_bytes(content)
     (model / "metrics.json").write_text(json.dumps({"checkpoint_sha256": "0" * 64}))
     [damage] = check(model).damages
-    assert "its SHA-256 is another" in damage
+    assert "its SHA-256 is not the one in" in damage
     (model / "metrics.json").write_text("{")
-    assert ["metrics.json: it is cut" in damage for damage in check(model).damages] == [True]
+    assert ["metrics.json: it is truncated" in damage for damage in check(model).damages] == [True]
     (model / "metrics.json").unlink()
     config = json.loads((model / "preprocessor_config.json").read_text())
     (model / "preprocessor_config.json").write_text(json.dumps(config | {"num_frames": 10**9}))

@@ -104,7 +104,7 @@ def test_going_back_gives_the_original_bit_for_bit(tmp_path, name):
 
 def test_sizes_follow_from_the_file_and_the_folder_is_complete(tmp_path, capsys):
     folder = converted("recognition_dste_uav17", tmp_path / "uav")
-    assert "layout coco17-release (taken from the 34 spatial tokens" in capsys.readouterr().out
+    assert "layout coco17-release (inferred from the 34 spatial tokens" in capsys.readouterr().out
     config = json.loads((folder / "config.json").read_text())
     assert (config["num_joints"], config["hidden_size"], len(config["id2label"])) == (17, 32, 155)
     assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -181,7 +181,7 @@ def test_a_changed_byte_is_noticed(tmp_path):
         record = max(archive.infolist(), key=lambda info: info.file_size)
     content[record.header_offset + record.file_size // 2 + 200] ^= 1
     (tmp_path / "changed.pth.tar").write_bytes(content)
-    with pytest.raises(CheckpointError, match="cut or damaged"):
+    with pytest.raises(CheckpointError, match="damaged or of another format"):
         convert_checkpoint(tmp_path / "changed.pth.tar")
 
 
@@ -220,7 +220,7 @@ def old_form(path, size=None):
     path.write_bytes(path.read_bytes()[:size])
 
 
-OBJECTS, CUT = "Python objects other than tensors", "cut or damaged"
+OBJECTS, CUT = "Python objects other than tensors", "damaged or of another format"
 
 
 @pytest.mark.parametrize(

@@ -263,9 +263,9 @@ def test_a_card_follows_what_its_folder_measured(folder):
     record = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(record | {"metrics": {"accuracy": 0.123, "count": 7}}))
     card = render_card(CardSource.of_folder(folder, "alice/mine"))
-    assert figures(card) == {"12.3"} and "# alice/mine" in card and "Not stated by those who trained it" in card
+    assert figures(card) == {"12.3"} and "# alice/mine" in card and "Not stated by the model's authors" in card
     (folder / "metrics.json").write_text("[1]")
-    with pytest.raises(ValueError, match="no metrics.json of this package"):
+    with pytest.raises(ValueError, match="not a metrics.json of this package"):
         CardSource.of_folder(folder, "alice/mine")
 
 

@@ -278,7 +278,7 @@ def link(folder):
         (lambda folder: (folder / "model.safetensors").unlink(), "ada/tiny", "no weights in safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "ada/tiny", "no config.json"),
         (lambda folder: shutil.rmtree(folder), "ada/tiny", "no such folder"),
-        (lambda folder: (folder / "metrics.json").write_text("{"), "ada/tiny", "no metrics.json of this package"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "ada/tiny", "not a metrics.json of this package"),
         (
             lambda folder: edited(folder, "metrics.json", note="hf_abcdefghijklmnopqrst"),
             "ada/tiny",
@@ -376,12 +376,12 @@ def test_others_repositories_and_a_hub_that_is_gone_are_told(hub, folder, monkey
 
 def test_the_command_publishes_and_says_so(hub, folder, capsys, monkeypatch):
     code, out, err = run(capsys, "push", folder, "ada/tiny", "--dry-run")
-    assert code == 0 and "nothing was sent" in out and not hub.requests, err
+    assert code == 0 and "nothing was uploaded" in out and not hub.requests, err
     code, out, err = run(capsys, "push", folder, "tiny", "--namespace", "ada", "--private")
     assert code == 0 and "published: http" in out and set(hub.files("ada/tiny")) == COMPLETE, err
     monkeypatch.setenv("USDRL_NAMESPACE", "ada")
     code, out, _ = run(capsys, "push", folder, "tiny")
-    assert code == 0 and "no commit was made" in out
+    assert code == 0 and "no commit was created" in out
     code, out, err = run(capsys, "push", folder / "none", "ada/tiny")
     assert code == 2 and "no such folder" in err and err.count("\n") == 1
     assert hub.token not in out + err

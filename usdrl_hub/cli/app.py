@@ -1,4 +1,4 @@
-"""The commands, in the order of the help."""
+"""The command `usdrl`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = App(
 )
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"usdrl {__version__}")
         raise typer.Exit
@@ -26,8 +26,8 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    tell_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and end.")
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """USDRL, the foundation model for skeleton-based human action understanding."""

@@ -22,12 +22,12 @@ from .tables import print_table, say
 def list_command(
     text: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
     task: Annotated[str | None, typer.Option(help="Only those of a task, such as detection.")] = None,
-    shipped: Annotated[bool, typer.Option("--shipped", help="Only those that lie in the package.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Also those whose weights have to be made.")] = False,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Only those that ship with the package.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those whose weights are not available.")] = False,
     owner: Namespace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the checkpoints of this project: what they are, and where their weights come from."""
+    """List the known checkpoints: task, layout, licence, origin of the weights, and accuracy."""
     infos = list_models(text, task=task, pretrained=shipped, owner=owner)
     if not infos:
         raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
@@ -35,7 +35,7 @@ def list_command(
         print(json.dumps([{**info.describe(), "num_bytes": _size(info)} for info in infos], indent=2))
         return
     rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
-    # Who asks for some sees all of them.
+    # A filter shows all matches.
     here = [info for info in infos if info.shipped]
     left = 0 if everything or text or task or not here else len(infos) - len(here)
     for info in here if left else infos:
@@ -56,13 +56,13 @@ def list_command(
         )
     print_table(rows)
     if left:
-        print(f"\n{left} more are known whose weights have to be made or asked for: usdrl list --all")
+        print(f"\n{left} more without available weights: usdrl list --all")
 
 
 def _size(info: Checkpoint) -> int:
     if info.num_bytes is not None:
         return info.num_bytes
-    # Of what is not here, a model is built to know.
+    # Without weights, the size is that of a newly built model.
     from ..hub.listing import num_bytes
 
     return num_bytes(info.name)
@@ -72,7 +72,7 @@ def benchmarks(
     task: Annotated[str | None, typer.Option(help="Only those of a task, such as linear.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the benchmarks: data set, protocol, task, metric, and what the paper reports."""
+    """List the benchmarks: data set, protocol, task, metric, and the paper's figures."""
     if task is not None and task not in TASKS:
         raise ValueError(f"there is no task '{task}': use one of {', '.join(TASKS)}")
     chosen = [entry for entry in BENCHMARKS.values() if task in (None, entry.task)]
@@ -88,33 +88,31 @@ def benchmarks(
 
 
 def recipes() -> None:
-    """List the recipes for pretraining."""
+    """List the pretraining recipes."""
     print_table([["name", "about"], *([name, read_recipe(name).about] for name in recipe_names())])
 
 
 def card(name: Annotated[str, typer.Argument(help="Name of a checkpoint, see 'usdrl list --all'.")]) -> None:
-    """Print the model card of a checkpoint of this project."""
+    """Print the model card of a known checkpoint."""
     from ..hub.cards import card_of
 
     print(card_of(name))
 
 
 def push(
-    folder: Annotated[
-        Path, typer.Argument(help="A model folder, as finetune, pretrain, evaluate or convert make it.")
-    ],
-    repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in the namespace.")],
+    folder: Annotated[Path, typer.Argument(help="A model folder of finetune, pretrain, evaluate or convert.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in --namespace.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made where it is missing.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; created if missing.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would be published.")] = False,
     include_code: Annotated[
-        bool, typer.Option(help="Add the model's code, by which transformers alone loads it (trust_remote_code=True).")
+        bool, typer.Option(help="Add the model's code, for trust_remote_code=True without this package.")
     ] = True,
     include_optimizer: Annotated[
         bool, typer.Option("--include-optimizer", help="Add the newest checkpoint's optimizer, as safetensors.")
     ] = False,
-    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     owner: Namespace = None,
 ) -> None:
     """Publish a model on the Hugging Face Hub: weights, configurations, metrics and card in one commit.
@@ -134,26 +132,26 @@ def push(
     )
     print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
     if dry_run:
-        say(f"nothing was sent; without --dry-run these go to {done.repo_id}")
+        say(f"nothing was uploaded; without --dry-run these files go to {done.repo_id}")
     elif done.changed:
         say(f"published: {done.url}")
     else:
-        say(f"{done.repo_id} holds the same already: no commit was made")
+        say(f"{done.repo_id} is up to date: no commit was created")
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, or with --to-original a model.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    modality: Annotated[str, typer.Option(help=f"What the model was trained on: {join_or(MODALITIES)}.")] = "joint",
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' file; with --to-original, a model.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to create.")],
+    modality: Annotated[str, typer.Option(help=f"Modality of the training data: {join_or(MODALITIES)}.")] = "joint",
     layout: Annotated[
         str | None,
-        typer.Option(autocompletion=complete_layout, help="Joint layout; follows from the joints if unset."),
+        typer.Option(autocompletion=complete_layout, help="Joint layout; by default from the number of joints."),
     ] = None,
-    num_attention_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
-    alpha: Annotated[float, typer.Option(help="Share of the convolutional attention.")] = 0.5,
+    num_attention_heads: Annotated[int, typer.Option(min=1, help="Number of attention heads.")] = 1,
+    alpha: Annotated[float, typer.Option(help="Weight of the convolutional attention.")] = 0.5,
     shift_gap: Annotated[int, typer.Option(min=1, help="Gap of the dense shift.")] = 4,
-    num_persons: Annotated[int, typer.Option(min=1, help="Persons that the spatial tokens stand for.")] = 2,
-    task: Annotated[str, typer.Option(help="What its classes are for: recognition or detection.")] = "recognition",
+    num_persons: Annotated[int, typer.Option(min=1, help="Number of persons in the spatial tokens.")] = 2,
+    task: Annotated[str, typer.Option(help="Task of its classes: recognition or detection.")] = "recognition",
     include_code: Annotated[bool, typer.Option(help="Add the code for trust_remote_code=True.")] = False,
     to_original: Annotated[bool, typer.Option(help="Write the authors' format instead.")] = False,
 ) -> None:
@@ -182,7 +180,7 @@ def convert(
         if include_code:
             add_remote_code(folder)
     tokens = f"{config.num_spatial_tokens} spatial tokens"
-    origin = "as given" if layout is not None else f"taken from the {tokens}; --layout names another"
+    origin = "as given" if layout is not None else f"inferred from the {tokens}; change it with --layout"
     say(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
     say(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Print lines, in which names come from files that anybody may have written."""
+    """Print lines with control characters escaped, as they quote names from untrusted files."""
     print("\n".join(printable(line) for line in text.split("\n")))
 
 
@@ -28,13 +28,13 @@ def print_predictions(
     """Print a table with the most probable classes of each recording.
 
     Args:
-        predictions: Of recordings.
+        predictions: Predictions of recordings.
         model: The model's name.
         names: Its classes.
-        top_k: Classes shown for each recording.
-        truth: Also show the recordings' labels.
+        top_k: Number of classes shown.
+        truth: Also show the labels.
     """
-    header = ["file", *(f"{place + 1}." for place in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
+    header = ["file", *(f"{rank + 1}." for rank in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
     rows = [header]
     for prediction in predictions:
         row = [prediction.sequence.name]
@@ -46,7 +46,7 @@ def print_predictions(
             label = prediction.sequence.label
             row.append("" if label is None else prediction.class_names[label])
         rows.append(row)
-    # What could not be read has been told.
+    # Without rows, the errors of all recordings have been printed.
     if len(rows) > 1:
         say(f"{heading(model, names)}\n")
         print_table(rows)

@@ -197,7 +197,7 @@ _VARIANT_FIGURES = {
 _LIMITS = (
     "Its training data are recordings of indoor activities by people of one region, from one kind of sensor; other "
     "movements, people who move differently (children, patients) and other sensors are untested. With a head, it "
-    "names one of its classes for any input, also for movements that it does not know."
+    "predicts one of its classes for any input, also for movements that it was not trained on."
 )
 
 
@@ -286,23 +286,22 @@ def _shipped() -> Iterator[Checkpoint]:
         name=DEFAULT_CHECKPOINT,
         task="recognition",
         dataset="ui_prmd_vicon",
-        summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and tests.",
+        summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and for tests.",
         origin=_SHIPPED,
         license="apache-2.0",
         limits=(
             "It was trained on five healthy people in a laboratory, one person per clip, from optical motion "
-            "capture. It names one of its ten movements for any input, also for movements that it does not know, "
-            "and does not judge whether an exercise is done well. Its training recipe was chosen with the "
-            "accuracy on the test people in view, so that figure is a little optimistic. It is no medical device."
+            "capture. It predicts one of its ten movements for any input, also for other movements, and does not "
+            "judge whether an exercise is done well. Its training recipe was chosen with the accuracy on the test "
+            "people in view, so that figure is a little optimistic. It is not a medical device."
         ),
     )
     limits = (
-        "It is small, and has seen little: few people, healthy adults, in laboratories, {motion}. It tells movements "
-        "of the whole body apart better than those of hands and objects, which its joints do not show. Where many "
-        "labelled clips are at hand, or for arm gestures, the joints themselves or a network trained from scratch can "
-        "do as well: the figures say where. In pretraining two people are beside each other, but never in contact. "
-        "Its recipe was chosen with results on the sets that it is scored on in view. It names nothing, and it is no "
-        "medical device."
+        "It is small and was trained on little data: few people, healthy adults, in laboratories, {motion}. It "
+        "distinguishes whole-body movements better than those of hands and objects, which its joints do not show. "
+        "With many labelled clips, or for arm gestures, the joints themselves or a network trained from scratch can"
+        " do as well, see the figures. It was not pretrained on two people in contact. Its recipe was chosen with "
+        "results on its test sets in view. It has no classes of its own, and it is not a medical device."
     )
     for short, dataset, origin, licence, summary, motion in (
         (

@@ -1,4 +1,4 @@
-"""What a model card is rendered from, and the commands and code that it shows."""
+"""The data of a model card, and its examples of commands and code."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .listing import feature_extractor, model_config, num_bytes
 
 @dataclass(frozen=True)
 class CardSource:
-    """What a card is rendered from.
+    """The data of a model card.
 
     Attributes:
         name: Repository name.
         config: The model's configuration.
         extractor: Its feature extractor, if it has one.
-        record: Its ``metrics.json``, empty where there is none.
-        num_bytes: Size of its weights.
-        entry: What the registry knows of it, if anything.
-        has_weights: Whether the weights are there.
-        has_code: Whether the repository holds the model's code, for transformers without this package.
+        record: Content of its ``metrics.json``, or empty.
+        num_bytes: Size of its weights in bytes.
+        entry: Its entry in the registry, if any.
+        has_weights: Whether the weights are available.
+        has_code: Whether the repository contains the model's code, for transformers without this package.
     """
 
     name: str
@@ -44,17 +44,18 @@ class CardSource:
 
     @classmethod
     def of_entry(cls, entry: Checkpoint) -> CardSource:
-        """An entry of the registry, with its files where it ships."""
+        """From an entry of the registry, with its files if it has a folder."""
         if entry.folder is not None:
             return cls.of_folder(entry.folder, entry.name)
         return cls(entry.name, model_config(entry), feature_extractor(entry), {}, num_bytes(entry.name), entry, False)
 
     @classmethod
     def of_folder(cls, folder: str | os.PathLike, name: str) -> CardSource:
-        """A checkpoint's folder, under the name it is to have.
+        """From a checkpoint's folder and the name of its repository.
 
         Raises:
-            ValueError: If its ``metrics.json`` is damaged; else as `load_feature_extractor`.
+            ValueError: If its ``metrics.json`` is damaged.
+            CheckpointLoadError: If its feature extractor cannot be loaded.
         """
         folder = Path(folder)
         config = USDRLConfig.from_pretrained(folder)
@@ -68,7 +69,7 @@ class CardSource:
             if not isinstance(record, dict):
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{path}: it is no metrics.json of this package: mend it or take it away") from None
+            raise ValueError(f"{path}: it is not a metrics.json of this package: repair or delete it") from None
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return cls(name, config, extractor, record, size, find_checkpoint(name), True)
 
@@ -79,12 +80,12 @@ class CardSource:
 
     @property
     def task(self) -> str:
-        """What the model does."""
+        """The task of the model's head."""
         return self.head.task
 
     @property
     def data(self) -> DatasetFacts:
-        """The training data; what is not known says so."""
+        """The training data; unknown fields read "not stated"."""
         if self.entry is not None:
             return self.entry.facts
         name = self.record.get("dataset") or ""
@@ -94,7 +95,7 @@ class CardSource:
 
 
 def commands(source: CardSource) -> str:
-    """Commands of ``usdrl`` with this model."""
+    """Examples of ``usdrl`` commands."""
     name = source.name
     is_recogniser = source.task == "recognition"
     lines = [f"usdrl embed recordings/ --model {name} --output embeddings.npz"]
@@ -102,7 +103,7 @@ def commands(source: CardSource) -> str:
         lines.insert(0, f"usdrl predict recording.npy --model {name}")
     if source.entry is not None and source.entry.folder is not None:
         lines = [
-            "usdrl demo --output-dir demo-output          # writes real recordings to try it on",
+            "usdrl demo --output-dir demo-output          # writes sample recordings",
             f"usdrl predict demo-output/uiprmd-samples.npz --model {name}"
             if is_recogniser
             else f"usdrl map demo-output/uiprmd-samples.npz --model {name} --output map.html",
@@ -114,7 +115,7 @@ def commands(source: CardSource) -> str:
 
 
 def library_code(source: CardSource) -> str:
-    """Python with this package."""
+    """Example of Python code with this package."""
     name, kind = source.name, source.head.__name__
     if source.task == "recognition":
         return (
@@ -134,26 +135,24 @@ def library_code(source: CardSource) -> str:
         lines.append(f"embedding = model(**clip).pooler_output  # (1, {source.config.embedding_size})")
     elif source.task == "segmentation":
         lines[0] = "import torch\n" + lines[0]
-        lines.append(
-            "windows = clip.keypoints[:, None]  # one window of each recording; see usdrl_hub.inference.windows"
-        )
+        lines.append("windows = clip.keypoints[:, None]  # one window per recording; see usdrl_hub.inference.windows")
         lines.append("logits = model(windows, window_starts=torch.zeros(1, 1, dtype=torch.long)).logits")
     elif source.task == "pretraining":
         lines.append("projection = model(**clip).instance_projection")
     else:
-        lines.append("logits = model(**clip).logits  # a class after every frame")
+        lines.append("logits = model(**clip).logits  # scores for every frame")
     return "\n".join(lines)
 
 
 def auto_class_code(source: CardSource) -> str:
-    """Python with transformers' Auto classes."""
+    """Example of Python code with transformers' Auto classes."""
     auto, name = source.head.auto_class, source.name
     lines = [f"from transformers import AutoFeatureExtractor, {auto}"]
     if not source.has_code:
-        lines.append("import usdrl_hub  # which makes the model known to transformers")
+        lines.append("import usdrl_hub  # registers the model with transformers")
     lines.append("")
     if source.entry is not None and source.entry.folder is not None:
-        lines.append(f'name = "{name}"  # where usdrl_hub is installed, usdrl_hub.checkpoint_path(name) asks no hub')
+        lines.append(f'name = "{name}"  # offline, with the package: usdrl_hub.checkpoint_path(name)')
     else:
         lines.append(f'name = "{name}"')
     code = ", trust_remote_code=True" if source.has_code else ""

@@ -1,4 +1,4 @@
-"""Whether what lies on disk is whole: stores, data sets, checkpoints and recordings, read to the last byte."""
+"""`usdrl check`: read stores, data sets, checkpoints and recordings completely and report damage."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _BLOCK = 1 << 20
 
 @dataclass
 class Check:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        path: What was read.
+        path: The file or folder.
         kind: "store", "data set", "checkpoint", "recording" or "recordings".
-        counts: How many of what were read, such as sequences and frames.
-        damages: A sentence for each damage, which names the file; none where all is whole.
+        counts: Numbers of items read, by name, such as "sequences" and "frames".
+        damages: One sentence for each damage, which names the file.
     """
 
     path: str
@@ -50,18 +50,18 @@ class Check:
         return not self.damages
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Plain values for JSON."""
         return {**asdict(self), "whole": self.whole}
 
     def damaged(self, error: Exception | str) -> None:
-        """Note a damage; a recording in which nobody is seen is none, and counted."""
+        """Record a damage; a recording without a visible person is only counted."""
         if isinstance(error, EmptySequenceError):
             self.count("nobody seen")
         else:
             self.damages.append(one_sentence(error if isinstance(error, Exception) else ValueError(error)))
 
     def count(self, what: str, number: int = 1) -> None:
-        """Count what was read."""
+        """Add to a count."""
         self.counts[what] = self.counts.get(what, 0) + number
 
 
@@ -69,38 +69,38 @@ def check(path: str | os.PathLike) -> Check:
     """Read everything in a store, a data set, a checkpoint, a recording or a folder of recordings.
 
     Args:
-        path: Its file or folder, or the name of a checkpoint that ships.
+        path: A file or folder, or the name of a shipped checkpoint.
 
     Raises:
-        USDRLError: If there is nothing that could be read.
+        USDRLError: If there is no such file, or nothing to read in the folder.
     """
-    place = Path(path)
-    if not os.path.lexists(place):
-        place = Path(bundled_checkpoint(str(path)))
-    if not os.path.lexists(place):
+    found_at = Path(path)
+    if not os.path.lexists(found_at):
+        found_at = Path(bundled_checkpoint(str(path)))
+    if not os.path.lexists(found_at):
         raise USDRLError(f"{path}: there is no such file or folder")
-    if place.is_dir():
-        names = {entry.name for entry in place.iterdir()}
-        if HEADER in names or INDEX in names or any(place.glob("frames-*.safetensors")):
-            return _check_store(place)
+    if found_at.is_dir():
+        names = {entry.name for entry in found_at.iterdir()}
+        if HEADER in names or INDEX in names or any(found_at.glob("frames-*.safetensors")):
+            return _check_store(found_at)
         if names.intersection(_CHECKPOINT):
-            return _check_checkpoint(place)
-        files = find_recordings(place)
+            return _check_checkpoint(found_at)
+        files = find_recordings(found_at)
         if not files:
             raise USDRLError(f"{path}: there is no store, no checkpoint and no {', '.join(SUFFIXES)} file in it")
         found = Check(str(path), "recordings", {"files": len(files)})
         for file in files:
             _read(found, iter_skeletons, file)
         return found
-    if place.suffix == ".npz":
-        return _check_npz(place)
+    if found_at.suffix == ".npz":
+        return _check_npz(found_at)
     found = Check(str(path), "recording")
-    _read(found, iter_skeletons, place)
+    _read(found, iter_skeletons, found_at)
     return found
 
 
 def _read(found: Check, read: Callable[..., Iterator[SkeletonSequence]], *arguments: Any) -> None:
-    """Count the sequences that a reader yields, and note what it cannot read."""
+    """Count the sequences of a reader and record its errors."""
     try:
         for sequence in read(*arguments, on_error=found.damaged):
             found.count("sequences")
@@ -112,12 +112,12 @@ def _read(found: Check, read: Callable[..., Iterator[SkeletonSequence]], *argume
 
 
 def _check_npz(path: Path) -> Check:
-    """A data set in one file, or a recording: its archive has a checksum of each array, which reading compares."""
+    """A data set in one file, or a recording; reading compares the archive's checksums."""
     found = Check(str(path), "recording")
     try:
         data = open_data(path)
     except SkeletonFormatError:
-        # It is a recording, or damaged, which the reader tells.
+        # A recording, or damaged: the reader reports it.
         _read(found, iter_skeletons, path)
         return found
     found.kind = "data set"
@@ -144,14 +144,14 @@ def _check_store(path: Path) -> Check:
             continue
         digest.update(numbers.encode())
         if shard.sha256 is not None and numbers != shard.sha256:
-            found.damaged(f"{path / shard.file}: its numbers are not those that were written: make the store anew")
+            found.damaged(f"{path / shard.file}: its content has changed: prepare the store again")
     for key in sorted(store.index):
         digest.update(key.encode() + store.index[key].tobytes())
     if read and not found.damages and digest.hexdigest() != store.content_hash:
-        # Stores made before each shard had a checksum do not say which file it is.
+        # Old stores have no checksums of shards, so the damaged file is unknown.
         known = all(shard.sha256 is not None for shard in store.header.shards)
         where = f"{path / INDEX} or {HEADER}" if known else str(path)
-        found.damaged(f"{where}: the content is not what was written: make the store anew")
+        found.damaged(f"{where}: the content has changed: prepare the store again")
     _read(found, store.iterate)
     return found
 
@@ -166,7 +166,7 @@ def _hash_of(path: Path, shard: Shard) -> str:
 
 
 def _check_checkpoint(path: Path) -> Check:
-    """The weights of a model and of a run's checkpoints, what is loaded with them, and the record's checksum."""
+    """The weights of a model and of a run's checkpoints, its configuration, and the checksum in ``metrics.json``."""
     found = Check(str(path), "checkpoint")
     for file in sorted({*path.glob("*.safetensors"), *path.glob("checkpoint-*/*.safetensors")}):
         _check_weights(found, file)
@@ -174,7 +174,7 @@ def _check_checkpoint(path: Path) -> Check:
     if record.is_file():
         _check_record(found, record)
     if not found.damages:
-        # What has damaged weights could not be loaded for that reason alone.
+        # With damaged weights, loading would only report the same again.
         for load in (load_model, load_feature_extractor):
             try:
                 load(path.as_posix())
@@ -184,7 +184,7 @@ def _check_checkpoint(path: Path) -> Check:
 
 
 def _check_weights(found: Check, file: Path) -> None:
-    """Every tensor in a file fits it, and is finite."""
+    """Check that the header fits the file and all tensors are finite."""
     try:
         names = read_header(file)
     except (ValueError, OSError) as error:
@@ -201,15 +201,15 @@ def _check_weights(found: Check, file: Path) -> None:
 
 
 def _check_record(found: Check, record: Path) -> None:
-    """The weights are those that the record of their training is about."""
+    """Compare the SHA-256 of the weights with that in ``metrics.json``."""
     try:
         content = json.loads(record.read_text("utf-8"))
         expected = content.get("checkpoint_sha256")
     except (OSError, ValueError, AttributeError, RecursionError):
-        found.damaged(f"{record}: it is cut, or no JSON")
+        found.damaged(f"{record}: it is truncated or not JSON")
         return
     weights = record.parent / "model.safetensors"
     if expected is not None and weights.is_file():
         found.count("checksums")
         if sha256(weights) != expected:
-            found.damaged(f"{weights}: it is not the file that {record.name} is about: its SHA-256 is another")
+            found.damaged(f"{weights}: its SHA-256 is not the one in {record.name}")

@@ -1,8 +1,8 @@
-"""Checkpoints of the authors' releases to this package's form, and back.
+"""Conversion of the authors' checkpoints to this package's format, and back.
 
 The original file is ``torch.save({"epoch", "state_dict", "optimizer"})`` with keys ``module.backbone.<encoder key>``,
-``module.fc.*`` and ``module.{t,s,i}_proj.*``. Its shapes tell family and sizes; heads, alpha, gap, modality and layout
-are not in it and are the caller's to name.
+``module.fc.*`` and ``module.{t,s,i}_proj.*``. Encoder family and sizes follow from the shapes; attention heads, alpha,
+shift gap, modality and layout are not in the file, so the caller names them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _BATCH_NORM = (*_BOTH, "running_mean", "running_var", "num_batches_tracked")
 
 
 class CheckpointError(USDRLError):
-    """A file that is not a checkpoint of the releases; the message names the file and the key."""
+    """A file that is not a checkpoint of the authors' releases; the message names the file and the key."""
 
 
 def key_map(config: USDRLConfig, head: bool, projectors: bool) -> dict[str, str]:
-    """Original key -> our key, without ``module.``, for everything in a checkpoint but the sinusoid.
+    """Map original keys without ``module.`` to this package's keys, for all tensors but the sinusoid.
 
-    A DSTE layer's attention stands twice in the original (under CA and under DSA) and maps to the same key of ours.
+    The original stores the attention of a DSTE layer twice (under CA and DSA); both keys map to the same one.
     """
     names = {"spe": "spatial.position.values"}
     for letter, stream in _STREAMS.items():
@@ -97,12 +97,12 @@ def _layer_keys(encoder: str, letter: str, layer: int) -> Iterator[tuple[str, st
 
 
 def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read the tensors of an original checkpoint, without ``module.``.
+    """Read the tensors of an original checkpoint; their names lose ``module.``.
 
-    The file is never unpickled beyond tensors and plain containers.
+    Only tensors and plain containers are unpickled, never code.
 
     Raises:
-        CheckpointError: If the file is missing, cut, holds code, or is not such a checkpoint.
+        CheckpointError: If the file is missing, damaged, contains code, or is not such a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -110,12 +110,12 @@ def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                # torch does not compare the checksums.
+                # torch.load ignores the checksums.
                 if damaged := archive.testzip():
                     raise zipfile.BadZipFile(f"zip: record {damaged} is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch raises whatever its readers meet: zip, pickle, end of file, missing records.
+        # torch.load raises many types: of zip and pickle, end of file, missing records.
         reason = _why_unreadable(path, error)
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from None
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
@@ -127,41 +127,41 @@ def read_original(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             raise CheckpointError(f"{path}: entry {key!r} of 'state_dict' is not a tensor")
         name = key.removeprefix("module.")
         if name in tensors:
-            raise CheckpointError(f"{path}: tensor '{name}' is there twice, with and without 'module.'")
+            raise CheckpointError(f"{path}: tensor '{name}' appears twice, with and without 'module.'")
         tensors[name] = _plain(value, name, path)
     return tensors
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """Why torch cannot read a file, by what is in it: its texts are another in every release."""
-    objects = "it holds Python objects other than tensors, which are never run"
+    """Why torch cannot read a file, judged by its content: torch's messages differ between versions."""
+    objects = "it contains Python objects other than tensors, which are never loaded"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, zipfile.BadZipFile) or not zipfile.is_zipfile(path):
         is_pickle = isinstance(error, pickle.UnpicklingError) and _holds_whole_pickles(path)
-        return objects if is_pickle else "it is cut or damaged, or something else"
+        return objects if is_pickle else "it is damaged or of another format"
     if isinstance(error, pickle.UnpicklingError):
         return objects
     try:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return "it is an archive of TorchScript, whose code is never run"
+                return "it is a TorchScript archive, whose code is never run"
     except Exception:
-        # Names that are no text, sizes that are none: zipfile raises what it meets.
-        return "it is cut or damaged, or something else"
+        # Invalid names and sizes make zipfile raise any error.
+        return "it is damaged or of another format"
     return "it is a zip file, but not one of PyTorch"
 
 
 def _holds_whole_pickles(path: Path) -> bool:
-    """Whether a file begins with pickles that are whole; they are only looked through."""
+    """Whether a file begins with complete pickles; they are parsed but not loaded."""
     with path.open("rb") as file:
-        # The format of before 2020: three numbers, then the object. Tensors follow.
+        # PyTorch's format before 2020: three numbers and the object, followed by the tensors.
         for _ in range(4):
             try:
                 for _ in pickletools.genops(file):
                     pass
             except Exception:
-                # It raises whatever broken bytes make of its operations.
+                # Invalid bytes make pickletools raise any error.
                 return False
             if not file.read(1):
                 return True
@@ -170,11 +170,11 @@ def _holds_whole_pickles(path: Path) -> bool:
 
 
 def _plain(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
-    """The tensor, if it is an ordinary one in memory: floating, or an integer counter of batches."""
+    """Return a tensor after checking that it is dense, finite and floating, or an integer counter of batches."""
     counter = name.endswith("num_batches_tracked")
     ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     kinds = (torch.int64, torch.int32) if counter else (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-    # A stride of 0 makes a few bytes stand for any number of them.
+    # A stride of 0 can expand a few bytes to a tensor of any size.
     if not ordinary or tensor.dtype not in kinds or tensor.numel() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: tensor '{name}' is {tensor.dtype}, {tensor.layout}, which no release writes")
     if not counter and not torch.isfinite(tensor.float()).all():
@@ -183,15 +183,15 @@ def _plain(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
 
 
 def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **choices: Any) -> USDRLConfig:
-    """Read family and sizes off the shapes of an original state dict.
+    """Infer the configuration from the shapes of an original state dict.
 
     Args:
-        state: Tensors as `read_original` gives them.
-        where: Name used in errors.
-        **choices: Fields of `USDRLConfig` that the file does not hold.
+        state: Tensors, as returned by `read_original`.
+        where: Name of the checkpoint in errors.
+        **choices: Fields of `USDRLConfig` that the file does not contain.
 
     Raises:
-        CheckpointError: If a tensor that the sizes follow from is missing or has an impossible shape.
+        CheckpointError: If a required tensor is missing or has an invalid shape.
     """
 
     def shape(key: str, axes: int) -> tuple[int, ...]:
@@ -206,8 +206,8 @@ def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **ch
     spatial_size = shape("backbone.ske_emb.s_embedding.0.weight", 2)[1]
     if temporal_size % tokens or spatial_size % (temporal_size // tokens):
         raise CheckpointError(
-            f"{where}: 'backbone.ske_emb.t_embedding.0.weight' takes {temporal_size} numbers, which do not divide "
-            f"into the {tokens} tokens of 'backbone.spe'"
+            f"{where}: the input size {temporal_size} of 'backbone.ske_emb.t_embedding.0.weight' does not divide by "
+            f"the {tokens} tokens of 'backbone.spe'"
         )
     channels = temporal_size // tokens
     dste = any(key.startswith("backbone.t_tr.CA.") for key in state)
@@ -251,18 +251,18 @@ def convert_checkpoint(path: str | os.PathLike, task: str = "recognition", **cho
 
     Args:
         path: The authors' file.
-        task: What a classification layer in it is for: ``"recognition"`` or ``"detection"``.
-        **choices: Fields of `USDRLConfig` that the file does not hold: `modality`, `layout` (``ntu25`` for 25 joints
-            and ``coco17-release`` for 17 where not given), `num_attention_heads`, `alpha`, `shift_gap`, `num_persons`.
+        task: Task of its classification layer: ``"recognition"`` or ``"detection"``.
+        **choices: Fields of `USDRLConfig` that the file does not contain: `modality`, `layout` (default ``ntu25`` for
+            25 joints and ``coco17-release`` for 17), `num_attention_heads`, `alpha`, `shift_gap`, `num_persons`.
 
     Returns:
-        `USDRLForPreTraining` where the file has projectors, `USDRLForActionRecognition` or `USDRLForActionDetection`
-        where it has a classification layer, else `USDRLModel`; in eval mode.
+        `USDRLForPreTraining` for a file with projectors, `USDRLForActionRecognition` or `USDRLForActionDetection` for
+        one with a classification layer, else `USDRLModel`; in eval mode.
 
     Raises:
-        CheckpointError: If the file cannot be read, or a key is unknown, missing, misshapen, not finite or, for the
-            shared attention, not equal under its two names.
-        ValueError: If `task` or a choice is impossible.
+        CheckpointError: If the file cannot be read; if a tensor is unknown, missing, not finite or has the wrong
+            shape; or if the two copies of the shared attention differ.
+        ValueError: If `task` or a choice is invalid.
     """
     if task not in ("recognition", "detection"):
         raise ValueError(f"task must be 'recognition' or 'detection', got {task!r}")
@@ -272,7 +272,7 @@ def convert_checkpoint(path: str | os.PathLike, task: str = "recognition", **cho
     head = any(key.startswith("fc.") for key in state)
     projectors = any(re.match(r"[tsi]_proj\.", key) for key in state)
     if head and projectors:
-        raise CheckpointError(f"{where}: it has both 'fc' and projectors, which no release writes")
+        raise CheckpointError(f"{where}: it has both 'fc' and projectors, unlike any release")
     model_class: type[USDRLPreTrainedModel] = USDRLModel
     if projectors:
         model_class = USDRLForPreTraining
@@ -314,7 +314,7 @@ def _position(model: USDRLPreTrainedModel) -> USDRLSinusoidPosition:
 
 
 def _check_sinusoid(state: dict[str, torch.Tensor], position: USDRLSinusoidPosition, where: str) -> None:
-    """Our positions are computed, so the file's must be the same."""
+    """Check that the file's position embedding is the sinusoid, which this package computes."""
     stored = state.get("backbone.tpe.pe")
     if stored is None:
         return
@@ -327,16 +327,17 @@ def _check_sinusoid(state: dict[str, torch.Tensor], position: USDRLSinusoidPosit
     ):
         raise CheckpointError(f"{where}: tensor 'backbone.tpe.pe' has shape {tuple(stored.shape)}")
     if not torch.allclose(stored[:, : table.shape[1]].float(), table, atol=1e-4):
-        raise CheckpointError(f"{where}: 'backbone.tpe.pe' is not the sinusoid that every known checkpoint has")
+        raise CheckpointError(f"{where}: 'backbone.tpe.pe' is not the sinusoid of the releases")
 
 
 def original_state_dict(model: USDRLPreTrainedModel) -> dict[str, torch.Tensor]:
-    """The model's tensors as the release names them: ``module.``, the attention under both names, the sinusoid.
+    """The model's tensors under the release's names, for its strict `load_state_dict`.
 
-    The release's own strict `load_state_dict` accepts the result.
+    Raises:
+        CheckpointError: If the model has several modalities.
     """
     if len(model.config.modalities) > 1:
-        raise CheckpointError(f"the release has no model of {model.config.modality}: only of one modality")
+        raise CheckpointError(f"the release has only models of one modality, not {model.config.modality}")
     state = model.state_dict()
     names = key_map(model.config, hasattr(model, "classifier"), hasattr(model, "instance_projector"))
     original = {f"module.{theirs}": state[ours].clone() for theirs, ours in names.items()}
@@ -345,11 +346,11 @@ def original_state_dict(model: USDRLPreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def save_original(model: USDRLPreTrainedModel, path: str | os.PathLike) -> Path:
-    """Write a model as the release writes its checkpoints (no optimizer, epoch 0)."""
-    # Through memory: of a full disk torch does not say what the system said.
+    """Write a model in the release's format, without optimizer and with epoch 0."""
+    # Through memory: on a full disk, torch's error lacks the reason.
     content = io.BytesIO()
     torch.save({"epoch": 0, "state_dict": original_state_dict(model)}, content)
     with new_file(path) as partial:
-        # No view of the buffer: kept by an error's traceback, it crashes Python 3.12 and 3.13 at exit.
+        # A copy: a view of the buffer kept in an error's traceback crashes Python 3.12 and 3.13 at exit.
         partial.write_bytes(content.getvalue())
     return Path(path)

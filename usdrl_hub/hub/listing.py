@@ -1,4 +1,4 @@
-"""What is known of a checkpoint by building it: configuration, feature extractor, and the size of its weights."""
+"""Configuration, feature extractor and size of a registered checkpoint, with or without its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model_parts(recipe: Recipe) -> tuple[USDRLConfig, USDRLFeatureExtractor]:
     """Model configuration and feature extractor of a recipe.
 
     Raises:
-        ValueError: If an entry is unknown, a value is impossible, or two do not fit together.
+        ValueError: If an entry is unknown or invalid, or entries contradict each other.
     """
     fields = dict(recipe.model)
     check_keys("model.", fields, [entry.name for entry in dataclasses.fields(USDRLConfig)])
@@ -32,7 +32,7 @@ def model_parts(recipe: Recipe) -> tuple[USDRLConfig, USDRLFeatureExtractor]:
 
 
 def model_config(entry: Checkpoint) -> USDRLConfig:
-    """Configuration of a checkpoint: that of its files where they are here, else that of its recipe."""
+    """Configuration of a checkpoint, from its folder or else from its recipe."""
     if entry.folder is not None:
         return USDRLConfig.from_pretrained(entry.folder)
     config = model_parts(read_recipe(entry.recipe))[0]
@@ -45,7 +45,7 @@ def model_config(entry: Checkpoint) -> USDRLConfig:
 
 
 def feature_extractor(entry: Checkpoint) -> USDRLFeatureExtractor:
-    """Feature extractor of a checkpoint: that of its files where they are here, else that of its recipe."""
+    """Feature extractor of a checkpoint, from its folder or else from its recipe."""
     if entry.folder is not None:
         return USDRLFeatureExtractor.from_pretrained(entry.folder)
     return model_parts(read_recipe(entry.recipe))[1]
@@ -53,10 +53,10 @@ def feature_extractor(entry: Checkpoint) -> USDRLFeatureExtractor:
 
 @lru_cache
 def num_bytes(name: str) -> int:
-    """Size of a checkpoint's weights: of its files where they are here, else as float32.
+    """Size of a checkpoint's weights in bytes: of its files, or else in float32.
 
     Args:
-        name: Name of the checkpoint; its owner may be another.
+        name: Name of the checkpoint, with any owner.
     """
     entry = CHECKPOINTS[f"{NAMESPACE}/{name.rpartition('/')[2]}"]
     if entry.num_bytes is not None:
