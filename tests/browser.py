@@ -1,4 +1,4 @@
-"""A real browser without a window, driven by the WebDriver protocol (W3C), which needs no package."""
+"""A headless browser, driven by the W3C WebDriver protocol without any package."""
 
 import base64
 import json

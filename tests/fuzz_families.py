@@ -1,4 +1,4 @@
-"""The families of inputs that `fuzzing` damages: small valid files, how they are damaged, and what reads them."""
+"""Families of inputs for `fuzzing`: small valid files, their damages, and their readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged inputs of every family of readers, each a pure function of (family, seed, number), and what became of them.
+"""Damaged inputs for every family of readers, each a pure function of (family, seed, number), and their outcomes.
 
 `test_fuzz.py` reads a few of each in the default run; ``make fuzz`` (`benchmarks/fuzz.py`) reads 100 000 of each. A
 reading is right where it ends in a result of finite numbers or in one error of ours that names the file in at most 300

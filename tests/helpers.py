@@ -1,4 +1,4 @@
-"""What several test modules make or run: tiny models, clips, recordings, recipes, commands."""
+"""Shared helpers of the tests: tiny models, clips, recordings, recipes, commands."""
 
 import json
 import re

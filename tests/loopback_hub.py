@@ -1,8 +1,8 @@
-"""A hub in memory on this machine, for tests: the Hugging Face Hub's protocol as its real client and `hf` speak it.
+"""An in-memory Hugging Face Hub for tests, with the protocol of its real client and of `hf`.
 
-Standard library only. Models only, large files by git-lfs (no xet). Tests look at `requests`, `commits` and `files`,
-and break what comes next with `fail`. Large files lie at another origin (`localhost`, not `127.0.0.1`) behind signed
-addresses, as on the real hub: a token that is sent there is a leak.
+Standard library only. Models only, large files by git-lfs (no xet). Tests inspect `requests`, `commits` and `files`,
+and make the next requests fail with `fail`. Large files are at another origin (`localhost`, not `127.0.0.1`) behind
+signed addresses, as on the real hub: sending a token there is a leak.
 """
 
 from __future__ import annotations

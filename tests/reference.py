@@ -1,4 +1,4 @@
-"""The model written a second time, plainly, on an original state dict: what the tests compare ours with.
+"""A plain reference implementation of the model on an original state dict.
 
 It follows the release's description with torch.nn.MultiheadAttention and shares no code with the package.
 """

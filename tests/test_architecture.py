@@ -1,4 +1,4 @@
-"""The floors of the package, and what a module may import: data never walks back."""
+"""The floors of the package: a module imports only from its own or a lower floor."""
 
 import ast
 import re

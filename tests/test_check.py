@@ -1,4 +1,4 @@
-"""`usdrl check`: everything is read, and each damage told in a line."""
+"""`usdrl check` reads everything and reports each damage in one line."""
 
 import json
 import shutil

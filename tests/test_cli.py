@@ -108,7 +108,7 @@ def test_demo_writes_embeddings_and_a_picture(capsys, tmp_path):
     for picture in ("nearest.png", "prediction.png"):
         assert (tmp_path / "demo" / picture).read_bytes()[:4] == b"\x89PNG"
     # Movements of a person, by another sensor, whom the encoder never saw.
-    right, asked = re.search(r"(\d+) of (\d+) nearest clips are the same movement", out).groups()
+    right, asked = re.search(r"(\d+) of (\d+) nearest clips show the same movement", out).groups()
     assert int(asked) == 10 and int(right) >= 7
     with np.load(tmp_path / "demo" / "embeddings.npz") as file:
         assert file["embeddings"].shape == (100, 160) and len(file["names"]) == 100
@@ -236,7 +236,7 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
         ("predict X --threshold 0.5", "--threshold has no effect without --timeline"),
         ("predict X --output a.csv", "--output has no effect without --timeline"),
         ("predict X --top-k 5 --timeline", "--top-k has no effect with --timeline"),
-        ("predict X --timeline --threshold 0.3", "--threshold has no effect on a model that is no detector"),
+        ("predict X --timeline --threshold 0.3", "--threshold has no effect, as the model is not a detector"),
         ("predict X --person-threshold 0.5", "--person-threshold has no effect without --pose-model"),
         ("predict X --per-person --choose-by size", "--choose-by has no effect with --per-person"),
         ("embed X --output a.npz --per-person --choose-by size", "--choose-by has no effect with --per-person"),

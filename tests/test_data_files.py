@@ -1,4 +1,4 @@
-"""Readers of data sets' texts and of pose estimators' files."""
+"""Readers of data sets' text files and of pose estimators' files."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Files and folders are whole or absent, and written by one process at a time."""
+"""Atomic files and folders, written by one process at a time."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""What is NaN or infinite is an error everywhere: in training, in scores, in what leaves a model (faults.md 1)."""
+"""NaN and infinity are errors everywhere: in training, in metrics, in outputs of models (faults.md 1)."""
 
 import json
 import os

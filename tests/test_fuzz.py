@@ -1,4 +1,4 @@
-"""Damaged inputs of every family of readers give a result or one error of ours; `make fuzz` reads 100 000 of each."""
+"""Damaged inputs of every family of readers give a result or one of our errors; `make fuzz` reads 100 000 of each."""
 
 import hashlib
 import subprocess

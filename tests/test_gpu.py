@@ -1,4 +1,4 @@
-"""What a CUDA device must compute as the CPU does; run with `make test-gpu`."""
+"""A CUDA device computes the same as the CPU; run with `make test-gpu`."""
 
 import copy
 

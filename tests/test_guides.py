@@ -1,8 +1,8 @@
-"""README.md and the guides in docs/: every command and every Python block of theirs is run, as a reader pastes them.
+"""README.md and the guides in docs/: every command and every Python block is run as a reader would paste it.
 
-Of a document's fenced blocks, `bash` holds commands, one a line; `python` is run in one session per document; a `text`
-block after one of these is what that prints, in part: `...` stands for anything, and decimals may be off by two units
-of the last digit that is shown. `yaml` is a file, whose name its first line gives. Other blocks are pictures.
+`bash` blocks hold one command per line; `python` blocks of a document run in one session; a `text` block after one of
+these is part of its output, where `...` matches anything and decimals may differ by two units of the last digit. A
+`yaml` block is a file, named in its first line. Other blocks are not run.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The package and the real client of the Hub (huggingface_hub, transformers, `hf`) against `loopback_hub`."""
+"""The package with the Hub's real clients (huggingface_hub, transformers, `hf`) against `loopback_hub`."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Kills, signals, full disks and two at once: nothing half-written loads, and the repeat succeeds.
+"""Kills, signals, full disks and concurrent writers: nothing half-written loads, and a repeated command succeeds.
 
 faults.md 23, 26 and 27, and issue 17: kill tests.
 """

@@ -1,4 +1,4 @@
-"""Who is kept of the people in a recording."""
+"""Which people of a recording are kept."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pickles: what is read is containers, numbers, text and plain arrays; nothing is run, whatever a file claims."""
+"""Pickles: only containers, numbers, text and plain arrays are read; no code in a file is run."""
 
 import pickle
 import struct

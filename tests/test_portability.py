@@ -1,4 +1,4 @@
-"""What only Linux has is not used, since nobody tries the package on Windows and macOS (issue 17)."""
+"""No Linux-only functions are used: the tests do not run on Windows and macOS (issue 17)."""
 
 import ast
 from pathlib import Path

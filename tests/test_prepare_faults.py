@@ -1,4 +1,4 @@
-"""Preparing data sets beside others, after a kill, and with files that cannot be read."""
+"""Preparing data sets concurrently, after a kill, and with unreadable files."""
 
 import json
 import os

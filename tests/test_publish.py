@@ -1,4 +1,4 @@
-"""Publishing, with the real client and a hub on this machine."""
+"""Publishing with the real client to an in-memory hub."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What no reader takes: too much memory or time, numbers that are no body, arrays that can be read in several ways."""
+"""Limits of readers: memory, time, implausible numbers, ambiguous arrays."""
 
 import errno
 import io

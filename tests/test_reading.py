@@ -1,4 +1,4 @@
-"""What the numbers of a file mean where the file does not say."""
+"""`Reading`: layout, axes, units and rates of files that do not state them."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""What importing the package and starting the command brings along, each in a fresh process."""
+"""Imports of the package and of the command line, each in a fresh process."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Damaged stores: every outcome is the store or one sentence that names the file and the field."""
+"""Damaged stores: they open, or an error names the file and the field."""
 
 import json
 import os

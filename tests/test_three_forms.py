@@ -1,4 +1,4 @@
-"""One data, three forms: an ``.npz`` file, a store and a list of sequences mean the same to every behaviour."""
+"""Data as an ``.npz`` file, a store and a list of sequences behave the same."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Who is who in a recording, and when a frame is: track numbers, frame numbers and times, as files have them."""
+"""Track numbers, frame numbers and timestamps of files."""
 
 import json
 import warnings

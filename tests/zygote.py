@@ -1,6 +1,6 @@
-"""Commands in processes of their own that begin at once: forked from one that has imported all that they need.
+"""Fast subprocesses for tests: forked from a process with all imports done.
 
-A command line reads in a few seconds what it needs; tests that start and kill hundreds of them fork instead.
+A command needs seconds to import; tests that start and kill hundreds of commands fork instead.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From class probabilities of frames to actions: proposals, segments and action points."""
+"""Class probabilities of frames to actions: proposals, segments and action points."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from .finite import check_finite
 from .sequence import DETECTION_THRESHOLD
 
-# Benchmarks are scored as the release scores: at this probability, and not averaged over the shift gap.
+# Threshold of the release, with which benchmarks are scored.
 RELEASE_THRESHOLD = 0.02
 
 
 def action_proposals(probabilities: torch.Tensor, threshold: float = DETECTION_THRESHOLD) -> torch.Tensor:
-    """Segments of a video in which a class is likely, as the release proposes actions.
+    """Action proposals of a video, as in the release: maximal runs of frames with a probability above a threshold.
 
     Args:
-        probabilities: ``(T, K)``, class 0 the background.
-        threshold: A segment is a longest run of frames in which its class has more than this.
+        probabilities: ``(T, K)``; class 0 is the background.
+        threshold: Probability, in [0, 1].
 
     Returns:
-        Float64 ``(N, 4)`` of class (1 to K - 1), first frame, the frame after the last, and score: the mean
-        probability of the class in the segment. In order of class and frame.
+        Float64 ``(N, 4)``, in order of class and frame: class (1 to K - 1), first frame, end (exclusive), and score,
+        which is the mean probability of the class in the segment.
     """
     likely = (probabilities[:, 1:] > threshold).T.to(torch.int8)
     change = torch.nn.functional.pad(likely, (1, 1)).diff(dim=1)
@@ -34,18 +34,17 @@ def action_proposals(probabilities: torch.Tensor, threshold: float = DETECTION_T
 
 
 def smooth_over_shift_gap(probabilities: torch.Tensor, shift_gap: int) -> torch.Tensor:
-    """Average every frame with its neighbours over one period of the encoder's shift gap.
+    """Moving average of frame probabilities over one period of the encoder's shift gap.
 
-    Dense shift attention leaves every `shift_gap`-th frame unmixed, so that what a detector says jumps at each of them
-    and back. Over a whole period all kinds of frames have the same weight. At both ends, and beside frames in which
-    nobody is seen, fewer are averaged.
+    Dense shift attention leaves every `shift_gap`-th frame unmixed, so a detector's probabilities jump there. Fewer
+    frames are averaged at both ends and beside frames without visible people.
 
     Args:
-        probabilities: ``(T, K)``; a frame in which nobody is seen is all 0, and stays so.
-        shift_gap: Of the model's configuration; with 1 nothing changes.
+        probabilities: ``(T, K)``; a frame without visible people is all 0 and stays so.
+        shift_gap: The model's `shift_gap`; 1 changes nothing.
 
     Returns:
-        ``(T, K)``; each frame sums to what it did, where those around it do.
+        ``(T, K)``; rows still sum to 1.
 
     Raises:
         ValueError: If the gap is below 1.
@@ -57,7 +56,7 @@ def smooth_over_shift_gap(probabilities: torch.Tensor, shift_gap: int) -> torch.
     half = shift_gap // 2
     weights = probabilities.new_ones(1, 1, 2 * half + 1)
     if shift_gap % 2 == 0:
-        # Both ends are of one kind, and share its weight.
+        # The two ends of the window have the same phase and share its weight.
         weights[..., 0] = weights[..., -1] = 0.5
     seen = probabilities.any(dim=1, keepdim=True)
     rows = torch.cat([probabilities, seen.to(probabilities.dtype)], dim=1).T[:, None]
@@ -66,7 +65,7 @@ def smooth_over_shift_gap(probabilities: torch.Tensor, shift_gap: int) -> torch.
 
 
 def segments_of(labels: np.ndarray) -> np.ndarray:
-    """Runs of equal classes but the background ``(S, 3)`` of class, first frame and the frame after the last."""
+    """Segments ``(S, 3)`` of class, first frame and end (exclusive): runs of equal labels ``(T,)`` except 0."""
     starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
     ends = np.append(starts[1:], len(labels))
     runs = np.stack([labels[starts], starts, ends], axis=1)
@@ -76,16 +75,18 @@ def segments_of(labels: np.ndarray) -> np.ndarray:
 def detect(
     probabilities: Iterable[np.ndarray], threshold: float = RELEASE_THRESHOLD, overlap: float | None = None
 ) -> np.ndarray:
-    """Actions proposed in several videos.
+    """Action proposals of several videos.
 
     Args:
-        probabilities: Of each video ``(T, K)``.
-        threshold: See `action_proposals`; that of the release, which benchmarks are scored with.
-        overlap: Proposals that overlap a likelier one of their class this much or more are left out; the release
-            leaves all of them in, as None does.
+        probabilities: Probabilities ``(T, K)`` of each video; class 0 is the background.
+        threshold: See `action_proposals`; the default is the release's.
+        overlap: IoU threshold of non-maximum suppression; None for none, as in the release.
 
     Returns:
-        Float64 ``(N, 5)`` of video number, class (1 to K - 1), first frame, the frame after the last, and score.
+        Float64 ``(N, 5)``: index of the video, class (1 to K - 1), first frame, end (exclusive), and score.
+
+    Raises:
+        NonFiniteError: If a probability is NaN or infinite.
     """
     rows = [np.zeros((0, 5))]
     for video, values in enumerate(probabilities):
@@ -98,46 +99,48 @@ def detect(
 
 
 def suppress(proposals: np.ndarray, overlap: float) -> np.ndarray:
-    """Which proposals ``(N, 4)`` of class, start, end and score stay beside likelier ones of their class.
+    """Non-maximum suppression within each class.
 
     Args:
-        proposals: Of one video.
-        overlap: A proposal whose intersection with a likelier one that stays is this share of their union, or more,
-            goes.
+        proposals: Proposals ``(N, 4)`` of one video: class, start, end and score.
+        overlap: A proposal is dropped if its IoU with a kept one of its class and a higher score is at least this.
 
     Returns:
-        Boolean ``(N,)``.
+        Mask ``(N,)`` of the proposals kept.
     """
     order = np.argsort(-proposals[:, 3], kind="stable")
     stays = np.ones(len(proposals), dtype=bool)
-    for place, number in enumerate(order):
+    for rank, number in enumerate(order):
         if stays[number]:
-            rest = order[place + 1 :]
+            rest = order[rank + 1 :]
             alike = proposals[rest, 0] == proposals[number, 0]
             stays[rest[alike & (temporal_overlap(proposals[rest, 1:3], proposals[number, 1:3]) >= overlap)]] = False
     return stays
 
 
 def temporal_overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over hull of segments ``(..., 2)``, negative for segments apart; 0 for two empty ones."""
+    """Intersection over hull of segments ``(..., 2)``: the IoU, negative for disjoint segments, 0 for empty ones."""
     hull = np.maximum(first[..., 1], second[..., 1]) - np.minimum(first[..., 0], second[..., 0])
     shared = np.minimum(first[..., 1], second[..., 1]) - np.maximum(first[..., 0], second[..., 0])
     return shared / np.where(hull == 0, 1, hull)
 
 
-def action_points(proposals: np.ndarray, least: float = 0.3, apart: int = 20) -> np.ndarray:
-    """Middles of segments ``(N, 4)`` of video, class, frame and score, from proposals ``(M, 5)``.
+def action_points(proposals: np.ndarray, min_score: float = 0.3, min_distance: int = 20) -> np.ndarray:
+    """Middles of proposals as action points, after suppression of close ones.
 
     Args:
-        proposals: As `detect` gives them.
-        least: Score from which on a segment counts.
-        apart: Of moments of a class in a video that are nearer than this, the likeliest stays.
+        proposals: ``(M, 5)``, as returned by `detect`.
+        min_score: Lowest score of a proposal.
+        min_distance: Of points of a class in a video that are closer than this many frames, the best is kept.
+
+    Returns:
+        Float64 ``(N, 4)``: video, class, frame and score, highest score first.
     """
-    likely = proposals[proposals[:, 4] >= least]
+    likely = proposals[proposals[:, 4] >= min_score]
     points = np.c_[likely[:, :2], (likely[:, 2] + likely[:, 3] - 1) / 2, likely[:, 4]]
     kept: list[np.ndarray] = []
     for point in points[np.argsort(-points[:, 3], kind="stable")]:
         alike = (other for other in kept if (other[:2] == point[:2]).all())
-        if all(abs(other[2] - point[2]) >= apart for other in alike):
+        if all(abs(other[2] - point[2]) >= min_distance for other in alike):
             kept.append(point)
     return np.array(kept).reshape(-1, 4)

@@ -14,21 +14,21 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; wrong input ends with one sentence on stderr and exit status 2."""
+    """Run the command; invalid input ends with one sentence on stderr and exit status 2."""
     with _ending_cleanly():
-        # All else is imported where a signal ends it with one sentence.
+        # Everything else is imported within this block, so that a signal during imports ends cleanly, too.
         status = _status(arguments)
         _flush()
     sys.exit(status)
 
 
 class _Ended(SystemExit):
-    """The end that a signal asked for."""
+    """Exit on a signal."""
 
 
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
-    """End as on an error at SIGINT and SIGTERM, so that what is temporary goes; not where they are ignored."""
+    """Turn SIGINT and SIGTERM into exceptions, so that temporary files are deleted; ignored signals stay ignored."""
 
     def end(number: int, _: Any) -> None:
         raise _Ended(128 + number)
@@ -46,7 +46,7 @@ def _ending_cleanly() -> Iterator[None]:
 
 
 def _status(arguments: Sequence[str] | None) -> int | str | None:
-    """Run the command, say what went wrong, and let go of all that it held."""
+    """Run the command and return its exit status."""
     try:
         from .run import run
 
@@ -62,9 +62,9 @@ def _status(arguments: Sequence[str] | None) -> int | str | None:
 
 
 def _flush() -> None:
-    """Write what is left, unless whoever reads it, such as `head`, has enough."""
+    """Flush stdout; a closed pipe, as of `head`, is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Or the end of the interpreter would complain.
+        # Otherwise the interpreter prints an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,7 +21,7 @@ def demo(
         "demo-output"
     ),
 ) -> None:
-    """Predict and embed the real clips that ship with the package: people the model never saw."""
+    """Run the shipped models on real clips of people that they were not trained on."""
     from ..data.samples import load_samples, sample_path
     from ..inference.embedding import iter_embeddings, write_embeddings
     from ..inference.prediction import iter_predictions
@@ -35,8 +35,8 @@ def demo(
     right = sum(int(p.probabilities.argmax()) == p.sequence.label for p in predictions)
     people = Counter(p.sequence.subject for p in predictions)
     print(
-        f"\n{right} of {len(predictions)} clips right ({len(shown)} shown): {len(people)} people the model never saw, "
-        "each movement done right and done wrong"
+        f"\n{right} of {len(predictions)} clips right ({len(shown)} shown): {len(people)} people not in the training "
+        "data, each movement done correctly and incorrectly"
     )
     output_dir.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(sample_path(), output_dir / "uiprmd-samples.npz")
@@ -55,7 +55,7 @@ def demo(
 
 
 def _show_nearest(picture: Path) -> None:
-    """Find the movements most like those of one person, seen by another sensor, among the clips of the others."""
+    """Find the most similar clips of other people for each movement of one person, recorded by another sensor."""
     from ..data.samples import load_samples
     from ..inference.inputs import ready_model
     from ..visualize.pictures import draw_clips
@@ -63,7 +63,7 @@ def _show_nearest(picture: Path) -> None:
 
     model, sensor = "usdrl/mocap-tiny", "kinect20"
     encoder, extractor = ready_model(model, None, False, None, None)
-    # The sensor sees half of the frames and 20 joints of its own.
+    # The simulated sensor has half of the frame rate and 20 joints of its own.
     asked = [
         replace(seen, keypoints=seen.keypoints[::2], fps=None)
         for clip in load_samples()
@@ -71,7 +71,7 @@ def _show_nearest(picture: Path) -> None:
     ]
     gallery = load_samples()
     gallery = gallery.select(np.array([clip.subject != 2 and not clip.name.endswith("_inc") for clip in gallery]))
-    print(f"\n{model}: nearest movements of four people to those of a fifth, whom it never saw, as {sensor} at 17 Hz")
+    print(f"\n{model}: nearest clips of four people to each movement of a fifth, given as {sensor} at 17 Hz")
     right = 0
     drawn: list[tuple[SkeletonSequence, str]] = []
     for query in asked:
@@ -82,5 +82,5 @@ def _show_nearest(picture: Path) -> None:
         if not drawn:
             drawn = [(query, f"{query.name}, {sensor}: {label}")]
             drawn += [(near.sequence, f"{near.sequence.name}: {near.label}") for near in found]
-    print(f"{right} of {len(asked)} nearest clips are the same movement")
+    print(f"{right} of {len(asked)} nearest clips show the same movement")
     draw_clips([(extractor(clip).keypoints[0], title) for clip, title in drawn], extractor.layout, picture)

@@ -1,4 +1,4 @@
-"""What the command writes on stderr: errors of single inputs, and warnings."""
+"""Errors of single inputs and warnings, printed to stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import USDRLWarning, one_sentence, printable
 
 
 class Errors:
-    """Errors of single inputs: told on stderr as they come, and in the exit status at the end."""
+    """Errors of single inputs: printed at once, and counted for the exit status."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -27,24 +27,24 @@ class Errors:
         tqdm.write(f"usdrl: {one_sentence(error)}", file=sys.stderr)
 
     def finish(self) -> None:
-        """End with status 2 if there were errors."""
+        """Exit with status 2 if there were errors."""
         if self.count:
             raise typer.Exit(2)
 
 
 class Notices:
-    """Warnings told on stderr: the first of each kind as it comes, and how many more there were at the end."""
+    """Warnings: the first of each kind is printed at once, the number of further ones at the end."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        # Those that are not the whole message: others were told in full.
+        # Kinds with several messages; warnings without a kind repeat the same message.
         self.kinds: set[str] = set()
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """While the command runs, warnings of this package come here; others go their usual way."""
+    def collected(self) -> Iterator[None]:
+        """Collect this package's warnings within the block; other warnings are shown as usual."""
         with warnings.catch_warnings():
-            # Notes of libraries to developers, which a user of the command can do nothing about.
+            # Notes for developers, on which a user of the command cannot act.
             warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers")
             warnings.filterwarnings("always", category=USDRLWarning)
             usual = warnings.showwarning
@@ -62,7 +62,7 @@ class Notices:
                 self.finish()
 
     def add(self, warning: USDRLWarning) -> None:
-        """Tell a warning, unless one of its kind was told already."""
+        """Print a warning if it is the first of its kind."""
         self.counts[warning.kind] += 1
         if warning.kind != str(warning):
             self.kinds.add(warning.kind)
@@ -70,7 +70,7 @@ class Notices:
             tqdm.write(f"usdrl: note: {one_sentence(warning)}", file=sys.stderr)
 
     def finish(self) -> None:
-        """Tell of how many more there were."""
+        """Print the number of further warnings of each kind."""
         for kind, count in self.counts.items():
             if count > 1 and kind in self.kinds:
                 tqdm.write(f"usdrl: note: {count - 1} more like it ({printable(kind)})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Options that have no effect in some company are refused."""
+"""Options that would have no effect are refused."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .options import join_or
 
 @dataclass(frozen=True)
 class _Need:
-    """Options that do nothing in some company.
+    """Options that have an effect only under a condition.
 
     Attributes:
         options: Their names.
-        met: Whether they do something, by the values of all options; and the name of the option, or None.
-        otherwise: When they do not, in words.
-        add: The option that they need, where it is one.
+        met: The condition, given the values of all options.
+        otherwise: When they have no effect, in words.
+        add: The option that would meet the condition, or empty.
     """
 
     options: tuple[str, ...]
@@ -49,7 +49,7 @@ def _reads_file(values: Mapping[str, Any]) -> bool:
     return values["pose_model"] is None or not is_video(values["file"])
 
 
-# What has no effect is refused: who gave it expects one.
+# An option without effect is refused: its user expects one.
 _NEEDS: dict[str, tuple[_Need, ...]] = {
     "predict": (
         _Need(("output", "threshold", "fps"), _with("timeline"), "without --timeline", "--timeline"),
@@ -105,7 +105,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(
             ("everything",),
             lambda values: not (values["text"] or values["task"] or values["shipped"] or values["as_json"]),
-            "with TEXT, --task or --json, which show all that fit, or --shipped",
+            "with TEXT, --task or --json, which show all matches, or --shipped",
         ),
     ),
     "push": (_Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),),
@@ -113,7 +113,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
 
 
 def _check_options(context: Any) -> None:
-    """Refuse an option of a command that has no effect; see `_NEEDS`."""
+    """Refuse options without effect; see `_NEEDS`."""
     given = [option for option in context.command.params if _was_given(context, option.name)]
     for need in _NEEDS.get(context.command.name, ()):
         idle = next((option for option in given if option.name in need.options), None)
@@ -128,26 +128,26 @@ def _check_options(context: Any) -> None:
 
 
 def check_threshold(context: Any, model: Any) -> None:
-    """Refuse a threshold for a model that has none."""
+    """Refuse --threshold for a model that is not a detector."""
     from ..modeling_usdrl import USDRLForActionDetection
 
     in_range = 0 < context.params["threshold"] < 1
     if _was_given(context, "threshold") and in_range and not isinstance(model, USDRLForActionDetection):
-        raise USDRLError("--threshold has no effect on a model that is no detector: leave it out")
+        raise USDRLError("--threshold has no effect, as the model is not a detector: leave it out")
 
 
 def _was_given(context: Any, option: str) -> bool:
-    """Whether an option stands on the command line, and not its default."""
+    """Whether an option was given on the command line."""
     source = context.get_parameter_source(option)
-    # By name: where the class of sources lies depends on the version of typer.
+    # By name: the module of the enumeration depends on the version of typer.
     return source is not None and not source.name.startswith("DEFAULT")
 
 
 class _Command(TyperCommand):
-    """A command that checks its options before it does anything."""
+    """A command that checks its options first."""
 
     def invoke(self, ctx: Any) -> Any:
-        """See `typer.core.TyperCommand`."""
+        """Check the options, then run the command."""
         _check_options(ctx)
         return super().invoke(ctx)
 
@@ -156,5 +156,5 @@ class App(typer.Typer):
     """Commands that check their options."""
 
     def command(self, name: str | None = None, **choices: Any) -> Callable[[Any], Any]:  # type: ignore[override]
-        """See `typer.Typer.command`."""
+        """Register a command."""
         return super().command(name, cls=_Command, **choices)

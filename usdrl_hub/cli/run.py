@@ -1,4 +1,4 @@
-"""Run a command, and say in one sentence what went wrong."""
+"""Run a command; errors become one sentence on stderr."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .messages import Notices
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command, and return its exit status.
+    """Run a command and return its exit status.
 
     Args:
-        arguments: Words of the command line; those of this process where None.
+        arguments: Words of the command line; those of this process if None.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding lacks is printed as well as it can.
+            # Characters that the terminal's encoding lacks are escaped.
             stream.reconfigure(errors="backslashreplace")
     after_import("transformers.utils.logging", _quieten_transformers)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        with Notices().told():
+        with Notices().collected():
             return _run(arguments)
     finally:
         if "torch.distributed" in sys.modules:
@@ -55,7 +55,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, BrokenProcessPool):
             print(f"usdrl: {one_sentence(error)}", file=sys.stderr)
-        # torch has no type for what its allocator of main memory says.
+        # torch's CPU allocator raises a plain RuntimeError.
         elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "alloc" in str(error):
             said = one_sentence(error)[:120]
             advice = "give a smaller --batch-size, or shorter recordings"
