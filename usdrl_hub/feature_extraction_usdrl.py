@@ -30,7 +30,7 @@ from .normalization import (
     select_persons,
     truncate,
 )
-from .persons import PersonSelection, link_persons
+from .persons import PersonSelection
 from .postprocessing import action_proposals, smooth_over_shift_gap
 from .sequence import (
     DETECTION_THRESHOLD,
@@ -336,17 +336,18 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
                 f"{where}: normalization '{self.normalization}' needs the height and width of the image: give the "
                 "sequence its image_shape"
             )
-        if self.relink:
-            sequence = link_persons(sequence)
+        sequence = self.persons.tracked(sequence)
         if self.missing == "interpolate":
             sequence = interpolate_missing(sequence)
         if self.choose_by != "energy":
-            sequence = self.choose_persons(sequence)
+            # Selected over the whole recording, so that all its windows show the same people.
+            sequence = self.persons.kept(sequence)
         return sequence.to_layout(layout)
 
-    def choose_persons(self, sequence: SkeletonSequence) -> SkeletonSequence:
-        """Select people over a whole recording, so that all its windows show the same ones."""
-        return PersonSelection(self.num_persons, self.choose_by)(sequence)
+    @property
+    def persons(self) -> PersonSelection:
+        """Which people of a recording the model reads."""
+        return PersonSelection(self.num_persons, self.choose_by, self.relink)
 
     def normalized(
         self, sequences: Sequence[SkeletonSequence], device: str | torch.device | None = None

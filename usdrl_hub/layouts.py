@@ -396,23 +396,30 @@ def convert_layout(
     return keypoints
 
 
-def seen_joints(keypoints: np.ndarray) -> Any:
-    """Whether a joint is seen, an array ``(...)``: not all of its coordinates ``(..., C)`` are zero."""
-    # One comparison a coordinate: a reduction over a short last axis takes ten times as long.
-    seen: np.ndarray = keypoints[..., 0] != 0
+def seen_joints(keypoints: Any, has_score: bool = False) -> Any:
+    """Whether each joint is seen: not all of its coordinates are zero.
+
+    Args:
+        keypoints: An array or tensor ``(..., C)``.
+        has_score: Whether the third coordinate is a score, which must be above 0.
+
+    Returns:
+        Booleans ``(...)``, an array or tensor as `keypoints` is.
+    """
+    # One comparison per coordinate: a reduction over a short last axis takes ten times as long.
+    seen = keypoints[..., 0] != 0
     for channel in range(1, keypoints.shape[-1]):
         seen |= keypoints[..., channel] != 0
-    return seen
+    return seen & (keypoints[..., 2] > 0) if has_score else seen
 
 
 def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.ndarray:
     """Weigh keypoints ``(..., V, C)`` by ``(V_target, V)``, leaving out missing joints."""
     weights = weights.astype(keypoints.dtype)
-    present = seen_joints(keypoints)
+    has_score = has_score and keypoints.shape[-1] == 3
+    present = seen_joints(keypoints, has_score)
     if not has_score and present.all():
         return weights @ keypoints
-    if has_score and keypoints.shape[-1] == 3:
-        present &= keypoints[..., 2] > 0
     # Where a part of an extended limb is missing, the limb ends at its last joint.
     positive = np.maximum(weights, 0)
     whole = (present[..., None, :] | (weights == 0)).all(-1)[..., None]
@@ -421,7 +428,7 @@ def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.nd
     kept = positive @ (keypoints * seen)
     partial = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
     converted = np.where(whole, weights @ keypoints, partial)
-    if has_score and keypoints.shape[-1] == 3:
+    if has_score:
         # A joint is as sure as the least sure of its parts.
         score = np.where(weights != 0, np.where(present, keypoints[..., 2], 0)[..., None, :], np.inf).min(-1)
         converted[..., 2] = score

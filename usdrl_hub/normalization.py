@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .layouts import NORMALIZATIONS, Layout, get_layout
+from .layouts import NORMALIZATIONS, Layout, get_layout, seen_joints
 
 # Shorter vectors have no direction and no rotation axis; the release uses the same number.
 _NO_DIRECTION = 1e-6
@@ -222,7 +222,7 @@ def fill_joints(frames: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
     Returns:
         Frames of the same shape; people without any seen joint stay zero.
     """
-    seen = (frames != 0).any(-1)
+    seen = seen_joints(frames)
     partly = seen.any(-1) & ~seen.all(-1)
     if not partly.any():
         return frames
@@ -357,7 +357,7 @@ def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> tor
     """Factor that scales person 0's mean distance between two joints to `length`, ``(B,)`` float64; 1 if unseen."""
     ends = batch.frames[:, 0, list(torso)].double()
     distance = torch.linalg.vector_norm(ends[:, 1] - ends[:, 0], dim=-1)
-    seen = (ends != 0).any(-1).all(-1).double()
+    seen = seen_joints(ends).all(-1).double()
     mean = batch.sum(distance * seen) / batch.sum(seen).clamp(min=1)
     return torch.where(mean < _NO_DIRECTION, 1, length / mean.clamp(min=_NO_DIRECTION))
 

@@ -39,7 +39,7 @@ class PersonSelection:
         if self.num_persons < 1:
             raise ValueError(f"num_persons must be at least 1, got {self.num_persons}")
         if self.by not in CHOOSE_BY:
-            raise ValueError(f"people are chosen by one of {', '.join(CHOOSE_BY)}, got {self.by!r}")
+            raise ValueError(f"choose_by must be one of {', '.join(CHOOSE_BY)}, got {self.by!r}")
 
     def __call__(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """The recording with at most `num_persons` people, the first choice first; see `tracked` and `kept`."""

@@ -17,9 +17,10 @@ from .layouts import LAYOUTS, TO_Y_UP, Layout, LayoutLike, convert_layout, get_l
 
 # Axis orders a caller may name. T frames, M persons, V joints, C coordinates.
 AXES = ("TVC", "TMVC", "MTVC", "CTVM")
-# An unnamed 4-axis array is read as T x M or M x T only if one of the two would mean more people than this.
+# People of a recording. An unnamed 4-axis array is read as T x M or M x T only if the other means more people.
 MOST_PERSONS = 10
-
+# Bodies of a frame of NTU RGB+D and UAV-Human, by their order in it, as the release reads them.
+MOST_BODIES = 4
 # How many numbers a joint has.
 CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 # How long a unit is.
@@ -291,9 +292,7 @@ def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
     and so do frames before a person came and after it went. Scores stay as they are.
     """
     keypoints = sequence.keypoints
-    seen = seen_joints(keypoints)
-    if sequence.coordinates == "2d+score":
-        seen &= keypoints[..., 2] > 0
+    seen = seen_joints(keypoints, sequence.coordinates == "2d+score")
     frame = np.arange(len(keypoints))[:, None, None]
     before = np.maximum.accumulate(np.where(seen, frame, -1), axis=0)
     after = np.minimum.accumulate(np.where(seen, frame, len(keypoints))[::-1], axis=0)[::-1]

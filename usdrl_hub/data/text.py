@@ -11,12 +11,10 @@ import numpy as np
 
 from ..errors import EmptySequenceError
 from ..persons import motion_energy
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import MOST_BODIES, SkeletonFormatError, SkeletonSequence
 from .decimals import plain_decimals
 from .reading import Reading
 
-# The release reads this many bodies of a frame, by their order in it.
-_MOST_BODIES = 4
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
 # Numbers of a recording beyond one for each byte of its file.
 _MOST_NUMBERS = 2_000_000
@@ -136,7 +134,7 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
                 raise SkeletonFormatError(
                     f"{path}, line {len(lines)}: the file ends inside frame {frame} of {num_frames}: it is cut"
                 )
-            if body < _MOST_BODIES:
+            if body < MOST_BODIES:
                 bodies.append((frame, body, line + 2))
             line += 2 + joints
     if line < len(lines):

@@ -20,7 +20,6 @@ from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
 from ..errors import UNREADABLE, USDRLError, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..persons import link_persons
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers
 
 # Called with the error of an input that cannot be used, which is then left out; None raises it.
@@ -133,8 +132,8 @@ class Source:
             try:
                 if self.each_person:
                     # People are linked while all of them are there.
-                    sequence = link_persons(sequence) if extractor.relink else sequence
-                    yield from [extractor.prepare(person) for person in sequence.each_person()]
+                    everybody = extractor.persons.tracked(sequence).each_person()
+                    yield from [extractor.prepare(person) for person in everybody]
                 else:
                     yield extractor.prepare(sequence)
             except ValueError as error:

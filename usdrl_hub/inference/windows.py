@@ -51,7 +51,7 @@ def frame_outputs(
 
     def windows() -> Iterator[tuple[SkeletonSequence, int, SkeletonSequence, bool]]:
         for sequence in sequences:
-            pieces = list(extractor.choose_persons(sequence).windows(size, stride))
+            pieces = list(extractor.persons.kept(sequence).windows(size, stride))
             for number, (start, window) in enumerate(pieces):
                 yield sequence, start, window, number == len(pieces) - 1
 
@@ -91,7 +91,7 @@ def video_windows(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Windows of a video ``(W, T, M, V, C)``, their first frames ``(W,)``, and where the last one ends."""
     size = extractor.num_frames
-    prepared = extractor.choose_persons(extractor.prepare(sequence))
+    prepared = extractor.persons.kept(extractor.prepare(sequence))
     # Windows in which nobody is seen stay in, as zeros: their frames need a class, too.
     pieces = dict(prepared.windows(size, stride or max(size // 2, 1)))
     last = max(sequence.num_frames - size, 0)

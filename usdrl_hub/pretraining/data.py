@@ -14,7 +14,7 @@ from ..data.dataset import SkeletonData
 from ..errors import EmptySequenceError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import check_memory
-from ..layouts import get_layout
+from ..layouts import get_layout, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .views import hashed_uniform
 
@@ -208,7 +208,7 @@ def beside(frames: torch.Tensor, partner: torch.Tensor, turn: float, bearing: fl
     length = len(partner)
     step = torch.arange(len(frames)) % max(2 * length - 2, 1)
     moved = partner[torch.where(step < length, step, 2 * length - 2 - step)]
-    seen = (moved != 0).any(dim=-1, keepdim=True)
+    seen = seen_joints(moved)[..., None]
     angle = 2 * math.pi * turn
     rotation = moved.new_tensor(
         [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..layouts import LAYOUTS, Layout, LayoutLike, get_layout, weights_through
+from ..layouts import LAYOUTS, Layout, LayoutLike, get_layout, seen_joints, weights_through
 from ..normalization import RaggedFrames, nearest_joints
 
 _MASK = (1 << 63) - 1
@@ -228,14 +228,14 @@ class ViewAugmentation:
             noise = (2 * hashed_uniform(seed ^ ~_SENSOR, step, clips, number).to(views.dtype) - 1) * math.sqrt(3)
             noise = noise.view(-1, *views[:, 0].shape).transpose(0, 1)
             spread = drawn["spread"].to(views.dtype)[..., None, None, None, None]
-            views = views + (views != 0).any(-1, keepdim=True) * spread * noise
+            views = views + seen_joints(views)[..., None] * spread * noise
         if "joints" not in drawn:
             return views
         views = torch.einsum("nbwv,nbtmvc->nbtmwc", drawn["joints"].to(views.dtype), views)
         center = self._body.center if self._body is not None else None
         if center is None:
             return views
-        return torch.where((views != 0).any(-1, keepdim=True), views - views[..., :1, center : center + 1, :], 0)
+        return torch.where(seen_joints(views)[..., None], views - views[..., :1, center : center + 1, :], 0)
 
     def draw(self, lengths: torch.Tensor, joints: int, clips: torch.Tensor, seed: int, step: int) -> dict:
         """Draw what happens to each view.

@@ -39,7 +39,7 @@ class FrameLabelDataset(torch.utils.data.Dataset):
             if sequence.events is None:
                 raise ValueError(f"{sequence.name} is not annotated (events is None)")
             truth = torch.from_numpy(sequence.frame_labels() + 1)
-            for start, window in extractor.choose_persons(extractor.prepare(sequence)).windows(size, stride):
+            for start, window in extractor.persons.kept(extractor.prepare(sequence)).windows(size, stride):
                 labels.append(resize_nearest(truth[start : start + window.num_frames], size))
                 self.windows.append(window)
         self.labels = torch.stack(labels)

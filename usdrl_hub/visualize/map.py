@@ -22,7 +22,6 @@ from ..inference.inputs import ready_model
 from ..inference.source import ErrorHandler, Source, list_files
 from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
 from .page import check_output, packed_base64, shown_name, write_page
@@ -173,7 +172,7 @@ def make_map(
     ):
         names.append(sequence.name)
         labels.append(-1 if sequence.label is None else sequence.label)
-        thumbs.append(thumbnail(PersonSelection(extractor.num_persons, extractor.choose_by)(sequence)))
+        thumbs.append(thumbnail(extractor.persons.kept(sequence)))
         embeddings.append(embedding)
     if len(names) < 2:
         raise SkeletonFormatError(f"a map needs at least two recordings that fit the model, not {len(names)}")

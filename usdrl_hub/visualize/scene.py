@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..layouts import TO_Y_UP, Layout, get_layout, make_joint
+from ..layouts import TO_Y_UP, Layout, get_layout, make_joint, seen_joints
 from ..sequence import METRES, SkeletonSequence, is_rate
 
 # Playback rate of recordings without a frame rate: that of most sensors.
@@ -124,9 +124,7 @@ class Scene:
 
 def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
     keypoints = sequence.keypoints
-    seen = (keypoints != 0).any(-1)
-    if sequence.coordinates == "2d+score":
-        seen &= keypoints[..., 2] > 0
+    seen = seen_joints(keypoints, sequence.coordinates == "2d+score")
     anybody = seen.any(-1)
     if layout.center is not None and not seen[..., layout.center].any():
         # In a body centred on this joint, its zeros are positions: they lie in or near the body.
