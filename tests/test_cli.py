@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.main import get_command
 
-from usdrl_hub import extract_embeddings
+from usdrl_hub import extract_embeddings, open_data
 from usdrl_hub.cli.app import app
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -264,6 +264,15 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
         ("convert X --output-dir m --to-original --alpha 0.5", "--alpha has no effect with --to-original"),
         ("prepare folder X --output-dir m --split-file X", "--split-file has no effect on data other than PKU-MMD's"),
         ("prepare pku1 X --output-dir m --split-file X", "--split-file has no effect without --protocol"),
+        ("predict X --fps 30", "--fps has no effect without --timeline"),
+        ("embed X --output a.npz --fps 30", "--fps has no effect on an embedding"),
+        ("map X --output a.html --fps 30", "--fps has no effect on an embedding"),
+        ("check X --units mm", "--units has no effect on whether a file can be read"),
+        ("predict a.skeleton --layout ntu25", "--layout has no effect on a file that says its layout"),
+        ("predict a.csv --axes TVC", "--axes has no effect on a file that is no array"),
+        ("predict a.mp4 b.avi --up z --pose-model a --detector a", "--up has no effect on a video"),
+        ("prepare ntu60 . --output-dir m --layout ntu25", "--layout has no effect on a data set whose layout is"),
+        ("prepare pku1 . --output-dir m --image-size 9x9", "--image-size has no effect on a data set whose layout"),
         ("push X a/b --namespace c", "--namespace has no effect on a name that has an owner"),
     ],
 )
@@ -292,7 +301,12 @@ def test_options_without_effect_are_refused_by_name(capsys, recording, tmp_path,
         "predict X --layout nonsense",
         "predict X --axes nonsense",
         "embed X --output a.npz --axes nonsense",
-        "map X --output a.html --most 1",
+        "map X --output a.html --up nonsense",
+        "render X --output a.html --units nonsense",
+        "check X --missing nonsense",
+        "prepare folder . --output-dir m --choose-by nonsense",
+        "predict X --image-size 1920",
+        "map X --output a.html --max-recordings 1",
     ],
 )
 def test_numbers_and_names_out_of_range_are_refused(capsys, recording, tmp_path, monkeypatch, command):
@@ -302,6 +316,50 @@ def test_numbers_and_names_out_of_range_are_refused(capsys, recording, tmp_path,
     code, out, err = run(capsys, *words)
     assert code == 2 and out == "" and os.listdir(tmp_path) == [recording.name]
     assert "Traceback" not in err and (words[-1] in err or words[-2] in err or "positive" in err)
+
+
+@pytest.mark.parametrize("size, expected", [("1920x1080", (1080, 1920)), ("1080x1920", (1920, 1080))])
+def test_image_size_is_width_and_height_and_image_shape_the_other_way_round(capsys, tmp_path, size, expected):
+    """In landscape and in portrait."""
+    (tmp_path / "raw" / "wave").mkdir(parents=True)
+    np.save(tmp_path / "raw" / "wave" / "a.npy", np.random.rand(9, 17, 2) * (int(size.split("x")[0]), 1))
+    words = ["--layout", "coco17", "--image-size", size, "--fps", 30, "--output-dir", tmp_path / "store"]
+    code, _, err = run(capsys, "prepare", "folder", tmp_path / "raw", *words)
+    assert code == 0, err
+    [sequence] = open_data(tmp_path / "store")
+    assert (sequence.image_shape, sequence.fps) == (expected, 30)
+
+
+def test_every_command_that_reads_has_the_same_options():
+    wanted = {"layout", "axes", "fps", "up", "units", "image_size", "missing"}
+    commands = get_command(app).commands
+    for name in ("predict", "embed", "render", "map", "prepare", "check"):
+        assert wanted <= {option.name for option in commands[name].params}, name
+    for name in ("predict", "embed", "render", "map", "prepare"):
+        assert {"choose_by", "relink"} <= {option.name for option in commands[name].params}, name
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_layout_that_does_not_fit_a_pose_file_is_refused(capsys, tmp_path, more):
+    """It was a note, and the file was read as another layout."""
+    path = tmp_path / "pose.json"
+    path.write_text(json.dumps([{"image_id": n, "keypoints": [1.0, 2.0, 0.9] * 17} for n in range(4)]))
+    code, out, err = run(capsys, "predict", path, "--layout", "openpose18", *more)
+    assert code == 2 and out == ""
+    assert "has 17 2D joints, but layout 'openpose18' has 18 2D joints: leave the layout out for 'coco17'" in err
+
+
+def test_units_and_up_of_the_command_line_reach_the_model(capsys, tmp_path):
+    clip = load_samples()[0].to_layout("ntu25").keypoints
+    np.save(tmp_path / "metres.npy", clip)
+    np.save(tmp_path / "other.npy", clip[..., [0, 2, 1]] * np.array([1000, -1000, 1000], np.float32))
+    code, plain, _ = run(capsys, "predict", tmp_path / "metres.npy", "--json")
+    assert code == 0
+    code, turned, err = run(capsys, "predict", tmp_path / "other.npy", "--json", "--up", "z", "--units", "mm")
+    assert code == 0 and err == ""
+    [first], [second] = (json.loads(text)["predictions"] for text in (plain, turned))
+    assert [row["label"] for row in first["top"]] == [row["label"] for row in second["top"]]
+    assert first["top"][0]["probability"] == pytest.approx(second["top"][0]["probability"], abs=1e-4)
 
 
 def test_a_table_without_rows_is_not_printed(capsys, tmp_path):

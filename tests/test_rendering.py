@@ -1,5 +1,6 @@
 import base64
 import re
+import warnings
 from html import unescape
 
 import numpy as np
@@ -21,6 +22,7 @@ from usdrl_hub import (
     render,
     write_store,
 )
+from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.inference.embedding import extract_embeddings
@@ -60,7 +62,7 @@ def test_a_recording_is_upright_whatever_its_axes_and_units_are(up, units, mirro
     expected, axes, signs = Scene.of(walking()), *TO_Y_UP[up]
     turned = np.empty_like(walking().keypoints)
     turned[..., axes] = walking().keypoints * np.array(signs)
-    turned[..., 0] *= -1 if mirrored else 1
+    turned[..., axes[0]] *= -1 if mirrored else 1
     turned *= {"m": 1, "cm": 100, "mm": 1000}[units]
     scene = Scene.of(SkeletonSequence(turned, "ntu25", up=up, units=units, mirrored=mirrored))
     np.testing.assert_allclose(scene.points, expected.points, atol=1e-4)
@@ -363,8 +365,12 @@ def test_one_of_several_recordings_is_chosen_by_name_or_number(tmp_path, samples
     write_store(samples[:4], tmp_path / "store")
     for path in (sample_path(), tmp_path / "store"):
         assert find_recording(path, samples[2].name).sequence.name == samples[2].name
-        found = find_recording(path, "1", fps=12.5, up="y")
-        assert (found.sequence.name, found.sequence.fps, found.sequence.up) == (samples[1].name, 12.5, "y")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = find_recording(path, "1", Reading(fps=12.5))
+        # A store says the rate of its recordings.
+        assert (found.sequence.name, found.sequence.fps) == (samples[1].name, samples[1].fps or 12.5)
+        assert len(caught) == (samples[1].fps is not None)
         with pytest.raises(SkeletonFormatError, match="choose one by name, such as m01_s02_e05"):
             find_recording(path)
         with pytest.raises(SkeletonFormatError, match="is called 'nobody'"):
@@ -426,7 +432,7 @@ def test_nan_is_refused_or_filled(capsys, tmp_path):
         ),
         (["{file}", "--output", "{folder}/out.html", "--model", "usdrl/nothing"], "was not found"),
         (["{file}", "--output", "{folder}/out.html", "--layout", "coco17"], "is not a skeleton of layout 'coco17'"),
-        (["{file}", "--output", "{folder}/out.html", "--up", "w"], "up must be one of"),
+        (["{file}", "--output", "{folder}/out.html", "--up", "w"], "--up is 'w': give y, z"),
         (["{file}", "--output", "{folder}/out.html", "--fps", "0"], "frames per second must be"),
         (["{file}", "--output", "{folder}/out.html", "--threshold", "2"], "--threshold has no effect without"),
         (["{file}", "--output", "{file}/out.html"], "cannot be written"),

@@ -342,7 +342,7 @@ def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
         return "A body is much smaller than a person is in metres: check the units."
     if (lengths > 1).any():
         unit = "mm" if np.nanmax(lengths) > 100 else "cm"
-        return f"A body is much larger than a person is in metres: give the sequence units='{unit}'."
+        return f"A body is much larger than a person is in metres: give units='{unit}'."
     if has_toes:
         toes, shoulders = joints[..., 5, :] - joints[..., 4, :], joints[..., 3, :] - joints[..., 2, :]
         ahead = np.cross(trunk, shoulders)

@@ -14,10 +14,11 @@ from ..errors import printable
 from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError
 from .messages import Errors
-from .options import ChooseBy, ImageSize, Missing, Relink, complete_layout, image_shape, join_or
+from .options import grouped, join_or
 from .tables import say
 
 
+@grouped
 def prepare(
     kind: Annotated[
         str,
@@ -27,13 +28,9 @@ def prepare(
         ),
     ],
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
+    *,
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
-    layout: Annotated[
-        str | None, typer.Option(autocompletion=complete_layout, help="Joint layout of array files.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second, where the files do not say.")] = None,
-    num_persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
     int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     protocol: Annotated[
@@ -45,10 +42,8 @@ def prepare(
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
-    missing: Missing = "refuse",
-    image_size: ImageSize = None,
-    choose_by: ChooseBy = "energy",
-    relink: Relink = False,
+    reading: Reading,
+    persons: PersonSelection,
 ) -> None:
     """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
 
@@ -61,8 +56,8 @@ def prepare(
         kind,
         raw,
         output_dir,
-        reading=Reading(layout, fps=fps, image_shape=image_shape(image_size), missing=missing),
-        persons=PersonSelection(num_persons, choose_by or "energy", relink),
+        reading=reading,
+        persons=persons,
         options=PrepareOptions(ignore, protocol, split_file, clips, int16),
         workers=workers,
         progress=True,
@@ -81,16 +76,19 @@ def prepare(
     errors.finish()
 
 
+@grouped
 def check(
     path: Annotated[
         str, typer.Argument(help="A store, a data set (.npz), a checkpoint, a recording or a folder of recordings.")
     ],
+    *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+    reading: Reading,
 ) -> None:
     """Read everything that lies there, checksums included, and say what is damaged."""
     from ..hub.check import check as check_path
 
-    found = check_path(path)
+    found = check_path(path, reading)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

@@ -16,9 +16,7 @@ from ..facts.checkpoints import checkpoint_path
 _LARGEST = 1 << 26
 
 
-def refuse_unreadable(
-    files: Sequence[Path], model: str, layout: str | None, axes: str | None, missing: str | None
-) -> None:
+def refuse_unreadable(files: Sequence[Path], model: str, reading: Reading) -> None:
     """Read the first recording of a single file as a model would, and forget it.
 
     Of several files the others go on where one cannot be read, and larger ones are not worth reading twice: nothing is
@@ -27,9 +25,7 @@ def refuse_unreadable(
     Args:
         files: Given inputs.
         model: Checkpoint. One that would have to be fetched first is not looked at, and nothing is done.
-        layout: Given layout of array files; the model's where None.
-        axes: Given axis order.
-        missing: Given treatment of joints that were not seen; the model's where None.
+        reading: What the files do not say; the model's where that does not say either.
 
     Raises:
         SkeletonFormatError: If there is no such file, or it cannot be read.
@@ -48,5 +44,5 @@ def refuse_unreadable(
         # What there is to note is noted when the file is read for the model.
         warnings.simplefilter("ignore")
         expected = declared.get("source_layout") or declared.get("layout") or "ntu25"
-        reading = Reading(layout, axes, missing=missing or declared.get("missing"), default_layout=expected)
+        reading = reading.with_defaults(expected, declared.get("missing", "refuse"))
         next(iter_skeletons(files[0], reading), None)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .options import ModelOptions, ReadingOptions
+from .options import ModelOptions
 
 if TYPE_CHECKING:
+    from ..data.reading import Reading
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..inference.video import PoseEstimator
     from ..modeling_usdrl import USDRLPreTrainedModel
 
 
 def ready(
-    model: str, whole: bool, reading: ReadingOptions, computing: ModelOptions, device: str | None = None
+    model: str, whole: bool, reading: Reading, computing: ModelOptions, device: str | None = None
 ) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
     """A model, and its feature extractor with the choices of the command line.
 
@@ -37,9 +38,7 @@ def ready(
     return loaded, extractor
 
 
-def ready_classifier(
-    model: str, reading: ReadingOptions, computing: ModelOptions
-) -> tuple[Any, USDRLFeatureExtractor]:
+def ready_classifier(model: str, reading: Reading, computing: ModelOptions) -> tuple[Any, USDRLFeatureExtractor]:
     """A model, or the ensemble of several whose names are joined by commas; see `ready`."""
     from ..inference.ensemble import USDRLEnsemble
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from ..data.readers import is_video
+from ..data.store import is_store
 from ..errors import USDRLError
-from ..layouts import get_layout
-from ..sequence import AXES
+from ..layouts import TO_Y_UP, get_layout
+from ..persons import CHOOSE_BY
+from ..sequence import AXES, METRES, MISSING
 from .options import join_or
 
 
@@ -45,8 +48,36 @@ _VIDEO_NEEDS = _Need(("person_threshold",), _with("pose_model"), "without --pose
 _ALONE_NEEDS = _Need(("choose_by",), _without("per_person"), "with --per-person, which keeps everybody")
 
 
-def _reads_file(values: Mapping[str, Any]) -> bool:
-    return values["pose_model"] is None or not is_video(values["file"])
+def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a test holds for one of the paths given as an argument."""
+
+    def met(values: Mapping[str, Any]) -> bool:
+        given = values[argument]
+        return any(test(Path(path)) for path in (given if isinstance(given, list | tuple) else [given]))
+
+    return met
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix in (".npy", ".npz", ".json") or (path.is_dir() and not is_store(path))
+
+
+def _reading_needs(argument: str) -> tuple[_Need, ...]:
+    """When the options of `Reading` do nothing, as far as the paths given say it; the rest is said while reading."""
+    file_options = ("layout", "axes", "fps", "up", "units", "image_size")
+    return (
+        _Need(file_options, _some(argument, lambda path: not is_video(path)), "on a video"),
+        _Need(
+            ("layout",),
+            _some(argument, lambda path: not is_store(path) and path.suffix != ".skeleton"),
+            "on a file that says its layout",
+        ),
+        _Need(("axes",), _some(argument, _is_array), "on a file that is no array"),
+        _Need(("up", "units"), _some(argument, lambda path: not is_store(path)), "on a store, which says it"),
+    )
+
+
+_EMBEDDING_NEEDS = _Need(("fps",), lambda values: False, "on an embedding, which does not depend on the frame rate")
 
 
 # An option without effect is refused: its user expects one.
@@ -56,8 +87,14 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(("top_k",), _without("timeline"), "with --timeline"),
         _VIDEO_NEEDS,
         _ALONE_NEEDS,
+        *_reading_needs("files"),
     ),
-    "embed": (_ALONE_NEEDS,),
+    "embed": (_ALONE_NEEDS, _EMBEDDING_NEEDS, *_reading_needs("source")),
+    "map": (_EMBEDDING_NEEDS, *_reading_needs("source")),
+    "check": (
+        _Need(("fps", "up", "units", "image_size"), lambda values: False, "on whether a file can be read"),
+        *_reading_needs("path"),
+    ),
     "render": (
         _Need(
             ("gallery", "threshold", "choose_by", "batch_size", "dtype"), _with("model"), "without --model", "--model"
@@ -66,7 +103,8 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(("device",), lambda values: values["model"] or values["pose_model"], "without --model", "--model"),
         _VIDEO_NEEDS,
         _Need(("pose_model", "detector"), lambda values: is_video(values["file"]), "on a file that is no video"),
-        _Need(("name", "layout", "axes", "up", "fps", "image_size"), _reads_file, "on a video"),
+        _Need(("name",), _some("file", lambda path: not is_video(path)), "on a video"),
+        *_reading_needs("file"),
     ),
     "finetune": (
         _Need(
@@ -98,6 +136,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         ),
     ),
     "prepare": (
+        _Need(
+            ("layout", "axes", "image_size"),
+            lambda values: values["kind"] in ("folder", "csv", "file"),
+            "on a data set whose layout is known",
+        ),
         _Need(("split_file",), lambda values: values["kind"].startswith("pku"), "on data other than PKU-MMD's"),
         _Need(("split_file",), _with("protocol"), "without --protocol", "--protocol"),
     ),
@@ -109,6 +152,14 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         ),
     ),
     "push": (_Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),),
+}
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "axes": AXES,
+    "up": TO_Y_UP,
+    "units": METRES,
+    "missing": MISSING,
+    "choose_by": CHOOSE_BY,
 }
 
 
@@ -123,8 +174,9 @@ def _check_options(context: Any) -> None:
             raise USDRLError(f"{name} has no effect {need.otherwise}: {remedy}")
     if context.params.get("layout") is not None:
         get_layout(context.params["layout"])
-    if (axes := context.params.get("axes")) not in (None, *AXES):
-        raise USDRLError(f"--axes is '{axes}': give {join_or(AXES)}")
+    for name, known in _CHOICES.items():
+        if (value := context.params.get(name)) not in (None, *known):
+            raise USDRLError(f"--{name.replace('_', '-')} is '{value}': give {join_or(known)}")
 
 
 def check_threshold(context: Any, model: Any) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..data.readers import SUFFIXES
+from ..data.reading import Reading
 from ..facts.checkpoints import list_models
-from ..layouts import LAYOUTS
-from ..persons import CHOOSE_BY
-from ..sequence import AXES, MISSING
+from ..layouts import LAYOUTS, TO_Y_UP
+from ..persons import CHOOSE_BY, PersonSelection
+from ..sequence import AXES, METRES, MISSING
 
 
 def join_or(names: Iterable[str]) -> str:
@@ -50,16 +51,29 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 SourceLayout = Annotated[
     str | None,
     typer.Option(
-        "--layout", autocompletion=complete_layout, help="Joint layout of array files; the model's if unset."
+        autocompletion=complete_layout,
+        help="Joint layout of files that do not say it; if unset the model's, else ntu25.",
     ),
 ]
 Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {join_or(AXES)}.")]
-Missing = Annotated[str | None, typer.Option(help=f"Joints that were not seen (NaN): {join_or(MISSING)}.")]
-ImageSize = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT in pixels of the picture of 2D keypoints that do not say it.")
+Fps = Annotated[float | None, typer.Option(help="Frames per second of files that do not say it.")]
+Up = Annotated[str | None, typer.Option(help=f"Axis that points up in files that do not say it: {join_or(TO_Y_UP)}.")]
+Units = Annotated[
+    str | None, typer.Option(help=f"Unit of 3D keypoints of files that do not say it: {join_or(METRES)}.")
 ]
-ChooseBy = Annotated[str | None, typer.Option(help=f"Whom to keep of many, by {join_or(CHOOSE_BY)} (of tracks).")]
-Relink = Annotated[bool, typer.Option("--relink", help="Tell people who swap places apart by where they were.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="WIDTHxHEIGHT in pixels, such as 1920x1080, of the image of 2D keypoints, for files that do not say it."
+    ),
+]
+Missing = Annotated[str | None, typer.Option(help=f"NaN in files: {join_or(MISSING)} missing joints over time.")]
+ChooseBy = Annotated[
+    str | None, typer.Option(help=f"Which people to keep if there are too many, by {join_or(CHOOSE_BY)} (of tracks).")
+]
+Relink = Annotated[
+    bool, typer.Option("--relink", help="Track people by their positions, so that they do not swap between frames.")
+]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
 ]
@@ -78,28 +92,41 @@ PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for ever
 
 
 def image_shape(size: str | None) -> tuple[float, float] | None:
-    """Height and width of ``WIDTHxHEIGHT``."""
+    """(height, width), the order of `image_shape` in Python, of ``WIDTHxHEIGHT``."""
     if size is None:
         return None
     parts = size.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise ValueError(f"--image-size is '{size}': give width and height in pixels, such as 1920x1080")
-    return float(parts[1]), float(parts[0])
+    width, height = map(float, parts)
+    return height, width
 
 
-@dataclass(frozen=True)
-class ReadingOptions:
-    """How files are read that do not say it themselves; see `grouped`."""
+def _reading(
+    layout: SourceLayout = None,
+    axes: Axes = None,
+    fps: Fps = None,
+    up: Up = None,
+    units: Units = None,
+    image_size: ImageSize = None,
+    missing: Missing = None,
+) -> Reading:
+    """What the files do not say."""
+    return Reading(layout, axes, fps, up, units, image_shape(image_size), missing)
 
-    layout: SourceLayout = None
-    axes: Axes = None
-    image_size: ImageSize = None
-    missing: Missing = None
+
+def _persons(
+    num_persons: Annotated[int, typer.Option(min=1, help="People kept of a recording.")] = 2,
+    choose_by: ChooseBy = None,
+    relink: Relink = False,
+) -> PersonSelection:
+    """The people kept of a recording."""
+    return PersonSelection(num_persons, choose_by or "energy", relink)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How a model computes, and whom it reads; see `grouped`."""
+    """How a model computes, and which people it reads."""
 
     choose_by: ChooseBy = None
     relink: Relink = False
@@ -109,28 +136,28 @@ class ModelOptions:
     dtype: Dtype = "float32"
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of those parameters that are groups of options.
+# Types of parameters that stand for several options, and what makes them of the options.
+_GROUPS: dict[type, Callable[..., Any]] = {Reading: _reading, PersonSelection: _persons, ModelOptions: ModelOptions}
 
-    Args:
-        command: A command with keyword-only parameters of type `ReadingOptions` or `ModelOptions`.
-    """
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each keyword-only parameter whose type is in `_GROUPS` by the options of its group."""
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type] = {name: kind for name, kind in hints.items() if kind in (ReadingOptions, ModelOptions)}
+    groups = {name: _GROUPS[kind] for name, kind in hints.items() if kind in _GROUPS}
     parameters = []
     for parameter in signature(command).parameters.values():
-        kind = groups.get(parameter.name)
-        if kind is None:
+        make = groups.get(parameter.name)
+        if make is None:
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
             continue
-        options = get_type_hints(kind, include_extras=True)
-        for name in options:
-            parameters.append(Parameter(name, parameter.kind, default=getattr(kind, name), annotation=options[name]))
+        options = get_type_hints(make, include_extras=True)
+        for option in signature(make).parameters.values():
+            parameters.append(option.replace(kind=parameter.kind, annotation=options[option.name]))
 
     @wraps(command)
     def call(**values: Any) -> None:
-        for name, kind in groups.items():
-            values[name] = kind(**{option: values.pop(option) for option in get_type_hints(kind)})
+        for name, make in groups.items():
+            values[name] = make(**{option: values.pop(option) for option in signature(make).parameters})
         command(**values)
 
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

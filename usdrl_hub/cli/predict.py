@@ -26,10 +26,8 @@ from .options import (
     PerPerson,
     PersonThreshold,
     PoseModel,
-    ReadingOptions,
     complete_model,
     grouped,
-    image_shape,
 )
 from .tables import heading, print_predictions, print_table, say
 
@@ -66,18 +64,16 @@ def predict(
     threshold: Annotated[
         float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
     ] = DETECTION_THRESHOLD,
-    fps: Annotated[
-        float | None, typer.Option(help="With --timeline, frames per second where the file does not say.")
-    ] = None,
-    reading: ReadingOptions,
+    reading: Reading,
     per_person: PerPerson = False,
     computing: ModelOptions,
 ) -> None:
     """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
-    if pose_model is None and not as_json:
-        refuse_unreadable(files, model, reading.layout, reading.axes, reading.missing)
+    if pose_model is None:
+        refuse_unreadable(files, model, reading)
 
     from ..inference.prediction import iter_predictions
+    from ..inference.source import Source
     from ..inference.timeline import iter_timelines
     from ..inference.video import iter_videos
     from ..visualize.page import check_output
@@ -90,22 +86,16 @@ def predict(
     classifier, extractor = ready_classifier(model, reading, computing)
     check_threshold(context, classifier)
     names = classifier.config.class_names
-    choices: dict[str, Any] = {
-        "feature_extractor": extractor,
-        "source_layout": reading.layout,
-        "axes": reading.axes,
-        "per_person": per_person,
-        "image_shape": image_shape(reading.image_size),
-        "on_error": errors,
-    }
+    choices: dict[str, Any] = {"feature_extractor": extractor, "per_person": per_person, "on_error": errors}
     estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, (extractor, model))
     inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
+    source = Source(inputs, reading, on_error=errors).for_model(extractor)
     if timeline:
-        found = list(iter_timelines(inputs, classifier, computing.batch_size, threshold=threshold, fps=fps, **choices))
+        found = list(iter_timelines(source, classifier, computing.batch_size, threshold=threshold, **choices))
         _tell_timelines(found, model, names, as_json, output)
         errors.finish()
         return
-    predictions = iter_predictions(inputs, classifier, computing.batch_size, **choices)
+    predictions = iter_predictions(source, classifier, computing.batch_size, **choices)
     if as_json:
         rows = [
             {
@@ -176,7 +166,7 @@ def embed(
     output: Annotated[Path, typer.Option(help="The .npz file to write.")],
     model: Model = DEFAULT_CHECKPOINT,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
-    reading: ReadingOptions,
+    reading: Reading,
     per_person: PerPerson = False,
     computing: ModelOptions,
 ) -> None:
@@ -188,7 +178,7 @@ def embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
-    refuse_unreadable([source], model, reading.layout, reading.axes, reading.missing)
+    refuse_unreadable([source], model, reading)
 
     from tqdm import tqdm
 
@@ -198,9 +188,8 @@ def embed(
 
     errors = Errors()
     workers = Workers.of_environment()
-    given = Reading(reading.layout, reading.axes, image_shape=image_shape(reading.image_size))
     # An older result in the folder is no recording.
-    mine = Source(source, given, on_error=errors).share(workers, computing.batch_size, without=output)
+    mine = Source(source, reading, on_error=errors).share(workers, computing.batch_size, without=output)
 
     # Loaded when the file is held: who may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..data.reading import Reading
 from ..errors import printable
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
-from ..persons import link_persons
+from ..persons import PersonSelection
 from ..sequence import DETECTION_THRESHOLD, interpolate_missing
 from .messages import Errors
 from .models import pose_estimator, ready, ready_classifier
@@ -22,10 +23,8 @@ from .options import (
     ModelOptions,
     PersonThreshold,
     PoseModel,
-    ReadingOptions,
     complete_model,
     grouped,
-    image_shape,
     join_or,
 )
 from .tables import say
@@ -62,9 +61,7 @@ def render(
     threshold: Annotated[
         float, typer.Option(help="Probability above which a frame belongs to a detector's segment.")
     ] = DETECTION_THRESHOLD,
-    up: Annotated[str | None, typer.Option(help="Axis that points up, where the file is wrong: y, z, -y, -z.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second, where the file does not say.")] = None,
-    reading: ReadingOptions,
+    reading: Reading,
     computing: ModelOptions,
 ) -> None:
     """Render a recording as an interactive page, GIF or PNG, with per-frame predictions."""
@@ -76,23 +73,18 @@ def render(
     check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     errors = Errors()
     classifier = extractor = None
-    missing = reading.missing
-    source_layout: Any = reading.layout or "ntu25"
     if model is not None:
         classifier, extractor = ready_classifier(model, reading, computing)
         check_threshold(context, classifier)
-        source_layout = reading.layout or extractor.source_layout or extractor.layout
-        missing = extractor.missing
+        reading = reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
     reader = None if extractor is None else (extractor, model or "")
     estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, reader)
     if estimator is not None and is_video(file):
         found = Recording(read_video(file, estimator, progress=True))
     else:
-        found = find_recording(
-            file, name, source_layout, reading.axes, missing or "refuse", up, fps, image_shape(reading.image_size)
-        )
-    sequence = link_persons(found.sequence) if computing.relink else found.sequence
-    sequence = interpolate_missing(sequence) if missing == "interpolate" else sequence
+        found = find_recording(file, name, reading)
+    sequence = PersonSelection(track=computing.relink).tracked(found.sequence)
+    sequence = interpolate_missing(sequence) if reading.missing == "interpolate" else sequence
     drawn = render_recording(
         Recording(sequence, found.class_names),
         output,
@@ -126,7 +118,7 @@ def map_command(
         5000
     ),
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    reading: ReadingOptions,
+    reading: Reading,
     computing: ModelOptions,
 ) -> None:
     """Draw recordings as points, similar ones near each other, coloured by class."""
@@ -145,9 +137,7 @@ def map_command(
         seed=seed,
         batch_size=computing.batch_size,
         feature_extractor=extractor,
-        source_layout=reading.layout,
-        axes=reading.axes,
-        image_shape=image_shape(reading.image_size),
+        reading=reading,
         on_error=errors,
     )
     say(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
+from ..data.reading import Reading
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
 from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatError, USDRLError, one_sentence
@@ -65,11 +66,12 @@ class Check:
         self.counts[what] = self.counts.get(what, 0) + number
 
 
-def check(path: str | os.PathLike) -> Check:
+def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
     """Read everything in a store, a data set, a checkpoint, a recording or a folder of recordings.
 
     Args:
         path: A file or folder, or the name of a shipped checkpoint.
+        reading: What recordings do not say.
 
     Raises:
         USDRLError: If there is no such file, or nothing to read in the folder.
@@ -90,12 +92,12 @@ def check(path: str | os.PathLike) -> Check:
             raise USDRLError(f"{path}: there is no store, no checkpoint and no {', '.join(SUFFIXES)} file in it")
         found = Check(str(path), "recordings", {"files": len(files)})
         for file in files:
-            _read(found, iter_skeletons, file)
+            _read(found, iter_skeletons, file, reading)
         return found
     if found_at.suffix == ".npz":
-        return _check_npz(found_at)
+        return _check_npz(found_at, reading)
     found = Check(str(path), "recording")
-    _read(found, iter_skeletons, found_at)
+    _read(found, iter_skeletons, found_at, reading)
     return found
 
 
@@ -111,14 +113,14 @@ def _read(found: Check, read: Callable[..., Iterator[SkeletonSequence]], *argume
         found.damaged(f"{arguments[0] if arguments else found.path}: it cannot be read: {error.strerror or error}")
 
 
-def _check_npz(path: Path) -> Check:
+def _check_npz(path: Path, reading: Reading) -> Check:
     """A data set in one file, or a recording; reading compares the archive's checksums."""
     found = Check(str(path), "recording")
     try:
         data = open_data(path)
     except SkeletonFormatError:
         # A recording, or damaged: the reader reports it.
-        _read(found, iter_skeletons, path)
+        _read(found, iter_skeletons, path, reading)
         return found
     found.kind = "data set"
     _read(found, data.iterate)

@@ -20,7 +20,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
 from ..inference.inputs import ready_model
 from ..inference.source import ErrorHandler, Source, list_files
-from ..layouts import Layout, LayoutLike, get_layout
+from ..layouts import Layout, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
@@ -134,9 +134,7 @@ def make_map(
     seed: int = 0,
     batch_size: int = 64,
     feature_extractor: USDRLFeatureExtractor | None = None,
-    source_layout: LayoutLike | None = None,
-    axes: str | None = None,
-    image_shape: tuple[float, float] | None = None,
+    reading: Reading = Reading(),
     on_error: ErrorHandler | None = None,
 ) -> Map:
     """Embed recordings and project the embeddings to two dimensions.
@@ -149,9 +147,7 @@ def make_map(
         seed: Random seed of the subset and of t-SNE.
         batch_size: Clips embedded at once.
         feature_extractor: The feature extractor; the model's own if None.
-        source_layout: Layout of array files; the model's if None.
-        axes: Axis order of array files; see `SkeletonSequence.from_array`.
-        image_shape: Height and width in pixels of the image of 2D keypoints, where the file does not say.
+        reading: What the files do not say.
         on_error: Called with the error of an input that cannot be used and is skipped; None raises the error.
 
     Raises:
@@ -165,7 +161,7 @@ def make_map(
         raise ValueError(f"a map needs at least two recordings, not {max_recordings}")
     encoder, extractor = ready_model(model, feature_extractor, False, None, None)
     chosen, class_names, total = _sample(source, max_recordings, seed)
-    recordings = Source(chosen, Reading(source_layout, axes, image_shape=image_shape), on_error=on_error)
+    recordings = Source(chosen, reading, on_error=on_error)
     names, labels, thumbs, embeddings = [], [], [], []
     for sequence, embedding in iter_embeddings(
         recordings.for_model(extractor), encoder, batch_size, feature_extractor=extractor, on_error=on_error

@@ -13,6 +13,7 @@ import torch
 
 from ..data.arrays import load_npz
 from ..data.dataset import SkeletonData, open_data
+from ..data.npz import SkeletonDataset
 from ..data.readers import iter_skeletons
 from ..data.reading import Reading
 from ..data.store import is_store
@@ -23,10 +24,9 @@ from ..inference.ensemble import USDRLEnsemble, ready_classifier
 from ..inference.inputs import batched
 from ..inference.source import ErrorHandler
 from ..inference.timeline import CLASSIFIERS, Timeline, make_timeline
-from ..layouts import LayoutLike
 from ..metrics import retrieval
 from ..modeling_usdrl import USDRLPreTrainedModel
-from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence, is_rate
+from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from .charts import Chart
 from .page import NOT_SEEN, check_output, packed_base64, packed_scene, shown_name, write_page
 from .panel import BACKGROUND_COLOR, CLASS_COLORS, PERSON_COLORS
@@ -85,27 +85,13 @@ class Rendered:
     top: tuple[str, float] | None
 
 
-def find_recording(
-    path: str | os.PathLike,
-    name: str | None = None,
-    layout: LayoutLike = "ntu25",
-    axes: str | None = None,
-    missing: str = "refuse",
-    up: str | None = None,
-    fps: float | None = None,
-    image_shape: tuple[float, float] | None = None,
-) -> Recording:
+def find_recording(path: str | os.PathLike, name: str | None = None, reading: Reading = Reading()) -> Recording:
     """Read one recording of a file or a store.
 
     Args:
         path: Any file that `read_skeleton` takes, a data set in one file, or a store.
-        name: Which of several: its name, or its number from 0.
-        layout: Joint layout of array files.
-        axes: Axis order of arrays, see `SkeletonSequence.from_array`.
-        missing: What NaN in arrays means, see `SkeletonSequence.from_array`.
-        up: Axis that points up, whatever the file says; see `SkeletonSequence`.
-        fps: Frames per second, whatever the file says.
-        image_shape: Height and width in pixels of the picture of 2D keypoints, where the file does not say.
+        name: Name or index (from 0) of the recording, where there are several.
+        reading: What the file does not say.
 
     Raises:
         SkeletonFormatError: If it cannot be read, there are several and none is named, or none has the name.
@@ -113,25 +99,13 @@ def find_recording(
     path = Path(path)
     if path.is_dir() and not is_store(path):
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
-    if fps is not None and not is_rate(fps):
-        raise SkeletonFormatError(f"{path}: frames per second must be between 0.01 and 10000, got {fps}")
-    data: SkeletonData | list[SkeletonSequence]
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
         data = open_data(path)
-    else:
-        data = list(iter_skeletons(path, Reading(axes=axes, missing=missing, default_layout=layout)))
-    sequence = data[_chosen(path, _names(data), name)]
-    changed = replace(
-        sequence,
-        up=up or sequence.up,
-        fps=fps or sequence.fps,
-        image_shape=sequence.image_shape or image_shape,
-    )
-    return Recording(changed, [] if isinstance(data, list) else data.class_names)
-
-
-def _names(data: SkeletonData | list[SkeletonSequence]) -> list[str]:
-    return [sequence.name for sequence in data] if isinstance(data, list) else data.names
+        sequence = data[_chosen(path, data.names, name)]
+        sequence = reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
+        return Recording(sequence, data.class_names)
+    found = list(iter_skeletons(path, reading))
+    return Recording(found[_chosen(path, [sequence.name for sequence in found], name)])
 
 
 def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:
