@@ -469,7 +469,7 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
             answers = head(native[1].clone()).argmax(1)
             for layout in LAYOUTS.values():
                 source = parts[1].layout
-                weights = weights_through(source, layout, target, least=15)
+                weights = weights_through(source, layout, target, min_joints=15)
                 if weights is None or layout.name == source.name:
                     continue
                 # Turned upright first: the way between is a matter of joints only.

@@ -157,7 +157,6 @@ MANY_PARAMETERS: set[str] = {
     "pretraining.run._pretrain",
     "pretraining.run.pretrain",
     "pretraining.trainer.__init__",
-    "visualize.map.make_map",
 }
 _CONSTRUCTORS = {"configuration_usdrl.__init__", "feature_extraction_usdrl.__init__"}
 

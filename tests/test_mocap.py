@@ -23,7 +23,7 @@ BETWEEN = [
     name
     for name, layout in LAYOUTS.items()
     if name != "ui-prmd39"
-    and weights_through(get_layout("ui-prmd39"), layout, get_layout("ntu25"), least=15) is not None
+    and weights_through(get_layout("ui-prmd39"), layout, get_layout("ntu25"), min_joints=15) is not None
 ]
 
 
@@ -97,7 +97,7 @@ def test_it_is_small_and_lies_in_the_package():
 @pytest.mark.parametrize("name", BETWEEN)
 def test_clips_by_way_of_another_layout_get_the_same_class(model, extractor, native, head, name):
     source, target = get_layout("ui-prmd39"), get_layout("ntu25")
-    weights = weights_through(source, LAYOUTS[name], target, least=15)
+    weights = weights_through(source, LAYOUTS[name], target, min_joints=15)
     # z up to y up.
     bodies = [sample.keypoints[..., [0, 2, 1]] * np.float32([1, 1, -1]) for sample in load_samples()]
     features = embed_clips(

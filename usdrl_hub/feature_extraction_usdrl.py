@@ -333,8 +333,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             )
         if self.normalization in PIXELS and sequence.image_shape is None:
             raise SkeletonFormatError(
-                f"{where}: normalization '{self.normalization}' needs the height and width of the image: give the "
-                "sequence its image_shape"
+                f"{where}: normalization '{self.normalization}' needs the height and width of the image: give "
+                "image_shape=(height, width), or --image-size WIDTHxHEIGHT"
             )
         sequence = self.persons.tracked(sequence)
         if self.missing == "interpolate":

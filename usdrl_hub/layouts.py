@@ -1,4 +1,4 @@
-"""Joint layouts: which joints a skeleton has, how they are linked, and how one layout becomes another.
+"""Joint layouts: the joints of a skeleton, their bones, and conversion between layouts.
 
 All joint numbers are 0-based. This file also ships as remote code, so it imports only its sibling `layout_tables`.
 """
@@ -25,11 +25,11 @@ TO_Y_UP: dict[str, tuple[list[int], list[float]]] = {
     "x": ([1, 0, 2], [-1, 1, 1]),
     "-x": ([1, 0, 2], [1, -1, 1]),
 }
-# Joints of a layout: whole bodies with hands and face have 133, and some steps need memory as their number squared.
+# Joints of a layout at most: bodies with hands and face have 133, and some steps take memory quadratic in them.
 MOST_JOINTS = 2048
-# What a model reads of a skeleton: positions, vectors along the bones, differences of frames.
+# Modalities: joint positions, bone vectors, differences between frames.
 MODALITIES = ("joint", "bone", "motion")
-# How skeletons of a layout may be turned, moved and scaled before a model reads them.
+# How bodies are centred, rotated and scaled before a model reads them.
 NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
 
 
@@ -42,14 +42,13 @@ class Layout:
         joint_names: One name per joint; paired joints start with ``left_`` and ``right_`` where the layout is ours.
         bones: ``(child, parent)`` pairs of the bone modality. A joint without a pair, or paired with itself, has a
             zero bone.
-        edges: ``(joint, joint)`` pairs to draw; the bones without self-loops where left out.
+        edges: ``(joint, joint)`` pairs to draw; by default the bones without self-loops.
         center: Joint that normalisation moves to the origin, or None.
-        x_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +x, or None.
-        z_axis: ``(start, end)`` joints of the body vector that normalisation turns onto +z, or None.
+        x_axis: ``(start, end)`` joints of the body vector that normalisation rotates onto +x, or None.
+        z_axis: ``(start, end)`` joints of the body vector that normalisation rotates onto +z, or None.
         up: Axis that points up in the data that use this layout, a key of `TO_Y_UP`.
-        coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``: what the channels of the data are.
-        derived: Recipes of this layout's own for joints of other layouts, tried before the general ones of
-            `layout_tables.RECIPES`.
+        coordinates: The channels of the data: ``"3d"``, ``"2d"`` or ``"2d+score"``.
+        derived: This layout's own recipes for joints of other layouts, tried before those of `layout_tables.RECIPES`.
     """
 
     name: str
@@ -61,11 +60,11 @@ class Layout:
     z_axis: tuple[int, int] | None = None
     up: str = "y"
     coordinates: str = "3d"
-    # Layouts with other recipes are unequal, but hash alike.
+    # Layouts that differ in their recipes are unequal, but have the same hash.
     derived: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Fill in the edges to draw and refuse joints that do not exist.
+        """Fill in the edges to draw, and refuse joints that do not exist.
 
         Raises:
             ValueError: If a bone, edge, centre or axis names a joint outside the layout, a joint has two parents, two
@@ -113,7 +112,7 @@ class Layout:
 
     @property
     def distances(self) -> np.ndarray:
-        """Bones between any two joints along the drawn edges, int64 ``(V, V)``; V where nothing links them."""
+        """Edges between any two joints along the drawn skeleton, int64 ``(V, V)``; V if they are not connected."""
         count = self.num_joints
         distances = np.full((count, count), count)
         np.fill_diagonal(distances, 0)
@@ -125,10 +124,10 @@ class Layout:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """The joint on the other side of the body, for each joint; itself in the middle.
+        """The joint on the other side of the body, for each joint; a joint of the middle is its own.
 
-        Sides are told by names: ``left_`` and ``right_``, ``Left`` and ``Right``, ``L`` and ``R`` or ``l`` and ``r``
-        in front, ``_L`` and ``_R`` at the end, of names that are otherwise the same.
+        Names give the sides: a prefix ``left_`` and ``right_``, ``Left`` and ``Right``, ``L`` and ``R`` or ``l`` and
+        ``r``, or a suffix ``_L`` and ``_R``, of names that are otherwise equal.
         """
         numbers = {name: number for number, name in enumerate(self.joint_names)}
 
@@ -143,7 +142,7 @@ class Layout:
         return tuple(numbers[other(name)] for name in self.joint_names)
 
     def to_config(self) -> str | dict[str, Any]:
-        """The JSON form of the layout: its name where the registry has it, else names and bones."""
+        """The JSON form of the layout: its name if it is registered, else joint names and bones."""
         if LAYOUTS.get(self.name) == self:
             return self.name
         config: dict[str, Any] = {
@@ -166,12 +165,12 @@ class Layout:
         return config
 
 
-# What names a layout: a registered name, a layout, its JSON form, or its (child, parent) pairs.
+# A layout: a registered name, a `Layout`, its JSON form, or its (child, parent) pairs.
 LayoutLike: TypeAlias = str | Layout | Mapping[str, Any] | Sequence[Sequence[int]]
 
 
 def _recipes(name: str) -> tuple[str, ...]:
-    """Recipes of a joint, with the side filled in."""
+    """General recipes of a joint, with the side filled in."""
     for side in ("left", "right"):
         if name.startswith(f"{side}_"):
             return tuple(recipe.replace("@", side) for recipe in RECIPES.get("@" + name[len(side) :], ()))
@@ -305,20 +304,20 @@ def conversion_weights(source: Layout, target: Layout) -> np.ndarray:
     return weights
 
 
-def weights_through(source: Layout, between: Layout, target: Layout, least: int = 0) -> np.ndarray | None:
-    """Weights ``(V_target, V_source)`` of joints that come by way of another layout, of those joints that it can have.
+def weights_through(source: Layout, between: Layout, target: Layout, min_joints: int = 0) -> np.ndarray | None:
+    """Weights ``(V_target, V_source)`` of a conversion by way of an intermediate layout.
 
     Args:
         source: Layout of the joints.
-        between: Layout of the way.
+        between: Intermediate layout; only its joints that `source` can make are used.
         target: Layout wanted.
-        least: How many joints the layout between must have.
+        min_joints: Number of joints of the intermediate layout that `source` must make.
 
     Returns:
-        The weights; None where it has fewer, or `target` cannot be made of them.
+        The weights; None if there are fewer joints, or `target` cannot be made of them.
     """
     made = {name: row for name in between.joint_names if (row := make_joint(name, source)) is not None}
-    if len(made) < max(least, 1):
+    if len(made) < max(min_joints, 1):
         return None
     try:
         back = conversion_weights(Layout(between.name, tuple(made), (), derived=between.derived), target)
@@ -329,16 +328,22 @@ def weights_through(source: Layout, between: Layout, target: Layout, least: int 
 
 @lru_cache(maxsize=4096)
 def make_joint(name: str, source: Layout, asked: frozenset[str] = frozenset()) -> np.ndarray | None:
-    """Weights ``(V,)`` that make one named joint of the source's, or None; `asked` are joints it is wanted for.
+    """Weights ``(V,)`` that make a joint of those of a layout, or None if no recipe does.
 
-    They are kept: copy before you write.
+    Args:
+        name: The joint.
+        source: Layout of the joints that are there.
+        asked: Joints whose recipes lead here; a recipe that needs one of them would be circular.
+
+    Returns:
+        The weights; they are cached, so copy before you write.
     """
     if name in source.joint_names:
         return np.eye(source.num_joints, dtype=np.float32)[source.joint_names.index(name)]
     if name in asked:
         return None
     own = (source.derived[name],) if name in source.derived else ()
-    # What the source has itself comes before what would have to be made first.
+    # Recipes of joints that the source has come first.
     recipes = sorted(own + _recipes(name), key=lambda recipe: not _parts(recipe) <= set(source.joint_names))
     for recipe in recipes:
         parts = [part.partition("*") for part in recipe.split()]
@@ -414,13 +419,13 @@ def seen_joints(keypoints: Any, has_score: bool = False) -> Any:
 
 
 def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.ndarray:
-    """Weigh keypoints ``(..., V, C)`` by ``(V_target, V)``, leaving out missing joints."""
+    """Apply weights ``(V_target, V)`` to keypoints ``(..., V, C)``, leaving out missing joints."""
     weights = weights.astype(keypoints.dtype)
     has_score = has_score and keypoints.shape[-1] == 3
     present = seen_joints(keypoints, has_score)
     if not has_score and present.all():
         return weights @ keypoints
-    # Where a part of an extended limb is missing, the limb ends at its last joint.
+    # Without a joint to extend the limb from, it ends at its last joint.
     positive = np.maximum(weights, 0)
     whole = (present[..., None, :] | (weights == 0)).all(-1)[..., None]
     seen = present.astype(keypoints.dtype)[..., None]
@@ -429,7 +434,7 @@ def _apply(weights: np.ndarray, keypoints: np.ndarray, has_score: bool) -> np.nd
     partial = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
     converted = np.where(whole, weights @ keypoints, partial)
     if has_score:
-        # A joint is as sure as the least sure of its parts.
+        # The score of a joint is the lowest of its parts.
         score = np.where(weights != 0, np.where(present, keypoints[..., 2], 0)[..., None, :], np.inf).min(-1)
         converted[..., 2] = score
         converted[score <= 0] = 0

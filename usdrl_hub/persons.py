@@ -1,4 +1,4 @@
-"""Who is kept of the people in a recording, and who is who from frame to frame.
+"""Selection of the people in a recording, and tracking from frame to frame.
 
 This file also ships as remote code, so it imports only its siblings.
 """
@@ -13,19 +13,19 @@ from .errors import SkeletonFormatError
 from .layouts import seen_joints
 from .sequence import SkeletonSequence
 
-# What people can be chosen by, see `PersonSelection`.
+# Criteria of selection, see `PersonSelection`.
 CHOOSE_BY = ("energy", "confidence", "size", "frames", "order")
 
 
 @dataclass(frozen=True)
 class PersonSelection:
-    """Which people of a recording are kept where there are more than a model reads.
+    """Which people of a recording are kept if there are more than a model reads.
 
     Attributes:
         num_persons: People to keep.
-        by: What the people kept have most of: "energy" of motion, as the release has it, "confidence", "size",
-            "frames" or "order"; see `person_scores`.
-        track: Whether people are told apart over time by their positions first, see `link_persons`.
+        by: Criterion: "energy" of motion, as in the release, "confidence", "size", "frames" or "order"; see
+            `person_scores`.
+        track: Whether people are tracked by their positions first, see `link_persons`.
 
     Raises:
         ValueError: If a field is out of range.
@@ -46,7 +46,7 @@ class PersonSelection:
         return self.kept(self.tracked(sequence))
 
     def tracked(self, sequence: SkeletonSequence) -> SkeletonSequence:
-        """The recording with all people, told apart over time where `track` says so."""
+        """The recording with all people, tracked by their positions if `track` is set."""
         return link_persons(sequence) if self.track else sequence
 
     def kept(self, sequence: SkeletonSequence) -> SkeletonSequence:
@@ -84,7 +84,7 @@ def motion_energy(keypoints: np.ndarray) -> np.ndarray:
 
 
 def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
-    """How much each person of a recording has of what people can be chosen by.
+    """Score of each person of a recording by a criterion of selection.
 
     Args:
         sequence: The recording.
@@ -127,11 +127,10 @@ def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
 
 
 def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
-    """Let everybody keep their place: people who swap places between frames are told apart by where they were.
+    """Track people by their positions, so that they do not swap indices between frames.
 
-    In each frame the person and the track whose middles lie nearest are joined, then the next nearest, and so on; who
-    fits no track takes one that nobody has had, else one that is free. Tracks are kept over frames in which somebody
-    is not seen.
+    In each frame, persons are assigned greedily to the tracks with the nearest last position. A person without a track
+    gets an unused one, else a free one. Tracks persist over frames in which their person is not seen.
     """
     keypoints = sequence.keypoints
     persons = keypoints.shape[1]
@@ -143,18 +142,18 @@ def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
     middle = (points * joints[..., None]).sum(2) / np.maximum(joints.sum(2), 1)[..., None]
     last = np.full((persons, points.shape[-1]), np.nan)
     order = np.tile(np.arange(persons), (len(keypoints), 1))
-    # Each frame depends on the one before it; those in which nobody is seen change nothing.
+    # Each frame depends on the one before it; empty frames change nothing.
     for frame in np.flatnonzero(seen.any(-1)):
         here = np.flatnonzero(seen[frame])
         away = np.linalg.norm(last[:, None] - middle[frame][None, here], axis=-1)
         away[np.isnan(away)] = np.inf
         track_of = np.full(persons, -1)
         while np.isfinite(away).any():
-            track, place = np.unravel_index(away.argmin(), away.shape)
-            track_of[here[place]] = track
-            away[track], away[:, place] = np.inf, np.inf
+            track, column = np.unravel_index(away.argmin(), away.shape)
+            track_of[here[column]] = track
+            away[track], away[:, column] = np.inf, np.inf
         free = [track for track in range(persons) if track not in track_of]
-        # Those whom nobody has had come first, one's own place before others.
+        # Unused tracks come first, and a person's own index before others.
         for person in sorted(np.flatnonzero(track_of < 0), key=lambda person: not seen[frame, person]):
             unused = [track for track in free if np.isnan(last[track, 0])] if seen[frame, person] else free
             choice = unused or free

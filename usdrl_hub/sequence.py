@@ -1,4 +1,4 @@
-"""`SkeletonSequence`: one recording, as every reader returns it and the feature extractor takes it.
+"""`SkeletonSequence`: one recording, as readers return it and the feature extractor takes it.
 
 This file also ships as remote code, so it imports only its siblings `errors` and `layouts`.
 """
@@ -15,22 +15,22 @@ from numpy.typing import ArrayLike
 from .errors import EmptySequenceError, SkeletonFormatError
 from .layouts import LAYOUTS, TO_Y_UP, Layout, LayoutLike, convert_layout, get_layout, make_joint, seen_joints
 
-# Axis orders a caller may name. T frames, M persons, V joints, C coordinates.
+# Axis orders of arrays: T frames, M persons, V joints, C coordinates.
 AXES = ("TVC", "TMVC", "MTVC", "CTVM")
 # People of a recording. An unnamed 4-axis array is read as T x M or M x T only if the other means more people.
 MOST_PERSONS = 10
 # Bodies of a frame of NTU RGB+D and UAV-Human, by their order in it, as the release reads them.
 MOST_BODIES = 4
-# How many numbers a joint has.
+# Coordinates of a joint.
 CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
-# How long a unit is.
+# Length of each unit in metres.
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
-# No body is farther from the origin than the pole is from the equator, in metres; no picture is so large in pixels.
+# Largest coordinate of a body: 10 000 km, or 10 million pixels.
 FARTHEST = 1e7
-# What is done with joints that were not seen (NaN).
+# Treatments of missing joints (NaN).
 MISSING = ("refuse", "interpolate")
-# Probability above which a detector's class is an event, wherever events are shown to a user; probabilities are then
-# averaged over the shift gap.
+# Probability above which a detector's class is an event wherever events are shown; the probabilities are averaged over
+# the shift gap first.
 DETECTION_THRESHOLD = 0.3
 
 
@@ -39,29 +39,28 @@ class SkeletonSequence:
     """One recording of one or more people.
 
     Attributes:
-        keypoints: Array ``(T, M, V, C)`` float32; a joint, or a person in a frame, that is all zero was not seen.
+        keypoints: Array ``(T, M, V, C)`` float32. A missing joint, or a person who is not in a frame, is all zero.
         layout: Name of a registered layout, or a `Layout`.
         fps: Frames per second, or None if unknown.
-        name: Name of the recording, usually the file name without its ending.
+        name: Name of the recording, usually the file name without its suffix.
         label: Class index, 0-based, or None.
-        subject: Who moves, as the data set numbers people, or None.
-        camera: Which camera saw it, as the data set numbers them, or None.
-        setup: Which arrangement of cameras or scene, as the data set numbers them, or None.
+        subject: Number or name of the person in the data set, or None.
+        camera: Number of the camera in the data set, or None.
+        setup: Number of the camera setup or scene in the data set, or None.
         up: Axis that points up: ``"y"``, ``"z"``, ``"x"``, ``"-y"`` (y down), ``"-z"`` or ``"-x"``; None means the
             layout's.
         units: ``"m"``, ``"cm"``, ``"mm"`` or ``"in"`` for 3D; 2D is in pixels.
         coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``; None takes ``"2d"`` for two coordinates, else the layout's.
-        mirrored: Whether the axes of 3D keypoints are left-handed (Unity's are), so that the body is mirrored.
-        image_shape: Height and width in pixels of the picture that 2D keypoints lie in.
-        events: What happens in an untrimmed recording, int64 ``(E, 3)``: class index, 0-based; first frame; the frame
-            after the last. None where nobody has said.
-        split: ``"train"`` or ``"test"`` where the data set's owners say which side the recording is on.
+        mirrored: Whether the axes of 3D keypoints are left-handed, as Unity's are, which mirrors the body.
+        image_shape: Height and width in pixels of the image that 2D keypoints lie in.
+        events: Annotated actions of an untrimmed recording, int64 ``(E, 3)``: class index, 0-based; first frame; end
+            frame, exclusive. None if it is not annotated.
+        split: ``"train"`` or ``"test"`` where the data set defines a split.
 
     Raises:
-        EmptySequenceError: If it shows nobody.
-        SkeletonFormatError: If the array is not four-axis and numeric, is empty, holds NaN, infinity or what is no
-            place of a body (farther than 10 000 km from the origin, or 10 million pixels), or does not fit the layout
-            or the other attributes.
+        EmptySequenceError: If no person is seen.
+        SkeletonFormatError: If the array is not four-axis and numeric, is empty, contains NaN, infinity or coordinates
+            beyond 10 000 km or 10 million pixels, or does not fit the layout or the other attributes.
     """
 
     keypoints: np.ndarray
@@ -81,7 +80,7 @@ class SkeletonSequence:
     split: str | None = None
 
     def __post_init__(self) -> None:
-        """Bring the keypoints to float32 and refuse what no model can read."""
+        """Convert the keypoints to float32 and refuse what no model can read."""
         where = self.name or "sequence"
         keypoints = to_float32(self.keypoints, where)
         if keypoints.ndim != 4:
@@ -101,7 +100,7 @@ class SkeletonSequence:
         self._check_attributes(where, layout, keypoints.shape[-1])
         numbers = keypoints.reshape(-1)
         farthest = FARTHEST / METRES[self.units] if self.is_3d else FARTHEST
-        # One fast product says that all is well; where it is too large or vanishes, one looks more closely.
+        # Fast path: a non-zero dot product within range implies finite, not-all-zero keypoints.
         with np.errstate(over="ignore", invalid="ignore"):
             is_well = 0 < np.dot(numbers, numbers) <= farthest**2
         if not is_well:
@@ -155,7 +154,7 @@ class SkeletonSequence:
             object.__setattr__(self, "events", self._check_events(where))
 
     def _check_events(self, where: str) -> np.ndarray:
-        """The events, ended where the recording ends."""
+        """The events, clipped to the end of the recording."""
         events = np.asarray(self.events)
         if events.size == 0:
             return np.zeros((0, 3), dtype=np.int64)
@@ -187,7 +186,7 @@ class SkeletonSequence:
         return self.keypoints.shape[1]
 
     def to_layout(self, target: LayoutLike) -> SkeletonSequence:
-        """Return the sequence in another layout; 3D also in metres, upright for that layout, and not mirrored.
+        """Return the sequence in another layout; 3D keypoints also in metres, upright and not mirrored.
 
         Raises:
             ValueError: If the layouts cannot be converted.
@@ -206,10 +205,9 @@ class SkeletonSequence:
         return replace(self, keypoints=keypoints, layout=target, up=up, units="m", mirrored=False)
 
     def windows(self, size: int, stride: int) -> Iterator[tuple[int, SkeletonSequence]]:
-        """Yield ``(start, sequence)`` windows of `size` frames; the last one ends at the last frame.
+        """Yield ``(start, sequence)`` windows of `size` frames without events; the last one ends at the last frame.
 
-        A recording no longer than `size` is one window. Windows in which nobody is seen are left out; events are not
-        handed on to windows.
+        A recording no longer than `size` is one window. Windows in which no person is seen are left out.
         """
         last = max(self.num_frames - size, 0)
         for start in [*range(0, last, stride), last]:
@@ -220,7 +218,7 @@ class SkeletonSequence:
     def clips(self) -> Iterator[SkeletonSequence]:
         """Yield the frames of each event as a recording labelled with its class, named ``<name>_<number>``.
 
-        Events in which nobody is seen are left out.
+        Events in which no person is seen are left out.
         """
         for number, (label, start, end) in enumerate([] if self.events is None else self.events.tolist()):
             keypoints = self.keypoints[start:end]
@@ -229,14 +227,14 @@ class SkeletonSequence:
                 yield replace(self, keypoints=keypoints, label=label, events=None, name=name)
 
     def each_person(self) -> Iterator[SkeletonSequence]:
-        """Yield everybody as a recording of their own, named ``<name>#<place>``; people never seen are left out."""
+        """Yield a recording of each person, named ``<name>#<index>``; people never seen are left out."""
         for person in range(self.num_persons):
             keypoints = self.keypoints[:, person : person + 1]
             if keypoints.any():
                 yield replace(self, keypoints=keypoints, name=f"{self.name}#{person}")
 
     def frame_labels(self) -> np.ndarray:
-        """Class of each frame ``(T,)`` int64: -1 where nothing happens; of events that overlap, the later one's."""
+        """Class of each frame ``(T,)`` int64, -1 for none; where events overlap, the later one's."""
         labels = np.full(self.num_frames, -1, dtype=np.int64)
         for label, start, end in [] if self.events is None else self.events.tolist():
             labels[start:end] = label
@@ -252,15 +250,15 @@ class SkeletonSequence:
         missing: str = "refuse",
         **fields,
     ) -> SkeletonSequence:
-        """Make a sequence of an array in any of the usual axis orders.
+        """Make a sequence from an array in any of the usual axis orders.
 
         Args:
             array: ``(T, V, C)``, ``(T, M, V, C)``, ``(M, T, V, C)`` or ``(C, T, V, M)``.
             layout: Joint layout of the array.
-            axes: Which of `AXES` it is. None takes the only order that fits the shape and `MOST_PERSONS`.
-            name: Used in errors.
-            missing: What NaN means: an error (``"refuse"``), or a joint that was not seen (``"interpolate"``), which
-                becomes zero and is for `interpolate_missing` to fill.
+            axes: One of `AXES`. None takes the only order that fits the shape and `MOST_PERSONS`.
+            name: Name of the sequence, used in errors.
+            missing: What NaN means: an error (``"refuse"``), or a missing joint (``"interpolate"``), which becomes
+                zero, as `interpolate_missing` takes it.
             **fields: Further fields of the sequence.
 
         Raises:
@@ -285,11 +283,11 @@ class SkeletonSequence:
 
 
 def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
-    """Put joints that were not seen where they must have been.
+    """Interpolate missing joints linearly over time.
 
-    A joint that is all zero, or has score 0, in a frame between the first and the last in which its person is seen is
-    put linearly between its neighbours in time, or held where it was first or last seen. Joints never seen stay zero,
-    and so do frames before a person came and after it went. Scores stay as they are.
+    Interpolated are joints that are all zero, or have score 0, between the first and the last frame of their person;
+    before its first and after its last position a joint is held. Joints never seen stay zero, as do frames before a
+    person appears and after it leaves. Scores are unchanged.
     """
     keypoints = sequence.keypoints
     seen = seen_joints(keypoints, sequence.coordinates == "2d+score")
@@ -312,18 +310,18 @@ def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:
 
 
 def is_rate(fps: float | None) -> TypeGuard[float]:
-    """Whether a recording can have so many frames per second; NaN is none."""
+    """Whether a number is a frame rate that a recording can have; NaN is not."""
     return fps is not None and 0.01 <= fps <= 10_000
 
 
 def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
-    """Say what is odd about the size or handedness of 3D bodies, and how to mend it, or None.
+    """Describe an implausible size or handedness of 3D bodies, and the remedy; None if there is none.
 
-    The trunk (pelvis to neck) of a person is between 0.2 and 1 m long; the toes of a body whose axes are right-handed
-    point away from its back. A body turned over, or of which a joint is missing in all frames, raises no doubt.
+    A person's trunk (pelvis to neck) is between 0.2 and 1 m long; with right-handed axes the toes point away from the
+    back. Bodies that are upside down or lack one of these joints in all frames are not judged.
 
     Args:
-        bodies: A few frames of each of some recordings ``(B, K, V, 3)``, metres.
+        bodies: K frames of each of B recordings ``(B, K, V, 3)``, metres.
         layout: Their layout.
     """
     layout = get_layout(layout)
@@ -355,17 +353,17 @@ def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
 
 
 def _middle(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Median over the frames that are there of each row, of rows that have any."""
+    """Median of each row over its valid frames, for rows that have any."""
     count = there.sum(-1)
     known = count > 0
-    # The others are sorted behind; numpy's median that leaves some out is ten times slower.
+    # Invalid frames sort to the end; numpy's masked median is ten times slower.
     ordered, count = np.sort(np.where(there, values, np.inf)[known], axis=-1), count[known]
     row = np.arange(len(ordered))
     return (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2
 
 
 def to_float32(array: ArrayLike, where: str) -> np.ndarray:
-    """Bring numbers to a float32 array.
+    """Convert numbers to a float32 array.
 
     Raises:
         SkeletonFormatError: If the array is not real numbers (objects, text, complex), or overflows float32.
@@ -385,7 +383,7 @@ def to_float32(array: ArrayLike, where: str) -> np.ndarray:
 def sequences_of(
     array: ArrayLike, layout: LayoutLike, axes: str | None, name: str, missing: str = "refuse"
 ) -> list[SkeletonSequence]:
-    """The recordings that an array holds: one, or with one axis more several.
+    """The recordings in an array: one, or several with one axis more.
 
     Args:
         array: Numbers in nested lists or an array; see `SkeletonSequence.from_array`.
@@ -421,7 +419,7 @@ def sequences_of(
 
 
 def is_nested_numbers(value: object) -> bool:
-    """Whether something is lists in lists down to a number, as ``array.tolist()`` makes them."""
+    """Whether a value is nested lists of numbers, as ``array.tolist()`` makes them."""
     depth = 0
     while isinstance(value, list | tuple) and value and depth < 10:
         value, depth = value[0], depth + 1
@@ -450,9 +448,9 @@ def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
 
 
 def _fitting(shape: tuple[int, ...], layout: Layout) -> list[str]:
-    """Axis orders in which a shape is a skeleton of a layout."""
+    """Axis orders in which an array of this shape can be a skeleton of the layout."""
     fitting: list[str] = []
-    # A layout of 3D joints is tried with three coordinates first.
+    # A 3D layout is tried with three coordinates first.
     for channels in [(3,), (2,)] if layout.is_3d else [(2, 3)]:
         if not fitting:
             fitting = _fitting_axes(shape, layout.num_joints, channels)

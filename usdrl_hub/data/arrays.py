@@ -1,4 +1,4 @@
-"""Loading of ``.npy`` and ``.npz`` files: nothing is unpickled, and nothing takes more memory than it may."""
+"""Loading of ``.npy`` and ``.npz`` files without unpickling and within bounds of memory."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import numpy as np
 
 from ..sequence import SkeletonFormatError
 
-# Arrays of an archive, and what they may take in memory: so much, and so much for each byte of it.
+# Arrays of an archive at most, and their memory at most: a constant, and a factor of the size of the file.
 _MOST_ARRAYS = 1000
 _LONGEST_HEADER = 10_000
 _MEMORY, _MEMORY_PER_BYTE = 32 << 20, 40
 
 
 def check_header(file: IO[bytes], size: int) -> int:
-    """Compare what the header of a ``.npy`` file claims with its size, before any memory is asked for.
+    """Compare the header of a ``.npy`` file with the file's size before any memory is allocated.
 
     Args:
         file: The file, at its beginning.
-        size: Its bytes.
+        size: Its size in bytes.
 
     Returns:
-        Bytes that the array takes, as it is and as float32.
+        Bytes of the array as it is and as float32 together.
 
     Raises:
-        ValueError: If it is no such file, or is cut.
+        ValueError: If it is not a ``.npy`` file, or is truncated.
     """
     version = np.lib.format.read_magic(file)
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(version[0])
     if read is None:
         raise ValueError("its arrays have fields")
-    # NumPy asks for as much memory as the header says that it is long.
-    place = file.tell()
+    # NumPy allocates as many bytes as the header claims for itself.
+    start = file.tell()
     if int.from_bytes(file.read(2 * version[0]), "little") > _LONGEST_HEADER:
         raise ValueError("it is cut")
-    file.seek(place)
+    file.seek(start)
     shape, _, dtype = read(file)
     count = math.prod(shape)
     if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
@@ -49,11 +49,11 @@ def check_header(file: IO[bytes], size: int) -> int:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to far more than its size, or holds what is no array.
+    """Refuse an archive that unpacks to far more than its size, or contains other files than arrays.
 
     Raises:
-        SkeletonFormatError: Saying which.
-        Exception: Of many kinds, if it is damaged.
+        SkeletonFormatError: If it does.
+        Exception: Of many types, if it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -63,30 +63,30 @@ def _check_archive(path: Path) -> None:
             raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is no array: its name does not end in .npy")
         if len(names) > _MOST_ARRAYS or len(set(names)) < len(names):
             raise SkeletonFormatError(f"{path}: it holds more than {_MOST_ARRAYS} arrays, or one of them twice")
-        most = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
-        # What is packed tells its size first; the header of an array then tells what it takes.
-        takes = sum(member.file_size for member in members)
-        if takes <= most:
-            takes = 0
+        max_bytes = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
+        # First the unpacked size, then the sizes in the headers of the arrays.
+        size = sum(member.file_size for member in members)
+        if size <= max_bytes:
+            size = 0
             for member in members:
                 with archive.open(member) as file:
-                    takes += check_header(file, member.file_size)
-        if takes > most:
+                    size += check_header(file, member.file_size)
+        if size > max_bytes:
             raise SkeletonFormatError(
-                f"{path}: it is refused: its arrays take {takes >> 20} MB, far more than such a file holds: save them "
+                f"{path}: it is refused: its arrays take {size >> 20} MB, far more than such a file holds: save them "
                 "uncompressed (np.savez)"
             )
 
 
 def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Load arrays of an ``.npz`` file; nothing in it is unpickled.
+    """Load arrays of an ``.npz`` file without unpickling.
 
     Args:
         path: The file.
         names: Arrays to load, of those that it has; None loads all.
 
     Raises:
-        SkeletonFormatError: If the file is missing or cut, or an array holds Python objects.
+        SkeletonFormatError: If the file is missing or truncated, or an array contains Python objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,7 +113,7 @@ def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> d
     except SkeletonFormatError:
         raise
     except Exception:
-        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
+        # NumPy evaluates headers as Python literals, so damaged ones raise errors of any type.
         raise SkeletonFormatError(f"{path}: cannot be read as a .npz archive: it is cut or something else") from None
     if not arrays:
         raise SkeletonFormatError(f"{path}: there is no array in it")
@@ -121,11 +121,11 @@ def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> d
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Load the array of a ``.npy`` file; nothing in it is unpickled.
+    """Load the array of a ``.npy`` file without unpickling.
 
     Raises:
         OSError: If it cannot be opened.
-        SkeletonFormatError: If it is cut, something else, or holds Python objects.
+        SkeletonFormatError: If it is truncated, something else, or contains Python objects.
     """
     try:
         with open(path, "rb") as file:
@@ -134,7 +134,7 @@ def load_npy(path: Path) -> np.ndarray:
     except OSError:
         raise
     except Exception as error:
-        # NumPy reads a header as Python text, so a damaged one fails in any way that text can.
+        # NumPy evaluates headers as Python literals, so damaged ones raise errors of any type.
         with open(path, "rb") as file:
             known = file.read(6) == b"\x93NUMPY"
         reason = "it is cut" if known else "it is something else"

@@ -1,4 +1,4 @@
-"""Random changes of whole batches of clips in training, on the clips' device; seeded by torch's generators."""
+"""Augmentation of batches of clips on their device, seeded by torch's generators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def random_crop(clips: torch.Tensor, shortest: float) -> torch.Tensor:
 
     Args:
         clips: ``(B, T, M, V, C)``.
-        shortest: Smallest share of the frames kept, in (0, 1]; the share is uniform up to 1, the place uniform.
+        shortest: Smallest share of the frames kept, in (0, 1]; the share is uniform up to 1, the position uniform.
     """
     batch, frames = clips.shape[:2]
     share = shortest + (1 - shortest) * torch.rand(batch, 1, device=clips.device)
@@ -39,18 +39,18 @@ def random_shear(clips: torch.Tensor, strength: float) -> torch.Tensor:
     return torch.einsum("btmvc,bdc->btmvd", clips, matrix)
 
 
-def random_missing_joints(clips: torch.Tensor, most: float) -> torch.Tensor:
-    """Set joints of each clip to zero for its whole length; the share is uniform in [0, `most`] per clip."""
+def random_missing_joints(clips: torch.Tensor, max_share: float) -> torch.Tensor:
+    """Set joints of each clip to zero for its whole length; the share is uniform in [0, `max_share`] per clip."""
     batch, _, _, joints, _ = clips.shape
-    share = most * torch.rand(batch, 1, 1, 1, 1, device=clips.device)
+    share = max_share * torch.rand(batch, 1, 1, 1, 1, device=clips.device)
     return clips * (torch.rand(batch, 1, 1, joints, 1, device=clips.device) >= share)
 
 
 def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
-    """Mirror half of the clips, drawn at random: x changes its sign and left and right joints change places.
+    """Mirror a random half of the clips: negate x, and exchange left and right joints.
 
     Args:
-        clips: ``(B, T, M, V, C)``, the body's middle near x = 0.
+        clips: ``(B, T, M, V, C)``, bodies centred near x = 0.
         mirrored: The joint on the other side of each joint; see `Layout.mirrored`.
     """
     image = clips[:, :, :, list(mirrored)] * clips.new_tensor([-1.0] + [1.0] * (clips.shape[-1] - 1))
@@ -60,7 +60,7 @@ def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Random mirror image, crop, shear and missing joints, for supervised training.
+    """Random mirroring, cropping, shearing and joint dropout for supervised training.
 
     Attributes:
         shortest_crop: See `random_crop`; 1 switches it off.
@@ -75,7 +75,7 @@ class ClipAugmentation:
     mirrored: tuple[int, ...] | None = None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
-        """Change clips ``(B, T, M, V, C)``."""
+        """Augment clips ``(B, T, M, V, C)``."""
         if self.mirrored is not None:
             clips = random_mirror(clips, self.mirrored)
         if self.shortest_crop < 1:

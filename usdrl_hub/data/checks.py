@@ -1,4 +1,4 @@
-"""Checks that every form of a data set makes of its sequences."""
+"""Checks that all data sets make: of files, of stores and of lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .store_files import MOST_CLASSES, NONE
 
 
 def check_frames(start: int, end: int, frames: int) -> None:
-    """Refuse a part of a sequence that is empty or goes beyond it, where another sequence lies.
+    """Refuse a range of frames that is empty or exceeds its sequence.
 
     Raises:
         IndexError: If it does.
@@ -24,7 +24,7 @@ def check_frames(start: int, end: int, frames: int) -> None:
 
 
 def check_label(sequence: SkeletonSequence) -> None:
-    """Refuse a sequence whose label, or the class of an event, is no number of a class.
+    """Refuse a sequence whose label, or the class of one of its events, is not a class index.
 
     Raises:
         SkeletonFormatError: If it is negative, or beyond `MOST_CLASSES`.
@@ -39,7 +39,7 @@ def check_label(sequence: SkeletonSequence) -> None:
 
 
 def check_sides(sides: Sequence[Any], where: str) -> None:
-    """Refuse a split that some sequences are on no side of (None): they would train or test by chance.
+    """Refuse a split that some sequences are not part of (None).
 
     Raises:
         SkeletonFormatError: If there is one.
@@ -53,7 +53,7 @@ def check_sides(sides: Sequence[Any], where: str) -> None:
 
 
 def kind_of(sequence: SkeletonSequence) -> str:
-    """What all sequences of a store or a list share, as JSON."""
+    """The properties that all sequences of a store or a list share, as JSON."""
     layout = get_layout(sequence.layout)
     return json.dumps(
         {

@@ -13,8 +13,8 @@ from .dataset import SkeletonData
 class ClipDataset(torch.utils.data.Dataset):
     """Clips of labelled sequences, as `transformers.Trainer` and a `DataLoader` take them.
 
-    Every item is ``{"keypoints": (T, M, V, C), "labels": int}``. A loader's batch is made by one call of the feature
-    extractor.
+    Every item is ``{"keypoints": (T, M, V, C), "labels": int}``. The feature extractor is called once per batch of a
+    loader.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ClipDataset(torch.utils.data.Dataset):
         Args:
             sequences: A labelled data set or a list.
             feature_extractor: The model's `USDRLFeatureExtractor`.
-            augment: Changes each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
+            augment: Augments each batch of clips ``(B, T, M, V, C)``, such as `ClipAugmentation`; for training only.
         """
         self.sequences = sequences
         self.feature_extractor = feature_extractor

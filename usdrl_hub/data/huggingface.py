@@ -13,11 +13,10 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .dataset import SkeletonData
 from .sequence_list import SkeletonList
 
-# Columns that are fields of a sequence as they are.
+# Columns that are fields of a sequence, unchanged.
 _PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
 
-
-# Every column that a sequence's fields are in.
+# All columns that belong to the fields of a sequence.
 _OWN = {*_PLAIN, "keypoints", "image_shape", "events", "layout"}
 
 
@@ -30,15 +29,15 @@ def _datasets() -> Any:
 
 
 def to_huggingface(data: SkeletonData, streaming: bool = False) -> Any:
-    """Make a Hugging Face data set of a data set or store; one row is one sequence.
+    """Convert a data set or store to a Hugging Face data set with a row per sequence.
 
     Args:
-        data: Labelled data or a store; only one sequence at a time is in memory.
-        streaming: Make an `IterableDataset`, which reads as it is iterated over and writes nothing.
+        data: The data set; only one sequence at a time is in memory.
+        streaming: Make an `IterableDataset`, which reads while it is iterated and writes nothing.
 
     Returns:
         A `datasets.Dataset` or `IterableDataset` with the columns `keypoints` ``(frames, persons, joints,
-        coordinates)`` float32, people who are not there zero; `label` (a `ClassLabel`; null where unknown); `name`,
+        coordinates)`` float32, zero for absent people; `label` (a `ClassLabel`; null where unknown); `name`,
         `subject`, `camera`, `setup`, `split`, `fps`, `units`, `up`, `coordinates`, `image_shape` (height and width),
         `events` (rows of class, start, end), and `layout` (JSON of its name, or of its joints and bones); also the
         data's further columns, such as `folds`.
@@ -71,7 +70,7 @@ def to_huggingface(data: SkeletonData, streaming: bool = False) -> Any:
 
 
 def _feature(datasets: Any, values: np.ndarray) -> Any:
-    """The type of a column of one's own; with two axes a row has a list."""
+    """The type of an extra column; a row of one with two axes is a list."""
     value = datasets.Value({"b": "bool", "f": "float64"}.get(values.dtype.kind, "int64"))
     return value if values.ndim == 1 else datasets.List(value)
 
@@ -99,7 +98,7 @@ def from_huggingface(
 
     Args:
         rows: Rows with `keypoints` ``(frames, persons, joints, coordinates)``, or ``(frames, joints, coordinates)`` of
-            one person, and any of the columns of `to_huggingface`; others are left out.
+            one person, and any of the columns of `to_huggingface`; others are ignored.
         layout: Joint layout of rows without a column `layout`.
 
     Raises:
@@ -117,13 +116,13 @@ def from_huggingface(
         except SkeletonFormatError:
             raise
         except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-            # Columns are of any type in data that others have made.
+            # Columns of other people's data have any type.
             raise SkeletonFormatError(f"{where}: its columns are not those of a sequence: {error}") from None
 
 
 def _sequence_of(row: Mapping[str, Any], where: str, layout: Layout) -> SkeletonSequence:
     fields = {key: row[key] for key in _PLAIN if row.get(key) is not None and key != "name"}
-    # A class that nobody knows is -1 in many data sets.
+    # Many data sets mark an unknown class by -1.
     if fields.get("label", 0) < 0:
         del fields["label"]
     if row.get("image_shape") is not None:
@@ -136,14 +135,14 @@ def _sequence_of(row: Mapping[str, Any], where: str, layout: Layout) -> Skeleton
 
 
 def list_from_huggingface(rows: Any, layout: LayoutLike | None = None) -> SkeletonList:
-    """The sequences of a Hugging Face data set in memory, with its class names and its further columns of numbers.
+    """The sequences of a Hugging Face data set in memory, with its class names and its numeric extra columns.
 
     Args:
         rows: See `from_huggingface`.
-        layout: As there.
+        layout: Joint layout of rows without a column `layout`.
 
     Raises:
-        SkeletonFormatError: As there.
+        SkeletonFormatError: See `from_huggingface`.
     """
     sequences: list[SkeletonSequence] = []
     columns: dict[str, list[Any]] = {}
@@ -166,7 +165,7 @@ def _layout(text: str) -> Any:
 
 
 def _without_absent(sequence: SkeletonSequence) -> SkeletonSequence:
-    """The sequence without the people after the last one who is seen."""
+    """The sequence without the people after the last one that is seen."""
     seen = np.flatnonzero(sequence.keypoints.any((0, 2, 3)))
     keypoints = sequence.keypoints[:, : seen[-1] + 1]
     return SkeletonSequence(**{**vars(sequence), "keypoints": keypoints})

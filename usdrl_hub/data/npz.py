@@ -14,11 +14,11 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .checks import check_frames
 from .store_files import MOST_CLASSES
 
-# Joints of a body; the largest layouts have a hundred.
+# Joints of a body at most; the largest layouts have 133.
 _MOST_JOINTS = 1000
-# What all sequences of a file share, besides layout, and each of them holds.
+# Fields of a sequence, besides the layout, that all sequences of a file share.
 SHARED_FIELDS = ("up", "units", "coordinates", "mirrored")
-# Arrays that are no extra columns: fields of sequences, and facts of the whole file.
+# Arrays that are not extra columns: fields of sequences, and properties of the file.
 _OF_SEQUENCES = {"labels", "subjects", "names", "cameras", "setups", "fps", "image_shape", "layout", "joint_names"}
 _OF_SEQUENCES |= {"edges", "class_names", "frame_labels", "events", *SHARED_FIELDS}
 
@@ -31,20 +31,20 @@ class SkeletonDataset(Sequence):
     `offsets` ``(n + 1,)``; also `labels` (-1 where unknown), `subjects`, `cameras`, `setups`, `names`, `class_names`,
     `joint_names`, `edges`, `split_test` ``(n,)`` or, of several splits, ``(n, S)``, `split_test_leaked`, `folds`,
     `fps` (one for all, or one per sequence, NaN where unknown), `image_shape` (height and width, for all or per
-    sequence), `up` (``"y"`` or ``"z"``), `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and `layout`, the
+    sequence), `up`, `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and `layout`, the
     name of a registered layout, instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels`
-    ``(frames,)``, -1 where nothing happens, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of
+    ``(frames,)``, -1 for no class, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of
     sequence, first frame, the frame after the last, and class. A fourth coordinate is a sensor's tracking flag and is
-    left out. Further arrays of numbers with one entry per sequence are columns of one's own.
+    ignored. Further arrays of numbers with one entry per sequence are extra columns.
 
     Attributes:
         frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
         offsets: First frame of each sequence and the end ``(n + 1,)``.
         layout: Joint layout of the frames.
         joint_order: Order that brings the stored joints into the layout.
-        fields: Everything else in the file, by key.
-        selection: Which sequences of the file this data set consists of.
-        source: Where it comes from, for errors.
+        fields: All other arrays of the file, by key.
+        selection: Indices of the sequences of the file that are in this data set.
+        source: Name of the file or data set, for errors.
     """
 
     frames: np.ndarray
@@ -57,7 +57,7 @@ class SkeletonDataset(Sequence):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], where: str) -> SkeletonDataset:
-        """Make a data set of the arrays of its file form.
+        """Make a data set from the arrays of its ``.npz`` file.
 
         Raises:
             SkeletonFormatError: If an array is missing or does not fit the others.
@@ -109,7 +109,7 @@ class SkeletonDataset(Sequence):
         number = int(self.selection[index])
         first, last = int(self.offsets[number]), int(self.offsets[number + 1])
         end = last - first if end is None else end
-        # A sequence without frames is what it is, and refused below.
+        # A sequence without frames is refused below.
         if last > first:
             check_frames(start, end, last - first)
         whole = (start, end) == (0, last - first)
@@ -157,7 +157,7 @@ class SkeletonDataset(Sequence):
         """Events of a sequence ``(E, 3)`` of class, start and end; an event at a frame lasts for that frame."""
         if "frame_labels" in self.fields:
             labels = self.fields["frame_labels"][self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
-            # Where nothing ever happens, there is no start.
+            # A recording without any class has no start.
             starts = np.flatnonzero(np.diff(labels, prepend=-1))
             ends = np.append(starts, len(labels))[1:] if len(starts) else starts
             events = np.stack([labels[starts], starts, ends], axis=1)
@@ -175,27 +175,27 @@ class SkeletonDataset(Sequence):
         return str(self._field("names", number) or number)
 
     def _mark(self, key: str, number: int) -> int | None:
-        """A number that stands for a class or a camera; negative is unknown."""
+        """A class or camera index; None for a negative number, which means unknown."""
         mark = self._field(key, number)
         return None if mark is None or mark < 0 else int(mark)
 
     def _measure(self, key: str, number: int) -> Any:
-        """What all sequences have in common or each has of its own: a number, or two; NaN is unknown."""
+        """One or two numbers, of all sequences or of each; None for NaN, which means unknown."""
         if key not in self.fields:
             return None
         values, width = self.fields[key], 2 if key == "image_shape" else 1
         values = values.reshape(-1, width)
-        # A file of a single sequence has the same array in both cases.
+        # In a file of one sequence, both forms are the same.
         row = values[number if len(values) > 1 else 0].astype(np.float64)
         return None if np.isnan(row).any() else tuple(row.tolist()) if width > 1 else float(row[0])
 
     def _side(self, number: int) -> str | None:
-        """The side of the split, where there is one split only."""
+        """The side of the split, if there is exactly one split."""
         side = self._field("split_test", number)
         return None if side is None or np.size(side) != 1 else "test" if np.any(side) else "train"
 
     def column(self, key: str) -> np.ndarray | None:
-        """The entries of a per-sequence array for the selected sequences, or None where the file lacks it."""
+        """The entries of a per-sequence array for the selected sequences, or None if the file lacks it."""
         return self.fields[key][self.selection] if key in self.fields else None
 
     @property
@@ -223,19 +223,19 @@ class SkeletonDataset(Sequence):
 
     @property
     def max_persons(self) -> int:
-        """Most people that a sequence has."""
+        """Largest number of people in a sequence."""
         return self.frames.shape[1]
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, or ``class 0`` and so on where the file has none."""
+        """Names of the classes, or ``class 0`` and so on if the file has none."""
         if "class_names" in self.fields and len(self.fields["class_names"]):
             return [str(name) for name in self.fields["class_names"]]
         classes = (classes_in(self.fields, key) for key in ("labels", "frame_labels", "events"))
         return [f"class {number}" for number in range(max(int(marks.max(initial=-1)) for marks in classes) + 1)]
 
     def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonDataset:
-        """The data set with other labels ``(len(self),)``, -1 where unknown, and their names; events stay theirs."""
+        """The data set with other labels ``(len(self),)``, -1 where unknown, and class names; events are unchanged."""
         whole = np.full(len(self.offsets) - 1, -1, dtype=np.int64)
         whole[self.selection] = labels
         return replace(self, fields={**self.fields, "labels": whole, "class_names": np.array(class_names)})
@@ -257,7 +257,7 @@ def classes_in(fields: Mapping[str, np.ndarray], key: str) -> np.ndarray:
 
 
 def _person(value) -> int | str | None:
-    """Who moves, as a sequence holds it; numbers that a file has as floats are numbers, and NaN is nobody known."""
+    """The subject of a sequence; whole floats become integers, NaN and negative numbers None."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace") or None
     if isinstance(value, np.floating):
@@ -267,7 +267,7 @@ def _person(value) -> int | str | None:
 
 
 def check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> None:
-    """Refuse per-sequence arrays of another length or type, and shared values that are none.
+    """Refuse per-sequence arrays of a wrong length or type, and wrong shared values.
 
     Raises:
         SkeletonFormatError: Naming the array.
@@ -275,7 +275,7 @@ def check_fields(arrays: Mapping[str, np.ndarray], count: int, where: str) -> No
     kinds = {"labels": "iu", "subjects": "iuUSf", "names": "US", "split_test": "biu", "split_test_leaked": "biu"}
     kinds |= {"folds": "iu", "correct": "biu", "cameras": "iu", "setups": "iu"}
     for key, array in arrays.items():
-        # NumPy makes text of any bytes, and Python fails where it then meets it.
+        # NumPy takes any bytes for text, on which Python fails later.
         if array.dtype.kind == "U":
             codes = np.frombuffer(array.tobytes(), dtype=f"{array.dtype.byteorder}u4")
             if (codes > sys.maxunicode).any():
@@ -391,7 +391,7 @@ def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, whe
 
 
 def _edges_of(arrays: Mapping[str, np.ndarray], joints: int) -> list[list[int]]:
-    """The links between joints, looked at before they are made numbers of Python."""
+    """The edges between joints, checked before they become Python lists."""
     edges = arrays.get("edges", np.zeros((0, 2), dtype=np.int64))
     if edges.size == 0:
         return []

@@ -1,4 +1,4 @@
-"""The real motion that ships with the package: clips of UI-PRMD (Vicon), public domain."""
+"""The sample clips of the package: motion capture of UI-PRMD (Vicon), public domain."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ _REPETITION = "_e05"
 
 
 def sample_path() -> Path:
-    """The data set that ships with the package, as `SkeletonDataset` reads it.
+    """The ``.npz`` file of the sample clips.
 
-    Ten rehabilitation movements by the five people with even numbers, each done right once and done wrong once; 39
-    markers (layout ``ui-prmd39``), metres, z up. `terms` in the file says where it comes from.
+    Ten rehabilitation movements by the five subjects with even numbers, each performed once correctly and once
+    incorrectly; 39 markers (layout ``ui-prmd39``), metres, z up. `terms` in the file gives the source and licence.
     """
     return Path(__file__).parent / "uiprmd_samples.npz"
 
 
 def load_samples() -> SkeletonDataset:
-    """The clips of `sample_path`."""
+    """The sample clips, see `sample_path`."""
     return SkeletonDataset.from_arrays(load_npz(sample_path()), str(sample_path()))
 
 
 def write_samples(source: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Cut the shipped clips out of all of UI-PRMD.
+    """Write the sample clips, selected from UI-PRMD.
 
     Args:
-        source: The whole data set in the ``.npz`` form of `SkeletonDataset`.
+        source: The data set in the ``.npz`` form of `SkeletonDataset`.
         path: File to write.
     """
     dataset = SkeletonDataset.from_arrays(load_npz(source), str(source))
     names, subjects = dataset.fields["names"], dataset.fields["subjects"]
     chosen = np.array([_REPETITION in str(name) for name in names]) & (subjects % 2 == 0)
     part = dataset.select(chosen)
-    pieces = [part.frames[part.offsets[number] : part.offsets[number + 1]] for number in part.selection]
+    clips = [part.frames[part.offsets[number] : part.offsets[number + 1]] for number in part.selection]
     columns = {key: part.fields[key][part.selection] for key in ("labels", "subjects", "names", "correct")}
     same = {key: part.fields[key] for key in ("class_names", "joint_names", "edges", "fps")}
-    offsets = np.cumsum([0, *map(len, pieces)])
+    offsets = np.cumsum([0, *map(len, clips)])
     arrays: dict[str, Any] = {
-        "data": np.concatenate(pieces),
+        "data": np.concatenate(clips),
         "offsets": offsets,
         "terms": np.array(_TERMS),
         **columns,

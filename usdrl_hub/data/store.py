@@ -1,8 +1,8 @@
-"""The prepared form of a data set on disk: ragged, sliceable, without pickles, and never half-written.
+"""`SkeletonStore`: a data set on disk that is read sequence by sequence.
 
 A store is a folder of safetensors files. ``store.json`` holds what all sequences share (layout, coordinates, units, up
-axis, class names, shards, content hash); ``index.safetensors`` one number per sequence of everything else (shard,
-place, frames, persons, label, subject, camera, setup, split, fps, scale), the names, and the events;
+axis, class names, shards, content hash); ``index.safetensors`` one entry per sequence of everything else (shard,
+offset, frames, persons, label, subject, camera, setup, split, fps, scale), the names, and the events;
 ``frames-NNNNN.safetensors`` the coordinates, end to end: float32, or int16 with one scale per sequence.
 """
 
@@ -22,15 +22,15 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .checks import check_frames, check_sides
 from .store_files import NONE, StoreHeader, read_index
 
-# What a sequence is made of, in this order.
+# Entries of the index that make a sequence, in this order.
 _ENTRIES = ("persons", "fps", "image_shape", "scale", "split", "label", "subject", "camera", "setup")
 SPLITS = (None, "train", "test")
-# Sequences per part where somebody hands over a stream of them.
+# Sequences read at once, and written as one part of a stream.
 PART = 1000
 
 
 def is_store(path: str | os.PathLike) -> bool:
-    """Whether a finished store lies at `path`."""
+    """Whether `path` is a finished store."""
     return (Path(path) / "store.json").is_file()
 
 
@@ -38,13 +38,11 @@ def is_store(path: str | os.PathLike) -> bool:
 class SkeletonStore:
     """The sequences of a store; indexing reads one from disk, so memory does not grow with their number.
 
-    It has the attributes and methods of `SkeletonDataset` that training and scoring use.
-
     Attributes:
         path: The folder.
-        header: What all sequences share, of ``store.json``.
-        index: Arrays of one entry per sequence of the whole store.
-        selection: Which sequences of it this is.
+        header: Properties that all sequences share, from ``store.json``.
+        index: Arrays with one entry per sequence of the whole store.
+        selection: Indices of the sequences of the store that are in this one.
     """
 
     path: Path
@@ -57,8 +55,8 @@ class SkeletonStore:
         """Open a store; the frames stay on disk.
 
         Raises:
-            SkeletonFormatError: If there is none, or a file of it is missing, cut or does not fit the others; the
-                message names file and field.
+            SkeletonFormatError: If there is none, or a file of it is missing, truncated or inconsistent with the
+                others; the message names file and field.
         """
         path = Path(path)
         header = StoreHeader.read(path)
@@ -68,20 +66,20 @@ class SkeletonStore:
         """Number of sequences."""
         return len(self.selection)
 
-    def __getitem__(self, place):
+    def __getitem__(self, index):
         """Read one sequence; for a slice, the store of those sequences."""
-        if isinstance(place, slice):
-            return replace(self, selection=self.selection[place])
-        return self.read(place)
+        if isinstance(index, slice):
+            return replace(self, selection=self.selection[index])
+        return self.read(index)
 
-    def read(self, place: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
+    def read(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
         """Read frames `start` to `end` of one sequence, without its events unless it is all of them.
 
         Raises:
-            SkeletonFormatError: If nobody is seen in them.
+            SkeletonFormatError: If no person is seen in them.
             IndexError: If the sequence has no such frames.
         """
-        number = int(self.selection[place])
+        number = int(self.selection[index])
         frames, frame = int(self.index["frames"][number]), self._numbers_of_frame(number)
         end = frames if end is None else end
         check_frames(start, end, frames)
@@ -91,11 +89,11 @@ class SkeletonStore:
         return sequence
 
     def _numbers_of_frame(self, number: int) -> int:
-        """How many numbers a frame of a sequence has."""
+        """Numbers in a frame of a sequence."""
         return int(self.index["persons"][number]) * self.header.joints * self.header.channels
 
     def _read(self, shard: int, start: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield numbers of a shard as they were written, in arrays that lie one behind another from `start`."""
+        """Yield consecutive arrays of `counts` numbers of a shard, from `start` on."""
         facts, dtype = self.header.shards[shard], np.dtype(self.header.dtype)
         name = self.path / facts.file
         try:
@@ -104,7 +102,7 @@ class SkeletonStore:
                 for count in counts:
                     values = np.empty(count, dtype)
                     rest = memoryview(values).cast("B")  # type: ignore[arg-type]
-                    # The system reads 2 GiB at once, at most.
+                    # The system reads at most 2 GiB at once.
                     while rest and (number := file.readinto(rest)):
                         rest = rest[number:]
                     if rest:
@@ -120,7 +118,7 @@ class SkeletonStore:
         are_whole: bool = True,
         on_error: Callable[[SkeletonFormatError], None] | None = None,
     ) -> Iterator[SkeletonSequence]:
-        """Yield sequences by their numbers in the whole store, of the numbers that were read."""
+        """Yield sequences, given their indices in the whole store and their coordinates."""
         entries = zip(*(self.index[key][numbers].tolist() for key in _ENTRIES), strict=True)
         joints, channels, people = self.header.joints, self.header.channels, self.header.subject_names
         shared: dict[str, Any] = {
@@ -161,13 +159,12 @@ class SkeletonStore:
         """Read the sequences in order.
 
         Args:
-            on_error: Called with the error of a sequence or file that is damaged, which is then left out; None raises
-                it.
+            on_error: Called with the error of a damaged sequence or file, which is then left out; None raises it.
         """
         sizes = self.lengths.astype(np.int64) * self.index["persons"][self.selection]
         sizes *= self.header.joints * self.header.channels
         shards, starts = self.index["shard"][self.selection], self.index["start"][self.selection]
-        # Those that lie one behind another are read from one open file.
+        # Consecutive sequences are read from one open file.
         jumps = (shards[1:] != shards[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
         bounds = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(self)]
         for first, end in zip(bounds[:-1], bounds[1:], strict=True):
@@ -183,16 +180,16 @@ class SkeletonStore:
                     on_error(error)
 
     def name(self, number: int) -> str:
-        """Name of a sequence by its number in the whole store."""
+        """Name of a sequence, by its index in the whole store."""
         ends = self.index["name_ends"]
         start = int(ends[number - 1]) if number else 0
         return bytes(self.index["names"][start : int(ends[number])]).decode("utf-8")
 
     def events(self, number: int) -> np.ndarray | None:
-        """Events of a sequence by its number in the whole store, see `SkeletonSequence`."""
+        """Events of a sequence, by its index in the whole store; see `SkeletonSequence`."""
         ends = self.index["event_ends"]
         start, end = int(ends[number - 1]) if number else 0, int(ends[number])
-        # A recording whose events nobody has said has one row of -1, one without events has none.
+        # A recording that is not annotated has one row of -1, one without events no row.
         events = self.index["events"][start:end]
         return None if len(events) and events[0, 0] == NONE else events
 
@@ -205,8 +202,8 @@ class SkeletonStore:
         """Entries of the selected sequences; None if unknown.
 
         Args:
-            key: ``labels``, ``subjects``, ``cameras``, ``setups``, ``split_test``, ``names``, or another that the
-                data set brought, such as ``folds``.
+            key: ``labels``, ``subjects``, ``cameras``, ``setups``, ``split_test``, ``names``, or an extra
+                column, such as ``folds``.
 
         Raises:
             SkeletonFormatError: If some sequences are on a side of the split and some are not.
@@ -246,11 +243,11 @@ class SkeletonStore:
 
     @property
     def max_persons(self) -> int:
-        """Most people that a sequence has."""
+        """Largest number of people in a sequence."""
         return int(self.index["persons"].max())
 
     def drop_empty(self) -> SkeletonStore:
-        """All: a store holds no sequence without people."""
+        """This store, which has no sequence without people."""
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The files of a store: what stands in them, and whether it fits together, before a number of it is used."""
+"""The files of a store, and the checks of their content before any of it is used."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..sequence import CHANNELS, METRES, SkeletonFormatError
 
 FORMAT = "usdrl-skeletons-1"
 HEADER, INDEX = "store.json", "index.safetensors"
-# An entry of the index that nobody knows.
+# Marks an unknown entry of the index.
 NONE = -1
-# Classes that need no names: a list of names is made for them, however few clips there are.
+# Classes at most if they have no names, because a list of names is made for them.
 MOST_CLASSES = 100_000
-# What all sequences of a store share, as their content hash takes it.
+# Properties that all sequences of a store share, as in the content hash.
 SHARED = ("layout", "joints", "channels", "coordinates", "units", "up", "mirrored")
 _WHOLE = ("int32", "int64")
-# What an array of the index may be of, and how many numbers an entry has where it has several.
+# Types of the arrays of the index, and the shape of an entry.
 _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     **{key: (_WHOLE, ()) for key in ("shard", "start", "frames", "persons", "name_ends", "event_ends")},
     **{key: (_WHOLE, ()) for key in ("label", "subject", "camera", "setup", "split")},
@@ -35,9 +35,9 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "scale": (("float32",), ()),
     "image_shape": (("float32",), (2,)),
 }
-# Those whose entries belong to no sequence by their place.
+# Arrays without an entry per sequence.
 _LISTS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"names": (("uint8",), ()), "events": (_WHOLE, (3,))}
-# Characters of a wrong value that an error shows.
+# Characters of a wrong value in an error.
 _SHOWN = 60
 
 
@@ -48,8 +48,8 @@ class Shard:
     Attributes:
         file: Its name.
         offset: Bytes before the first number.
-        bytes: Bytes of the whole file.
-        sha256: SHA-256 of its numbers, or None in stores made before there was one.
+        bytes: Size of the file in bytes.
+        sha256: SHA-256 of its numbers, or None in stores of earlier versions.
     """
 
     file: str
@@ -60,23 +60,23 @@ class Shard:
 
 @dataclass(frozen=True)
 class StoreHeader:
-    """Content of ``store.json``: what all sequences of a store share.
+    """Content of ``store.json``: the properties that all sequences of a store share.
 
     Attributes:
         layout: Joint layout.
         channels: Coordinates of a joint, 2 or 3.
-        coordinates: See `SkeletonSequence`, as the next three.
-        units: As above.
-        up: As above; never None.
-        mirrored: As above.
+        coordinates: ``"3d"``, ``"2d"`` or ``"2d+score"``.
+        units: Unit of 3D keypoints.
+        up: Axis that points up; never None.
+        mirrored: Whether the axes of 3D keypoints are left-handed.
         dtype: "float32", or "int16" with a scale per sequence.
         count: Number of sequences.
         shards: Files of frames.
         sha256: Content hash over the frames and the index.
-        class_names: Names of the classes; empty where they have none.
-        subject_names: Names of the people; empty where they have numbers.
-        dataset: Whose recordings they are, such as "ntu60", or None.
-        shared: JSON of what all sequences share, as the content hash takes it.
+        class_names: Names of the classes; empty if they have none.
+        subject_names: Names of the subjects; empty if they have numbers.
+        dataset: The data set that was prepared, such as "ntu60", or None.
+        shared: JSON of the shared properties, as in the content hash.
     """
 
     layout: Layout
@@ -101,11 +101,11 @@ class StoreHeader:
 
     @classmethod
     def read(cls, folder: Path) -> StoreHeader:
-        """Read the header of the store in `folder`, and compare it with the files there.
+        """Read the header of the store in `folder`, and check it against the files.
 
         Raises:
-            SkeletonFormatError: If a field is missing or not what it can be, or a shard is no file in the folder, or
-                of another size; the message names file and field.
+            SkeletonFormatError: If a field is missing or invalid, or a shard is not a file in the folder or of another
+                size; the message names file and field.
         """
         file = folder / HEADER
         content = _read_json(file)
@@ -137,13 +137,13 @@ class StoreHeader:
 
     @property
     def shard_sizes(self) -> np.ndarray:
-        """How many numbers each shard holds, int64."""
+        """Count of numbers in each shard, int64."""
         width = np.dtype(self.dtype).itemsize
         return np.array([(shard.bytes - shard.offset) // width for shard in self.shards], dtype=np.int64)
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    # True is a whole number to Python.
+    # To Python, True is an integer.
     return type(value) is int and least <= value < 1 << 63
 
 
@@ -188,7 +188,7 @@ _SHARD_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _read_shards(folder: Path, content: dict[str, Any]) -> tuple[Shard, ...]:
-    """The shards, each of which is a file in the folder, of the size that it had when it was written."""
+    """The shards; each must be a file in the folder, of the size in the header."""
     file, shards, seen = folder / HEADER, [], set()
     width = np.dtype(content["dtype"]).itemsize
     for number, entry in enumerate(content["shards"]):
@@ -214,21 +214,21 @@ def _read_shards(folder: Path, content: dict[str, Any]) -> tuple[Shard, ...]:
 
 
 def read_index(folder: Path, header: StoreHeader) -> dict[str, np.ndarray]:
-    """Read the index of the store in `folder`, and compare it with the header: every number in it can be used.
+    """Read the index of the store in `folder`, and check every number in it.
 
     Returns:
         The arrays by name: of all but `names` and `events` one entry per sequence.
 
     Raises:
-        SkeletonFormatError: If an array is missing, of another type or length, or an entry is not what it can be; the
-            message names file and array.
+        SkeletonFormatError: If an array is missing, of a wrong type or length, or has an invalid entry; the message
+            names file and array.
     """
     file = folder / INDEX
     file_size(file)
     try:
         index = load_file(file)
     except Exception:
-        # safetensors and NumPy fail in their own ways; each means that the file is cut or its header damaged.
+        # Any error of safetensors and NumPy means a truncated file or a damaged header.
         damaged(file, "it is cut, or no safetensors file")
     for key, (dtypes, axes) in (_COLUMNS | _LISTS).items():
         if key not in index:
@@ -252,21 +252,21 @@ def read_index(folder: Path, header: StoreHeader) -> dict[str, np.ndarray]:
 
 
 def _refuse(file: Path, key: str, wrong: np.ndarray, values: np.ndarray, expected: str) -> None:
-    """Refuse an array of which any entry is wrong, by the first one."""
+    """Refuse an array with wrong entries; the error shows the first one."""
     if wrong.any():
         number = int(wrong.argmax())
         damaged(file, f"entry {number} of array '{key}' is {_shown(values[number].tolist())}, not {expected}")
 
 
 def _check_places(file: Path, index: dict[str, np.ndarray], header: StoreHeader) -> None:
-    """Every sequence follows the one before it, in the same shard or the next, and together they fill them."""
+    """Check that the sequences lie one after another and fill the shards."""
     shard, frames, persons = index["shard"], index["frames"].astype(np.int64), index["persons"].astype(np.int64)
     step = np.diff(shard, prepend=shard[0])
     _refuse(file, "shard", (step < 0) | (step > 1), shard, "that of the sequence before or the next")
     if shard[0] != 0 or shard[-1] != len(header.shards) - 1:
         damaged(file, f"array 'shard' goes from {shard[0]} to {shard[-1]}, but there are {len(header.shards)} shards")
     held, each = header.shard_sizes, header.joints * header.channels
-    # By division: products may go beyond 64 bits.
+    # By division, because products may overflow 64 bits.
     most = held[shard] // each
     _refuse(file, "persons", (persons < 1) | (persons > most), persons, "a number of people that its shard can hold")
     _refuse(file, "frames", (frames < 1) | (frames > most // persons), frames, "a number of frames its shard can hold")
@@ -277,9 +277,9 @@ def _check_places(file: Path, index: dict[str, np.ndarray], header: StoreHeader)
     wrong = np.add.reduceat(sizes, first) != held
     if wrong.any():
         number = int(wrong.argmax())
-        told = np.add.reduceat(sizes, first)[number]
+        claimed = np.add.reduceat(sizes, first)[number]
         name = header.shards[number].file
-        damaged(file, f"arrays 'frames' and 'persons' say {told} numbers of {name}, which holds {held[number]}")
+        damaged(file, f"arrays 'frames' and 'persons' say {claimed} numbers of {name}, which holds {held[number]}")
     before = np.cumsum(sizes) - sizes
     start = index["start"]
     _refuse(file, "start", start != before - before[first][shard], start, "where the sequence before it ends")
@@ -296,16 +296,16 @@ def _check_facts(file: Path, index: dict[str, np.ndarray], header: StoreHeader) 
             _refuse(file, key, (values < NONE) | (values >= most), values, f"a number below {most}")
     for key in ("fps", "image_shape", "scale"):
         values = index[key]
-        # NaN where nobody knows, but a scale is always known.
+        # NaN means unknown; a scale is always known.
         unknown = np.isnan(values) & (key != "scale")
         fits = unknown | (np.isfinite(values) & (values > 0))
         _refuse(file, key, ~fits.reshape(len(values), -1).all(axis=1), values, "a number above 0")
 
 
 def _check_ends(file: Path, key: str, ends: np.ndarray, count: int) -> np.ndarray:
-    """How long the pieces are whose ends an array says."""
+    """Lengths of consecutive segments, given their ends."""
     lengths = np.diff(ends, prepend=0)
-    # A difference beyond 64 bits comes out negative or too large, too.
+    # A difference that overflows 64 bits is negative or too large, too.
     _refuse(file, key, (lengths < 0) | (ends < 0) | (ends > count), ends, f"in order between 0 and {count}")
     if ends[-1] != count:
         damaged(file, f"array '{key}' ends at {ends[-1]}, not {count}")
@@ -314,7 +314,7 @@ def _check_ends(file: Path, key: str, ends: np.ndarray, count: int) -> np.ndarra
 
 def _check_names(file: Path, names: np.ndarray, ends: np.ndarray) -> None:
     _check_ends(file, "name_ends", ends, len(names))
-    # Only a whole character can stand at a name's beginning.
+    # A name begins with a whole character.
     starts = ends[:-1][ends[:-1] < len(names)]
     split = bool(((names[starts] & 0xC0) == 0x80).any())
     try:
@@ -326,7 +326,7 @@ def _check_names(file: Path, names: np.ndarray, ends: np.ndarray) -> None:
 
 
 def _check_events(file: Path, index: dict[str, np.ndarray], header: StoreHeader) -> None:
-    """Every event is in the frames of its sequence; one row of -1 stands for events that nobody has said."""
+    """Check that every event lies in its sequence; one row of -1 marks a sequence that is not annotated."""
     events = index["events"]
     counts = _check_ends(file, "event_ends", index["event_ends"], len(events))
     if not len(events):
@@ -340,7 +340,7 @@ def _check_events(file: Path, index: dict[str, np.ndarray], header: StoreHeader)
 
 
 def file_size(path: Path) -> int:
-    """Size of a file that may be opened: a file of the folder itself, and no pipe, device or link to elsewhere.
+    """Size of a file of the folder itself; a pipe, a device or a link out of the folder is refused.
 
     Raises:
         SkeletonFormatError: If it is not.
@@ -384,7 +384,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value as an error shows it; what is long is not written out first."""
+    """A value for an error; a long one is shortened before it is formatted."""
     if isinstance(value, list | dict) and len(value) > _SHOWN:
         return f"a {type(value).__name__} of {len(value)}"
     if type(value) is int and value.bit_length() > 4 * _SHOWN:
@@ -397,5 +397,5 @@ def _clipped(text: str) -> str:
 
 
 def _as_text(names: list[str]) -> tuple[str, ...]:
-    # File names, of which names of classes are made, need not be text.
+    # Names of classes come from file names, which need not be valid text.
     return tuple(name.encode("utf-8", "backslashreplace").decode() for name in names)
