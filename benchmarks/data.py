@@ -1,9 +1,9 @@
-"""How fast skeleton files become clips, beside the authors' released code on the same machine in the same run.
+"""Speed of reading and normalising skeleton files, compared with the authors' released code in the same run.
 
     python benchmarks/data.py [--reference .reference/FoundSkelModel] [--output benchmarks/data.json]
 
-The released code is not part of this repository: put a copy of github.com/wengwanjiang/FoundSkelModel into
-`.reference/` to measure it, too. Files and sequences are generated; every figure is a median over paired repetitions.
+The released code is not part of this repository: to compare, put a copy of github.com/wengwanjiang/FoundSkelModel into
+`.reference/`. Files and sequences are generated; figures are medians over paired repetitions.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def write_ntu(folder: Path, sequences: list[np.ndarray]) -> list[Path]:
 
 
 def medians(repetitions: int = REPETITIONS, **functions: Callable[[], object]) -> dict[str, float]:
-    """Seconds of each function: medians over repetitions in which they take turns."""
+    """Median seconds of each function over interleaved repetitions."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repetition in range(repetitions + 1):
         for name, function in functions.items():
@@ -79,7 +79,7 @@ def medians(repetitions: int = REPETITIONS, **functions: Callable[[], object]) -
 
 
 def earlier_record(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict:
-    """What the output file holds of an earlier run; refuses `--gpu` without a GPU, or without such a run to add to."""
+    """The record of an earlier run in the output file; refuses `--gpu` without a GPU or such a record."""
     if arguments.gpu and not torch.cuda.is_available():
         parser.error("--gpu measures a GPU, and there is none")
     if arguments.output.is_file():
@@ -92,7 +92,7 @@ def earlier_record(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def load_release(folder: Path):
-    """The released reading and normalisation functions, or None where there is no copy."""
+    """The released reading and normalisation functions, or None without a copy."""
     if not (folder / "data_gen").is_dir():
         return None
 

@@ -1,10 +1,10 @@
-"""How fast detection is scored, beside PKU-MMD's official script on the same proposals in the same run.
+"""Speed of detection metrics, compared with PKU-MMD's official script on the same proposals in the same run.
 
     python benchmarks/detection.py LABELS.zip [--reference .reference/FoundSkelModel] [--videos 1076]
 
-LABELS.zip holds the ground truth of PKU-MMD I, a text file per video, as its owners give it. Each video gets fifty
-proposals: true actions with their ends moved at random, and random scores. Both sides give F1, AP and both mean APs at
-one threshold, from lists in memory, and have to agree.
+LABELS.zip holds the original ground truth of PKU-MMD I, a text file per video. Each video gets fifty proposals: true
+actions with randomly shifted ends and random scores. Both implementations compute F1, AP and both mean APs at one
+threshold, from lists in memory, and must agree.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def make_proposals(truth: np.ndarray, videos: int) -> np.ndarray:
 
 
 def official(script: Path, proposals: np.ndarray, truth: np.ndarray, videos: int) -> dict[str, float]:
-    """What the official functions give, put together as its `process` does."""
+    """The official script's metrics, combined as in its `process`."""
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("official", None))
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(script.read_text(), str(script), "exec"), module.__dict__)

@@ -1,8 +1,8 @@
-"""Draw the four views that pretraining makes of a clip.
+"""Draw the four pretraining views of a clip.
 
     python benchmarks/draw_views.py [--clip 0] [--seed 0] [--output-dir views]
 
-Writes `clip.png`, the normalised clip of the data that ship with the package, and `view0.png` to `view3.png`.
+Writes `clip.png`, a normalised sample clip, and `view0.png` to `view3.png`.
 """
 
 import argparse

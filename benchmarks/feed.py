@@ -1,12 +1,12 @@
-"""Whether reading, normalising and copying keep the encoder waiting.
+"""Whether the encoder has to wait for reading, normalising and copying.
 
     python benchmarks/feed.py [--clips 2048] [--gpu] [--output benchmarks/feed.json]
 
-Clips per second of embedding a store from disk, beside those of the bare encoder on clips that are ready in memory, in
-turns, medians of five: the recogniser that ships, on the CPU; on a GPU also an encoder of the paper's size (hidden
-size 1024) in bfloat16, which is bare as embedding runs it: replayed as a CUDA graph. `--gpu` measures that alone; what
-the output file has of the other kind of device stays, with the run that it is of. The store holds the clips that ship
-with the package, over and over, in the layout of the model ("prepared") and in their own, which has to be converted.
+Clips per second of embedding a store from disk, compared with the encoder alone on prepared clips in memory,
+interleaved, medians of five: the shipped recogniser on the CPU; on a GPU also an encoder of the paper's size (hidden
+size 1024) in bfloat16, replayed as a CUDA graph. `--gpu` measures only that and keeps the CPU figures in the output
+file. The store holds copies of the sample clips, in the model's layout ("prepared") and in their own, which has to be
+converted.
 """
 
 import argparse

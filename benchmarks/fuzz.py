@@ -1,11 +1,10 @@
-"""Damaged inputs of every family of readers, by the 100 000: ``make fuzz``; figures and seed go to ``fuzz.json``.
+"""Read 100 000 damaged inputs of every family of readers (``make fuzz``); figures and seed go to ``fuzz.json``.
 
-    python benchmarks/fuzz.py                                # goes on where it was; --fresh begins again
+    python benchmarks/fuzz.py                                # continues; --fresh starts again
     python benchmarks/fuzz.py --family csv --only 12345      # one input, with its traceback
 
-Each family is read by a process of its own, limited to 2 GB, that is started again after its death; the input at which
-it died, or was killed because it hung, is a wrong outcome. What a family's inputs are and what is right: see
-``tests/fuzzing.py``.
+Each family is read by its own process with a limit of 2 GB, which is restarted if it dies; the input at which it died
+or hung is a wrong outcome. ``tests/fuzzing.py`` defines inputs and right outcomes.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FIELDS = (
 
 
 class State:
-    """Where a family is, in a file that every process of it goes on with."""
+    """Progress of a family, in a file with which a restarted process continues."""
 
     def __init__(self, folder: Path, family: str, seed: int):
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ class State:
             self[field], self[f"{field}_number"] = value, number
 
     def note(self, number: int, kind: str, detail: str) -> None:
-        """Write down a wrong outcome."""
+        """Record a wrong outcome."""
         self.add("wrong")
         with open(self.list, "a") as file:
             file.write(json.dumps({"number": number, "outcome": kind, "detail": detail}) + "\n")
@@ -78,7 +77,7 @@ class State:
         return [json.loads(line) for line in self.list.read_text().splitlines()]
 
     def forget(self) -> None:
-        """Begin again."""
+        """Reset the progress."""
         self.values[:] = 0
         self.list.unlink(missing_ok=True)
 
@@ -91,7 +90,7 @@ def quieten() -> None:
 
 
 def work(name: str, seed: int, inputs: int, folder: Path) -> None:
-    """Read the inputs of a family that are left."""
+    """Read the remaining inputs of a family."""
     import resource
 
     from tests.fuzz_families import family
@@ -122,7 +121,7 @@ def work(name: str, seed: int, inputs: int, folder: Path) -> None:
 
 
 def run(name: str, seed: int, inputs: int, folder: Path) -> State:
-    """Read the inputs of a family in a process of its own, and again in another where it dies."""
+    """Read the inputs of a family in a separate process, restarted if it dies."""
     from usdrl_hub.files import locked
 
     with locked(folder / f"{name}-{seed}.state"):
@@ -155,7 +154,7 @@ def _run(name: str, seed: int, inputs: int, folder: Path) -> State:
 
 
 def read_again(name: str, seed: int, folder: Path) -> None:
-    """Read the inputs with wrong outcomes again, after a mend; those that are right now are counted as such."""
+    """Read the inputs with wrong outcomes again, after a fix, and update the counts."""
     from tests.fuzz_families import family
     from tests.fuzzing import bench, make_input
 
@@ -191,7 +190,7 @@ def figures(state: State) -> dict:
 
 
 def record(path: Path, seed: int, folder: Path, names: tuple[str, ...]) -> None:
-    """Write what is known of all families."""
+    """Write the figures of all families."""
     from usdrl_hub.files import new_file
 
     before = json.loads(path.read_text()) if path.exists() else {}
@@ -212,7 +211,7 @@ def record(path: Path, seed: int, folder: Path, names: tuple[str, ...]) -> None:
 
 
 def show(name: str, seed: int, number: int, keep: Path | None) -> None:
-    """Read one input and say what became of it."""
+    """Read one input and print its outcome."""
     from tests.fuzz_families import family
     from tests.fuzzing import bench, make_input
 

@@ -1,4 +1,4 @@
-"""The checkpoints of open motion: how they are made, and what they are worth with few labels.
+"""The mocap checkpoints: pretraining, and accuracy with few labels.
 
     python benchmarks/mocap.py pretrain NAME --data DATA --runs RUNS
     python benchmarks/mocap.py proof MODEL [MODEL ...] --data DATA [--only 1nn linear finetuned]
@@ -8,30 +8,30 @@
     python benchmarks/mocap.py ship MODEL [MODEL ...]
     python benchmarks/mocap.py table [benchmarks/README.md]
 
-DATA holds the open sets in the .npz form (they cannot be part of this repository). `pretrain` runs the recipe NAME
-(mocap-tiny, mocap-small-nc; or a variant of the first: mocap-tiny-pairs has people put beside each other,
-mocap-tiny-seed1 and -seed2 have another seed) without labels on the motion in SOURCES, of UI-PRMD without the people
-whose clips ship with the package, and leaves the encoder in RUNS/NAME. MODEL is such a folder, or one that is
-published (`usdrl_hub/checkpoints/usdrl--mocap-tiny`).
+DATA holds the open sets as .npz files (they cannot be part of this repository). `pretrain` runs the recipe NAME
+(mocap-tiny, mocap-small-nc; or a variant of the first: mocap-tiny-pairs with synthetic pairs of people,
+mocap-tiny-seed1 and -seed2 with another seed) without labels on the data in SOURCES, without the people of the sample
+clips, and writes the encoder to RUNS/NAME. MODEL is such a folder, or a published one
+(`usdrl_hub/checkpoints/usdrl--mocap-tiny`).
 
 `proof`: nearest neighbour (cosine), logistic regression and full fine-tuning with 1, 2, 5, 10 and all training clips
-of each class of five sets that no checkpoint has seen, three draws of the clips each; beside the same network with
-random weights (frozen) or trained from scratch, and the joints themselves, as they are in the file and normalised. On
-sbu draw k is scored on fold k. Whatever is already in the output file is kept.
+of each class, on five data sets not used in pretraining, with three random draws of the clips; compared with the same
+network with random weights (frozen) or trained from scratch, and with the joints, raw and normalised. On sbu, draw k
+is scored on fold k. Figures already in the output file are kept.
 
-`robust`: how near the embeddings of clips with half of the joints missing are to those of the whole clips.
+`robust`: similarity of the embeddings of clips with half of the joints missing to those of the complete clips.
 
-`layouts`: clips of two sets of marker and mocap joints that come by way of every registered layout that has at least
-15 of its joints there, classified by a head trained on clips converted at once: how often the class is the same.
+`layouts`: clips of two data sets, first converted to every registered layout with at least 15 of its joints in common,
+classified by a head trained on directly converted clips: how often the class is the same.
 
-`ablation`: changes of the recipe mocap-tiny, one at a time, in a short run of one seed, scored with five clips per
-class by nearest neighbour and logistic regression, and by how many clips without half of their joints are nearest to
-themselves.
+`ablation`: single changes of the recipe mocap-tiny in a short run of one seed, scored with five clips per class by
+nearest neighbour and logistic regression, and by the share of clips that, with half of their joints missing, are
+nearest to themselves.
 
-`ship` writes an encoder as it is published, with its figures, to a folder beside the output file.
+`ship` writes an encoder for publication, with its figures, to a folder beside the output file.
 
-`table` prints what has been measured, with the difference to each rival at five clips per class and its 95 % interval
-(paired bootstrap over test clips within each set), draws the curves, and brings the tables of a document up to date.
+`table` prints the figures, with the difference to each baseline at five clips per class and its 95 % interval (paired
+bootstrap over test clips within each set), draws the curves, and updates the tables of a document.
 """
 
 import argparse
@@ -91,7 +91,7 @@ STEPS, PASSES, BATCH = 160, 4, 16
 
 
 def sources(name: str, data: Path, runs: Path) -> list[Path]:
-    """Data sets of a checkpoint, of UI-PRMD without the people whose clips ship with the package."""
+    """Pretraining data of a checkpoint; UI-PRMD without the people of the sample clips."""
     paths = {source: data / f"{source}.npz" for source in SOURCES[name]}
     part = runs / "ui_prmd_vicon-train"
     if not part.is_dir():
@@ -126,7 +126,7 @@ class Set:
         return rows
 
     def drawn(self, shots: int | None) -> torch.Tensor:
-        """Training clips of this draw: `shots` of each class, or all it has."""
+        """Training clips of this draw: `shots` of each class, or all."""
         order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(self.labels[0])))
         labels = self.labels[0][order]
         kept = [order[labels == kind][:shots] for kind in range(self.num_classes)]
@@ -145,7 +145,7 @@ def frozen_hits(features: list[torch.Tensor], data: Set, rows: torch.Tensor) -> 
 
 
 def nearest_hits(features: list[torch.Tensor], data: Set, rows: torch.Tensor) -> torch.Tensor:
-    """The nearest neighbour by distance, as one takes it on coordinates."""
+    """Which test clips are right by the nearest neighbour in Euclidean distance, for coordinates."""
     nearest = torch.cdist(features[1], features[0][rows]).argmin(dim=1)
     return data.labels[0][rows][nearest] == data.labels[1]
 
@@ -169,7 +169,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.Tensor:
-    """Fine-tune everything on the drawn clips, and say which test clips are right.
+    """Fine-tune the model on the drawn clips; returns which test clips are right.
 
     The head starts from the logistic regression on the encoder's features, be they pretrained or random: with a few
     clips, a random head would spoil either.
@@ -191,12 +191,12 @@ def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.
 
 
 def name_of(model: Path) -> str:
-    """What a checkpoint is called: its folder, without the owner that a published one begins with."""
+    """Name of a checkpoint: its folder, without the owner."""
     return model.name.removeprefix("usdrl--")
 
 
 def recipe_of(name: str) -> str:
-    """The recipe that a checkpoint or a variant of one is trained by."""
+    """The recipe of a checkpoint or variant."""
     return name.rpartition("-")[0] if name in VARIANTS else name
 
 
@@ -214,14 +214,14 @@ def unpacked(text: str, count: int) -> np.ndarray:
 
 
 class Record:
-    """What has been measured, kept after each figure."""
+    """The figures, saved after each measurement."""
 
     def __init__(self, path: Path):
         self.path = path
         self.content = json.loads(path.read_text()) if path.is_file() else {}
 
     def put(self, *keys: str, value) -> None:
-        """Write a figure at its place."""
+        """Set a figure."""
         # Read again: another process may be measuring the other half.
         self.content = json.loads(self.path.read_text()) if self.path.is_file() else {}
         place = self.content
@@ -232,7 +232,7 @@ class Record:
             partial.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
 
     def has(self, *keys: str) -> bool:
-        """Whether there is a figure at a place."""
+        """Whether a figure has been measured."""
         place = self.content
         for key in keys:
             if key not in place:
@@ -242,7 +242,7 @@ class Record:
 
 
 def prove(models: list[Path], data: Path, record: Record, measures: list[str], tests: tuple[str, ...]) -> None:
-    """Measure everything that is not yet in the record."""
+    """Measure the missing figures."""
     started = time.monotonic()
     encoders = {name_of(path): USDRLModel.from_pretrained(path).eval() for path in models}
     extractor = USDRLFeatureExtractor.from_pretrained(models[0])
@@ -286,7 +286,7 @@ def prove(models: list[Path], data: Path, record: Record, measures: list[str], t
 
 
 def accuracies(content: dict, measure: str, who: str, shots: str) -> dict[str, list[np.ndarray]]:
-    """Hits of each set, one array for each draw; only sets that are measured."""
+    """Hits of each measured set, one array for each draw."""
     found = {}
     for name in TESTS:
         draws = content["hits"].get(name, {}).get(measure, {}).get(who, {}).get(shots, {})
@@ -296,7 +296,7 @@ def accuracies(content: dict, measure: str, who: str, shots: str) -> dict[str, l
 
 
 def difference(ours: dict, rival: dict, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean difference over the sets, with its 95 % interval: test clips of each set and draw are drawn anew."""
+    """Mean difference over the sets with its 95 % bootstrap interval over the test clips of each set and draw."""
     rng = np.random.default_rng(0)
     sets = [name for name in ours if name in rival]
     means, total = [], np.zeros(draws)
@@ -312,7 +312,7 @@ def difference(ours: dict, rival: dict, draws: int = 2000) -> tuple[float, float
 
 
 def everyone(content: dict) -> dict[str, list[str]]:
-    """Whose accuracy is known, by measure."""
+    """Features with measured accuracy, by measure."""
     return {m: sorted({who for s in content["hits"].values() for who in s.get(m, {})}) for m in MEASURES}
 
 
@@ -323,7 +323,7 @@ def mean_accuracy(content: dict, measure: str, who: str, shots: str) -> float:
 
 
 def label(content: dict, who: str) -> str:
-    """How a table calls a network or its rival."""
+    """Name of a network or baseline in a table."""
     if who in content["models"]:
         return VARIANTS[who][0] if who in VARIANTS else f"`usdrl/{who}`"
     network, _, kind = who.rpartition(" ")
@@ -331,7 +331,7 @@ def label(content: dict, who: str) -> str:
 
 
 def whole_rows(content: dict) -> list[tuple[str, str]]:
-    """Measures and names of whom all is known, networks first."""
+    """Measures and names with all figures, networks first."""
     shots = [str(count or "all") for count in SHOTS]
     return [
         (measure, who)
@@ -346,7 +346,7 @@ def whole_rows(content: dict) -> list[tuple[str, str]]:
 
 
 def tables(content: dict) -> list[str]:
-    """The tables of `benchmarks/README.md`: accuracy with few labels, differences to the rivals, and the ablation."""
+    """The tables of `benchmarks/README.md`: accuracy with few labels, differences to baselines, and the ablation."""
     shots = [str(count or "all") for count in SHOTS]
     lines = [f"| measure | features | {' | '.join(shots)} | at 5: {' | '.join(TESTS)} |", "|" + "---|" * 12]
     for measure, who in whole_rows(content):
@@ -381,7 +381,7 @@ def tables(content: dict) -> list[str]:
 
 
 def write_tables(content: dict, path: Path) -> None:
-    """Put the tables where a document has tables with the same first row."""
+    """Replace the tables of a document with the same header."""
     text = path.read_text()
     for table in tables(content):
         head, found, rest = text.partition("\n" + table.splitlines()[0] + "\n")
@@ -416,7 +416,7 @@ def draw_curves(content: dict, path: Path) -> None:
 def half_missing(
     extractor: USDRLFeatureExtractor, model: USDRLModel, path: Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Embeddings of a set's test clips, of the same without half of the joints, and which of these find their clip."""
+    """Embeddings of test clips and of copies with half of the joints missing; which copies are nearest to theirs."""
     _, test, _ = default_split(open_data(path))
     whole = [extractor.prepare(sequence) for sequence in test.drop_empty()]
     rng = np.random.default_rng(0)
@@ -431,7 +431,7 @@ def half_missing(
 
 
 def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
-    """Embeddings of clips without half of their joints, drawn at random, beside those of the whole clips."""
+    """Compare embeddings of clips with half of their joints missing at random with those of the complete clips."""
     print("| model | set | cosine | without the mean | finds its clip | to other clips |\n|---|---|---|---|---|---|")
     for path in models:
         extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
@@ -455,7 +455,7 @@ def measure_robustness(models: list[Path], data: Path, record: Record) -> None:
 
 @torch.no_grad()
 def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
-    """Classes of clips that came in another layout, beside those of the same clips converted at once."""
+    """Compare classes of clips converted through another layout with those of directly converted clips."""
     print("| model | set | layout | joints | same class |\n|---|---|---|---|---|")
     for path in models:
         extractor, model = USDRLFeatureExtractor.from_pretrained(path), USDRLModel.from_pretrained(path).eval()
@@ -485,7 +485,7 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
 
 
 def ship(run: Path, record: Record, folder: Path) -> None:
-    """Write an encoder's folder as it is published: without the projectors of its pretraining, with its figures."""
+    """Write an encoder's folder for publication: without projectors, with its figures."""
     name, content = name_of(run), record.content
     shots = [str(count or "all") for count in SHOTS]
     few = [
@@ -541,7 +541,7 @@ ABLATION_EPOCHS = 4
 
 
 def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> None:
-    """Short runs of the recipe with one thing changed, scored with five clips per class."""
+    """Short runs of the recipe with single changes, scored with five clips per class."""
     base = load_recipe("mocap-tiny")
     for name, changes in ABLATION.items():
         if (rows and name not in rows) or record.has("ablation", name):

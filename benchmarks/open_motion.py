@@ -1,13 +1,12 @@
-"""What pretraining on open motion is worth on data sets it never saw.
+"""Accuracy of an encoder pretrained on open data, on other data sets.
 
     python benchmarks/open_motion.py --data DATA --runs RUNS [--seeds 0 1 2] [--output benchmarks/open_motion.json]
 
-DATA holds the open sets in the .npz form (they cannot be part of this repository). For each seed, a small DSTE is
-pretrained without labels with the recipe `laptop` on UI-PRMD, both Bandai-Namco sets, MSRC-12 and CMU, none of the
-test sets' motion, in RUNS/seed<N>; a run that was stopped goes on and a finished one is used. Then 1-NN (cosine) and
-logistic regression on frozen embeddings of utd_mhad, nw_ucla (without the test clips that are copies of training
-clips), utkinect, hdm05_11 and sbu (fold 0, one person), beside the same network with random weights and the raw joints
-of the same normalised clips.
+DATA holds the open sets as .npz files (they cannot be part of this repository). For each seed, a small DSTE is
+pretrained without labels with the recipe `laptop` on UI-PRMD, both Bandai-Namco sets, MSRC-12 and CMU in RUNS/seed<N>;
+an interrupted run continues and a finished one is reused. It is scored by 1-NN (cosine) and logistic regression on
+frozen embeddings of utd_mhad, nw_ucla (without the test clips that are copies of training clips), utkinect, hdm05_11
+and sbu (fold 0, one person), and compared with the same network with random weights and with the normalised joints.
 """
 
 import argparse
@@ -35,7 +34,7 @@ EPOCHS = 6
 
 
 def clips_of(path: Path, extractor: USDRLFeatureExtractor):
-    """Clips and labels of the training and the test part, and the rule that parts them."""
+    """Clips and labels of the training and the test part, and the split rule."""
     train, test, rule = default_split(open_data(path))
     parts = [part.drop_empty() for part in (train, test)]
     clips = [extractor(list(part), return_tensors="pt")["keypoints"] for part in parts]

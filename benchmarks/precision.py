@@ -1,14 +1,14 @@
-"""What low precision costs: embeddings and answers on real clips, beside the same model unfused in float32.
+"""Effect of low precision on embeddings and predictions, compared with the unfused model in float32.
 
     python benchmarks/precision.py [--data DATA] [--encoder FOLDER] [--sets utkinect ...] [--wide utkinect ...]
 
-DATA holds the open sets in the .npz form (they cannot be part of this repository); without it only the clips that ship
-are used. Three models: the bundled recogniser on people of UI-PRMD that it never saw; the encoder in FOLDER on the
+DATA holds the open sets as .npz files (they cannot be part of this repository); without it only the sample clips are
+used. Three models: the shipped recogniser on people of UI-PRMD not in its training data; the encoder in FOLDER on the
 sets; and, on the sets `--wide`, a network of the paper's size (hidden size 1024, 25 joints, 2 people) with random
-weights. Cosines are between the clip embeddings of both; agreement is the share of test clips that get the same
-class, by the model's head, or by logistic regression on the training clips and by the nearest one, whose embeddings
-are float32; the error is the largest difference of a logit over the largest logit. Bounds for bfloat16: cosine at
-least 0.9995, agreement at least 99.5 %.
+weights. Cosine: similarity of the clip embeddings in both precisions. Agreement: share of test clips with the same
+class, by the model's head, or by logistic regression and nearest neighbour on float32 embeddings of the training
+clips. Error: largest difference of a logit over the largest logit. Bounds for bfloat16: cosine at least 0.9995,
+agreement at least 99.5 %.
 """
 
 import argparse
@@ -41,7 +41,7 @@ BOUNDS = {"cosine_min": 0.9995, "agreement": 0.995}
 
 
 def variants(model: USDRLPreTrainedModel):
-    """Names and models: each is made when it is its turn, so that two lie in memory at once."""
+    """Names and models, made one by one to keep only two in memory."""
     yield "fused float32", fuse(model)
     for name in ("bfloat16", "float16"):
         dtype = getattr(torch, name)
@@ -86,7 +86,7 @@ def compare(model: USDRLPreTrainedModel, clips: list[torch.Tensor], labels: list
 
 
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, USDRLPreTrainedModel, USDRLFeatureExtractor, Path]]:
-    """What is measured: a name, a model, its feature extractor, and labelled clips."""
+    """Measurements: name, model, feature extractor, and labelled clips."""
     path = arguments.data / "ui_prmd_vicon.npz" if arguments.data else sample_path()
     yield "tiny-uiprmd, d 80", load_model(DEFAULT_CHECKPOINT), load_feature_extractor(DEFAULT_CHECKPOINT), path
     if arguments.encoder:
@@ -119,7 +119,7 @@ FORMS = {
 
 
 def misses(table: list[dict]) -> list[str]:
-    """What of bfloat16 is below the bounds, in words."""
+    """Violations of the bounds for bfloat16, in words."""
     return [
         f"{entry['model']} on {entry['set']}, {name}: {key} {row[key]:.5f}"
         for entry in table

@@ -1,15 +1,14 @@
-"""How fast pretraining is, beside the authors' released code on the same machine in the same run.
+"""Speed of pretraining, compared with the authors' released code in the same run.
 
     python benchmarks/pretraining.py [--reference .reference/FoundSkelModel] [--gpu] [--output FILE]
 
-Measures the loss, the views on one core, a whole step of a small batch on the CPU, and, where there is a CUDA device,
-a whole step of the largest batch up to 384 under mixed precision, as `usdrl pretrain --compile` does it and without,
-its share of the device's measured bf16 matrix rate (of the operations that the plain encoder has), the memory that a
-first step takes which is not compiled, and what the schedule of NTU-60 would take. `--gpu` measures that alone; what
-the output file has of the other kind of device stays, with the run that it is of. Sizes are those of the paper: hidden
-size 1024, 25 joints, 2 people, 64 frames, 4 views. The released model as shipped is made for 17 joints, and its views
-do not run on NumPy 2; the constant that says so, and the call, are changed on loading. Without the released code or a
-GPU, the rows say "not measured".
+Measures the loss, the views on one core, a step of a small batch on the CPU, and, on a CUDA device, a step of the
+largest batch up to 384 in mixed precision, with and without `--compile`, its share of the device's measured bf16
+matrix rate (counting the operations of the plain encoder), the memory of the first uncompiled step, and the time of
+NTU-60's schedule. `--gpu` measures only the device and keeps the CPU figures in the output file. Sizes are the
+paper's: hidden size 1024, 25 joints, 2 people, 64 frames, 4 views. The released model is hard-coded for 17 joints, and
+its views do not run on NumPy 2; both are patched on loading. Without the released code or a GPU, the rows say "not
+measured".
 """
 
 import argparse
@@ -42,7 +41,7 @@ CLIPS, EPOCHS = 40_091, 451
 
 
 def load(path: Path, **replaced: str):
-    """A module of the released code, with pieces of its text replaced."""
+    """A module of the released code, with parts of its text replaced."""
     text = path.read_text()
     for old, new in replaced.values():
         if old not in text:
@@ -62,7 +61,7 @@ class Release:
         self.model = load(folder / "model" / "DSTE.py", tokens=("34", "50")).USDRL
 
     def total(self, temporal, spatial, instance):
-        """The loss of the TPAMI release, as its training loop adds it up."""
+        """The total loss of the TPAMI release, as in its training loop."""
         criterion = torch.nn.MSELoss()
         similarity, covariance = (
             function(instance) + 0.5 * (function(temporal) + function(spatial))
@@ -74,7 +73,7 @@ class Release:
         return 5 * similarity + covariance
 
     def draw(self, clip: np.ndarray, frames: int) -> list[np.ndarray]:
-        """Four views of one padded clip, as its data loader draws them."""
+        """Four views of one padded clip, as in its data loader."""
         drawn = []
         for _ in range(4):
             view = self.views.temporal_cropresize(clip, frames, [0.1, 1], 64)
@@ -126,7 +125,7 @@ def measure_views(release: Release | None) -> dict[str, float]:
 def our_step(
     batch_size: int, device: str, dtype: torch.dtype | None, checkpointing: bool = False, compiled: bool = False
 ):
-    """A whole training step of ours, views included, as a function."""
+    """A training step of this package, including the views, as a function."""
     torch.manual_seed(0)
     model = USDRLForPreTraining(USDRLConfig()).to(device).train()
     if checkpointing:
@@ -155,7 +154,7 @@ def our_step(
 
 
 def release_step(release: Release, batch_size: int, device: str, dtype: torch.dtype | None):
-    """A whole training step of the release, its views given, because its data loader draws them elsewhere."""
+    """A training step of the release on given views, which its data loader makes separately."""
     torch.manual_seed(0)
     model = release.model(150, 192, 1024, 1, 2).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-5)
@@ -177,7 +176,7 @@ def release_step(release: Release, batch_size: int, device: str, dtype: torch.dt
 
 
 def step_operations(batch_size: int) -> float:
-    """Floating point operations of the matrix products of one step, counted on a batch of 4 and scaled."""
+    """Floating-point operations of the matrix products of one step, counted on a batch of 4 and scaled."""
     from torch.utils.flop_counter import FlopCounterMode
 
     step = our_step(4, "cpu", None)
@@ -213,7 +212,7 @@ def largest_batch(make) -> int:
 
 
 def measure_gpu(release: Release | None) -> dict:
-    """Whole steps on the device under mixed precision."""
+    """Steps on the device in mixed precision."""
     started = time.monotonic()
     found: dict = {"device": torch.cuda.get_device_name(0)}
     size = largest_batch(lambda batch: our_step(batch, "cuda", torch.bfloat16))
@@ -250,7 +249,7 @@ def threads(count: int):
 
 
 def ratio_of(seconds: dict[str, float]) -> float | None:
-    """How many times as fast as the release ours is."""
+    """Speed-up over the release."""
     return seconds["release"] / seconds["ours"] if "release" in seconds else None
 
 

@@ -1,15 +1,14 @@
-"""How fast clips are embedded, beside the authors' released code with the same weights on the same machine.
+"""Speed of embedding, compared with the authors' released code with the same weights.
 
     python benchmarks/speed.py [--reference .reference/FoundSkelModel] [--gpu] [--output benchmarks/speed.json]
 
-Clips are real ones that ship with the package; the encoder has the sizes of the paper (hidden size 1024, 25 joints, 2
-people, 64 frames) and random weights, the same in both codes. Seconds are medians of runs that take turns; errors are
-the largest difference of an embedding to the released code's in float32, over its largest value. Peak memory is that
-of a process that reads a checkpoint of its code's own format and embeds one batch of 64 clips, less what its imports
-take. On a GPU the rate is that of clips that lie on it, at the batch size that gives most of them: ours compiled, in
-bfloat16, the release as it is, in float32. `--gpu` measures that alone; what the output file has of the other kind of
-device stays, with the run that it is of. The released model as shipped is made for 17 joints; the constant that says
-so is changed on loading. What cannot be measured here (no released code, no GPU) says "not measured".
+On the sample clips, with an encoder of the paper's size (hidden size 1024, 25 joints, 2 people, 64 frames) and the
+same random weights in both codes. Seconds are medians of interleaved runs; errors are the largest difference of an
+embedding to the released code's in float32, over its largest value. Peak memory is that of a process that reads a
+checkpoint in its own format and embeds one batch of 64 clips, minus that of its imports. On a GPU, clips are on the
+device and each code runs at its best batch size: ours compiled, in bfloat16, the release in float32. `--gpu` measures
+only the device and keeps the CPU figures in the output file. The released model is hard-coded for 17 joints, which is
+patched on loading. Without the released code or a GPU, the rows say "not measured".
 """
 
 import argparse
@@ -42,7 +41,7 @@ NOT_MEASURED = "not measured"
 
 
 def make_model() -> USDRLModel:
-    """The encoder, with values that no default hides: norms and biases are not one and zero."""
+    """The encoder with random norms and biases, which initialisation would leave at one and zero."""
     torch.manual_seed(0)
     model = USDRLModel(USDRLConfig()).requires_grad_(False).eval()
     for parameter in model.parameters():
@@ -69,12 +68,12 @@ class Release:
             raise ValueError(f"the weights do not fit the released encoder: {left}")
 
     def __call__(self, tokens: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Clip embeddings ``(B, 2d)`` of temporal and spatial tokens, as its retrieval has them."""
+        """Clip embeddings ``(B, 2d)`` of temporal and spatial tokens, as in its retrieval."""
         return self.model(*tokens, None, None, None, None, knn_eval=True)
 
 
 def to_release(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of clips, which its data loader forms."""
+    """Tokens of clips, as made by its data loader."""
     return clips.flatten(2), clips.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
@@ -83,7 +82,7 @@ def pooled(model: USDRLModel) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def operations(model: USDRLModel) -> int:
-    """Floating-point operations of one clip's matrix products, scores left out."""
+    """Floating-point operations of one clip's matrix products, without attention scores."""
     with FlopCounterMode(display=False) as counter:
         model(real_clips(1))
     return counter.get_total_flops()
@@ -98,7 +97,7 @@ def compared(outputs: torch.Tensor, truth: torch.Tensor | None) -> dict[str, flo
 
 
 def row(what: str, encoders: dict[str, Callable], clips: torch.Tensor, release: Release | None) -> dict:
-    """Median seconds of encoders beside the released one, and how far their outputs are from its."""
+    """Median seconds of encoders and of the released one, and the errors of their outputs."""
     given = to_release(clips)
     truth = None if release is None else release(given)
     errors = {name: compared(encode(clips), truth) for name, encode in encoders.items()}
@@ -129,7 +128,7 @@ def synchronised(encode: Callable, clips: torch.Tensor) -> Callable[[], None]:
 
 
 def fastest(encode: Callable, dtype: torch.dtype, sizes: tuple[int, ...], given: Callable) -> dict:
-    """Clips per second at the batch size that gives most of them, and at all; clips lie on the device."""
+    """Clips per second at the best batch size, and at all of them; clips are on the device."""
     best: dict = {"clips_per_second": 0.0}
     rates = {}
     for size in sizes:
@@ -145,7 +144,7 @@ def fastest(encode: Callable, dtype: torch.dtype, sizes: tuple[int, ...], given:
 
 
 def graphed(encode: Callable, clips: torch.Tensor) -> Callable[[], None]:
-    """A recorded run of an encoder, without the time that Python takes."""
+    """A run of an encoder captured as a CUDA graph, without Python's overhead."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -163,7 +162,7 @@ def graphed(encode: Callable, clips: torch.Tensor) -> Callable[[], None]:
 
 
 def measure_gpu(model: USDRLModel, release: Release | None, operations_per_clip: int) -> dict:
-    """Rate of clips that lie on the device, its share of the measured bf16 matrix rate, and the time of one clip."""
+    """Rate of clips on the device, its share of the measured bf16 matrix rate, and the time of one clip."""
     started = time.monotonic()
     fused = fuse(model, packed=False).to("cuda").to(torch.bfloat16)
     compiled = torch.compile(pooled(fused), dynamic=False)
@@ -191,13 +190,13 @@ def measure_gpu(model: USDRLModel, release: Release | None, operations_per_clip:
 
 
 def peak_memory(who: str, checkpoint: Path, reference: Path) -> float:
-    """MiB that reading a checkpoint and embedding a batch take at most, in a process of its own."""
+    """Peak memory in MiB of a process that reads a checkpoint and embeds a batch."""
     command = [sys.executable, __file__, "--embed", who, str(checkpoint), "--reference", str(reference)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def peak() -> float:
-    """MiB that this process has taken at most."""
+    """Peak memory of this process in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():
         # A new process starts with its parent's peak in `getrusage`, but not here.
@@ -206,7 +205,7 @@ def peak() -> float:
 
 
 def embed_once(who: str, checkpoint: Path, reference: Path) -> None:
-    """What that process does."""
+    """Read a checkpoint and embed a batch."""
     clips = real_clips(BATCH)
     before = peak()
     if who == "release":
@@ -219,7 +218,7 @@ def embed_once(who: str, checkpoint: Path, reference: Path) -> None:
 
 
 def processor() -> dict:
-    """Name of the CPU, and whether it has the units that make bfloat16 pay."""
+    """Name of the CPU, and whether it has AMX for bfloat16."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

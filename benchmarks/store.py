@@ -1,9 +1,9 @@
-"""A store as large as NTU-120: its size beside the release's array, how fast it opens, and one shuffled epoch.
+"""A store of the size of NTU-120: its size compared with the release's array, opening time, and a shuffled epoch.
 
     python benchmarks/store.py [--clips 114480] [--output benchmarks/store.json]
 
-The clips are generated (lengths as in NTU, a quarter with two people) and written into a temporary folder, which needs
-about 17 kB per clip.
+Clips are generated (lengths as in NTU, a quarter with two people) in a temporary folder, which needs about 17 kB per
+clip.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""What a frame costs when people are followed live, and how long its answer takes.
+"""Cost and latency of a frame in live recognition.
 
     python benchmarks/streaming.py [--output benchmarks/streaming.json]
 
-Real motion that ships with the package is pushed frame by frame through `USDRLStream`, in the model's own layout: the
-recogniser that ships, and encoders of the paper's size (hidden size 1024, random weights), as sliding windows with a
-result in every frame or in every eighth, and causal, with what is kept of earlier frames. For 1 and 8 people: the time
-of a push, median and 95th percentile over pushes that give a result, and the mean over all pushes for each person's
-frame. A causal encoder is also shown computing its whole clip again in every frame.
+The sample clips are pushed frame by frame through `USDRLStream`, in the model's own layout: with the shipped
+recogniser, and with encoders of the paper's size (hidden size 1024, random weights), in sliding windows with a result
+in every frame or in every eighth, and causal with a cache. For 1 and 8 people: the time of a push, median and 95th
+percentile over pushes with a result, and the mean over all pushes per person and frame. For comparison, a causal
+encoder also recomputes its whole clip in every frame.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def large(kind, **fields):
 
 
 def measure(stream: USDRLStream, people: int, frames: int) -> dict[str, float]:
-    """Seconds of pushes of so many people's frames, after a warm-up in which windows fill."""
+    """Seconds of pushes for a number of people, after a warm-up that fills the windows."""
     extractor = USDRLFeatureExtractor(num_persons=1, normalization="none", max_frames=None)
     clips = [extractor.prepare(sample).keypoints for sample in load_samples()[:people]]
     answered, total = [], 0.0
@@ -57,7 +57,7 @@ def measure(stream: USDRLStream, people: int, frames: int) -> dict[str, float]:
 
 
 def again(model: USDRLForEarlyActionPrediction, people: int) -> dict[str, float]:
-    """Seconds of computing whole clips of a causal model."""
+    """Seconds of a causal model that recomputes whole clips."""
     clips = torch.randn(people, model.config.num_frames, model.config.num_persons, 25, 3)
     seconds = []
     with torch.inference_mode():

@@ -1,23 +1,22 @@
-"""What a pretrained encoder is worth on the tasks, on the open sets.
+"""Results of a pretrained encoder on the tasks, on the open sets.
 
     python benchmarks/tasks.py MODEL --data DATA [--group open] [--only linear ...] [--output benchmarks/tasks.json]
     python benchmarks/tasks.py --table
 
-DATA holds the open sets in the .npz form (they cannot be part of this repository). Runs every benchmark of a group
+DATA holds the open sets as .npz files (they cannot be part of this repository). Runs every benchmark of a group
 with `usdrl evaluate`; figures already in the output file are kept, unless --again is given. The groups, by what MODEL
 must be:
 
-open      an encoder of 3D motion that saw none of the sets (recipe laptop, see open_motion.py)
+open      an encoder of 3D motion not pretrained on any of the sets (recipe laptop, see open_motion.py)
 two       the same for two people (recipe laptop-pairs): SBU's five folds
-correct   an encoder that saw nobody of UI-PRMD: whether a movement is done right
-gestures  as open, but without MSRC-12: its action points
+correct   an encoder not pretrained on UI-PRMD: whether a movement is done correctly
+gestures  as open, but not pretrained on MSRC-12: its action points
 flat      an encoder of JHMDB's 2D joints (recipe benchmarks/jhmdb.yaml, --split train)
-averaged  usdrl/mocap-tiny's folder: one and the same detector, its frames as they are and averaged over the shift gap
-          (needs --keep)
-transfer  a recogniser that was fine-tuned on the set that --source names; its encoder goes to the other sets
+averaged  usdrl/mocap-tiny's folder: the same detector with and without averaging over the shift gap (needs --keep)
+transfer  a recogniser fine-tuned on the set named by --source; its encoder is tested on the other sets
 
-`nw_ucla` is scored without the test clips that are copies of training clips, and with them, as papers do. --table
-prints the tables of what has been measured.
+`nw_ucla` is scored without the test clips that are copies of training clips, and with them, as in papers. --table
+prints the tables.
 """
 
 import argparse
@@ -36,7 +35,7 @@ SETS = ("utd_mhad", "nw_ucla", "utkinect", "hdm05_11")
 
 @dataclass(frozen=True)
 class Run:
-    """One benchmark, and how its data are split."""
+    """A benchmark and the split of its data."""
 
     benchmark: str
     leak: bool = False
@@ -46,7 +45,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """What it is called in the table."""
+        """Its name in the table."""
         fold = f" fold {self.fold}" if BENCHMARKS[self.benchmark].dataset == "sbu" else ""
         of = f" of {self.of}" if self.of else ""
         return (
@@ -94,7 +93,7 @@ SHOWN += ("F1@10", "F1@25", "F1@50")
 
 
 def print_tables(table: dict[str, dict]) -> None:
-    """Print Markdown: recognition set by set, then everything else line by line."""
+    """Print Markdown: a table of recognition by set, then a table of the other figures."""
 
     def percent(key: str, metric: str) -> str:
         return f"{100 * table[key]['metrics'][metric]:.1f}" if key in table else ""
