@@ -57,7 +57,8 @@ def write_page(template: str, title: str, content: dict[str, Any], path: Path) -
     """Write a self-contained page.
 
     Args:
-        template: Name of a template in this folder, with ``{{title}}`` and ``{{data}}``.
+        template: Name of a template in this folder, with ``{{title}}``, ``{{data}}``, and in place of what pages share
+            ``{{page_style}}`` and ``{{scene_script}}``.
         title: Title.
         content: Data of the page's script.
         path: File to write.
@@ -65,10 +66,15 @@ def write_page(template: str, title: str, content: dict[str, Any], path: Path) -
     # Escaped, so that no name can end the script element.
     text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
     title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
-    empty = resources.files(__package__).joinpath(template).read_text("utf-8")
-    page = re.sub(r"\{\{(title|data)\}\}", lambda found: title if found[1] == "title" else text, empty)
+    filled = {"title": title, "data": text, "page_style": _shared("page.css"), "scene_script": _shared("scene.js")}
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _shared(template))
     with new_file(path) as partial:
         partial.write_text(page, "utf-8")
+
+
+def _shared(name: str) -> str:
+    """Text of a file in this folder."""
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def packed_base64(values: np.ndarray, dtype: str = "<u2") -> str:

@@ -1,0 +1,138 @@
+"""The report page: opened in a browser, clicked through, and read back."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.metrics.classification import classification_report
+from usdrl_hub.visualize.report import Report, ScoredClip
+
+SCRIPT = "<script>document.title = 'broken'</script>"
+
+
+def make_report(classes=4, **changes) -> Report:
+    """Of forty real clips, whose probabilities are drawn at random."""
+    samples = load_samples()
+    sequences = [sequence for sequence in samples if sequence.label < classes]
+    random = np.random.default_rng(0)
+    labels = np.array([sequence.label for sequence in sequences])
+    probabilities = random.dirichlet(np.ones(classes), len(labels))
+    probabilities[np.arange(len(labels)), labels] += 0.4
+    probabilities /= probabilities.sum(1, keepdims=True)
+    groups = [str(sequence.subject) for sequence in sequences]
+    clips = [
+        ScoredClip(sequence.name, int(sequence.label), row, group)
+        for sequence, row, group in zip(sequences, probabilities, groups, strict=True)
+    ]
+    wrong = [number for number, clip in enumerate(clips) if clip.predicted != clip.truth]
+    content = {
+        "title": f"squats {SCRIPT}",
+        "class_names": [*samples.class_names[: classes - 1], f"class {SCRIPT}"],
+        "scores": classification_report(probabilities, labels, groups=groups),
+        "clips": clips,
+        "recordings": {number: sequences[number] for number in wrong[:6]},
+        "examples": {label: sequences[int(np.flatnonzero(labels == label)[0])] for label in range(classes)},
+        "baselines": {"nearest neighbour": 0.5, "majority class": 0.25},
+        "about": [("Encoder", "usdrl/mocap-tiny"), ("Data", SCRIPT)],
+        "facts": ["40 clips"],
+        "history": [
+            {"epoch": epoch, "loss": 1 / epoch, "validation_accuracy": 1 - 0.5 / epoch} for epoch in (1, 2, 3)
+        ],
+        "curve": [{"clips": 1, "accuracy": 0.4, "low": 0.3, "high": 0.5}, {"clips": 5, "accuracy": 0.6}],
+        "warnings": [f"a warning {SCRIPT}"],
+        "limits": ["one room"],
+    }
+    return Report(**{**content, **changes})
+
+
+def data_of(page) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text("utf-8"))[1])
+
+
+def test_the_page_shows_the_numbers_of_the_report(open_page, tmp_path):
+    report = make_report()
+    report.write(tmp_path / "report.html")
+    browser = open_page(tmp_path / "report.html")
+    shown = browser.run("return [...document.querySelectorAll('.score b')].map(item => item.textContent)")
+    scores = report.scores
+    keys = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
+    assert [text.replace("\u00a0", " ") for text in shown] == [f"{100 * scores[key]:.1f} %" for key in keys]
+    cells = browser.run("return [...document.querySelectorAll('#confusion button')].map(cell => cell.textContent)")
+    assert [int(text or 0) for text in cells] == np.ravel(scores["confusion"]).tolist()
+    rows = browser.run(
+        "return [...document.querySelectorAll('#classes tbody tr')].map(row => row.cells[1].textContent)"
+    )
+    assert sorted(map(int, rows)) == sorted(row["support"] for row in scores["classes"])
+    low, high = scores["intervals"]["accuracy"]
+    text = browser.text(".score em").replace("\u00a0", " ")
+    assert text == f"{100 * low:.1f} % to {100 * high:.1f} %"
+    assert "nearest neighbour: 50.0" in browser.text(".score") and "over people" in browser.text("#unit")
+    assert browser.complaints() == []
+
+
+def test_names_with_html_in_them_are_text(open_page, tmp_path):
+    make_report().write(tmp_path / "report.html")
+    browser = open_page(tmp_path / "report.html")
+    assert browser.run("return document.title") == f"squats {SCRIPT}" == browser.text("#name")
+    assert SCRIPT in browser.text("#warnings li") and SCRIPT in browser.text("#about dd:last-child")
+    assert browser.run("return document.scripts.length") == 2
+
+
+def test_a_cell_shows_its_clips_and_a_second_click_the_hardest(open_page, tmp_path):
+    report = make_report()
+    report.write(tmp_path / "report.html")
+    browser = open_page(tmp_path / "report.html")
+    wrong = [clip for clip in report.clips if clip.predicted != clip.truth]
+    assert browser.text("#chosen") == "Hardest clips: the surest wrong answers"
+    assert browser.run("return document.querySelectorAll('.clip').length") == len(report.recordings)
+    assert browser.run("return document.querySelectorAll('.clip canvas').length") == 2 * len(report.recordings)
+    truth, predicted = wrong[0].truth, wrong[0].predicted
+    browser.run("document.querySelectorAll('#confusion button')[arguments[0]].click()", truth * 4 + predicted)
+    there = sorted(clip.name for clip in wrong if (clip.truth, clip.predicted) == (truth, predicted))
+    shown = browser.run("return [...document.querySelectorAll('.clip b')].map(name => name.textContent)")
+    assert sorted(shown) == there and "taken for" in browser.text("#chosen")
+    browser.run("document.querySelectorAll('#confusion button')[arguments[0]].click()", truth * 4 + predicted)
+    assert browser.text("#chosen") == "Hardest clips: the surest wrong answers"
+    assert browser.complaints() == []
+
+
+def test_skeletons_move_and_the_page_fits_a_telephone(open_page, tmp_path):
+    make_report().write(tmp_path / "report.html")
+    browser = open_page(tmp_path / "report.html", 390, 800)
+    browser.run("document.querySelector('.clip').scrollIntoView()")
+    picture = "document.querySelector('.clip canvas').toDataURL()"
+    browser.settle()
+    first = browser.run(f"return {picture}")
+    browser.wait(f"{picture} !== {json.dumps(first)}")
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    for section in ("#history svg", "#curve svg", "#limits li"):
+        assert browser.run("return document.querySelector(arguments[0]) !== null", section)
+    assert browser.complaints() == []
+
+
+def test_a_report_without_extras_hides_their_sections(open_page, tmp_path):
+    bare = make_report(history=(), curve=(), warnings=(), baselines={}, recordings={}, examples={})
+    bare.write(tmp_path / "report.html")
+    browser = open_page(tmp_path / "report.html")
+    hidden = "return ['#warnings', '#history', '#curve', '#charts'].map(name => document.querySelector(name).hidden)"
+    assert browser.run(hidden) == [True] * 4
+    assert browser.complaints() == []
+
+
+def test_wrong_answers_come_first_the_surest_of_them_before_others(tmp_path):
+    report = make_report()
+    report.write(tmp_path / "report.html")
+    rows = data_of(tmp_path / "report.html")["clips"]
+    wrong = [row["truth"] != row["predicted"] for row in rows]
+    assert wrong == sorted(wrong, reverse=True) and any(wrong)
+    surest = [row["probability"] for row in rows if row["truth"] != row["predicted"]]
+    assert surest == sorted(surest, reverse=True)
+
+
+def test_another_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"report\.pdf"):
+        make_report().write(tmp_path / "report.pdf")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""The report of a recogniser as one page: scores, confusions, the hardest clips as moving skeletons, limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..sequence import SkeletonSequence
+from .page import check_output, packed_scene, write_page
+from .panel import CLASS_COLORS, PERSON_COLORS
+from .scene import Scene, frames_to_draw
+
+# Frames of a skeleton in the page, and their highest rate: a page of thirty clips stays under some MB.
+_MAX_FRAMES, _MAX_FPS = 90, 15.0
+_SCORES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
+
+
+@dataclass(frozen=True)
+class ScoredClip:
+    """A tested clip and what a model says of it.
+
+    Attributes:
+        name: Name of the recording.
+        truth: True class.
+        probabilities: ``(K,)``.
+        group: Whose it is, or None if unknown.
+    """
+
+    name: str
+    truth: int
+    probabilities: np.ndarray
+    group: str | None = None
+
+    @property
+    def predicted(self) -> int:
+        """The likeliest class."""
+        return int(np.argmax(self.probabilities))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows.
+
+    Attributes:
+        title: Heading.
+        class_names: Names of the K classes.
+        scores: Of `metrics.classification.classification_report`.
+        clips: The tested clips.
+        recordings: Of clips to show as skeletons, by number of the clip.
+        examples: A typical training clip of each class, by number of the class.
+        baselines: Accuracy of simpler methods, by name.
+        about: What was trained on what: pairs of a term and a text.
+        facts: Short facts below the heading.
+        history: A row per epoch, such as {"epoch": 1, "loss": 0.9, "accuracy": 0.5}.
+        curve: Accuracy by clips per class, such as {"clips": 5, "accuracy": 0.7, "low": 0.6, "high": 0.8}.
+        warnings: What a reader must know before anything else.
+        limits: What the numbers do not say.
+        group: What a group of clips is, such as "person".
+    """
+
+    title: str
+    class_names: Sequence[str]
+    scores: Mapping[str, Any]
+    clips: Sequence[ScoredClip]
+    recordings: Mapping[int, SkeletonSequence] = field(default_factory=dict)
+    examples: Mapping[int, SkeletonSequence] = field(default_factory=dict)
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    about: Sequence[tuple[str, str]] = ()
+    facts: Sequence[str] = ()
+    history: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Mapping[str, float]] = ()
+    warnings: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    group: str = "person"
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the page, which needs nothing else.
+
+        Args:
+            path: A file with the suffix ``.html``.
+
+        Raises:
+            OutputError: If it cannot be written.
+            ValueError: If it has another suffix.
+        """
+        check_output(path, (".html",), "a report is written")
+        write_page("report_template.html", self.title, self._content(), Path(path))
+
+    def _content(self) -> dict[str, Any]:
+        scenes: list[dict[str, Any]] = []
+
+        def number(sequence: SkeletonSequence) -> int:
+            scene = Scene.of(sequence)
+            frames, rate = frames_to_draw(scene.num_frames, scene.rate, _MAX_FRAMES, _MAX_FPS)
+            scenes.append(packed_scene(scene.subsampled(frames, rate), np.arange(len(frames)), 1))
+            return len(scenes) - 1
+
+        shown = {clip: number(sequence) for clip, sequence in self.recordings.items()}
+        examples = {label: number(sequence) for label, sequence in self.examples.items()}
+        rows: list[dict[str, Any]] = [
+            {
+                "name": clip.name,
+                "group": clip.group,
+                "truth": clip.truth,
+                "predicted": clip.predicted,
+                "probability": float(clip.probabilities[clip.predicted]),
+                "true_probability": float(clip.probabilities[clip.truth]),
+                "scene": shown.get(place),
+            }
+            for place, clip in enumerate(self.clips)
+        ]
+        # The surest wrong answers first, then the least sure right ones.
+        rows.sort(key=lambda row: row["probability"] if row["truth"] == row["predicted"] else -row["probability"])
+        unit = self.group if self.scores["interval_unit"] == "group" else "clip"
+        return {
+            "title": self.title,
+            "facts": list(self.facts),
+            "warnings": list(self.warnings),
+            "limits": list(self.limits),
+            "about": [list(pair) for pair in self.about],
+            "unit": f"Ranges are 95 % bootstrap intervals over {'people' if unit == 'person' else unit + 's'}.",
+            "group": self.group,
+            "scores": self._scores(),
+            "classes": [
+                {"name": name, **row} for name, row in zip(self.class_names, self.scores["classes"], strict=True)
+            ],
+            "confusion": self.scores["confusion"],
+            "clips": rows,
+            "scenes": scenes,
+            "examples": [examples.get(label) for label in range(len(self.class_names))],
+            "history": self._history(),
+            "curve": self._curve(),
+            "colors": list(PERSON_COLORS),
+        }
+
+    def _scores(self) -> list[dict[str, Any]]:
+        rows = []
+        for key, name in _SCORES.items():
+            low, high = self.scores["intervals"][key]
+            beside = [{"name": other, "value": value} for other, value in self.baselines.items()]
+            row = {"name": name, "value": self.scores[key], "low": low, "high": high}
+            rows.append({**row, "beside": beside if key == "accuracy" else []})
+        error = {"name": "Calibration error (0 is best)", "value": self.scores["calibration_error"]}
+        return [*rows, {**error, "low": None, "high": None, "beside": []}]
+
+    def _history(self) -> list[dict[str, Any]]:
+        """A chart of losses and one of accuracies, over epochs."""
+        charts = []
+        for kind in ("loss", "accuracy"):
+            names = [name for name in dict.fromkeys(key for row in self.history for key in row) if kind in name]
+            lines: list[dict[str, Any]] = [
+                {
+                    "name": name.replace("_", " "),
+                    "color": CLASS_COLORS[place % len(CLASS_COLORS)],
+                    "points": [[row["epoch"], row[name]] for row in self.history if name in row],
+                }
+                for place, name in enumerate(names)
+            ]
+            if lines:
+                top = max(point[1] for line in lines for point in line["points"])
+                most = 1.0 if kind == "accuracy" else max(top, 1e-9)
+                charts.append({"label": "epoch", "lines": lines, "most": most, "percentages": kind == "accuracy"})
+        return charts
+
+    def _curve(self) -> list[dict[str, Any]]:
+        if not self.curve:
+            return []
+        points = [
+            [row["clips"], row["accuracy"], *(row[end] for end in ("low", "high") if end in row)] for row in self.curve
+        ]
+        line = {"name": "accuracy on the tested clips", "color": CLASS_COLORS[0], "points": points}
+        label = "labelled clips per class"
+        return [{"label": label, "lines": [line], "most": 1.0, "percentages": True, "logarithmic": True}]
