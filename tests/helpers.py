@@ -23,6 +23,7 @@ from usdrl_hub import (
 from usdrl_hub.cli import main
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.facts.recipes import Recipe, Training
+from usdrl_hub.hub.card_source import CardSource
 from usdrl_hub.normalization import RaggedFrames
 
 VIEWS = {"min_length": 6, "corrupted_joints": 5}
@@ -210,3 +211,19 @@ def connections() -> list[str]:
     """Threads of this process that speak to other processes, where the system lists threads."""
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     return [name for name in names if "gloo" in name]
+
+
+def figures(card: str) -> set[str]:
+    """The figures in the tables of a model card's results, as text."""
+    results = card.partition("## Results")[2].partition("\n## ")[0]
+    rows = [line for line in results.splitlines() if line.startswith("|")]
+    return {cell.strip() for row in rows for cell in row.split("|") if re.fullmatch(r"\s*-?\d+\.\d+\s*", cell)}
+
+
+def supported_figures(source: CardSource) -> set[str]:
+    """The figures that a model card may contain: those of ``metrics.json`` or a published source, in percent."""
+    shares = [*source.entry.published.values()] if source.entry is not None else []
+    shares += [value for value in dict(source.record.get("metrics") or {}).values() if 0 <= value <= 1]
+    for row in source.record.get("few_labels") or []:
+        shares += row["accuracy"].values()
+    return {f"{100 * value:.1f}" for value in shares}

@@ -33,7 +33,7 @@ from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.card_source import CardSource
-from usdrl_hub.hub.cards import card_of, figures, render_card, supported_figures, write_cards
+from usdrl_hub.hub.cards import card_of, render_card, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
@@ -42,7 +42,7 @@ from usdrl_hub.records import sha256
 from usdrl_hub.remote_code import CODE_FILES, add_remote_code
 
 from .conftest import GOLDENS, relative_error
-from .helpers import clips, tiny_config
+from .helpers import clips, figures, supported_figures, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 REPOSITORY = Path(__file__).parent.parent

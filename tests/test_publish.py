@@ -30,14 +30,13 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.datasets import DATASETS
 from usdrl_hub.hub import publish as publishing
-from usdrl_hub.hub.cards import figures
 from usdrl_hub.hub.publish import Commit, PublishError, publish
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.pretraining.views import ViewAugmentation
 from usdrl_hub.remote_code import CODE_FILES
 
 from .conftest import GOLDENS
-from .helpers import run, same_weights, tiny_config
+from .helpers import figures, run, same_weights, tiny_config
 
 TINY = "usdrl/tiny-uiprmd"
 COMPLETE = {"config.json", "preprocessor_config.json", "model.safetensors", "metrics.json", "README.md"}

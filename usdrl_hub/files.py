@@ -242,40 +242,40 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
     asked, path = Path(path), Path(path).resolve()
     if os.path.lexists(path) and not path.is_file():
         raise OutputError(f"{asked}: it is {'a folder' if path.is_dir() else 'a device'}, not a file to write")
-    with _parents_of(path):
-        partial = path.with_name(f".{_short(path)}.{_mark()}.partial")
-        _MINE.add(partial.name)
+    with _partial(path) as partial:
         try:
-            try:
-                _remove_dead(path.parent, rf"\.{re.escape(_short(path))}\.(?:scratch\.)?")
-                partial.touch()
-            except OSError as error:
-                raise _refusal(asked, error) from None
-            with naming(asked, partial):
-                yield partial
-                rights = 0o666 & ~_umask()
-                # safetensors writes files that only their owner can read.
-                if os.name == "posix" and partial.stat().st_mode & 0o777 != rights:
-                    partial.chmod(rights)
-                os.replace(partial, path)
-        finally:
-            _deleted(partial)
-            _MINE.discard(partial.name)
+            _remove_dead(path.parent, rf"\.{re.escape(_short(path))}\.(?:scratch\.)?")
+            partial.touch()
+        except OSError as error:
+            raise _refusal(asked, error) from None
+        with naming(asked, partial):
+            yield partial
+            rights = 0o666 & ~_umask()
+            # safetensors writes files that only their owner can read.
+            if os.name == "posix" and partial.stat().st_mode & 0o777 != rights:
+                partial.chmod(rights)
+            os.replace(partial, path)
 
 
 @contextmanager
 def scratch_file(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside `path`, deleted at the end, or by the next `new_file` of `path` if this process dies."""
     path = Path(path).resolve()
+    with _partial(path, "scratch.") as scratch, naming(path, scratch):
+        yield scratch
+
+
+@contextmanager
+def _partial(path: Path, prefix: str = "") -> Iterator[Path]:
+    """Path of a temporary file beside `path`, marked as ours and deleted at the end."""
     with _parents_of(path):
-        scratch = path.with_name(f".{_short(path)}.scratch.{_mark()}.partial")
-        _MINE.add(scratch.name)
+        partial = path.with_name(f".{_short(path)}.{prefix}{_mark()}.partial")
+        _MINE.add(partial.name)
         try:
-            with naming(path, scratch):
-                yield scratch
+            yield partial
         finally:
-            _deleted(scratch)
-            _MINE.discard(scratch.name)
+            _deleted(partial)
+            _MINE.discard(partial.name)
 
 
 @contextmanager

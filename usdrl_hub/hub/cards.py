@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..configuration_usdrl import USDRLConfig
 from ..errors import CheckpointLoadError, printable
 from ..facts.benchmarks import BENCHMARKS
-from ..facts.checkpoints import CHECKPOINTS, Checkpoint, find_checkpoint
+from ..facts.checkpoints import CHECKPOINTS, find_checkpoint
 from ..facts.datasets import DATASETS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
@@ -239,80 +239,56 @@ def _training(source: CardSource) -> str:
 
 
 def _results(source: CardSource) -> str:
-    measured, entry = _measured(source.record), source.entry
-    parts = []
+    entry, measured, few = source.entry, _measured(source.record), _few_labels(source.record)
+    parts = ["Nothing has been measured with these weights yet."]
     if measured:
-        count = dict(source.record.get("n") or {}).get("test", "")
+        count, benchmark = dict(source.record.get("n") or {}).get("test", ""), source.record.get("benchmark")
+        where = f" on `{_code(benchmark)}`" if benchmark else ""
         rows = [
-            f"| {_METRIC_NAMES.get(name) or _text(name)} | {100 * value:.1f} | {_text(count)} |"
+            (_METRIC_NAMES.get(name) or _text(name), f"{100 * value:.1f}", _text(count))
             for name, value in measured.items()
         ]
-        benchmark = source.record.get("benchmark")
-        what = f" on `{_code(benchmark)}`" if benchmark else ""
-        parts.append(
-            "\n".join(
-                [f"Measured{what}, with this repository's weights:\n", "| metric | % | test clips |", "|---|---|---|"]
-            )
-            + "\n"
-            + "\n".join(rows)
-        )
-    else:
-        parts.append("Nothing has been measured with these weights yet.")
-    if few := _few_labels(source.record):
-        shots = list(few[0][2])
-        rows = [f"| {_text(measure)} | {_text(who)} | {' | '.join(values.values())} |" for measure, who, values in few]
+        table = _table(("metric", "%", "test clips"), rows)
+        parts = [f"Measured{where}, with this repository's weights:\n\n{table}"]
+    if few:
+        table = _table(("measure", "features", *few[0][2]), [(*row[:2], *row[2].values()) for row in few])
         parts.append(
             "Accuracy in percent with few labelled clips per class, mean of five data sets. 1-NN and linear probe use "
             "frozen features. Baselines: the joints (as they are, and normalised), and the same network with random "
-            f"weights or trained from scratch.\n\n| measure | features | {' | '.join(map(_text, shots))} |\n"
-            f"|{'---|' * (len(shots) + 2)}\n" + "\n".join(rows) + f"\n\n![Accuracy against labels]({FEW_LABELS})"
+            f"weights or trained from scratch.\n\n{table}\n\n![Accuracy against labels]({FEW_LABELS})"
         )
     if entry is not None and entry.published:
         rows = [
-            f"| `{benchmark}` | {_METRIC_NAMES.get(metric, metric)} | {100 * value:.1f} |"
+            (f"`{benchmark}`", _METRIC_NAMES.get(metric, metric), f"{100 * value:.1f}")
             for (benchmark, metric), value in entry.published.items()
         ]
-        parts.append(
-            f"Published by the authors ({entry.source}), not reproduced by this project:\n\n"
-            "| benchmark | metric | % |\n|---|---|---|\n" + "\n".join(rows)
-        )
-    scored = [name for name in (entry.benchmarks if entry is not None else ()) if name in BENCHMARKS]
-    if scored:
-        commands = "\n".join(f"usdrl evaluate {source.name} --benchmark {name} --data DATA" for name in scored)
-        kind = "Scored" if source.task == "embedding" else "Made and scored"
-        parts.append(
-            f"{kind} by:\n\n```\n{commands if source.task == 'embedding' else _made(entry, scored)}\n```"  # type: ignore[arg-type]
-        )
+        table = _table(("benchmark", "metric", "%"), rows)
+        parts.append(f"Published by the authors ({entry.source}), not reproduced by this project:\n\n{table}")
+    if entry is not None and entry.benchmarks:
+        verb, model, output = "Scored", source.name, ""
+        if entry.base:
+            verb, model, output = "Made and scored", entry.base, f" --output-dir {entry.name.partition('/')[2]}"
+        lines = [f"usdrl evaluate {model} --benchmark {name} --data DATA{output}" for name in entry.benchmarks]
+        parts.append("\n".join([f"{verb} by:\n\n```", *lines, "```"]))
     return "\n\n".join(parts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    first, *others = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([first, f"|{'---|' * len(header)}", *others])
 
 
 def _few_labels(record: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
     """Measure, features, and percent by number of labelled clips, from ``metrics.json``."""
     return [
-        (row["measure"], row["who"], {shots: f"{100 * value:.1f}" for shots, value in row["accuracy"].items()})
+        (
+            _text(row["measure"]),
+            _text(row["who"]),
+            {_text(shots): f"{100 * value:.1f}" for shots, value in row["accuracy"].items()},
+        )
         for row in record.get("few_labels") or []
     ]
-
-
-def _made(entry: Checkpoint, scored: list[str]) -> str:
-    folder = entry.name.partition("/")[2]
-    return "\n".join(
-        f"usdrl evaluate {entry.base} --benchmark {name} --data DATA --output-dir {folder}" for name in scored
-    )
-
-
-def figures(card: str) -> set[str]:
-    """The figures in the tables of a card's results, as text."""
-    results = card.partition("## Results")[2].partition("\n## ")[0]
-    rows = [line for line in results.splitlines() if line.startswith("|")]
-    return {cell.strip() for row in rows for cell in row.split("|") if re.fullmatch(r"\s*-?\d+\.\d+\s*", cell)}
-
-
-def supported_figures(source: CardSource) -> set[str]:
-    """The figures that a card may contain: those of ``metrics.json`` or a published source, in percent."""
-    published = source.entry.published.values() if source.entry is not None else ()
-    few = {value for _, _, values in _few_labels(source.record) for value in values.values()}
-    return few | {f"{100 * value:.1f}" for value in (*_measured(source.record).values(), *published)}
 
 
 def card_of(name: str) -> str:

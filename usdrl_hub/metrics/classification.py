@@ -91,7 +91,7 @@ def multilabel_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
 
 
 def confusion_matrix(labels: Any, predicted: Any, num_classes: int) -> np.ndarray:
-    """Clips of each class (rows) by the class that was predicted (columns), int64 ``(K, K)``.
+    """Confusion matrix ``(K, K)`` int64: number of clips by true class (row) and predicted class (column).
 
     Args:
         labels: True classes ``(N,)``.
@@ -116,8 +116,8 @@ def class_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
         confusion: ``(..., K, K)``, see `confusion_matrix`.
 
     Returns:
-        `precision`, `recall` and `f1` in [0, 1] and `support`, each ``(..., K)``. What is undefined is NaN: the
-        recall of a class without clips, the precision of a class that is never predicted, the F1 of a class that is
+        `precision`, `recall` and `f1` in [0, 1] and `support`, each ``(..., K)``. Undefined scores are NaN: the
+        recall of a class without clips, the precision of a class that is never predicted, the F1 of a class with
         neither.
     """
     confusion = np.asarray(confusion, np.float64)
@@ -140,16 +140,16 @@ def _summary(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al., ICML 2017): how far confidence is from accuracy, in [0, 1].
+    """Expected calibration error (Guo et al., ICML 2017), in [0, 1]: mean gap between confidence and accuracy.
 
     Args:
         probabilities: ``(N, K)``.
         labels: True classes ``(N,)``.
-        bins: Intervals of equal width into which the largest probability of each clip falls.
+        bins: Number of confidence bins of equal width.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    # The upper end belongs to an interval, as in the paper.
+    # A bin includes its upper end, as in the paper.
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(number, confidence - right, bins)
     return float(np.abs(gaps).sum() / len(labels))
@@ -164,22 +164,22 @@ def classification_report(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All that is said of a recogniser's answers to clips of known classes.
+    """Scores of a recogniser over all clips and per class, with bootstrap confidence intervals.
 
     Args:
-        probabilities: ``(N, K)``, of K classes that exclude each other. Of equal ones the first counts as predicted.
+        probabilities: ``(N, K)``, of K exclusive classes; ties go to the first class.
         labels: True classes ``(N,)``.
-        groups: Whose each clip is ``(N,)``, such as the person's number or name: clips of a group are not independent,
-            so the intervals draw whole groups. None, or a single group, draws clips.
-        level: Share of the bootstrap distribution that an interval holds.
-        resamples: Bootstrap samples.
-        seed: Of the samples.
+        groups: Group of each clip ``(N,)``, such as the person: clips of a group are not independent, so the bootstrap
+            resamples whole groups. It resamples clips if None or if there is a single group.
+        level: Confidence level of the intervals, in (0, 1).
+        resamples: Number of bootstrap samples.
+        seed: Random seed of the bootstrap.
 
     Returns:
-        `accuracy`, `balanced_accuracy` (mean recall of the classes that have clips), `macro_f1` (of the classes that
-        have clips or are predicted), `calibration_error`; `intervals`, [low, high] by name of the first three, and
+        `accuracy`, `balanced_accuracy` (mean recall over classes with clips), `macro_f1` (mean F1 over classes with
+        clips or predictions) and `calibration_error`; `intervals`, [low, high] for each of the first three, and
         `interval_unit`, "group" or "clip"; `confusion`, see `confusion_matrix`; `classes`, a list of `precision`,
-        `recall` and `f1` (None where undefined) and `support`.
+        `recall` and `f1` (None if undefined) and `support`.
 
     Raises:
         NonFiniteError: If a probability is NaN or infinite.
@@ -223,7 +223,7 @@ def _intervals(
     """Percentile bootstrap intervals of the scores of `_summary`, resampling units ``(N,)``."""
     count = int(units.max()) + 1
     cells = labels * classes + predicted
-    # Only the cells that occur: most of a large confusion matrix is empty.
+    # Only non-empty cells: a large confusion matrix is sparse.
     used, cells = np.unique(cells, return_inverse=True)
     per_unit = np.zeros((count, len(used)))
     np.add.at(per_unit, (units, cells), 1)
