@@ -619,6 +619,111 @@ def damage_yaml(rng: random.Random, content: bytes) -> bytes:
     return content[:place] + b" " + rng.choice(_YAML) + content[end:]
 
 
+# --- Motion capture ------------------------------------------------------------------------------------------------
+
+
+def _squat(layout: str, frames: int = 3) -> tuple[list[str], list[int], np.ndarray]:
+    from .motion_capture import MOTIONBUILDER, clip, tree
+
+    names = [MOTIONBUILDER.get(name, name) for name in get_layout(layout).joint_names]
+    return names, tree(layout), clip(layout)[:frames].round(3)
+
+
+def _bvh() -> list[Files]:
+    from .motion_capture import bvh
+
+    names, parents, positions = _squat("smpl22")
+    return [
+        {"a.bvh": bvh(names, parents, positions * 100, moving=True, digits=2).encode()},
+        {"a.bvh": bvh(names, parents, positions * 100, moving=False, digits=3).encode()},
+        {
+            "a.bvh": bvh(
+                [f"mixamorig:{name}" for name in names], parents, positions, moving=False, order="XYZ"
+            ).encode()
+        },
+    ]
+
+
+def _amc() -> list[Files]:
+    from .motion_capture import asf_amc, rigid
+
+    _, parents, positions = _squat("cmu31")
+    asf, amc = asf_amc(rigid(positions, parents))
+    return [
+        {"a.asf": asf.encode(), "a.amc": amc.encode()},
+        {"only.asf": asf.encode(), "a.amc": amc[: amc.index("\n3\n") + 1].encode()},
+    ]
+
+
+def _c3d() -> list[Files]:
+    from .motion_capture import c3d
+
+    names, _, points = _squat("ui-prmd39")
+    return [
+        {"a.c3d": c3d(names, points * 1000)},
+        {"a.c3d": c3d([f"S:{name}" for name in names], points, unit="m", scale=0.0001, processor=86, analog=2)},
+        {"a.c3d": c3d(names, points * 1000, processor=85, residuals=np.eye(3, 39) * -1)},
+    ]
+
+
+def _trc() -> list[Files]:
+    from .motion_capture import trc
+
+    names, _, points = _squat("ui-prmd39")
+    gaps = np.where(np.arange(39)[:, None] == 4, np.nan, points)
+    joints = [name.replace("left_", "L_").replace("right_", "R_") for name in get_layout("coco17").joint_names]
+    return [
+        {"a.trc": trc(names, points * 1000, digits=1).encode()},
+        {"a.trc": trc(names, gaps, unit="m", separator=",").encode()},
+        {"a.trc": trc(joints, _squat("coco17")[2], unit="m", digits=3).encode()},
+    ]
+
+
+def _mvnx() -> list[Files]:
+    from .motion_capture import mvnx
+
+    return [{"a.mvnx": mvnx(_squat("xsens23")[2]).encode()}]
+
+
+def _amass() -> list[Files]:
+    from .motion_capture import amass
+
+    sets = [amass(_squat("smpl22")[2], width=width) for width in (66, 156)]
+    poses = sets[0]["poses"]
+    sets.append({"root_orient": poses[:, :3], "pose_body": poses[:, 3:], "mocap_frame_rate": np.array(60)})
+    return [{"a.npz": pack({f"{key}.npy": npy(array) for key, array in arrays.items()})} for arrays in sets]
+
+
+def damage_block(rng: random.Random, content: bytes) -> bytes:
+    """A C3D with bytes of its header or parameters changed, where each says how the rest is read."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        place = rng.choice(
+            [rng.randrange(24), 512 + rng.randrange(4), 512 + rng.randrange(200), rng.randrange(len(data))]
+        )
+        data[place] = rng.choice([0, 1, 2, 127, 128, 255, data[place] ^ 1 << rng.randrange(8), rng.randrange(256)])
+    return bytes(data)
+
+
+_XML = [b"<!DOCTYPE x>", b"<!-- x -->", b"<![CDATA[1 2]]>", b"&amp;", b"&a;", b"<position>", b"</frame>", b"<x" * 500]
+
+
+def damage_xml(rng: random.Random, content: bytes) -> bytes:
+    """XML with an element lost, repeated or moved, or with odd parts of XML in it."""
+    elements = content.split(b"<")
+    place, other = rng.randrange(len(elements)), rng.randrange(len(elements))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del elements[place : place + rng.choice([1, 2, 9])]
+    elif kind == 1:
+        elements[place:place] = elements[place : place + rng.choice([1, 2, 9])] * rng.choice([1, 2, 40])
+    elif kind == 2:
+        elements[place], elements[other] = elements[other], elements[place]
+    else:
+        elements[place] += rng.choice(_XML)
+    return b"<".join(elements)
+
+
 # --- All of them ---------------------------------------------------------------------------------------------------
 
 
@@ -639,7 +744,7 @@ _JSON = [
     of_file(partial(damage_text, separators=b",\n"), ".json"),
     *[of_file(damage_json, ".json")] * 3,
 ]
-_SPACES, _CELLS = b"\n\n ", b"\n,"
+_SPACES, _CELLS, _WORDS = b"\n\n ", b"\n,", b"\n "
 
 _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
     "skeleton": lambda: {
@@ -747,6 +852,32 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
         "read": read_tolerantly,
         "mutations": [any_bytes(), of_file(damage_opcodes), *[_of_pickle] * 3],
     },
+    "bvh": lambda: {"seeds": _bvh(), "target": "a.bvh", "read": read_recordings, "mutations": _text(_WORDS)},
+    "amc": lambda: {
+        "seeds": _amc(),
+        "target": "a.amc",
+        "read": read_recordings,
+        "mutations": [*_text(_WORDS, ".amc"), *_text(_WORDS, ".asf"), lose_file],
+    },
+    "c3d": lambda: {
+        "seeds": _c3d(),
+        "target": "a.c3d",
+        "read": read_recordings,
+        "mutations": [any_bytes(), *[of_file(damage_block)] * 2],
+    },
+    "trc": lambda: {"seeds": _trc(), "target": "a.trc", "read": read_recordings, "mutations": _text(b"\n\t,")},
+    "mvnx": lambda: {
+        "seeds": _mvnx(),
+        "target": "a.mvnx",
+        "read": read_recordings,
+        "mutations": [*_text(_WORDS), *[of_file(damage_xml)] * 2],
+    },
+    "amass": lambda: {
+        "seeds": _amass(),
+        "target": "a.npz",
+        "read": read_recordings,
+        "mutations": [any_bytes(), *[of_file(damage_npz)] * 3],
+    },
     "store": lambda: {
         "seeds": _stores(),
         "target": "",
@@ -789,7 +920,11 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
 
 FAMILIES = tuple(_FAMILIES)
 # Those whose files are text, or made of many parts, and may be long.
-LONG = tuple(name for name in FAMILIES if name not in ("npy", "npz", "npz-data-set", "store", "checkpoint", "pth.tar"))
+LONG = tuple(
+    name
+    for name in FAMILIES
+    if name not in ("npy", "npz", "npz-data-set", "amass", "c3d", "store", "checkpoint", "pth.tar")
+)
 
 
 @cache

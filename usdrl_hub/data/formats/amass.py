@@ -103,8 +103,10 @@ def _rotations(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         if poses.ndim == 3 and poses.shape[-1] == 3:
             poses = poses.reshape(len(poses), -1)
     else:
-        body = _array(path, "pose_body", arrays["pose_body"]) if "pose_body" in arrays else np.zeros((0, 0))
-        body = body.reshape(len(body), -1)
+        body = _array(path, "pose_body", arrays["pose_body"])
+        if body.ndim < 2:
+            raise SkeletonFormatError(f"{path}: 'pose_body' must be (frames, 63), got the shape {body.shape}")
+        body = body.reshape(len(body), -1) if len(body) else body.reshape(0, 63)
         root = _array(path, "root_orient", arrays.get("root_orient", np.zeros((len(body), 3))))
         if root.shape != (len(body), 3):
             raise SkeletonFormatError(f"{path}: 'root_orient' must be ({len(body)}, 3), got the shape {root.shape}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import notice
 from ...layouts import Layout, get_layout
 from ...sequence import METRES, SkeletonFormatError, SkeletonSequence
 from ..reading import Reading
@@ -213,13 +214,15 @@ class _Lines:
             same &= (padded[self.begins + byte] == padded[self.begins[template] + byte]) | (self.sizes <= byte)
         return same
 
-    def parse(self) -> np.ndarray:
-        """The numbers behind the first fields of all lines, one after the other."""
+    def parse(self, count: int) -> np.ndarray:
+        """The numbers behind the first fields of the first lines, one after the other."""
         covered = np.zeros(len(self.text) + 1, np.int8)
         covered[self.begins] = 1
         covered[self.begins + self.sizes] -= 1
         numbers = np.where(np.cumsum(covered[:-1], dtype=np.int8) > 0, np.uint8(ord(" ")), self.text)
-        return parse_numbers(numbers[1:].tobytes(), int(self.counts.sum()), self.path, self.first_line)
+        end = self.begins[count] if count < len(self.begins) else len(numbers)
+        total = int(self.counts[:count].sum())
+        return parse_numbers(numbers[1:end].tobytes(), total, self.path, self.first_line)
 
 
 def _parse_motion(path: Path, skeleton: _Skeleton) -> tuple[list[str], np.ndarray, bool | None]:
@@ -245,15 +248,22 @@ def _parse_motion(path: Path, skeleton: _Skeleton) -> tuple[list[str], np.ndarra
     template = np.arange(len(rows.lines)) % per_frame
     wanted = np.array([0, *(len(skeleton.bones[name].freedom) for name in names)])[template]
     same = rows.like_first(template)
-    bad = np.flatnonzero(np.where(template == 0, ~is_frame, ~same | (rows.counts != wanted)))
+    is_bad = np.where(template == 0, ~is_frame, ~same | (rows.counts != wanted))
+    frames, rest = divmod(len(is_bad), per_frame)
+    if frames > 1 and not rest and is_bad[-1] and not content.endswith(b"\n"):
+        frames -= 1
+    if frames * per_frame < len(is_bad) and frames:
+        notice(
+            f"{path}: the last of {frames + 1} frames is cut: the {frames} that are whole are read",
+            "other numbers of frames than the file says",
+        )
+    bad = np.flatnonzero(is_bad[: max(frames, 1) * per_frame])
     if len(bad):
         row = int(bad[0])
         if template[row] and same[row]:
             raise rows.wrong(row, f"{rows.counts[row]} numbers of '{rows.name(row)}', expected {wanted[row]}")
         raise rows.wrong(row, f"'{rows.name(row)}' is not the line that follows in the first frame")
-    if len(rows.lines) % per_frame:
-        raise rows.wrong(len(rows.lines) - 1, f"the last of {len(frame_at)} frames is cut")
-    motion = rows.parse().reshape(len(frame_at), -1)
+    motion = rows.parse(frames * per_frame).reshape(frames, -1)
     if not np.isfinite(motion).all():
         frame = int(np.argwhere(~np.isfinite(motion))[0, 0])
         raise rows.wrong(frame * per_frame, "a number of this frame is NaN or infinite")

@@ -47,7 +47,10 @@ _PARENTS = {
 }
 _SIDES = ("left", "right")
 # Without these a body is not whole: one of the names of each entry is needed.
-REQUIRED = (("head", "neck"), *((f"@_{joint}",) for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")))
+REQUIRED = (
+    ("head", "neck", "nose"),
+    *((f"@_{joint}",) for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")),
+)
 
 _PARTS = {
     "trunk": ("spine_base", "neck", "head", "nose", "@_eye", "@_ear"),
