@@ -56,9 +56,10 @@ def bodies(frames: int = 2, persons: int = 1, joints: int = 25, channels: int = 
 def read_recordings(path: Path, **options: Any) -> None:
     """Read all sequences of a file."""
     from usdrl_hub.data.readers import iter_skeletons
+    from usdrl_hub.data.reading import Reading
 
     count = 0
-    for sequence in iter_skeletons(path, **options):
+    for sequence in iter_skeletons(path, Reading(**options)):
         check_sequence(sequence)
         count += 1
     assert count or path.suffix in (".pkl", ".npz"), "no sequence"
@@ -797,6 +798,18 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
         "target": "a.csv",
         "read": partial(read_recordings, layout="coco17"),
         "mutations": _text(_CELLS),
+    },
+    "csv-forms": lambda: {
+        "seeds": fuzz_formats.tables(),
+        "target": "a.csv",
+        "read": read_recordings,
+        "mutations": _text(b"\n,;"),
+    },
+    "number-text": lambda: {
+        "seeds": fuzz_formats.numbers(),
+        "target": "a.txt",
+        "read": read_recordings,
+        "mutations": _text(b"\n ,\t"),
     },
     "csv-table": lambda: {
         "seeds": _tables(),

@@ -136,3 +136,44 @@ def panoptic() -> list[Files]:
     ]
     files = {f"body3DScene_{number:08d}.json": json.dumps(content).encode() for number, content in enumerate(contents)}
     return [files, dict(list(files.items())[1:2])]
+
+
+def tables() -> list[Files]:
+    """Tables under other names: Kinect's SDK, MediaPipe by name and number, a row for each joint, semicolons."""
+    points = _rows(3, 33, 4).tolist()
+    sdk = "SpineBase SpineMid Neck Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight ElbowRight WristRight "
+    sdk += "HandRight HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight AnkleRight FootRight SpineShoulder "
+    sdk += "HandTipLeft ThumbLeft HandTipRight ThumbRight"
+    kinect = ";".join(["time", *(f"{name}_{axis}" for name in sdk.split() for axis in "XYZ")])
+    timed = np.c_[np.arange(3) / 30, _rows(3, 25, 3).reshape(3, -1)].round(3).tolist()
+    rows = [";".join(map(str, row)).replace(".", ",") for row in timed]
+    counted = ",".join(["class", *(f"{axis}{joint}" for joint in range(1, 34) for axis in "xyzv")])
+    body = [",".join(["squat", *map(str, np.ravel(row))]) for row in points]
+    long = [
+        ",".join(map(str, [frame, joint, *point]))
+        for frame, row in enumerate(points)
+        for joint, point in enumerate(row)
+    ]
+    return [
+        {"a.csv": "\n".join([kinect, *rows]).encode()},
+        {"a.csv": "\n".join([counted, *body]).encode()},
+        {"a.csv": "\n".join(["frame,landmark,x,y,z,visibility", *long]).encode()},
+    ]
+
+
+def numbers() -> list[Files]:
+    """Lines of numbers: Kinect v2 with states, with quaternions and with times; MediaPipe; KERAAL; MSR-Action3D."""
+
+    def text(rows: np.ndarray, separator: str = " ") -> list[Files]:
+        return [{"a.txt": "\n".join(separator.join(map(str, row)) for row in rows.tolist()).encode()}]
+
+    states = np.concatenate([_rows(3, 25, 3), np.full((3, 25, 1), 2.0)], axis=-1).reshape(3, -1)
+    timed = np.c_[np.arange(4) / 30, _rows(4, 25, 3).reshape(4, -1)].round(4)
+    return [
+        *text(states, ","),
+        *text(_rows(2, 25, 7).reshape(2, -1)),
+        *text(timed, "\t"),
+        *text(_rows(2, 33, 4).reshape(2, -1), ","),
+        *text(_rows(2, 17, 7).reshape(2, -1) * 1000),
+        *text(_rows(2, 20, 4).reshape(40, 4)),
+    ]

@@ -337,7 +337,7 @@ _KERAAL17_DERIVED = {
     **{f"{side}_wrist": f"{side}_forearm {side}_hand*2" for side in ("left", "right")},
     **{f"{side}_hip": f"hips {side}_thigh" for side in ("left", "right")},
     **{f"{side}_knee": f"{side}_thigh {side}_tibia" for side in ("left", "right")},
-    **{f"{side}_ankle": f"{side}_tibia {side}_foot*2" for side in ("left", "right")},
+    **{f"{side}_ankle": f"{side}_foot" for side in ("left", "right")},
 }
 
 _SBU15_NAMES = _sides(

@@ -53,7 +53,7 @@ def same_squat(sequence: SkeletonSequence, atol: float = 1e-4, by_way_of: str = 
         by_way_of: Layout that the file's writer had, which may lack joints.
     """
     found = sequence.to_layout("ntu25").keypoints[:, 0]
-    expected = convert_layout(squat(by_way_of), by_way_of, "ntu25")
+    expected = convert_layout(squat(by_way_of), by_way_of, "ntu25", up="y")
     assert sequence.is_3d and found.shape == expected.shape
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], atol=atol)
 

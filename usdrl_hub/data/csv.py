@@ -1,13 +1,15 @@
-"""Reader of CSV tables: a row per frame and person, a column per coordinate of a joint."""
+"""Reader of tables: a row per frame and person with a column per coordinate of a joint, or a row per joint."""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
+import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,45 @@ from ..errors import notice
 from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import LARGEST, max_numbers
+from .formats import mediapipe
+from .formats.columns import FRAMES, PEOPLE, TIMES, Columns, column_of, layout_of_rows, recognise, time_column
+from .formats.estimates import second_of
+from .formats.lines import read_text
+from .formats.sniffing import separator_of
 from .reading import Reading
 from .tracks import Detections, stack_people
 
-# Columns of a table that say when a row is, in seconds, milliseconds or finer.
-_TIMES = ("time", "timestamp", "t", "time_s", "time_ms", "timestamp_s", "timestamp_ms")
+
+@dataclass
+class _Rows:
+    """The rows of a table.
+
+    Attributes:
+        values: Coordinates, one row after the other, NaN where a cell is empty.
+        frames: Frame number or time of each row; none where no column has them.
+        people: What tells people apart.
+        lines: Line of each row.
+        joints: Joint of each row, of a table with a row for each.
+    """
+
+    values: Any = field(default_factory=lambda: array("d"))
+    frames: list[float] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    joints: list[str] = field(default_factory=list)
 
 
 def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
     """Read a table with a row per frame (and person) and columns ``<joint>_x``, ``<joint>_y``, ``<joint>_z``.
 
-    A column ``frame`` numbers the frames, or has their times, as a column ``time`` or ``timestamp`` does; a column
-    ``person`` tells people apart; all may be missing. ``<joint>_score`` in place of ``_z`` makes it 2D with scores,
-    neither makes it 2D. A joint with an empty coordinate was not seen. Numbers that are left out are frames in which
-    nobody is seen; times are taken for frames as far apart as most of them are. Rows of the same frame and person are
-    people told apart by where they are. All of these are told.
+    Cells are separated by commas, semicolons (decimal commas, too), tabs or blanks. Columns may also be called
+    ``SpineBase_X``, ``NOSE_x`` or ``nose.x``, ``x1, y1, z1, v1`` where joints are numbered, or ``landmark, x, y, z``
+    where each joint has a row; the layout is then that of these joints. A column ``frame`` numbers the frames, or has
+    their times, as a column ``time`` or ``timestamp`` does; a column ``person`` tells people apart; all may be
+    missing. ``<joint>_score`` in place of ``_z`` makes it 2D with scores, neither makes it 2D. A joint with an empty
+    coordinate was not seen. Numbers that are left out are frames in which nobody is seen; times are taken for frames
+    as far apart as most of them are. Rows of the same frame and person are people told apart by where they are. All
+    of these are told.
 
     Args:
         path: The file.
@@ -42,92 +68,178 @@ def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonS
         EmptySequenceError: If nobody is seen in it.
         SkeletonFormatError: If a column is missing or a cell is not a finite number; the message names file and line.
     """
-    path, layout = Path(path), get_layout(reading.layout or reading.default_layout)
+    path = Path(path)
+    reader = _reader(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SkeletonFormatError(f"{path}: it is no CSV text: {str(error)[:80]}") from None
-    except OSError as error:
-        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
-    reader = csv.reader(text.splitlines())
-    try:
-        names = next((row for row in reader if row), [])
+        names: list[str] = next((row for row in reader if row), [])
+        names = names[:-1] if len(names) > 1 and not names[-1].strip() else names
         line = reader.line_num
         below = next((row for row in reader if row), None)
         if below is None:
             raise SkeletonFormatError(f"{path}: there is no frame below the line of column names")
-        columns, axes = _columns(path, layout, names, line)
-        when = next((name for name in ("frame", *_TIMES) if name in columns), None)
-        rows, frames, people, lines = _rows(path, reader, below, len(names), columns, layout, axes, when)
+        columns = _columns(path, reading, names, line)
+        rows = _rows(path, reader, below, len(names), columns)
     except csv.Error as error:
         raise SkeletonFormatError(f"{path}, line {reader.line_num}: it is no CSV text: {str(error)[:80]}") from None
-    places, num_frames, fps = _places_of_rows(path, when if frames else None, frames, people)
-    points = np.frombuffer(rows).reshape(len(lines), layout.num_joints, len(axes))
-    where = min(len(axes), 3) - (axes[-1] == "score")
-    # NaN stands for an empty cell.
-    points = np.where(np.isnan(points[..., :where]).any(-1, keepdims=True), 0, np.nan_to_num(points, nan=0.0))
-    tracks = [person or None for person in people]
-    if "person" not in columns and len(np.unique(places)) < len(places):
+    layout, points = columns.layout, np.frombuffer(rows.values).reshape(len(rows.lines), -1, len(columns.axes))
+    if columns.joint is not None:
+        layout, points = _widen(path, rows, points, columns, reading)
+    when = None if columns.when is None or not rows.frames else columns.when[1]
+    places, num_frames, fps = _places_of_rows(path, when, rows.frames, rows.people)
+    if columns.person is None and len(np.unique(places)) < len(places):
         notice(
             f"{path}: several rows have the same {when}: they are taken for people, told apart by where they are",
             "rows of the same frame",
         )
-    dims = 3 if axes[-1] == "z" else 2
+    points, fields = _points(points, columns.axes, layout, reading)
     keypoints = stack_people(
-        str(path), Detections(places, tracks, points, dims), num_frames, max_numbers(path.stat().st_size), join=False
+        str(path),
+        Detections(
+            places, [person or None for person in rows.people], points, 3 if "coordinates" not in fields else 2
+        ),
+        num_frames,
+        max_numbers(path.stat().st_size),
+        join=False,
     )
-    coordinates = {"z": "3d", "score": "2d+score"}.get(axes[-1], "2d")
-    return reading.complete(SkeletonSequence(keypoints, layout, fps=fps, name=path.stem, coordinates=coordinates))
+    return reading.complete(
+        SkeletonSequence(keypoints, layout, **{"fps": fps, "name": path.stem, "coordinates": "3d", **fields})
+    )
 
 
-def _columns(path: Path, layout: Layout, names: list[str], line: int) -> tuple[dict[str, int], list[str]]:
-    """Places of the columns by name, and what is known of a joint."""
+def _reader(path: Path) -> Any:
+    """The rows of a table, whatever separates its cells."""
+    try:
+        text = read_text(path).decode()
+    except UnicodeDecodeError as error:
+        raise SkeletonFormatError(f"{path}: it is no CSV text: {str(error)[:80]}") from None
+    except OSError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
+    separator = separator_of(text.lstrip().partition("\n")[0])
+    if separator is None and " " in text.strip().partition("\n")[0]:
+        separator, text = "\t", re.sub(r"[ \t]+", "\t", re.sub(r"(?m)^[ \t]+|[ \t]+$", "", text))
+    if separator in (";", "\t"):
+        text = re.sub(r"(?<=[0-9]),(?=[0-9])", ".", text)
+    return csv.reader(text.split("\n"), delimiter=separator or ",")
+
+
+def _columns(path: Path, reading: Reading, names: list[str], line: int) -> Columns:
+    """What the columns are: those of the layout by its own names, else whatever else they may be called."""
+    layout = get_layout(reading.layout or reading.default_layout)
     columns = {name.strip(): place for place, name in enumerate(names)}
     first = layout.joint_names[0]
     axes = ["x", "y"] + [axis for axis in ("z", "score") if f"{first}_{axis}" in columns][:1]
-    wanted = [f"{joint}_{axis}" for joint in layout.joint_names for axis in axes]
+    wanted = [[f"{joint}_{axis}" for axis in axes] for joint in layout.joint_names]
     count = Counter(name.strip() for name in names)
-    twice = next((name for name in (*wanted, "frame", "person", *_TIMES) if count[name] > 1), None)
+    twice = next((name for name in (*chain(*wanted), *FRAMES, *PEOPLE, *TIMES) if count[name] > 1), None)
     if twice is not None:
         raise SkeletonFormatError(f"{path}, line {line}: the column '{twice}' is there twice")
-    lacking = next((name for name in wanted if name not in columns), None)
-    if lacking is not None:
+    lacking = next((name for name in chain(*wanted) if name not in columns), None)
+    if lacking is None:
+        places = [[columns[name] for name in joint] for joint in wanted]
+        return Columns(layout, places, tuple(axes), time_column(names), column_of(names, PEOPLE))
+    found = recognise(names, reading)
+    if found is None:
         raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking}'")
-    return columns, axes
+    return found
 
 
-def _rows(
-    path: Path,
-    reader: Any,
-    below: list[str],
-    width: int,
-    columns: Mapping[str, int],
-    layout: Layout,
-    axes: Sequence[str],
-    when: str | None,
-) -> tuple[Any, list[float], list[str], list[int]]:
-    """Numbers of all rows, NaN where a cell is empty; their frames, people and lines."""
-    values = array("d")
-    frames, people, lines = [], [], []
-    wanted = [columns[f"{joint}_{axis}"] for joint in layout.joint_names for axis in axes]
+def _rows(path: Path, reader: Any, below: list[str], width: int, columns: Columns) -> _Rows:
+    """Numbers of all rows; their frames, people and lines."""
+    rows = _Rows()
+    wanted = list(chain(*columns.places))
+    when = columns.when
     for row in chain([below], reader):
         if not row:
             continue
         line = reader.line_num
+        if len(row) == width + 1 and not row[-1].strip():
+            row.pop()
         if len(row) != width:
             raise SkeletonFormatError(f"{path}, line {line}: {len(row)} cells, the first line has {width}")
-        values.extend(_cells(path, line, [row[column] for column in wanted]))
-        if when is not None and when != "frame" and not _is_number(row[columns[when]]):
+        rows.values.extend(_cells(path, line, [row[column] for column in wanted]))
+        if when is not None and when[1] != "frame" and not _is_number(row[when[0]]):
             # Times as "12:03:05" say no more than the order of the rows.
             when = None
         if when is not None:
-            frame = _cell(path, line, row[columns[when]])
+            frame = _cell(path, line, row[when[0]])
             if math.isnan(frame):
-                raise SkeletonFormatError(f"{path}, line {line}: the cell of the column '{when}' is empty")
-            frames.append(frame)
-        people.append(row[columns["person"]].strip() if "person" in columns else "")
-        lines.append(line)
-    return values, frames if when is not None else [], people, lines
+                raise SkeletonFormatError(f"{path}, line {line}: the cell of the column '{when[1]}' is empty")
+            rows.frames.append(frame)
+        rows.people.append("" if columns.person is None else row[columns.person].strip())
+        if columns.joint is not None:
+            rows.joints.append(row[columns.joint].strip())
+        rows.lines.append(line)
+    if when is None:
+        rows.frames = []
+    return rows
+
+
+def _widen(
+    path: Path, rows: _Rows, points: np.ndarray, columns: Columns, reading: Reading
+) -> tuple[Layout, np.ndarray]:
+    """Make rows of joints rows of frames, and their joints an array ``(N, V, C)``, NaN where a row is missing."""
+    different = list(dict.fromkeys(rows.joints))
+    found = layout_of_rows(different, "z" in columns.axes, reading) if len(different) < 3000 else None
+    if found is None:
+        raise SkeletonFormatError(
+            f"{path}: no layout has its {len(different)} joints, such as '{different[0][:40]}': name the layout"
+        )
+    layout, joint_of = found
+    frame_of, starts = _group(path, rows)
+    wide = np.full((len(starts), layout.num_joints, points.shape[-1]), np.nan)
+    joints = [joint_of.get(joint, -1) for joint in rows.joints]
+    known = np.array(joints) >= 0
+    wide[np.array(frame_of)[known], np.array(joints)[known]] = points[known, 0]
+    rows.frames = [rows.frames[start] for start in starts] if rows.frames else []
+    rows.people = [rows.people[start] for start in starts]
+    rows.lines = [rows.lines[start] for start in starts]
+    return layout, wide
+
+
+def _group(path: Path, rows: _Rows) -> tuple[list[int], list[int]]:
+    """Which frame (of a person) each row of a joint belongs to, and the first row of each."""
+    groups: dict[Any, int] = {}
+    starts: list[int] = []
+    frame_of: list[int] = []
+    there: set[tuple[int, str]] = set()
+    count = 0
+    for number, (joint, person) in enumerate(zip(rows.joints, rows.people, strict=True)):
+        key = (rows.frames[number] if rows.frames else count, person)
+        if (groups.get(key, -1), joint) in there:
+            if rows.frames:
+                raise SkeletonFormatError(
+                    f"{path}, line {rows.lines[number]}: the joint '{joint[:40]}' has a second row in its frame"
+                )
+            # Without numbers a frame ends where its first joint comes again.
+            count += 1
+            key = (count, person)
+        group = groups.setdefault(key, len(groups))
+        if group == len(starts):
+            starts.append(number)
+        frame_of.append(group)
+        there.add((group, joint))
+    return frame_of, starts
+
+
+def _points(
+    points: np.ndarray, axes: Sequence[str], layout: Layout, reading: Reading
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Joints ``(N, V, C)``, all zero where a coordinate is missing, and the fields of 2D ones."""
+    seen = ~np.isnan(points[..., : 3 if "z" in axes else 2]).any(-1, keepdims=True)
+    points = np.where(seen, np.nan_to_num(points, nan=0.0), 0)
+    if "z" not in axes:
+        return points, {"coordinates": "2d+score" if "score" in axes else "2d"}
+    if layout.name != "mediapipe33":
+        return points[..., :3], {}
+    if not mediapipe.is_in_image(points):
+        return mediapipe.off_origin(points[..., :3]), {}
+    height, width = reading.image_shape or (1.0, 1.0)
+    flat = points[..., [0, 1, 3]] if "score" in axes else points[..., :2]
+    shape = {"image_shape": (float(height), float(width))}
+    return flat * np.array([width, height, 1.0][: flat.shape[-1]]), {
+        "coordinates": "2d+score" if "score" in axes else "2d",
+        **shape,
+    }
 
 
 def _places_of_rows(
@@ -163,7 +275,7 @@ def _places_of_rows(
             )
     else:
         jumps = np.maximum(np.round(steps / usual), 1)
-        second = _second_of(when, usual)
+        second = second_of(when, usual)
         fps = None if second is None else float(second * jumps.sum() / (distinct[-1] - distinct[0]))
         notice(
             f"{path}: the column '{when}' rises by {usual:g} from row to row: it is taken for times, "
@@ -180,19 +292,6 @@ def _places_of_rows(
             "frames without a row",
         )
     return places.astype(np.int64)[where.ravel()], int(places[-1]) + 1, fps
-
-
-def _second_of(name: str, step: float) -> float | None:
-    """How many of its unit a column of times counts in a second; None where neither its name nor its steps say."""
-    if name.endswith("_ms"):
-        return 1000.0
-    if name.endswith("_s") or step < 1:
-        return 1.0
-    # A sensor takes 1 to 200 pictures in a second; of times from 1 to 5 apart nobody knows.
-    for second in (1e3, 1e6, 1e9):
-        if second / 200 <= step <= second:
-            return second
-    return None
 
 
 def _is_number(text: str) -> bool:

@@ -15,13 +15,15 @@ from ..layouts import TO_Y_UP, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
-from .formats import amass, amc, bvh, c3d, mediapipe, mvnx, trc
+from .formats import amass, amc, bvh, c3d, mediapipe, mvnx, number_text, trc
+from .formats.foreign import FOREIGN
+from .formats.sniffing import is_recording_text, is_uav, kind_of
 from .npz import SkeletonDataset
 from .poses import iter_pose_json
 from .pyskl import read_pyskl
 from .reading import OnError, Reader, Reading
-from .series import is_series, join_frames
-from .text import NTU, UAV, read_body_text, read_pku_skeleton
+from .series import is_series, join_frames, read_series, series_of
+from .text import NTU, UAV, read_body_text
 
 # Joints that show whether a body is upside down.
 _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
@@ -44,7 +46,7 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
 
     files: list[Path] = []
     for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
-        files += [Path(parent, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
+        files += [Path(parent, name) for name in names if _is_recording(Path(parent, name))]
         for name in folders:
             if Path(name).suffix.lower() in SUFFIXES:
                 notice(f"{Path(parent, name)}: it is a folder, not a file", "folders with a name like a file's")
@@ -131,9 +133,12 @@ def _reader_of(path: Path) -> Reader:
             f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
             "and a --detector, or use read_video"
         )
-    if path.suffix.lower() not in READERS:
+    kind = kind_of(path)
+    if kind in FOREIGN:
+        raise SkeletonFormatError(f"{path}: {FOREIGN[kind]}")
+    if kind not in READERS:
         raise SkeletonFormatError(f"{path}: unknown kind of file, expected one of {', '.join(SUFFIXES)}")
-    return READERS[path.suffix.lower()]
+    return READERS[kind]
 
 
 def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
@@ -164,13 +169,8 @@ def _read_array(array: np.ndarray, path: Path, reading: Reading) -> SkeletonSequ
     return put_upright(replace(found, name=path.stem), str(path))
 
 
-def _read_ntu(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
-    yield read_body_text(path, NTU, reading)
-
-
-def _read_txt(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
-    is_uav = UAV.name.search(path.stem)
-    yield read_body_text(path, UAV, reading) if is_uav else read_pku_skeleton(path, reading)
+def _read_bodies(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
+    yield read_body_text(path, UAV if is_uav(path) else NTU, reading)
 
 
 def _read_pkl(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
@@ -186,24 +186,45 @@ def _read_csv(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequ
     yield put_upright(read_csv(path, reading), str(path))
 
 
-# The reader of each kind of file, by its suffix. A reader yields sequences that `Reading.complete` has completed.
+def _read_numbers(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    if series_of(path) is not None:
+        yield read_series(path, reading)
+        return
+    for sequence in number_text.read(path, reading, on_error):
+        yield put_upright(sequence, str(path))
+
+
+# The reader of each kind of file, by what `kind_of` calls it. A reader yields sequences that `Reading.complete` has
+# completed.
 READERS: dict[str, Reader] = {
-    ".skeleton": _read_ntu,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".pkl": _read_pkl,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".txt": _read_txt,
-    ".bvh": bvh.read,
-    ".amc": amc.read,
-    ".asf": amc.read,
-    ".c3d": c3d.read,
-    ".trc": trc.read,
-    ".mvnx": mvnx.read,
+    "body text": _read_bodies,
+    "npy": _read_npy,
+    "npz": _read_npz,
+    "pickle": _read_pkl,
+    "json": _read_json,
+    "table": _read_csv,
+    "numbers": _read_numbers,
+    "bvh": bvh.read,
+    "amc": amc.read,
+    "c3d": c3d.read,
+    "trc": trc.read,
+    "mvnx": mvnx.read,
 }
-# Kinds of files that are recordings where they lie in a folder; any text may end in .txt, and .asf belongs to .amc.
-SUFFIXES = tuple(suffix for suffix in READERS if suffix not in (".txt", ".asf"))
+# Endings of files that are recordings where they lie in a folder. Any text may end in .txt: there its content decides.
+SUFFIXES = (
+    *(".skeleton", ".npy", ".npz", ".pkl", ".json", ".jsonl", ".csv", ".tsv"),
+    *(".bvh", ".amc", ".c3d", ".trc", ".mvnx"),
+)
+
+
+def _is_recording(file: Path) -> bool:
+    """Whether a file in a folder is a recording: by its ending, or by its content where it is text."""
+    if file.suffix.lower() != ".txt":
+        return file.suffix.lower() in SUFFIXES
+    try:
+        return is_recording_text(file)
+    except OSError:
+        return False
 
 
 def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:

@@ -13,6 +13,7 @@ from ..errors import EmptySequenceError
 from ..persons import motion_energy
 from ..sequence import MOST_BODIES, SkeletonFormatError, SkeletonSequence
 from .decimals import plain_decimals
+from .formats.lines import read_text
 from .reading import Reading
 
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
@@ -70,7 +71,7 @@ def read_lines(path: Path, what: str) -> list[str]:
         SkeletonFormatError: If it is not text, or empty.
     """
     try:
-        lines = path.read_bytes().decode("ascii").splitlines()
+        lines = read_text(path).decode("ascii").splitlines()
     except UnicodeDecodeError:
         raise SkeletonFormatError(f"{path}: it is no {what}, which is text") from None
     except OSError as error:

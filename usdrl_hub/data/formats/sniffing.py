@@ -96,6 +96,12 @@ def _is_pickle(head: Beginning) -> bool:
     )
 
 
+def _is_amc(head: Beginning) -> bool:
+    """Whether a file is of Acclaim, a skeleton (ASF) or its motion (AMC)."""
+    words = ("#!OML:ASF", ":FULLY-SPECIFIED", ":DEGREES", ":version", ":units", "# AST/ASF")
+    return any(line.strip().startswith(words) for line in head.lines[:4])
+
+
 def _is_body_text(head: Beginning) -> bool:
     """Whether a file begins with counts of frames and bodies, as those of NTU RGB+D and UAV-Human do."""
     return len(head.lines) > 1 and all(re.fullmatch(r"\s*[0-9]{1,9}\s*", line) for line in head.lines[:2])
@@ -117,6 +123,9 @@ def _is_table(head: Beginning) -> bool:
     )
 
 
+# Numbers in a line of texts that are recordings, see `number_text`.
+_LINES = (60, 75, 76, 80, 99, 100, 101, 119, 132, 150, 151, 175, 176, 200, 350)
+
 # How each kind is known, the first that fits; kinds are keys of `readers.READERS` or of `foreign.FOREIGN`.
 _KINDS: tuple[tuple[str, Callable[[Beginning], bool]], ...] = (
     ("npy", _starts_with_bytes(b"\x93NUMPY")),
@@ -126,6 +135,11 @@ _KINDS: tuple[tuple[str, Callable[[Beginning], bool]], ...] = (
     ("fbx", _starts_with_bytes(b"Kaydara FBX", b"; FBX")),
     ("hdf5", _starts_with_bytes(b"\x89HDF\r\n\x1a\n")),
     ("matlab", _starts_with_bytes(b"MATLAB 5.0")),
+    ("bvh", _starts("HIERARCHY")),
+    ("trc", _starts("PathFileType")),
+    ("amc", _is_amc),
+    ("mvnx", lambda head: "<mvnx" in (head.text or "")[:5000]),
+    ("c3d", lambda head: head.content[1:2] == b"\x50" and 0 < head.content[0] < 10 and head.text is None),
     ("json", _starts("{", "[")),
     ("opensim", lambda head: any(line.strip().startswith("inDegrees=") for line in head.lines[:12])),
     ("deeplabcut", _starts("scorer,")),
@@ -134,7 +148,7 @@ _KINDS: tuple[tuple[str, Callable[[Beginning], bool]], ...] = (
     ("table", _is_table),
 )
 # What a file is taken for whose content could be anything.
-_BY_SUFFIX = {
+BY_SUFFIX = {
     ".skeleton": "body text",
     ".npy": "npy",
     ".npz": "npz",
@@ -146,6 +160,12 @@ _BY_SUFFIX = {
     ".csv": "table",
     ".tsv": "table",
     ".txt": "numbers",
+    ".bvh": "bvh",
+    ".trc": "trc",
+    ".amc": "amc",
+    ".asf": "amc",
+    ".mvnx": "mvnx",
+    ".c3d": "c3d",
     ".pose": "pose-format",
     ".slp": "hdf5",
     ".h5": "hdf5",
@@ -175,4 +195,35 @@ def kind_of(path: Path) -> str | None:
         OSError: If it cannot be opened.
     """
     head = read_beginning(path)
-    return next((kind for kind, fits in _KINDS if fits(head)), _BY_SUFFIX.get(head.suffix))
+    return next((kind for kind, fits in _KINDS if fits(head)), BY_SUFFIX.get(head.suffix))
+
+
+def is_uav(path: Path) -> bool:
+    """Whether a file of counts and bodies is UAV-Human's, whose bodies have 17 joints, and not NTU RGB+D's.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    lines = iter(read_beginning(path).lines[1:])
+    # A frame without people is a line with 0; the count of joints comes after the line of the first body.
+    counts = next((line for line in lines if line.strip() != "0"), None)
+    next(lines, None)
+    joints = next(lines, "").strip()
+    return counts is not None and joints == "17"
+
+
+def is_recording_text(path: Path) -> bool:
+    """Whether a file of text is a recording beyond doubt: bodies, or a known number of numbers in each line.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    head = read_beginning(path)
+    if not _is_numbers(head):
+        return False
+    if _is_body_text(head):
+        return True
+    cells = cells_of(head.lines[0])
+    if len(cells) == 4:
+        return separator_of(head.lines[0]) is None and all("." in cell for cell in cells[:3])
+    return len(cells) in _LINES or (39 <= len(cells) <= 58 and cells[0].isdigit())
