@@ -616,3 +616,17 @@ def test_a_reading_reaches_every_reader(tmp_path):
     assert read(path)[0].fps is None and read(path, fps=25)[0].fps == 25
     with pytest.raises(ValueError, match="up must be one of"):
         Reading(up="w")
+
+
+def test_c3d_points_are_those_that_another_reader_finds():
+    """A second opinion, where ezc3d is installed: it crashes on some damaged files, so it is no dependency."""
+    ezc3d = pytest.importorskip("ezc3d")
+    from usdrl_hub.data.formats.c3d import read_points
+
+    for path in sorted(real("c3d/sprintbasket.c3d").parent.glob("*.c3d")):
+        labels, points, rate, unit = read_points(path)
+        theirs = ezc3d.c3d(str(path))
+        facts = {name: theirs["parameters"]["POINT"][name]["value"] for name in ("LABELS", "RATE", "UNITS")}
+        assert (labels, [rate], [unit]) == (facts["LABELS"], list(facts["RATE"]), facts["UNITS"])
+        found = theirs["data"]["points"][:3].transpose(2, 1, 0)
+        np.testing.assert_array_equal(np.nan_to_num(points), np.nan_to_num(found))
