@@ -511,7 +511,7 @@ WRONG = {
     "frames.bvh": (BVH.replace("Frames: 3", "Frames: many"), "expected 'Frames: N' and 'Frame Time: SECONDS'"),
     "still.bvh": (BVH.partition("Frame Time")[0] + "Frame Time: 0.1\n", "there is no frame in it"),
     "alone.amc": ((HERE / "02_01.amc").read_text()[:5000], "its skeleton is not beside it: put 'alone.asf'"),
-    "no.trc": ("1\t2\t3\n" * 9, "its first line does not begin with PathFileType"),
+    "no.trc": (TRC.replace("PathFileType", "Path"), "its first line does not begin with PathFileType"),
     "wide.trc": (TRC.rstrip("\n") + "\t1.0\n", "120 cells for a frame, expected 119"),
     "word.trc": (TRC.rstrip("\n").rpartition("\t")[0] + "\tx\n", "line 9: 'x' is not a number"),
     "axes.trc": (TRC.replace("\tX1\tY1", "\tX1"), "line 5: 116 coordinates of 39 points"),

@@ -7,7 +7,7 @@ shape (``betas``) is left out.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ...layouts import get_layout
 from ...sequence import SkeletonFormatError, SkeletonSequence
 from ..arrays import load_npz
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import make_sequence
 from .kinematics import Rotation, apply, compose, from_rotation_vectors
 
@@ -61,9 +61,7 @@ def is_amass(path: Path) -> bool:
     return "offsets" not in names and "keypoints" not in names and ("poses" in names or "pose_body" in names)
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read poses of SMPL: layout smpl22, metres, z up, fps as the file says.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import notice
 from ...layouts import Layout, get_layout
 from ...sequence import METRES, SkeletonFormatError, SkeletonSequence
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import check_size, height_of, make_sequence
 from .joint_names import find_body
 from .kinematics import Rotation, apply, compose, identity, matrix, turn
@@ -36,9 +36,7 @@ class _Bone:
     parent: str = ""
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read an AMC file with the ASF file beside it: layout cmu31, y up, CMU's units.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import notice
 from ...layouts import Layout
 from ...sequence import SkeletonFormatError, SkeletonSequence
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import check_size, make_sequence
 from .joint_names import find_body, find_joints, lacking, named_layout
 from .kinematics import Rotation, apply, identity, turn
@@ -35,9 +35,7 @@ class _Joint:
     column: int = 0
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read a BVH file: layout by the names of its joints, unit by the height of the body, fps by ``Frame Time``.
 
     Args:

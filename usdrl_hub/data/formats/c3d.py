@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ...sequence import SkeletonFormatError, SkeletonSequence
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import make_sequence, unit_of
 from .lines import as_text
 from .markers import find_people
@@ -25,9 +25,7 @@ class _Cut(Exception):
     """A file that ends too early, or whose numbers point outside it."""
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read a C3D file: joints by the labels of its points, unit and fps as it says, z up where people stand so.
 
     Args:

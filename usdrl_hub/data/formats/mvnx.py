@@ -5,7 +5,7 @@ The parser takes no document type, so there are no entities that could grow or n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...layouts import get_layout
 from ...sequence import SkeletonFormatError, SkeletonSequence
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import check_size, make_sequence
 
 _BYTES_AT_ONCE = 1 << 16
@@ -35,9 +35,7 @@ class _Refused(Exception):
     """What the parser does not take."""
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read an MVNX file: layout xsens23, metres, z up, fps as it says; frames of calibration poses are left out.
 
     Args:

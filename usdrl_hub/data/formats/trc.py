@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ...sequence import SkeletonFormatError, SkeletonSequence
-from ..reading import Reading
+from ..reading import OnError, Reading
 from .bodies import make_sequence, unit_of
 from .lines import as_text, parse_rows, read_text
 from .markers import find_people
@@ -17,9 +17,7 @@ _HEAD = 5
 _MOST_POINTS = 10_000
 
 
-def read(
-    path: Path, reading: Reading, on_error: Callable[[SkeletonFormatError], None] | None = None
-) -> Iterator[SkeletonSequence]:
+def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
     """Read a TRC file: joints by the names of its points, ``Units`` and ``DataRate`` as it says, y up mostly.
 
     Args:
