@@ -1,4 +1,4 @@
-"""The report of a recogniser as one page: scores, confusions, the hardest clips as moving skeletons, limits."""
+"""The report of a recogniser as one page: scores, confusion matrix, hardest clips as skeletons, limits."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .page import check_output, packed_scene, write_page
 from .panel import CLASS_COLORS, PERSON_COLORS
 from .scene import Scene, frames_to_draw
 
-# Frames of a skeleton in the page, and their highest rate: a page of thirty clips stays under some MB.
+# Frames of a skeleton and their highest rate, so that a page of thirty clips has only a few MB.
 _MAX_FRAMES, _MAX_FPS = 90, 15.0
 _SCORES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
 
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """A tested clip and what a model says of it.
+    """A test clip with its prediction.
 
     Attributes:
         name: Name of the recording.
         truth: True class.
-        probabilities: ``(K,)``.
-        group: Whose it is, or None if unknown.
+        probabilities: Predicted probabilities ``(K,)``.
+        group: Group of the clip, such as the person, or None if unknown.
     """
 
     name: str
@@ -38,29 +38,29 @@ class ScoredClip:
 
     @property
     def predicted(self) -> int:
-        """The likeliest class."""
+        """The most probable class."""
         return int(np.argmax(self.probabilities))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows.
+    """The content of a report.
 
     Attributes:
         title: Heading.
         class_names: Names of the K classes.
-        scores: Of `metrics.classification.classification_report`.
-        clips: The tested clips.
-        recordings: Of clips to show as skeletons, by number of the clip.
-        examples: A typical training clip of each class, by number of the class.
+        scores: The result of `metrics.classification.classification_report`.
+        clips: The test clips.
+        recordings: Recordings of clips to show as skeletons, by index of the clip.
+        examples: A typical training clip of each class, by index of the class.
         baselines: Accuracy of simpler methods, by name.
-        about: What was trained on what: pairs of a term and a text.
+        about: Model, data and training, as pairs of a term and a text.
         facts: Short facts below the heading.
         history: A row per epoch, such as {"epoch": 1, "loss": 0.9, "accuracy": 0.5}.
         curve: Accuracy by clips per class, such as {"clips": 5, "accuracy": 0.7, "low": 0.6, "high": 0.8}.
-        warnings: What a reader must know before anything else.
-        limits: What the numbers do not say.
-        group: What a group of clips is, such as "person".
+        warnings: Warnings at the top of the page.
+        limits: Limits of the figures.
+        group: Name of a group of clips, such as "person".
     """
 
     title: str
@@ -79,14 +79,14 @@ class Report:
     group: str = "person"
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write the page, which needs nothing else.
+        """Write a self-contained page.
 
         Args:
             path: A file with the suffix ``.html``.
 
         Raises:
-            OutputError: If it cannot be written.
-            ValueError: If it has another suffix.
+            OutputError: If the file cannot be written.
+            ValueError: If the file has another suffix.
         """
         check_output(path, (".html",), "a report is written")
         write_page("report_template.html", self.title, self._content(), Path(path))
@@ -114,7 +114,7 @@ class Report:
             }
             for place, clip in enumerate(self.clips)
         ]
-        # The surest wrong answers first, then the least sure right ones.
+        # Wrong predictions by falling probability, then right ones by rising probability.
         rows.sort(key=lambda row: row["probability"] if row["truth"] == row["predicted"] else -row["probability"])
         unit = self.group if self.scores["interval_unit"] == "group" else "clip"
         return {
