@@ -192,10 +192,10 @@ def export(
             autocompletion=complete_model, help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository."
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Folder to make, for model.onnx.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to create for model.onnx.")],
     format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(EXPORT_FORMATS)}.")] = EXPORT_FORMATS[0],
 ) -> None:
-    """Write a model as one file that runs without torch, and check that it computes the same.
+    """Export a model to one ONNX file and compare its outputs with PyTorch.
 
     Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
     """
