@@ -248,7 +248,7 @@ def test_tables_are_read(tmp_path):
     [
         ("a.json", "{", "it is no JSON"),
         ("a.json", "[]", "not JSON of OpenPose"),
-        ("a.json", '{"people": []}', "nobody is detected"),
+        ("a.json", '{"people": []}', "no person is detected"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "frame 0: 'pose_keypoints_2d' is not a list of x"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, "x"]}]}', "not all numbers"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, NaN]}]}', "NaN or infinite"),
@@ -355,7 +355,7 @@ def test_damaged_frames_of_openpose_are_refused(tmp_path, content, message):
 
 def test_frames_without_anybody_are_refused(tmp_path):
     write_frames(tmp_path, frames=2)
-    with pytest.raises(SkeletonFormatError, match="nobody is detected"):
+    with pytest.raises(SkeletonFormatError, match="no person is detected"):
         read_skeleton(tmp_path / "squat_*_keypoints.json")
 
 

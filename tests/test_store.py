@@ -141,7 +141,7 @@ def test_ntu_folders_are_prepared_with_a_report(ntu_folder, tmp_path, workers):
         "ntu60", ntu_folder, tmp_path / f"out{workers}", options=replace(options, int16=True), workers=workers
     )
     assert len(store) == 11 and report["read"] == 11 and report["frames"] == 66
-    assert report["skipped"] == {"in the list of names to leave out": 1, "nobody is seen": 1, "malformed": 1}
+    assert report["skipped"] == {"in the list of names to leave out": 1, "no person is seen": 1, "malformed": 1}
     assert any("line 2" in problem for problem in report["problems"].values())
     assert [s.subject for s in store] == list(range(2, 13)) and store.max_persons == 2
     store, _ = prepare("ntu120", ntu_folder, tmp_path / f"all{workers}", options=options, workers=workers)
@@ -379,12 +379,12 @@ def test_how_a_data_set_takes_itself_apart_is_kept(tmp_path):
     rng = np.random.default_rng(0)
     arrays["split_test"] = rng.integers(0, 2, count).astype(bool)
     arrays["split_test_leaked"] = arrays["split_test"] & (rng.random(count) < 0.3)
-    # Two clips in which nobody is seen are left out, with their entries.
+    # Two clips in which no person is seen are left out, with their entries.
     for number in (3, 50):
         arrays["data"][arrays["offsets"][number] : arrays["offsets"][number + 1]] = 0
     np.savez(tmp_path / "data.npz", **arrays)
     store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store")
-    assert report["skipped"] == {"nobody is seen": 2} and len(store) == count - 2
+    assert report["skipped"] == {"no person is seen": 2} and len(store) == count - 2
     dataset = open_data(tmp_path / "data.npz").drop_empty()
     for ours, theirs in zip(default_split(store)[:2], default_split(dataset)[:2], strict=True):
         assert ours.names == [sequence.name for sequence in theirs]

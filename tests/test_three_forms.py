@@ -145,7 +145,7 @@ def test_a_recording_that_is_left_out_takes_its_entries_along(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     store, report = prepare("file", tmp_path / "data.npz", tmp_path / "store")
     kept = [number for number in range(COUNT) if number != 2]
-    assert report["skipped"] == {"nobody is seen": 1} and store.column("folds").tolist() == kept
+    assert report["skipped"] == {"no person is seen": 1} and store.column("folds").tolist() == kept
     np.testing.assert_array_equal(store.column("labels"), arrays["labels"][kept])
 
 

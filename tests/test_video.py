@@ -174,7 +174,7 @@ def test_the_same_in_json_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     "results, message",
     [
-        ([[], []], "poses: nobody is detected in its 2 frames"),
+        ([[], []], "poses: no person is detected in its 2 frames"),
         ([{"keypoints": 1}], "poses, frame 0: it is not a list of people"),
         ([[], [{"keypoints": np.ones((18, 2)), "scores": np.ones(18)}]], "frame 1: 'keypoints' .* do not fit the 17"),
         ([[{"keypoints": np.ones((17, 2)), "scores": np.ones(16)}]], "frame 0: 'keypoints' .* do not fit"),
@@ -295,7 +295,7 @@ def test_what_is_no_video_is_refused(estimator, tmp_path, name, make, message):
 
 def test_a_cut_video_and_one_of_nobody_are_refused(models, film, tmp_path):
     strict = PoseEstimator.from_pretrained(models / "pose", models / "detector", 0.99999, "cpu")
-    with pytest.raises(SkeletonFormatError, match=r"film.mp4: nobody is detected in its 20 frames"):
+    with pytest.raises(SkeletonFormatError, match=r"film.mp4: no person is detected in its 20 frames"):
         read_video(film, strict)
     (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[: film.stat().st_size // 2])
     with pytest.raises(SkeletonFormatError, match=r"cut.mp4: it (cannot be read|is damaged)"):

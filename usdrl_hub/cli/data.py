@@ -30,14 +30,13 @@ def prepare(
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
     *,
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    ignore: Annotated[Path | None, typer.Option(help="Text file of names to leave out.")] = None,
-    int16: Annotated[bool, typer.Option("--int16", help="Half the size, at most 0.1 mm off.")] = False,
+    ignore: Annotated[Path | None, typer.Option(help="Text file with names of recordings to leave out.")] = None,
+    int16: Annotated[bool, typer.Option("--int16", help="Store int16: half the size, at most 0.1 mm off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Writes who trains and who tests: xsub, xview, xset, one-shot, v1, v2 or folders; of a .pkl with "
-            "several splits, which."
+            help="Split to store: xsub, xview, xset, one-shot, v1, v2 or folders; for a .pkl, one of its splits."
         ),
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
@@ -47,7 +46,7 @@ def prepare(
 ) -> None:
     """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
 
-    A run that was stopped goes on where it was when it is repeated.
+    Repeat the command to continue a run that was stopped.
     """
     from ..data.prepare import PrepareOptions
     from ..data.prepare import prepare as prepare_store
@@ -85,7 +84,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
     reading: Reading,
 ) -> None:
-    """Read everything that lies there, checksums included, and say what is damaged."""
+    """Read all files, compare checksums, and report damage."""
     from ..hub.check import check as check_path
 
     found = check_path(path, reading)

@@ -1,4 +1,4 @@
-"""Inputs that no reader takes are refused before torch and transformers are imported."""
+"""Early refusal of inputs that cannot be read, before torch and transformers are imported."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def join_or(names: Iterable[str]) -> str:
 
 
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What a shell completes an option with: those of some names that begin as the word does."""
+    """Shell completion with the names that begin with the incomplete word."""
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
@@ -75,7 +75,7 @@ Relink = Annotated[
     bool, typer.Option("--relink", help="Track people by their positions, so that they do not swap between frames.")
 ]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
+    str | None, typer.Option("--namespace", help="Owner of the repositories; if unset USDRL_NAMESPACE, else usdrl.")
 ]
 PoseModel = Annotated[
     str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
@@ -83,12 +83,14 @@ PoseModel = Annotated[
 Detector = Annotated[
     str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
 ]
-PersonThreshold = Annotated[float, typer.Option(help="For video: score above which something is a person.")]
+PersonThreshold = Annotated[float, typer.Option(help="For video: detection score above which a person is kept.")]
 GuessPreprocessing = Annotated[
     bool,
-    typer.Option("--guess-preprocessing", help="Take what its layout suggests for a model without a preprocessor."),
+    typer.Option(
+        "--guess-preprocessing", help="For a model without a preprocessor: the preprocessing that its layout suggests."
+    ),
 ]
-PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for everybody in a recording.")]
+PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for each person in a recording.")]
 
 
 def image_shape(size: str | None) -> tuple[float, float] | None:
@@ -136,7 +138,7 @@ class ModelOptions:
     dtype: Dtype = "float32"
 
 
-# Types of parameters that stand for several options, and what makes them of the options.
+# Parameters of these types stand for the options of a function, which makes the value.
 _GROUPS: dict[type, Callable[..., Any]] = {Reading: _reading, PersonSelection: _persons, ModelOptions: ModelOptions}
 
 

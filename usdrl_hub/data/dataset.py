@@ -1,4 +1,4 @@
-"""What all labelled data sets have in common, whether in memory, one file or a folder, and how they are opened."""
+"""The interface of labelled data sets, in memory, in a file or in a folder, and how they are opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .store import SkeletonStore
 
 @runtime_checkable
 class SkeletonData(Protocol):
-    """A labelled data set of n sequences: `SkeletonDataset`, `SkeletonStore`, `SkeletonList`, or a class of yours."""
+    """A labelled data set of n sequences: `SkeletonDataset`, `SkeletonStore`, `SkeletonList`, or your own class."""
 
     @property
     def layout(self) -> Layout:
@@ -28,7 +28,7 @@ class SkeletonData(Protocol):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, ``class 0`` and so on where the data set has none."""
+        """Names of the classes; ``class 0`` and so on if the data set has none."""
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +59,7 @@ class SkeletonData(Protocol):
         """Read frames `start` to `end` of one sequence, without its events unless it is all of them."""
 
     def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
-        """Yield the sequences in order; those that cannot be read go to `on_error` where it is given."""
+        """Yield the sequences in order; errors go to `on_error`, if it is given."""
 
     def column(self, key: str) -> np.ndarray | None:
         """Entries ``(n,)`` of `labels`, `subjects`, `cameras`, `setups`, `split_test`, `names` or an extra column."""
@@ -79,10 +79,10 @@ def open_data(source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequen
 
     Args:
         source: An ``.npz`` file, which is loaded; the folder of a `SkeletonStore`, which stays on disk; sequences,
-            which become a `SkeletonList`; or a data set, which is returned as it is.
+            which become a `SkeletonList`; or a data set, which is returned unchanged.
 
     Raises:
-        SkeletonFormatError: If it is missing, of another kind or cut, or its arrays or sequences do not fit.
+        SkeletonFormatError: If it is missing, of another kind or truncated, or its arrays or sequences do not fit.
     """
     if isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList | SkeletonData):
         return source
@@ -99,7 +99,7 @@ def open_data(source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequen
 
 
 def source_name(data: Any) -> str:
-    """Name of a data set in records and errors: that of its file or folder, or what else it is."""
+    """Name of a data set in records and errors: that of its file or folder, else its kind."""
     if isinstance(data, SkeletonStore):
         return data.path.name
     return Path(data).name if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")

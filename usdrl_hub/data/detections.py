@@ -153,7 +153,7 @@ def count_joints(path: Path, detections: Sequence[Detection]) -> int:
         SkeletonFormatError: If their numbers of joints differ.
     """
     if not detections:
-        raise EmptySequenceError(f"{path}: nobody is detected in it")
+        raise EmptySequenceError(f"{path}: no person is detected in it")
     joints = {len(row) for _, _, row in detections}
     if len(joints) > 1:
         raise SkeletonFormatError(f"{path}: people have {min(joints)} and {max(joints)} joints: the file is mixed")

@@ -356,14 +356,16 @@ def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if key not in arrays:
             continue
         values = classes_in(arrays, key)
-        most = int(values.max(initial=0))
+        largest = int(values.max(initial=0))
         if key == "events" and (values < 0).any():
             raise SkeletonFormatError(f"{where}: 'events' has the class {values.min()}: classes are numbered from 0")
-        if len(names) and most >= len(names):
-            raise SkeletonFormatError(f"{where}: label {most} of '{key}' has no name among {len(names)} class_names")
-        if most >= MOST_CLASSES:
+        if len(names) and largest >= len(names):
             raise SkeletonFormatError(
-                f"{where}: label {most} of '{key}' is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
+                f"{where}: label {largest} of '{key}' has no name among {len(names)} class_names"
+            )
+        if largest >= MOST_CLASSES:
+            raise SkeletonFormatError(
+                f"{where}: label {largest} of '{key}' is not from 0 to {MOST_CLASSES - 1}: number the classes from 0"
             )
 
 

@@ -1,4 +1,4 @@
-"""A reader of pickles that makes containers, numbers, text and plain numeric arrays, and nothing else."""
+"""A reader of pickles that creates containers, numbers, text and plain numeric arrays only."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import numpy as np
 
 from ..errors import SkeletonFormatError
 
-# Types of numbers and text that NumPy's own pickles name; whatever else they say of a type is compared, never run.
+# Types of numbers and text in NumPy's pickles; all else about a type is compared, never executed.
 _NUMBER = re.compile(r"(?:b1|[iu][1248]|f[248]|[US][0-9]{1,6})")
-# Containers that a file may hold whatever its size, and bytes for each one beyond. Each takes 50 to 130 bytes.
+# Containers of a file at most: a constant, and one per so many bytes. Each takes 50 to 130 bytes of memory.
 _FEW, _BYTES_EACH = 1000, 4
-# Containers in containers; a data set has four.
+# Depth of nested containers at most; a data set has four.
 _DEEPEST = 50
 # Bytes of the longest plain number.
 _SHORT = 16
@@ -30,11 +30,11 @@ _MARK = object()
 
 
 class _Refused(Exception):
-    """What a pickle holds that is not read; the message says what it is."""
+    """Content of a pickle that is refused, as the message says."""
 
 
 class _Type:
-    """A type of numbers as a pickle names it; its state brings the order of bytes."""
+    """A numeric type of a pickle; its state gives the byte order."""
 
     def __init__(self, code: Any, *rest: Any) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code) or any(type(value) is not bool for value in rest):
@@ -42,8 +42,8 @@ class _Type:
         self.dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
-        # (version, order of bytes, subarray, names, fields, size, alignment, flags): all but the second follow from
-        # the code. A state that says anything else would make NumPy read memory that is not the array's.
+        # (version, byte order, subarray, names, fields, size, alignment, flags): all but the second follow from the
+        # code. With any other state NumPy could read memory outside the array.
         if not isinstance(state, tuple) or not 8 <= len(state) <= 9 or state[1] not in ("<", ">", "|", "="):
             raise _Refused("it holds an array of an unknown type")
         if state[2:5] != (None, None, None) or (len(state) == 9 and state[8] is not None):
@@ -56,7 +56,7 @@ class _Type:
 
 
 class _Array:
-    """An array whose shape, type and numbers come with its state."""
+    """An array that gets its shape, type and numbers from its state."""
 
     def __init__(self, kind: Any, shape: Any, code: Any) -> None:
         if kind is not _ARRAY_KIND:
@@ -64,12 +64,12 @@ class _Array:
         self.keys: list[int] = []
 
 
-# Stands for the class numpy.ndarray, of which no object is ever made by its constructor.
+# Stands for the class numpy.ndarray, which is never called.
 _ARRAY_KIND = object()
 
 
 def _plain_array(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
-    """The array of a shape whose numbers are `content`, in its memory."""
+    """An array of the numbers in `content`, which shares its memory."""
     if not isinstance(content, bytes | bytearray) or not isinstance(kind, _Type) or order not in ("C", "F"):
         raise _Refused("it holds an array of an unknown kind")
     plain = isinstance(shape, tuple) and len(shape) <= 32 and all(type(size) is int and size >= 0 for size in shape)
@@ -84,21 +84,21 @@ def _scalar(kind: Any, content: Any = b"") -> Any:
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
-        # NumPy 2 writes transposed arrays as they lie in memory.
+        # NumPy 2 writes transposed arrays in their memory order.
         return _plain_array(content, kind, shape, "C").transpose(axes)
     return _plain_array(content, kind, shape, order)
 
 
 class _Reader:
-    """A pickle's opcodes, those of containers, numbers, text and NumPy's arrays."""
+    """A virtual machine for the opcodes of containers, numbers, text and NumPy arrays."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.place = 0
+        self.position = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        # What may be made, by the size of the file.
+        # Budgets of objects and of copied bytes, by the size of the file.
         self.objects = _FEW + len(content) // _BYTES_EACH
         self.copies = len(content)
 
@@ -116,25 +116,25 @@ class _Reader:
             read(self)
 
     def take(self, size: int) -> bytes:
-        end = self.place + size
-        piece = self.content[self.place : end]
-        if len(piece) != size:
+        end = self.position + size
+        content = self.content[self.position : end]
+        if len(content) != size:
             raise EOFError
-        self.place = end
-        return piece
+        self.position = end
+        return content
 
     def line(self) -> bytes:
-        end = self.content.index(b"\n", self.place)
-        piece = self.content[self.place : end]
-        self.place = end + 1
-        return piece
+        end = self.content.index(b"\n", self.position)
+        content = self.content[self.position : end]
+        self.position = end + 1
+        return content
 
     def number(self, form: str) -> Any:
         [value] = struct.unpack(form, self.take(struct.calcsize(form)))
         return value
 
-    def made(self, value: Any) -> None:
-        """Put a container, or what is remembered, on the stack."""
+    def push(self, value: Any) -> None:
+        """Push a container or a result, and count it."""
         self.objects -= 1
         if self.objects < 0:
             raise _Refused("it holds more containers than a file of its size has")
@@ -174,8 +174,7 @@ class _Reader:
         if type(target) is not dict:
             raise _Refused("it holds what is no array or plain container")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # The hash of nested tuples is computed without a limit to their depth.
-            # Large numbers can be chosen so that all have the same one.
+            # Hashing nested tuples recurses without a limit; large numbers can be chosen to collide.
             if not isinstance(key, str | bytes | None) and not (isinstance(key, int) and abs(key) < 1 << 31):
                 raise _Refused("it holds a dictionary whose keys are not names or small numbers")
             target[key] = value
@@ -195,10 +194,10 @@ class _Reader:
             self.copy(arguments[0])
         elif call is _scalar and len(arguments[-1]) > _SHORT:
             self.copy(arguments[-1])
-        self.made(call(*arguments))
+        self.push(call(*arguments))
 
     def copy(self, content: Any) -> None:
-        """Count what is copied: the same content may be referred to again and again."""
+        """Count copied bytes: many references may copy the same content."""
         self.copies -= len(content)
         if self.copies < 0:
             raise _Refused("it holds more bytes than a file of its size has")
@@ -222,7 +221,7 @@ class _Reader:
             self.memo[key] = array
 
     def check_depth(self, result: Any) -> None:
-        """Refuse containers nested so deeply that Python's own functions would fail on them."""
+        """Refuse containers nested so deeply that Python's recursion fails."""
         level, known = [result], {id(result)}
         for _ in range(_DEEPEST):
             deeper = []
@@ -252,7 +251,7 @@ _CALLS = (_Type, _Array, _scalar, _from_buffer, _encode, _no_bytes)
 
 
 def _known(module: str, name: str) -> Any:
-    """What stands for a name in a pickle of NumPy's arrays; None for all other names."""
+    """The substitute for a name in pickles of NumPy arrays; None for all other names."""
     if module == "numpy":
         return {"ndarray": _ARRAY_KIND, "dtype": _Type}.get(name)
     if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -289,14 +288,14 @@ def _tuple_of(count: int) -> Callable[[_Reader], None]:
             raise IndexError
         items = tuple(reader.stack[len(reader.stack) - count :])
         del reader.stack[len(reader.stack) - count :]
-        reader.made(items)
+        reader.push(items)
 
     return read
 
 
 def _dictionary(reader: _Reader) -> None:
     items = reader.since_mark()
-    reader.made({})
+    reader.push({})
     reader.set_items(items)
 
 
@@ -339,16 +338,16 @@ _OPCODES: dict[bytes, Callable[[_Reader], None]] = {
     pickle.SHORT_BINBYTES: _push(lambda r: r.take(r.number("<B"))),
     pickle.BINBYTES8: _push(lambda r: r.take(r.number("<Q"))),
     pickle.BYTEARRAY8: _push(lambda r: bytearray(r.take(r.number("<Q")))),
-    pickle.EMPTY_LIST: lambda r: r.made([]),
-    pickle.LIST: lambda r: r.made(r.since_mark()),
+    pickle.EMPTY_LIST: lambda r: r.push([]),
+    pickle.LIST: lambda r: r.push(r.since_mark()),
     pickle.APPEND: lambda r: r.append([r.stack.pop()]),
     pickle.APPENDS: lambda r: r.append(r.since_mark()),
     pickle.EMPTY_TUPLE: _push(lambda r: ()),
-    pickle.TUPLE: lambda r: r.made(tuple(r.since_mark())),
+    pickle.TUPLE: lambda r: r.push(tuple(r.since_mark())),
     pickle.TUPLE1: _tuple_of(1),
     pickle.TUPLE2: _tuple_of(2),
     pickle.TUPLE3: _tuple_of(3),
-    pickle.EMPTY_DICT: lambda r: r.made({}),
+    pickle.EMPTY_DICT: lambda r: r.push({}),
     pickle.DICT: _dictionary,
     pickle.SETITEM: _pair,
     pickle.SETITEMS: lambda r: r.set_items(r.since_mark()),
@@ -368,7 +367,7 @@ _OPCODES: dict[bytes, Callable[[_Reader], None]] = {
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Make many containers without looking for garbage, of which they hold none: it takes longer than making them."""
+    """Suspend garbage collection, which takes longer than creating many containers."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -379,13 +378,13 @@ def without_collection() -> Iterator[None]:
 
 
 def load_numpy_pickle(path: str | os.PathLike) -> Any:
-    """Load a pickle of NumPy arrays and plain containers; nothing in it is run, and no other object is made.
+    """Load a pickle of NumPy arrays and plain containers; nothing is executed, and no other object is created.
 
-    Arrays are of whole or floating numbers, True and False, or text; dictionaries have names or small numbers as
-    keys. Containers are nested 50 deep at most, and no more of them are made than a file of this size has.
+    Arrays are of integers, floats, booleans or text; dictionaries have names or small numbers as keys. Containers are
+    nested at most 50 deep, and the size of the file limits their number.
 
     Raises:
-        SkeletonFormatError: If the file is missing, cut, or holds anything else.
+        SkeletonFormatError: If the file is missing, truncated, or contains anything else.
     """
     path = Path(path)
     try:
@@ -398,5 +397,5 @@ def load_numpy_pickle(path: str | os.PathLike) -> Any:
     except _Refused as error:
         raise SkeletonFormatError(f"{path}: it is refused: {' '.join(str(error).split())[:200]}") from None
     except Exception as error:
-        # A damaged pickle fails in any way its opcodes lead to; none of them may reach the user as a traceback.
+        # A damaged pickle raises errors of any type.
         raise SkeletonFormatError(f"{path}: it is cut or damaged ({type(error).__name__})") from None

@@ -124,7 +124,7 @@ def from_pose_estimation(
     told = where or name or "poses"
     detections = list(_estimated(told, results))
     if not detections:
-        raise EmptySequenceError(f"{told}: nobody is detected in its {len(results)} frames")
+        raise EmptySequenceError(f"{told}: no person is detected in its {len(results)} frames")
     keypoints = stack_detections(told, detections, len(results), most)
     return SkeletonSequence(keypoints, "coco17", fps=fps, name=name, image_shape=image_shape)
 

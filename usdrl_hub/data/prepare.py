@@ -1,4 +1,4 @@
-"""Raw folders to stores, in runs that can be killed and repeated, with a report of what became of each file."""
+"""Preparation of stores from raw files, in runs that can be killed and repeated, with a report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .store import SkeletonStore
 from .store_writer import StoreWriter
 from .text import read_pku_labels
 
-# Files per part: how much is read again after a kill, and about how much memory a part takes (100 MB of NTU).
+# Files per part, which bounds what is read again after a kill, and memory (100 MB of NTU).
 _PART = 1000
 _KINDS = ("ntu60", "ntu120", "uav", "pku1", "pku2", "folder", "csv", "file")
 _JOINTS = ("joints", "joints_missing", "joints_filled")
@@ -68,7 +68,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process that reads has to know."""
+    """The options of a reading process."""
 
     reading: Reading
     persons: PersonSelection
@@ -140,7 +140,7 @@ def prepare(
         _read_all(writer, sources, job, {name: size for name, (size, _) in stamps.items()}, workers, progress)
         report = _join_reports([part["report"] for part in writer.parts])
         if not report["read"]:
-            # What was refused may be mended before the next run.
+            # The files may be corrected before the next run.
             writer.discard()
             first = next(iter(report["problems"].values()), next(iter(report["skipped"]), "there is none"))
             raise SkeletonFormatError(f"{raw}: no sequence could be read, so no store is made: {first}")
@@ -153,12 +153,12 @@ def prepare(
 
 
 def _has_sides(kind: str, raw: Path, options: PrepareOptions) -> bool:
-    """Whether a protocol says which side a file is on; a pyskl file brings its own protocols."""
+    """Whether a protocol splits the files; a pyskl file has its own protocols."""
     return options.protocol is not None and not (kind == "file" and raw.suffix == ".pkl")
 
 
 def _find(kind: str, raw: Path, options: PrepareOptions) -> tuple[list[InputFile], list[str]]:
-    """The input files, on their sides of the split, and the class names that folders give."""
+    """The input files with their split, and the class names from folders."""
     if options.split_file is not None and (options.protocol is None or not kind.startswith("pku")):
         raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
     if options.protocol is None or not _has_sides(kind, raw, options):
@@ -171,7 +171,7 @@ def _find(kind: str, raw: Path, options: PrepareOptions) -> tuple[list[InputFile
 def _settings(
     kind: str, raw: Path, job: _Job, class_names: list[str], found: list[tuple[str, tuple[int, int]]]
 ) -> dict[str, Any]:
-    """What a run must have in common with the one that it continues; a file that was changed since is read again."""
+    """Settings that a run shares with the one that it continues; changed files make another run."""
     sources = hashlib.sha256(repr(found).encode("utf-8", "backslashreplace")).hexdigest()
     same = {"kind": kind, "raw": str(raw.resolve()), "classes": class_names, "sources": sources}
     return same | {"ignored": sorted(job.ignored), "job": repr(replace(job, ignored=frozenset()))}
@@ -185,7 +185,7 @@ def _read_all(
     workers: int,
     progress: bool,
 ) -> None:
-    """Read the files that no earlier run has read, and write them part by part."""
+    """Read the files that are not in finished parts, and write further parts."""
     done = writer.finished_sources
     left = [source for source in sources if source.name not in done]
     bar = tqdm(total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True)
@@ -202,8 +202,8 @@ def _read_all(
 
 
 def _begin_worker() -> None:
-    """Have a process that reads end with the one that started it, however that ends, and by nothing else."""
-    # Ctrl-C reaches all processes of a terminal; the first one tells it, and ends the others.
+    """Let a reading process end with its parent, however that ends, and only then."""
+    # Ctrl-C reaches all processes of a terminal; the parent reports it and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -216,7 +216,7 @@ def _end_with_parent() -> None:
 
 
 def _report_empty_classes(store: SkeletonStore) -> None:
-    """Warn of classes by name, such as folders, that no clip and no event is of."""
+    """Warn of classes without a clip or an event."""
     found = np.union1d(store.index["label"], store.index["events"][:, 0])
     empty = [name for number, name in enumerate(store.class_names) if number not in found]
     if (found >= 0).any() and empty:
@@ -225,7 +225,7 @@ def _report_empty_classes(store: SkeletonStore) -> None:
 
 
 class _mapper:
-    """`map` in this process, or in several that end with the block, or with this process if it is killed."""
+    """`map` in this process, or in several that end with the block or with this process."""
 
     def __init__(self, workers: int):
         self.pool = ProcessPoolExecutor(workers, initializer=_begin_worker) if workers > 1 else None
@@ -238,8 +238,7 @@ class _mapper:
             self.pool.shutdown(cancel_futures=True)
 
 
-# What one file gave: its sequences with the row of columns that each has in its data set, problems as (reason,
-# message), and how many joints it has, lacks and was given.
+# Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
 _Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
 
 
@@ -271,7 +270,7 @@ def _read_source(source: InputFile, job: _Job) -> _Read:
     problems: list[tuple[str, str]] = []
 
     def note(error: SkeletonFormatError) -> None:
-        problems.append(("nobody is seen" if isinstance(error, EmptySequenceError) else "malformed", str(error)))
+        problems.append(("no person is seen" if isinstance(error, EmptySequenceError) else "malformed", str(error)))
 
     try:
         for sequence, columns in _recordings(source, job, problems, note):
@@ -284,7 +283,7 @@ def _read_source(source: InputFile, job: _Job) -> _Read:
                 joints["joints_filled"] += int((seen_joints(sequence.keypoints)).sum() - present.sum())
             sequence = job.persons.kept(sequence)
             cut = list(sequence.clips()) if job.clips and sequence.events is not None else [sequence]
-            # A clip is what its recording is: on its side of the split, in its fold.
+            # A clip inherits the split and the columns of its recording.
             sequences += [(clip, columns) for clip in cut]
     except SkeletonFormatError as error:
         note(error)
@@ -299,7 +298,7 @@ def _recordings(
     problems: list[tuple[str, str]],
     note: Callable[[SkeletonFormatError], None],
 ) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
-    """Yield the recordings of a file, each with its row of the columns that a data set in one file has."""
+    """Yield the recordings of a file, each with its row of extra columns."""
     if source.path.suffix == ".pkl" and job.is_data_set:
         found, lists = read_pyskl(source.path, job.reading, note)
         sides = named_sides(lists, job.protocol, str(source.path))
@@ -326,7 +325,7 @@ def _recordings(
 
 
 def _labelled(sequence: SkeletonSequence, source: InputFile, problems: list[tuple[str, str]]) -> SkeletonSequence:
-    """The sequence with what folders and label files say of it; events that are not in it are problems."""
+    """The sequence with its metadata from folders, tables and label files; events outside it are problems."""
     fields: dict[str, Any] = {}
     if source.label is not None:
         fields |= {"label": source.label, "name": Path(source.name).with_name(recording_name(source.name)).as_posix()}
@@ -335,7 +334,7 @@ def _labelled(sequence: SkeletonSequence, source: InputFile, problems: list[tupl
     if source.split is not None:
         fields["split"] = source.split
     if source.labels is not None:
-        # Classes are counted from 0 here, as everywhere.
+        # Classes count from 0.
         some = source.labels.stat().st_size > 0
         events = read_pku_labels(source.labels) - (1, 0, 0) if some else np.zeros((0, 3), dtype=np.int64)
         inside = (events[:, 1] < events[:, 2]) & (events[:, 1] < sequence.num_frames)
@@ -348,7 +347,7 @@ def _labelled(sequence: SkeletonSequence, source: InputFile, problems: list[tupl
 
 
 def _write_batch(writer: StoreWriter, batch: Sequence[tuple[InputFile, _Read]]) -> int:
-    """Write a part of what was read of some files; how many bytes it takes."""
+    """Write a part with the results of some files; returns its size in bytes."""
     sequences: list[SkeletonSequence] = []
     rows: list[dict[str, Any]] = []
     skipped: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Which sequences of a data set train and which test: the papers' protocols, from names and metadata."""
+"""Splits of data sets into training and test sequences: the papers' protocols, from names and metadata."""
 
 from __future__ import annotations
 
@@ -22,51 +22,19 @@ _NTU120_TRAIN_SUBJECTS = _NTU60_TRAIN_SUBJECTS | {
 }
 # Of UAV-Human's 119 subjects (0 to 118), those that its README does not name for training.
 _UAV_TEST_SUBJECTS = {
-    "v1": frozenset(
-        (
-            1,
-            3,
-            4,
-            9,
-            22,
-            23,
-            24,
-            31,
-            41,
-            54,
-            58,
-            60,
-            66,
-            72,
-            74,
-            75,
-            91,
-            92,
-            93,
-            94,
-            95,
-            96,
-            97,
-            99,
-            101,
-            104,
-            107,
-            108,
-        )
-        + (109, 113)
-    ),
-    "v2": frozenset(
-        (1, 2, 7, 9, 13, 15, 17, 23, 25, 27, 28, 33, 34, 41, 42, 48, 50, 51, 53, 55, 58, 65, 68, 76, 82, 85, 90, 98)
-        + (105, 116)
-    ),
+    version: frozenset(map(int, subjects.split()))
+    for version, subjects in {
+        "v1": "1 3 4 9 22 23 24 31 41 54 58 60 66 72 74 75 91 92 93 94 95 96 97 99 101 104 107 108 109 113",
+        "v2": "1 2 7 9 13 15 17 23 25 27 28 33 34 41 42 48 50 51 53 55 58 65 68 76 82 85 90 98 105 116",
+    }.items()
 }
-# NTU-120's one-shot protocol: A1, A7, ..., A115 are new, the others train; classes 0-based here as everywhere.
+# NTU-120's one-shot protocol: A1, A7, ..., A115 are novel, the others train; 0-based here.
 NTU120_NOVEL_CLASSES = tuple(range(0, 120, 6))
 
 
 @dataclass(frozen=True)
 class NTUSample:
-    """What the name of an NTU RGB+D recording says; all numbers as in the name, the action counted from 1."""
+    """The numbers in the name of an NTU RGB+D recording, as they are; the action counts from 1."""
 
     setup: int
     camera: int
@@ -75,7 +43,7 @@ class NTUSample:
 
     @classmethod
     def parse(cls, name: str) -> NTUSample:
-        """Read a name such as ``S001C002P003R002A013``, with or without a folder and an ending.
+        """Read a name such as ``S001C002P003R002A013``, with or without a folder and a suffix.
 
         Raises:
             SkeletonFormatError: If it is not such a name.
@@ -86,7 +54,7 @@ class NTUSample:
         return cls(**{key: int(value) for key, value in match.groupdict().items()})
 
 
-# Whether a recording trains.
+# Training recordings of each protocol.
 NTU_PROTOCOLS: dict[tuple[str, str], Callable[[NTUSample], bool]] = {
     ("ntu60", "xsub"): lambda sample: sample.subject in _NTU60_TRAIN_SUBJECTS,
     ("ntu60", "xview"): lambda sample: sample.camera in (2, 3),
@@ -149,16 +117,16 @@ def uav_split(names: Sequence[str], version: str) -> np.ndarray:
 def protocol_side(
     dataset: str, protocol: str, split_file: str | os.PathLike | None = None
 ) -> Callable[[str], str | None]:
-    """How a data set's protocol takes its recordings apart.
+    """The split of a protocol of a data set, as a function of a recording's name.
 
     Args:
         dataset: "ntu60", "ntu120", "uav", "pku1", "pku2", or any other.
         protocol: See `ntu_split` for NTU and `uav_split` for UAV-Human; "xsub" or "xview" of PKU-MMD; "folders" for
-            any data set whose folders called train and test say it.
+            any data set with folders called train and test.
         split_file: PKU-MMD's split file, which "xsub" needs.
 
     Returns:
-        A function of a recording's path below its folder, or name, to "train", "test", or None where it is on no side.
+        A function of a recording's name, or path below its folder, to "train", "test", or None for neither.
 
     Raises:
         SkeletonFormatError: If the split file cannot be read.
@@ -194,14 +162,14 @@ def _side_of_folders(name: str) -> str | None:
     return sides[0] if len(sides) == 1 else None
 
 
-# How pyskl and MMAction2 call their lists of names: xsub_train and xsub_val, train and val, train1 and test1.
+# Names of the lists of pyskl and MMAction2: xsub_train and xsub_val, train and val, train1 and test1.
 _LIST = re.compile(
     r"(?:(?P<protocol>.+?)[_-])?(?P<side>train|val|valid|validation|test)(?P<number>\d*)", re.IGNORECASE
 )
 
 
 def named_sides(lists: Mapping[str, Sequence[str]], protocol: str | None, where: str) -> dict[str, str] | None:
-    """Which side the recordings of a pyskl file are on, by the lists that it brings.
+    """The split of the recordings of a pyskl file, from its lists.
 
     Args:
         lists: Names of recordings by the name of the list, such as "xsub_train".
@@ -209,8 +177,8 @@ def named_sides(lists: Mapping[str, Sequence[str]], protocol: str | None, where:
         where: The file.
 
     Returns:
-        "train" or "test" by the names of the recordings; None where the file brings no lists. Where there are lists
-        for training, validation and test, those of the validation are on no side.
+        "train" or "test" by the names of the recordings; None if the file has no lists. Of lists for training,
+        validation and test, the validation is left out.
 
     Raises:
         SkeletonFormatError: If there are several splits and none is named, the one named is not there or has no two
@@ -253,12 +221,12 @@ def pku_cross_view(names: Sequence[str]) -> np.ndarray:
 
 
 def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Draw the sequences whose labels a semi-supervised method may see.
+    """Sample the sequences whose labels a semi-supervised method may use.
 
     Args:
         labels: Classes ``(n,)``.
-        share: Share of each class to draw, in (0, 1]; rounded to the nearest number, at least one of each class.
-        seed: Decides the draw.
+        share: Share of each class to sample, in (0, 1]; rounded to the nearest number, at least one of each class.
+        seed: Random seed.
 
     Returns:
         Boolean array ``(n,)``.
@@ -277,7 +245,7 @@ def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def draw_exemplars(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Draw `shots` sequences of each class, as boolean array ``(n,)``; classes with fewer give all they have.
+    """Sample `shots` sequences of each class, as boolean array ``(n,)``; all of a class that has fewer.
 
     Raises:
         ValueError: If `shots` is below 1.
@@ -296,15 +264,15 @@ def default_split(
 ) -> tuple[SkeletonData, SkeletonData, str]:
     """Split a data set by its own protocol.
 
-    The data's `split_test` where they have one (sequences in `split_test_leaked`, copies of training ones, are left
-    out of the test); else their `folds`; else people with odd numbers train and with even numbers test, or every
-    second person in order where people have names, or all have odd or all even numbers; else, where the data do not
-    say who moves, a random fifth of each class tests, which is warned of. Single clips of a class train then.
+    By the data's `split_test`, without the test sequences in `split_test_leaked`, which are copies of training ones;
+    else by their `folds`; else by subject: odd numbers train and even numbers test, or every second subject tests if
+    they have names or only odd or only even numbers; else, if the subjects are unknown, a random fifth of each class
+    tests, with a warning, and the only clip of a class trains.
 
     Args:
         dataset: The data set.
         fold: Which of several splits (columns of `split_test`) or folds tests.
-        with_leak: Leave the sequences in `split_test_leaked` in the test part, as papers do.
+        with_leak: Keep the sequences in `split_test_leaked` in the test part, as papers do.
 
     Returns:
         Training part, test part, and the rule in words.
@@ -336,7 +304,7 @@ def default_split(
         if subjects.dtype.kind not in "iuf" or len(np.unique(people[known] % 2)) == 1:
             people[known] = np.unique(people[known], return_inverse=True)[1] + 1
             rule = "every second person, in order, tests"
-        # Whoever it is, they may be among the others, so their clips cannot test.
+        # Clips of unknown subjects train, because their subjects may be among those that train.
         test = known & (people % 2 == 0)
         train = ~test
         if not known.all():
@@ -390,7 +358,7 @@ def parts_of(
 
 
 def _people(subjects: np.ndarray) -> np.ndarray:
-    """Who moves as whole numbers ``(n,)``, -1 where not known; people with names are numbered in their order."""
+    """Subjects as integers ``(n,)``, -1 for unknown; names are numbered in their order."""
     if subjects.dtype.kind in "US":
         names, numbers = np.unique(subjects, return_inverse=True)
         return np.where(subjects == names.dtype.type(), -1, numbers)
@@ -401,20 +369,20 @@ def _people(subjects: np.ndarray) -> np.ndarray:
     return people
 
 
-def _named(dataset: SkeletonData, classes: Iterable[int], most: int = 5) -> str:
+def _named(dataset: SkeletonData, classes: Iterable[int], limit: int = 5) -> str:
     """Classes by name, for a sentence."""
     names = dataset.class_names
-    told = [f"'{names[number]}'" if number >= 0 else "no class" for number in classes]
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+    shown = [f"'{names[number]}'" if number >= 0 else "no class" for number in classes]
+    return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
 
 
 def with_clips(dataset: SkeletonData, keep: Sequence[str] | None = None, where: str = "the data") -> SkeletonData:
-    """The labelled sequences of a data set, and of its classes those that have one; what is left out is warned of.
+    """The labelled sequences of a data set and the classes that have any; warnings report what is left out.
 
     Args:
         dataset: Labelled sequences.
-        keep: Class names of a model that has a head for them: where they are the data's, they all stay.
-        where: What the data are called.
+        keep: Class names of a model's head; if they are the data's, all classes are kept.
+        where: Name of the data, used in errors.
 
     Raises:
         SkeletonFormatError: If no sequence has a label.
@@ -433,22 +401,22 @@ def with_clips(dataset: SkeletonData, keep: Sequence[str] | None = None, where: 
     empty = np.flatnonzero(counts == 0)
     if not len(empty):
         return dataset
-    told = f"{where}: {len(empty)} of {len(counts)} classes have no clip ({_named(dataset, empty)})"
+    message = f"{where}: {len(empty)} of {len(counts)} classes have no clip ({_named(dataset, empty)})"
     if keep is not None and list(keep) == dataset.class_names:
-        notice(f"{told}; they stay, because the model has a head for them", "classes without clips")
+        notice(f"{message}; they stay, because the model has a head for them", "classes without clips")
         return dataset
-    notice(f"{told}, so they are left out", "classes without clips")
-    places, names = np.cumsum(counts > 0) - 1, dataset.class_names
-    return dataset.relabelled(places[labels], [names[number] for number in np.flatnonzero(counts)])
+    notice(f"{message}, so they are left out", "classes without clips")
+    new_index, names = np.cumsum(counts > 0) - 1, dataset.class_names
+    return dataset.relabelled(new_index[labels], [names[number] for number in np.flatnonzero(counts)])
 
 
 def check_classes(train: SkeletonData, test: SkeletonData | None, trains: bool = True) -> None:
-    """Refuse a recognition that cannot go wrong or right, and warn of classes that cannot be learned.
+    """Refuse training clips of a single class, and warn of test classes without training clips.
 
     Args:
         train: Training part, or the clips that are compared with.
         test: Test part.
-        trains: Whether something is trained; otherwise clips are compared.
+        trains: Whether a model is trained; otherwise clips are compared.
 
     Raises:
         SkeletonFormatError: If the training part has clips of one class only.

@@ -51,7 +51,7 @@ def read_pyskl(
         for split, names in splits.items()
     }
     keypoints = [entry.get("keypoint") for entry in content["annotations"] if isinstance(entry, dict)]
-    # Annotations may refer to the same array again and again.
+    # Annotations may refer to the same array many times.
     if sum(array.nbytes for array in keypoints if isinstance(array, np.ndarray)) > 8 * path.stat().st_size + 1_000_000:
         raise SkeletonFormatError(f"{path}: it is refused: its annotations repeat the same keypoints")
 
@@ -68,7 +68,7 @@ def read_pyskl(
 
 
 def _text(where: str, name: Any) -> str:
-    """A name that a file has as text or as a number."""
+    """A name, which a file may have as text or as a number."""
     if isinstance(name, int | float) or (isinstance(name, str) and len(name) <= _LONGEST_NAME):
         return str(name)
     raise SkeletonFormatError(f"{where}: a name is not a text of at most {_LONGEST_NAME} characters")
@@ -91,7 +91,7 @@ def _pyskl_sequence(path: Path, number: int, entry: Any, reading: Reading) -> Sk
     shape = entry.get("original_shape") if shape is None else shape
     label = entry.get("label")
     try:
-        # An array, a tuple or a list; a third number is that of colours.
+        # An array, a tuple or a list; a third number counts the colours.
         image_shape = None if is_3d or shape is None else (float(shape[0]), float(shape[1]))
         label = None if label is None else int(label)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
@@ -101,7 +101,7 @@ def _pyskl_sequence(path: Path, number: int, entry: Any, reading: Reading) -> Sk
     name = entry.get("frame_dir")
     fields: dict[str, Any] = {"coordinates": "3d", "up": reading.up or "y"} if is_3d else {"image_shape": image_shape}
     return SkeletonSequence.from_array(
-        # A copy, because the file's memory cannot be written.
+        # A copy, because the file's memory is read-only.
         np.array(keypoint),
         chosen,
         "MTVC",

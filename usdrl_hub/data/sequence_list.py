@@ -20,9 +20,9 @@ _OF_LISTS = {"labels": "label", "subjects": "subject", "cameras": "camera", "set
 
 
 class SkeletonList(Sequence):
-    """Sequences in memory as a labelled data set: what `SkeletonDataset` is of a file and `SkeletonStore` of a folder.
+    """Sequences in memory as a labelled data set.
 
-    Labels, people, cameras, sides of the split, frame rates and events are the sequences' own.
+    Labels, subjects, cameras, splits, frame rates and events are those of the sequences.
     """
 
     def __init__(
@@ -31,16 +31,16 @@ class SkeletonList(Sequence):
         class_names: Sequence[str] = (),
         columns: Mapping[str, ArrayLike] | None = None,
     ):
-        """Put sequences together.
+        """Make a data set of sequences.
 
         Args:
             sequences: At least one; all of one layout, kind of coordinates, units and axes, as in a store.
-            class_names: Names of the classes; ``class 0`` and so on where empty.
-            columns: What no sequence says of itself, one entry each: `folds`, `split_test` of several splits ``(n,
-                S)``, `split_test_leaked`, `correct`, or numbers of one's own.
+            class_names: Names of the classes; ``class 0`` and so on if empty.
+            columns: Further columns with one entry per sequence: `folds`, `split_test` of several splits ``(n, S)``,
+                `split_test_leaked`, `correct`, or any numbers.
 
         Raises:
-            SkeletonFormatError: If one is no `SkeletonSequence`, they differ in kind, or a column does not fit.
+            SkeletonFormatError: If one is not a `SkeletonSequence`, they differ in kind, or a column does not fit.
         """
         self.sequences = list(sequences)
         self.source = "list of sequences"
@@ -53,7 +53,7 @@ class SkeletonList(Sequence):
                     f"{self.source}: entry {number} is no SkeletonSequence but {type(sequence).__name__}: make it one "
                     "with SkeletonSequence.from_array or read_skeleton"
                 )
-            # Most sequences have the very same; what is told of a kind takes longer than to compare these.
+            # Cheap to compare, unlike the kind: most sequences have the same.
             layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)
             mark = (layout, sequence.keypoints.shape[-1], *(getattr(sequence, key) for key in SHARED_FIELDS))
             if mark not in kinds:
@@ -65,7 +65,7 @@ class SkeletonList(Sequence):
                 )
         self.columns = {key: np.asarray(values) for key, values in (columns or {}).items()}
         self._class_names = [str(name) for name in class_names]
-        # Labels and classes of events as the file form has them, so that they are checked alike.
+        # Labels and classes of events in the form of a file, to share its checks.
         classes = [np.zeros(0, dtype=np.int64) if s.events is None else s.events[:, 0] for s in self.sequences]
         fields = {"labels": _marks(self.sequences, "label"), "frame_labels": np.concatenate(classes)}
         self._classes = max(int(classes_in(fields, key).max(initial=-1)) for key in fields) + 1
@@ -87,17 +87,17 @@ class SkeletonList(Sequence):
             return self._part(range(len(self))[index])
         return self.sequences[index]
 
-    def _part(self, places: Sequence[int]) -> SkeletonList:
+    def _part(self, indices: Sequence[int]) -> SkeletonList:
         part = copy.copy(self)
-        part.sequences = [self.sequences[place] for place in places]
-        part.columns = {key: values[np.asarray(places, dtype=np.int64)] for key, values in self.columns.items()}
+        part.sequences = [self.sequences[index] for index in indices]
+        part.columns = {key: values[np.asarray(indices, dtype=np.int64)] for key, values in self.columns.items()}
         return part
 
     def read(self, index: int, start: int = 0, end: int | None = None) -> SkeletonSequence:
         """Frames `start` to `end` of one sequence, without its events unless it is all of them.
 
         Raises:
-            SkeletonFormatError: If nobody is seen in them.
+            SkeletonFormatError: If no person is seen in them.
             IndexError: If the sequence has no such frames.
         """
         sequence = self.sequences[index]
@@ -108,15 +108,14 @@ class SkeletonList(Sequence):
         return replace(sequence, keypoints=sequence.keypoints[start:end], events=None)
 
     def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
-        """Yield the sequences in order; they can be read, so `on_error` is never called."""
+        """Yield the sequences in order; `on_error` is never called."""
         return iter(self.sequences)
 
     def column(self, key: str) -> np.ndarray | None:
         """Entries of the sequences, see `SkeletonStore.column`; None if unknown.
 
         Raises:
-            SkeletonFormatError: If some are on a side of the split and some are not, or some people have numbers and
-                some have names.
+            SkeletonFormatError: If only some are in the split, or some subjects have numbers and some have names.
         """
         if key in self.columns:
             return self.columns[key]
@@ -139,7 +138,7 @@ class SkeletonList(Sequence):
 
     @property
     def names(self) -> list[str]:
-        """Names of the sequences, or their numbers where they have none."""
+        """Names of the sequences; the index of one without a name."""
         return [sequence.name or str(number) for number, sequence in enumerate(self.sequences)]
 
     @property
@@ -160,12 +159,12 @@ class SkeletonList(Sequence):
 
     @property
     def max_persons(self) -> int:
-        """Most people that a sequence has."""
+        """Largest number of people in a sequence."""
         return max(sequence.num_persons for sequence in self.sequences)
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, or ``class 0`` and so on where none were given."""
+        """Names of the classes, or ``class 0`` and so on if none were given."""
         return self._class_names or [f"class {number}" for number in range(self._classes)]
 
     def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonList:
@@ -183,10 +182,10 @@ class SkeletonList(Sequence):
         return self._part(np.flatnonzero(np.asarray(mask, dtype=bool)).tolist())
 
     def drop_empty(self) -> SkeletonList:
-        """All: a `SkeletonSequence` shows at least one person."""
+        """This list: each `SkeletonSequence` has at least one person."""
         return self
 
 
 def _marks(sequences: Sequence[SkeletonSequence], key: str) -> np.ndarray:
-    """Numbers that stand for a class, a person or a camera ``(n,)``, -1 where unknown."""
+    """Class, subject or camera indices ``(n,)``, -1 for unknown."""
     return np.array([-1 if (mark := getattr(s, key)) is None else mark for s in sequences], dtype=np.int64)

@@ -75,7 +75,7 @@ def recording_name(path: str | os.PathLike) -> str:
 
 
 def read_series(path: Path, reading: Reading) -> SkeletonSequence:
-    """The recording whose frames are files; numbers left out are frames in which nobody is seen.
+    """The recording whose frames are files; numbers left out are frames in which no person is seen.
 
     Raises:
         SkeletonFormatError: If there are no such files, or one is something else; the message names it.

@@ -1,4 +1,4 @@
-"""Which files a raw folder or a table of files has for `prepare`, and what is known of each."""
+"""Input files of `prepare`, from a raw folder or a table of files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .text import NTU, UAV
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file, and what is known of it besides.
+    """An input file with its metadata.
 
     Attributes:
         name: Its path below the raw folder, which also names it in reports.
-        path: Where it lies.
-        label: Class that its folder or the list means, or None for the one that the file tells.
-        subject: Who moves, or None for what the file tells.
+        path: Its path.
+        label: Class index from its folder or the table; None for the file's own.
+        subject: Subject from the table; None for the file's own.
         split: "train" or "test", or None.
-        labels: File of what happens in it, or None.
+        labels: File with its annotated actions, or None.
     """
 
     name: str
@@ -38,7 +38,7 @@ class InputFile:
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file; zeros where there is none, as for a name that stands for several."""
+    """Size and modification time of a file; zeros for none, as for a name that stands for several."""
     try:
         status = path.stat()
     except OSError:
@@ -54,7 +54,7 @@ def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
         raw: The folder, or the file.
 
     Returns:
-        The files in order, and the class names that folders give.
+        The files in order, and the class names from folders.
 
     Raises:
         SkeletonFormatError: If there is none, or a table of files is malformed.
@@ -81,12 +81,12 @@ def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
         expected = "0002-L.txt with skeletons"
     else:
         form, suffix = (UAV, ".txt") if kind == "uav" else (NTU, ".skeleton")
-        most = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
+        max_action = {"ntu60": 60, "ntu120": 120}.get(kind, 10**9)
         classes = list(NTU120_CLASSES[: {"ntu60": 60, "ntu120": 120}.get(kind, 0)])
         found = []
         for file in sorted(raw.rglob(f"*{suffix}")):
             match = form.name.search(file.stem)
-            if match and int(match["action"]) <= most:
+            if match and int(match["action"]) <= max_action:
                 found.append(InputFile(file.relative_to(raw).as_posix(), file))
         expected = "S001C001P001R001A001.skeleton" if form is NTU else "a name of UAV-Human"
     if not found:
@@ -95,7 +95,7 @@ def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
 
 
 def _find_pku(raw: Path) -> list[InputFile]:
-    """Videos of PKU-MMD, each with its label file where there is one; both bear the same name."""
+    """Videos of PKU-MMD, each with the label file of the same name, if there is one."""
     skeletons: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     for file in sorted(raw.rglob("*.txt")):
@@ -105,9 +105,9 @@ def _find_pku(raw: Path) -> list[InputFile]:
             with open(file, "rb") as content:
                 beginning = content.read(200)
         except OSError:
-            # It is told when it is its turn to be read.
+            # The error is reported when the file is read.
             beginning = b" "
-        # An empty file says by its folder that nothing happens in the video.
+        # An empty file in a folder of labels is a video without actions.
         is_label = b"," in beginning or (not beginning and "label" in file.parent.name.lower())
         kept = labels if is_label else skeletons
         if file.stem in kept:
@@ -119,7 +119,7 @@ def _find_pku(raw: Path) -> list[InputFile]:
 
 
 def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
-    """The files that a table names, and the classes in order of their names (of numbers, in order of the numbers)."""
+    """The files of a table, and the classes in order of their names, or numerically."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -254,8 +254,8 @@ class SkeletonStore:
     def class_names(self) -> list[str]:
         """Names of the classes."""
         names = list(self.header.class_names)
-        most = max(self.index["label"].max(initial=-1), self.index["events"][:, 0].max(initial=-1))
-        return names or [f"class {number}" for number in range(int(most) + 1)]
+        largest = max(self.index["label"].max(initial=-1), self.index["events"][:, 0].max(initial=-1))
+        return names or [f"class {number}" for number in range(int(largest) + 1)]
 
     def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> SkeletonStore:
         """The store with other labels, see `SkeletonDataset.relabelled`; nothing is written."""

@@ -267,9 +267,11 @@ def _check_places(file: Path, index: dict[str, np.ndarray], header: StoreHeader)
         damaged(file, f"array 'shard' goes from {shard[0]} to {shard[-1]}, but there are {len(header.shards)} shards")
     held, each = header.shard_sizes, header.joints * header.channels
     # By division, because products may overflow 64 bits.
-    most = held[shard] // each
-    _refuse(file, "persons", (persons < 1) | (persons > most), persons, "a number of people that its shard can hold")
-    _refuse(file, "frames", (frames < 1) | (frames > most // persons), frames, "a number of frames its shard can hold")
+    limit = held[shard] // each
+    _refuse(file, "persons", (persons < 1) | (persons > limit), persons, "a number of people that its shard can hold")
+    _refuse(
+        file, "frames", (frames < 1) | (frames > limit // persons), frames, "a number of frames its shard can hold"
+    )
     sizes = frames * persons * each
     if sizes.sum(dtype=np.float64) > 2 * held.sum(dtype=np.float64):
         damaged(file, "arrays 'frames' and 'persons' say more numbers than the shards hold")
@@ -286,14 +288,14 @@ def _check_places(file: Path, index: dict[str, np.ndarray], header: StoreHeader)
 
 
 def _check_facts(file: Path, index: dict[str, np.ndarray], header: StoreHeader) -> None:
-    for key, most in (
+    for key, limit in (
         ("label", len(header.class_names) or MOST_CLASSES),
         ("subject", len(header.subject_names) or None),
         ("split", 2),
     ):
         values = index[key]
-        if most is not None:
-            _refuse(file, key, (values < NONE) | (values >= most), values, f"a number below {most}")
+        if limit is not None:
+            _refuse(file, key, (values < NONE) | (values >= limit), values, f"a number below {limit}")
     for key in ("fps", "image_shape", "scale"):
         values = index[key]
         # NaN means unknown; a scale is always known.

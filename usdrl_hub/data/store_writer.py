@@ -1,4 +1,4 @@
-"""Writing of stores, part by part, so that a run that was killed can go on."""
+"""Writing of stores, part by part, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .checks import check_label, kind_of
 from .store import PART, SPLITS, SkeletonStore
 from .store_files import FORMAT, HEADER, INDEX, NONE
 
-# The files that a finished store is made of.
+# Files of a finished store.
 _MADE = re.compile(r"frames-[0-9]{5,9}\.safetensors|index\.safetensors|store\.json")
 
 
@@ -33,13 +33,13 @@ def write_store(
     class_names: Sequence[str] = (),
     dtype: str = "float32",
 ) -> SkeletonStore:
-    """Make a store of a stream of sequences; memory does not grow with their number.
+    """Write a store of a stream of sequences; memory does not grow with their number.
 
     Args:
-        sequences: All of one layout and kind of coordinates. Of a labelled data set the class names and further
-            columns, such as `folds`, go into the store, too.
+        sequences: All of one layout and kind of coordinates. The class names and extra columns of
+            a data set, such as `folds`, are stored, too.
         path: Folder to make.
-        class_names: Names of the classes; those of the data set where empty.
+        class_names: Names of the classes; those of the data set if empty.
         dtype: "float32", or "int16" for half the size, at most 0.1 mm off.
 
     Raises:
@@ -47,7 +47,7 @@ def write_store(
         FolderInUseError: If another process is writing it.
         ValueError: If something lies at `path`, or the disk has no room for it.
     """
-    # What a call that failed has left is of no use to this one.
+    # Random settings: a failed call is never continued.
     with StoreWriter(path, {"stream": os.urandom(8).hex()}, dtype) as writer:
         try:
             columns: Mapping[str, np.ndarray] = getattr(sequences, "extra_columns", {})
@@ -66,91 +66,91 @@ def write_store(
 class StoreWriter:
     """Writes a store part by part into a folder ``.NAME.partial``; finished parts survive a kill.
 
-    A part is a shard of frames with its piece of the index and the names of the sources that went into it, and counts
-    once its last file, written under a temporary name and renamed, is there. The folder lies beside the store and is
-    renamed at the end; where the store is to lie in an empty folder, which may be a mount, it is inside, and what the
-    store is made of is moved at the end, its header last.
+    A part is a shard of frames with its part of the index and the names of its sources. It is finished when its last
+    file, written under a temporary name, is renamed. The partial folder lies beside the store and is renamed at the
+    end; if the store's folder exists and is empty, as a mount may be, the partial folder lies inside, and its files
+    are moved at the end, the header last.
 
-    From its making to `finish` or `close` a writer holds the store, so that no other process writes it.
+    A writer locks the store until `finish` or `close`, so that no other process writes it.
     """
 
     def __init__(self, path: str | os.PathLike, settings: dict[str, Any], dtype: str = "float32"):
-        """Begin a store, or go on with one that was begun with the same settings.
+        """Begin a store, or continue one that was begun with the same settings.
 
         Args:
-            path: The store to make.
-            settings: What makes this store; a partial one that was begun otherwise is thrown away.
+            path: The store to write.
+            settings: Everything that determines the content; a partial store with other settings is deleted.
             dtype: "float32" or "int16".
 
         Raises:
             FolderInUseError: If another process is writing it.
-            ValueError: If something lies at `path` already, the type is another, or it cannot be written.
+            ValueError: If something exists at `path`, the type is unknown, or it cannot be written.
         """
         self.path = Path(path)
         if dtype not in ("float32", "int16"):
             raise ValueError(f"a store holds float32 or int16, not {dtype!r}")
         self.dtype = np.dtype(dtype)
         self.settings = json.dumps({**settings, "dtype": dtype, "format": FORMAT}, sort_keys=True, default=str)
-        place = self.path.resolve()
-        self.partial = place.with_name(f".{place.name}.partial")
+        target = self.path.resolve()
+        self.partial = target.with_name(f".{target.name}.partial")
         with ExitStack() as stack:
-            # First, so that the lock of a writer that died when all was done goes, too.
-            stack.enter_context(locked(place))
-            self._check_is_new(place)
-            # What cannot be written is told by the store's name.
-            stack.enter_context(naming(place, self.partial))
-            self.parts = self._begin(place)
+            # First, so that the lock of a writer that died at the very end is removed, too.
+            stack.enter_context(locked(target))
+            self._check_is_new(target)
+            # Errors name the store, not the partial folder.
+            stack.enter_context(naming(target, self.partial))
+            self.parts = self._begin(target)
             self._held = stack.pop_all()
 
     def __enter__(self) -> StoreWriter:
-        """The writer, which lets go of the store at the end of the block."""
+        """The writer, which unlocks the store at the end of the block."""
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._held.__exit__(*error)
 
     def close(self) -> None:
-        """Let go of the store; what is written of it stays, for a writer with the same settings to go on with."""
+        """Unlock the store; its parts stay, for a writer with the same settings to continue."""
         self._held.close()
 
     def discard(self) -> None:
-        """Throw away what is written."""
+        """Delete what is written."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def _check_is_new(self, place: Path) -> None:
-        """Refuse a place at which anything lies but an empty folder, or one in which a writer died."""
-        if not os.path.lexists(place):
+    def _check_is_new(self, target: Path) -> None:
+        """Refuse a path at which anything exists but an empty folder, or one in which a writer died."""
+        if not os.path.lexists(target):
             return
-        if place.is_dir():
-            entries = {entry.name for entry in place.iterdir()}
+        if target.is_dir():
+            entries = {entry.name for entry in target.iterdir()}
             if self.partial.name in entries and HEADER not in entries:
                 entries -= {self.partial.name, *(name for name in entries if _MADE.fullmatch(name))}
-            # The lock may lie in it.
+            # It may contain the lock.
             if not entries - {".lock", ".lock.soft"}:
                 return
         raise OutputError(f"{self.path}: it exists already and is not an empty folder: name a new one")
 
-    def _begin(self, place: Path) -> list[dict[str, Any]]:
-        """Make the partial folder, or take up one that is there; what it holds of finished parts."""
+    def _begin(self, target: Path) -> list[dict[str, Any]]:
+        """Make the partial folder, or continue an existing one; returns its finished parts."""
         stamp = "settings.json"
         try:
-            if place.is_dir():
-                beside, self.partial = self.partial, place / self.partial.name
+            if target.is_dir():
+                beside, self.partial = self.partial, target / self.partial.name
                 if beside.is_dir() and not self.partial.exists():
                     _moved(beside, self.partial)
-                # A writer died while it moved them.
-                for entry in place.iterdir():
+                # A writer died while it moved its files.
+                for entry in target.iterdir():
                     if _MADE.fullmatch(entry.name):
                         os.replace(entry, self.partial / entry.name)
             if self.partial.is_dir():
                 try:
                     if (self.partial / stamp).read_text("utf-8") == self.settings:
-                        # Whoever holds the store knows that nobody is writing these.
+                        # The lock is held, so no other process writes these.
                         for leftover in self.partial.glob(".*.partial"):
                             leftover.unlink()
                         return self._read_parts()
                 except (OSError, ValueError):
-                    # It was begun by a writer that died at once, or is damaged.
+                    # Its writer died at once, or it is damaged.
                     pass
                 shutil.rmtree(self.partial)
             self.partial.mkdir()
@@ -161,10 +161,10 @@ class StoreWriter:
         return []
 
     def _read_parts(self) -> list[dict[str, Any]]:
-        """What the finished parts say of themselves.
+        """The records of the finished parts.
 
         Raises:
-            ValueError: If a file of them is damaged.
+            ValueError: If a file of a part is damaged.
         """
         parts = []
         for number, file in enumerate(sorted(self.partial.glob("part-*.json"))):
@@ -179,7 +179,7 @@ class StoreWriter:
 
     @property
     def finished_sources(self) -> set[str]:
-        """Sources that a finished part holds or has refused."""
+        """Sources that are read or refused in a finished part."""
         return {source for part in self.parts for source in part["sources"]}
 
     def write_part(
@@ -193,9 +193,9 @@ class StoreWriter:
 
         Args:
             sequences: All of one layout and kind of coordinates; may be empty.
-            report: Anything JSON can hold, kept in the part.
-            sources: Names of the inputs that are done with this part.
-            columns: Further entries of each sequence, such as `folds`, as JSON can hold them; all parts the same.
+            report: Any JSON value, kept with the part.
+            sources: Names of the inputs that this part finishes.
+            columns: Extra entries of each sequence, such as `folds`, as JSON values; the same keys in all parts.
 
         Returns:
             Bytes of its frames and index.
@@ -231,11 +231,11 @@ class StoreWriter:
             save_file(arrays, file)
 
     def check(self, sequence: SkeletonSequence, first: SkeletonSequence | None = None) -> None:
-        """Refuse a sequence that cannot stand beside those of earlier parts, or beside `first`.
+        """Refuse a sequence that does not fit those of earlier parts, or `first`.
 
         Raises:
-            SkeletonFormatError: If its layout, coordinates or units are others, it is too large for int16, or a label
-                of it is no class.
+            SkeletonFormatError: If its layout, coordinates or units differ, it is too large for int16, or a label is
+                not a class index.
         """
         held = kind_of(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
         if held is not None and kind_of(sequence) != held:
@@ -255,11 +255,11 @@ class StoreWriter:
         return np.round(values / scale).astype(np.int16) if self.dtype == np.int16 else values
 
     def finish(self, class_names: Sequence[str] = (), dataset: str | None = None) -> SkeletonStore:
-        """Join the parts and put the store in its place.
+        """Join the parts and move the store to its path.
 
         Args:
             class_names: Names of the classes.
-            dataset: Whose recordings they are, such as "ntu60", which says which protocols there are.
+            dataset: The data set, such as "ntu60", which determines the protocols.
 
         Raises:
             SkeletonFormatError: If no part holds a sequence.
@@ -268,19 +268,19 @@ class StoreWriter:
         filled = [number for number, part in enumerate(self.parts) if part["count"]]
         if not filled:
             raise SkeletonFormatError(f"{self.path}: no sequence could be read, so no store is made")
-        pieces = [load_file(self.partial / f"index-{number:05d}.safetensors") for number in filled]
-        index = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        parts = [load_file(self.partial / f"index-{number:05d}.safetensors") for number in filled]
+        index = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         for key in ("name_ends", "event_ends"):
-            index[key] = np.cumsum(np.concatenate([np.diff(piece[key], prepend=0) for piece in pieces]))
+            index[key] = np.cumsum(np.concatenate([np.diff(part[key], prepend=0) for part in parts]))
         people = sorted({name for number in filled for name in self.parts[number]["subject_names"]})
         if people:
             index["subject"] = np.concatenate(
                 [
-                    _renumbered(piece["subject"], self.parts[number]["subject_names"], people)
-                    for number, piece in zip(filled, pieces, strict=True)
+                    _renumbered(part["subject"], self.parts[number]["subject_names"], people)
+                    for number, part in zip(filled, parts, strict=True)
                 ]
             )
-        index["shard"] = np.repeat(np.arange(len(filled)), [len(piece["shard"]) for piece in pieces])
+        index["shard"] = np.repeat(np.arange(len(filled)), [len(part["shard"]) for part in parts])
         for key in self.parts[filled[0]]["columns"]:
             index[f"column.{key}"] = np.array(
                 [value for number in filled for value in self.parts[number]["columns"][key]]
@@ -290,10 +290,10 @@ class StoreWriter:
             digest.update(self.parts[number]["sha256"].encode())
         for key in sorted(index):
             digest.update(key.encode() + np.ascontiguousarray(index[key]).tobytes())
-        most = max(int(index["label"].max()), int(index["events"][:, 0].max(initial=NONE)))
-        if class_names and most >= len(class_names):
+        largest = max(int(index["label"].max()), int(index["events"][:, 0].max(initial=NONE)))
+        if class_names and largest >= len(class_names):
             raise SkeletonFormatError(
-                f"{self.path}: class {most} has no name among the {len(class_names)} class names"
+                f"{self.path}: class {largest} has no name among the {len(class_names)} class names"
             )
         header = {**json.loads(self.parts[filled[0]]["kind"]), "format": FORMAT, "dtype": self.dtype.name}
         header |= {"class_names": class_names, "sha256": digest.hexdigest(), "count": len(index["shard"])}
@@ -307,17 +307,17 @@ class StoreWriter:
         return SkeletonStore.open(self.path)
 
     def _put_in_place(self) -> None:
-        """Bring what was written to where the store is to lie; until its header is there, it is none."""
-        place = self.path.resolve()
-        if place.is_dir():
+        """Move the files to the store's path, the header last: without it, there is no store."""
+        target = self.path.resolve()
+        if target.is_dir():
             made = [file for file in self.partial.iterdir() if _MADE.fullmatch(file.name)]
             for file in sorted(made, key=lambda file: file.name == HEADER):
-                os.replace(file, place / file.name)
+                os.replace(file, target / file.name)
             shutil.rmtree(self.partial)
             return
-        os.replace(self.partial, place)
-        # Only now: a run that is killed before has all it needs to come here again.
-        for entry in place.iterdir():
+        os.replace(self.partial, target)
+        # Only now: a run that is killed before this can come here again.
+        for entry in target.iterdir():
             if not _MADE.fullmatch(entry.name):
                 entry.unlink()
 
@@ -329,27 +329,27 @@ class StoreWriter:
         return {"file": file.name, "offset": 8 + header, "bytes": file.stat().st_size, "sha256": sha256}
 
 
-def _moved(folder: Path, place: Path) -> None:
-    """Move a folder, or delete it where the other place is on another disk."""
+def _moved(folder: Path, target: Path) -> None:
+    """Move a folder, or delete it if the target is on another disk."""
     try:
-        os.replace(folder, place)
+        os.replace(folder, target)
     except OSError:
         shutil.rmtree(folder)
 
 
 def _max_int16(sequence: SkeletonSequence) -> float:
-    """Largest coordinate that half a step of int16 puts at most 0.1 mm (of 2D: a hundredth of a pixel) off."""
+    """Largest coordinate for which int16 is at most 0.1 mm (in 2D: a hundredth of a pixel) off."""
     step = 0.0002 / METRES[sequence.units] if sequence.is_3d else 0.02
     return step * 32767
 
 
 def _subject_names(sequences: Sequence[SkeletonSequence]) -> list[str]:
-    """Names of the people, sorted, where they have names and not numbers."""
+    """Sorted names of the subjects; empty if they have numbers."""
     return sorted({sequence.subject for sequence in sequences if isinstance(sequence.subject, str)})
 
 
 def _renumbered(subjects: np.ndarray, names: Sequence[str], people: Sequence[str]) -> np.ndarray:
-    """Places in `people` of the places in `names`."""
+    """Subject indices into `people`, given indices into `names`."""
     if not names:
         if (subjects != NONE).any():
             raise SkeletonFormatError(
@@ -376,7 +376,7 @@ def _make_index(
     unknown = np.full((1, 3), NONE, dtype=np.int64)
     events = [unknown if sequence.events is None else sequence.events for sequence in sequences]
     splits = [SPLITS.index(sequence.split) - 1 for sequence in sequences]
-    # File names need not be text.
+    # File names need not be valid text.
     names = [sequence.name.encode("utf-8", "backslashreplace") for sequence in sequences]
     shapes = [sequence.image_shape or (np.nan, np.nan) for sequence in sequences]
     return {

@@ -1,4 +1,4 @@
-"""Readers of the text formats of data sets: NTU RGB+D and UAV-Human recordings, PKU-MMD videos, labels and splits."""
+"""Readers of text formats: NTU RGB+D and UAV-Human recordings, PKU-MMD videos, labels and splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .formats.lines import read_text
 from .reading import Reading
 
 _PKU_PERSONS, _PKU_JOINTS = 2, 25
-# Numbers of a recording beyond one for each byte of its file.
+# Numbers of a recording at most, besides one per byte of its file.
 _MOST_NUMBERS = 2_000_000
 _LINES_AT_ONCE = 1 << 14
 
@@ -84,7 +84,7 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def read_body_text(path: Path, form: BodyText, reading: Reading = Reading()) -> SkeletonSequence:
-    """Read a recording, its bodies ordered by motion energy, most energetic first, as the release orders them.
+    """Read a recording; its bodies are in descending order of motion energy, as in the release.
 
     Raises:
         SkeletonFormatError: If the file is malformed; the message names file and line.
@@ -96,7 +96,8 @@ def read_body_text(path: Path, form: BodyText, reading: Reading = Reading()) -> 
     persons = max(person for _, person, _ in bodies) + 1
     # Empty frames take two bytes each, a body in them hundreds.
     if num_frames * persons * form.joints * 3 > _MOST_NUMBERS + path.stat().st_size:
-        raise SkeletonFormatError(f"{path}: it speaks of {num_frames} frames, in nearly all of which nobody is seen")
+        seen = len({frame for frame, _, _ in bodies})
+        raise SkeletonFormatError(f"{path}: it has {num_frames} frames, but only {seen} of them contain bodies")
     keypoints = np.zeros((num_frames, persons, form.joints, 3), dtype=np.float64)
     keypoints[[frame for frame, _, _ in bodies], [person for _, person, _ in bodies]] = coordinates
     if persons > 1:
@@ -117,7 +118,7 @@ def read_body_text(path: Path, form: BodyText, reading: Reading = Reading()) -> 
 
 
 def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int, int]]:
-    """Frame, place in the frame, and first joint line of every body that is read."""
+    """Frame, index in the frame, and first joint line of every body that is read."""
     num_frames = _integer(path, lines, 0, "the number of frames")
     if num_frames == 0:
         raise SkeletonFormatError(f"{path}, line 1: the recording has zero frames")
@@ -148,12 +149,12 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
 def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText) -> np.ndarray:
     """Coordinates ``(N, V, 3)`` of the bodies whose joint lines begin at `starts`."""
     rows = [line for start in starts for line in lines[start : start + form.joints]]
-    # In parts, because each digit takes a number for a while.
+    # In blocks, because parsing takes a number per digit.
     parts = [
         plain_decimals(rows[start : start + _LINES_AT_ONCE], form.joint_fields)
         for start in range(0, len(rows), _LINES_AT_ONCE)
     ]
-    coordinates, read = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    coordinates, read = (np.concatenate(column) for column in zip(*parts, strict=True))
     for row in np.flatnonzero(~read):
         body, joint = divmod(int(row), form.joints)
         _fields(path, lines, starts[body] + joint, form.joint_fields, "a joint")
@@ -187,7 +188,7 @@ def _number(path: Path, line: int, field: str) -> float:
         value = float(field)
     except ValueError:
         value = None
-    # Python takes 1_000 for a number.
+    # Python parses 1_000 as a number.
     if value is None or "_" in field:
         raise SkeletonFormatError(f"{path}, line {line + 1}: '{field[:40]}' is not a number")
     return value
@@ -197,7 +198,7 @@ def _integer(path: Path, lines: list[str], line: int, what: str) -> int:
     if line >= len(lines):
         raise SkeletonFormatError(f"{path}, line {len(lines)}: the file ends where {what} should follow: it is cut")
     text = lines[line].strip()
-    # Longer numbers than this are no count of anything in such a file.
+    # A longer number is not a count.
     if not text.isdigit() or len(text) > 9:
         raise SkeletonFormatError(f"{path}, line {line + 1}: expected {what}, got '{text[:40]}'")
     return int(text)
@@ -212,7 +213,7 @@ def read_pku_skeleton(path: str | os.PathLike, reading: Reading = Reading()) -> 
     path = Path(path)
     lines = read_lines(path, "PKU-MMD skeleton file")
     size = _PKU_PERSONS * _PKU_JOINTS * 3
-    # So many numbers take a digit and a space each: where there are more lines than that, one is refused below.
+    # Each number takes at least a digit and a space; of more lines than fit, one is refused below.
     rows = min(len(lines), sum(map(len, lines)) // (2 * size - 1) + 1)
     values = np.empty((rows, size), dtype=np.float64)
     for number, line in enumerate(lines):
@@ -244,9 +245,8 @@ def read_pku_labels(path: str | os.PathLike) -> np.ndarray:
     """Read the actions in a PKU-MMD video: lines ``label,start,end,confidence``.
 
     Returns:
-        Int64 array ``(actions, 3)`` of class (1-based, 1 to 51), start and end frame (end exclusive), in the file's
-        order. A row that ends before it starts, of which the data set has one, is turned round; the confidence is left
-        out.
+        Int64 array ``(actions, 3)`` of class (1-based, 1 to 51), start and end frame (exclusive), in the file's order.
+        Start and end of a row are exchanged if the end comes first, as in one row of the data set.
 
     Raises:
         SkeletonFormatError: If a line is malformed.

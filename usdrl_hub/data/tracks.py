@@ -1,4 +1,4 @@
-"""People of a recording, told apart over time: by the file's track numbers where they hold, else by where they are."""
+"""Tracking of the people in a recording: by the file's track numbers where they are consistent, else by position."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..errors import EmptySequenceError, SkeletonFormatError, notice
 from ..layouts import seen_joints
 from ..sequence import MOST_PERSONS
 
-# Body sizes (diagonals around the seen joints) that somebody moves at most from one frame to the next, how many more
-# in each frame in which nobody saw him, and in all.
+# Distance that a person moves at most, in body sizes (diagonals around the seen joints): from one frame to the next,
+# for each further frame in which the person is not seen, and in all.
 _REACH, _REACH_PER_FRAME, _FARTHEST = 1.0, 0.1, 3.0
-# Body sizes that a frame counts as much as, in choosing who is nearest.
+# Body sizes added to a distance for each frame of a gap.
 _PER_FRAME = 0.01
-# Frames after which a track number that ends and one that begins at the same place are two people.
+# Longest gap in frames over which two track numbers are joined.
 _LONGEST_GAP = 30
-# More people than this in a frame are no recording that a model reads; all pairs of them are compared.
+# People in a frame at most, because all pairs are compared.
 _MOST_IN_A_FRAME = 200
 _PAIRS_AT_ONCE, _ROWS_AT_ONCE = 1 << 18, 1 << 14
 _NEVER = np.iinfo(np.int64).max
@@ -29,10 +29,10 @@ class Detections:
     """People seen in the frames of a recording.
 
     Attributes:
-        frames: Frame of each ``(N,)``, from 0.
-        tracks: Track number of each as the file has it; None where it has none.
-        rows: Their joints ``(N, V, C)``; a joint that is all zero was not seen.
-        dims: How many of the first numbers of a joint say where it is.
+        frames: Frame of each detection ``(N,)``, from 0.
+        tracks: Track number of each detection in the file, or None.
+        rows: Their joints ``(N, V, C)``; a missing joint is all zero.
+        dims: Number of leading coordinates that are a position.
     """
 
     frames: np.ndarray
@@ -42,57 +42,59 @@ class Detections:
 
 
 def stack_people(
-    where: str, found: Detections, num_frames: int | None = None, most: int | None = None, join: bool = True
+    where: str, found: Detections, num_frames: int | None = None, max_numbers: int | None = None, join: bool = True
 ) -> np.ndarray:
-    """Keypoints ``(T, M, V, C)`` of the people that are seen longest, most frames first.
+    """Keypoints ``(T, M, V, C)`` of the people that are seen longest, in descending order of their frames.
 
-    Two people with one track number in a frame have no track number that holds: all who have it are told apart by
-    where they are, as those who have none. People without a number keep their place over frames in which they are not
-    seen. With `join`, numbers that begin near where another has ended shortly before are one person. What was taken
-    for granted, and who is left out, is told.
+    A track number that two people share in a frame is ignored: its detections are tracked by position, as those
+    without a number. Tracks by position persist over frames in which the person is not seen. With `join`, a track
+    number that begins near the recent end of another continues it. Warnings report shared and joined numbers, and
+    people who are left out.
 
     Args:
-        where: What to call the recording.
-        found: Who is seen.
+        where: Name of the recording, used in errors and warnings.
+        found: The detections.
         num_frames: Frames T; as many as the detections need where None.
-        most: Numbers that the result has at most.
+        max_numbers: Count of numbers that the result has at most.
         join: Whether track numbers may change while a person is seen.
 
     Raises:
-        EmptySequenceError: If nobody is seen.
-        SkeletonFormatError: If there are more numbers than that, or hundreds of people in a frame.
+        EmptySequenceError: If no person is seen.
+        SkeletonFormatError: If there are more numbers than `max_numbers`, or hundreds of people in a frame.
     """
     total = num_frames or int(found.frames.max()) + 1
     seen = seen_joints(found.rows).any(-1)
     if not seen.any():
-        raise EmptySequenceError(f"{where}: nobody is seen in its {total} frames")
+        raise EmptySequenceError(f"{where}: no person is seen in its {total} frames")
     if not seen.all():
         tracks = [track for track, there in zip(found.tracks, seen, strict=True) if there]
         found = replace(found, frames=found.frames[seen], tracks=tracks, rows=found.rows[seen])
     numbers, shared = _numbers(found)
     order = np.argsort(found.frames, kind="stable")
     middle, size = _middles(found)
-    pieces = _pieces(where, found, numbers, order, middle, size)
-    people, joined = _join(found, numbers, pieces, order, middle, size, join)
+    segments = _segments(where, found, numbers, order, middle, size)
+    people, joined = _join(found, numbers, segments, order, middle, size, join)
     count = np.bincount(people)
     first = np.full(len(count), len(people))
     np.minimum.at(first, people, np.arange(len(people)))
     longest = np.lexsort((first, -count))[:MOST_PERSONS]
-    _tell(where, shared, joined, len(count), int(count.sum() - count[longest].sum()))
+    _warn(where, shared, joined, len(count), int(count.sum() - count[longest].sum()))
     shape = (total, len(longest), *found.rows.shape[1:])
-    # A few rows may claim frames without end.
-    if most is not None and int(np.prod(shape, dtype=object)) > most:
-        raise SkeletonFormatError(f"{where}: it speaks of {total} frames, in nearly all of which nobody is seen")
-    place = np.full(len(count), -1)
-    place[longest] = np.arange(len(longest))
-    kept = place[people] >= 0
+    # A few rows may claim any number of frames.
+    if max_numbers is not None and int(np.prod(shape, dtype=object)) > max_numbers:
+        raise SkeletonFormatError(
+            f"{where}: frame numbers reach {total}, but only {len(np.unique(found.frames))} frames contain detections"
+        )
+    index = np.full(len(count), -1)
+    index[longest] = np.arange(len(longest))
+    kept = index[people] >= 0
     keypoints = np.zeros(shape, dtype=np.float32)
     with np.errstate(over="ignore"):
-        keypoints[found.frames[kept], place[people[kept]]] = found.rows[kept]
+        keypoints[found.frames[kept], index[people[kept]]] = found.rows[kept]
     return keypoints
 
 
-def _tell(where: str, shared: int, joined: int, people: int, left_out: int) -> None:
+def _warn(where: str, shared: int, joined: int, people: int, left_out: int) -> None:
     if shared:
         notice(
             f"{where}: two people have the same track number in a frame ({shared} numbers): they are told apart by "
@@ -113,7 +115,7 @@ def _tell(where: str, shared: int, joined: int, people: int, left_out: int) -> N
 
 
 def _numbers(found: Detections) -> tuple[np.ndarray, int]:
-    """Track numbers ``(N,)`` from 0, -1 where there is none or it does not hold, and how many do not."""
+    """Track numbers ``(N,)`` from 0, -1 for none or a shared one, and how many are shared."""
     known: dict[Hashable, int] = {}
     numbers = np.array(
         [-1 if track is None else known.setdefault(track, len(known)) for track in found.tracks], dtype=np.int64
@@ -127,9 +129,9 @@ def _numbers(found: Detections) -> tuple[np.ndarray, int]:
 
 
 def _middles(found: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """Where each is ``(N, D)``, and how large ``(N,)``."""
+    """Centre ``(N, D)`` and body size ``(N,)`` of each detection."""
     middle, size = np.zeros((len(found.rows), found.dims)), np.zeros(len(found.rows))
-    # In parts, for the sake of memory.
+    # In blocks, to bound memory.
     for start in range(0, len(found.rows), _ROWS_AT_ONCE):
         here = slice(start, start + _ROWS_AT_ONCE)
         points = found.rows[here, :, : found.dims].astype(np.float64)
@@ -140,10 +142,10 @@ def _middles(found: Detections) -> tuple[np.ndarray, np.ndarray]:
     return middle, size
 
 
-def _pieces(
+def _segments(
     where: str, found: Detections, numbers: np.ndarray, order: np.ndarray, middle: np.ndarray, size: np.ndarray
 ) -> np.ndarray:
-    """Pieces of tracks ``(N,)``, numbered from 0: what is surely one person in frames one after the other."""
+    """Segment of each detection ``(N,)``, from 0: detections of one person in consecutive frames."""
     frames = found.frames[order]
     starts = np.flatnonzero(np.diff(frames, prepend=frames[0] - 1))
     sizes = np.diff(starts, append=len(frames))
@@ -153,7 +155,7 @@ def _pieces(
             "followed"
         )
     before = np.full(len(frames), -1)
-    # All pairs of neighbouring frames, as many at once as memory allows.
+    # All pairs of detections in consecutive frames, in blocks.
     pairs = sizes[:-1] * sizes[1:] * (np.diff(frames[starts]) == 1)
     block = np.cumsum(pairs) // _PAIRS_AT_ONCE
     for number in np.unique(block):
@@ -171,7 +173,7 @@ def _pieces(
         near = same | (free & (away <= _REACH * np.maximum(size[a], size[b])))
         a, b = _nearest(a[near], b[near], np.where(same, -1.0, away)[near])
         before[b] = a
-    # Each finds the first of its piece by leaps of twice the length.
+    # Pointer doubling: each detection finds the first one of its segment.
     leap = np.where(before < 0, np.arange(len(before)), before)
     while True:
         farther = leap[leap]
@@ -182,7 +184,7 @@ def _pieces(
 
 
 def _nearest(a: np.ndarray, b: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of those that lie nearest to each other, then of the others, and so on."""
+    """Greedy matching: pairs of mutual nearest neighbours, then of the rest, and so on."""
     order = np.argsort(away, kind="stable")
     (names_a, a), (names_b, b) = (np.unique(side[order], return_inverse=True) for side in (a, b))
     a, b = a.ravel(), b.ravel()
@@ -204,22 +206,22 @@ def _nearest(a: np.ndarray, b: np.ndarray, away: np.ndarray) -> tuple[np.ndarray
 def _join(
     found: Detections,
     numbers: np.ndarray,
-    pieces: np.ndarray,
+    segments: np.ndarray,
     order: np.ndarray,
     middle: np.ndarray,
     size: np.ndarray,
     join: bool,
 ) -> tuple[np.ndarray, int]:
-    """Person of each ``(N,)``, and how many track numbers go on as others.
+    """Person of each detection ``(N,)``, and how many track numbers continue another.
 
-    Pieces come in order of time; those that begin in one frame are put to the people who were last seen nearest.
+    Segments are taken in order of time; those that begin in one frame are matched to the people last seen nearest.
     """
-    count = int(pieces.max()) + 1
+    count = int(segments.max()) + 1
     first, last = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    last[pieces[order]] = order
-    first[pieces[order[::-1]]] = order[::-1]
+    last[segments[order]] = order
+    first[segments[order[::-1]]] = order[::-1]
     number, begin, end = numbers[first], found.frames[first].astype(np.int64), found.frames[last].astype(np.int64)
-    # Where the last piece of a number ends, and where its next one begins.
+    # End of the last segment of a number, and start of the next one.
     whole = np.full(int(number.max()) + 2, -1, dtype=np.int64)
     np.maximum.at(whole, number, end)
     whole_end = np.where(number >= 0, whole[number], end)
@@ -230,42 +232,44 @@ def _join(
     people = np.full(count, -1)
     of_number: dict[int, int] = {}
     joined = 0
-    room = _Room(found.dims)
+    last_seen = _LastSeen(found.dims)
     in_time = np.lexsort((first, begin))
     for group in np.split(in_time, np.flatnonzero(np.diff(begin[in_time])) + 1):
-        fresh = [piece for piece in group.tolist() if int(number[piece]) not in of_number]
-        for piece in group.tolist():
-            people[piece] = of_number.get(int(number[piece]), -1)
+        fresh = [segment for segment in group.tolist() if int(number[segment]) not in of_number]
+        for segment in group.tolist():
+            people[segment] = of_number.get(int(number[segment]), -1)
         if fresh:
             new = np.array(fresh)
             numbered = number[new] >= 0
-            place = middle[first[new]]
-            people[new] = room.nearest(int(begin[new[0]]), whole_end[new], place, size[first[new]], numbered, join)
+            position = middle[first[new]]
+            people[new] = last_seen.nearest(
+                int(begin[new[0]]), whole_end[new], position, size[first[new]], numbered, join
+            )
             joined += int((numbered & (people[new] >= 0)).sum())
-            for piece in new[people[new] < 0].tolist():
-                people[piece] = room.add()
-            of_number |= {int(number[piece]): int(people[piece]) for piece in new[numbered].tolist()}
-        room.put(
+            for segment in new[people[new] < 0].tolist():
+                people[segment] = last_seen.add()
+            of_number |= {int(number[segment]): int(people[segment]) for segment in new[numbered].tolist()}
+        last_seen.put(
             people[group], end[group], upcoming[group], middle[last[group]], size[last[group]], number[group] >= 0
         )
-    return people[pieces], joined
+    return people[segments], joined
 
 
-class _Room:
-    """The people of a recording at some time: when and where they were last seen, and how large they are."""
+class _LastSeen:
+    """When and where the people of a recording were last seen, and their body sizes."""
 
     def __init__(self, dims: int) -> None:
         self.count = 0
-        # Those who may be seen again without their number.
+        # People who may reappear without their number.
         self.active = np.zeros(0, dtype=np.int64)
         self.end, self.until = np.zeros(16, dtype=np.int64), np.full(16, _NEVER)
-        self.place, self.size = np.zeros((16, dims)), np.zeros(16)
+        self.position, self.size = np.zeros((16, dims)), np.zeros(16)
         self.numbered = np.zeros(16, dtype=bool)
 
     def add(self) -> int:
-        """A new person."""
+        """Add a person; returns the index."""
         if self.count == len(self.end):
-            for name in ("end", "until", "place", "size", "numbered"):
+            for name in ("end", "until", "position", "size", "numbered"):
                 array = getattr(self, name)
                 more = np.full_like(array, _NEVER) if name == "until" else np.zeros_like(array)
                 setattr(self, name, np.concatenate([array, more]))
@@ -277,26 +281,26 @@ class _Room:
         people: np.ndarray,
         end: np.ndarray,
         upcoming: np.ndarray,
-        place: np.ndarray,
+        position: np.ndarray,
         size: np.ndarray,
         numbered: np.ndarray,
     ) -> None:
-        """Note where people were last seen; a piece without a number in the hole of one that has one leaves it."""
+        """Update people with segments; one without a number in a gap of a numbered track keeps the number."""
         self.until[people] = np.where(numbered, upcoming, self.until[people])
         self.numbered[people] |= numbered
-        self.end[people], self.place[people], self.size[people] = end, place, size
+        self.end[people], self.position[people], self.size[people] = end, position, size
         self.active = np.union1d(self.active, people)
 
     def nearest(
         self,
         begin: int,
         end: np.ndarray,
-        place: np.ndarray,
+        position: np.ndarray,
         size: np.ndarray,
         numbered: np.ndarray,
         join: bool,
     ) -> np.ndarray:
-        """Who may be seen from frame `begin` to frames `end` at places; -1 where nobody."""
+        """Index of the person that each segment from frame `begin` to frames `end` may be; -1 for none."""
         result = np.full(len(end), -1)
         gone = self.numbered[self.active] & (begin - self.end[self.active] > _LONGEST_GAP)
         self.active = self.active[~gone]
@@ -304,10 +308,10 @@ class _Room:
         if not len(some):
             return result
         tracked = self.numbered[some] | numbered[:, None]
-        # A place that its own number fills again later is free for one without a number until then.
+        # Until its number reappears, a track is free for a segment without a number.
         free = np.where(numbered[:, None], self.until[some] == _NEVER, self.until[some] > end[:, None])
         gap = begin - self.end[some]
-        away = np.sqrt(np.square(self.place[some] - place[:, None]).sum(-1))
+        away = np.sqrt(np.square(self.position[some] - position[:, None]).sum(-1))
         body = np.maximum(np.maximum(self.size[some], size[:, None]), 1e-9)
         reach = np.minimum(_REACH + _REACH_PER_FRAME * (gap - 1), _FARTHEST)
         near = free & (away <= reach * body)
@@ -316,7 +320,7 @@ class _Room:
         row, column = np.nonzero(near)
         row, column = _nearest(row, column, (away / body + _PER_FRAME * gap)[row, column])
         result[row] = some[column]
-        # Without numbers nobody is one more person where one that was seen before may be he.
+        # Without numbers, a known person is preferred to a new one.
         near = free & ~tracked & (result < 0)[:, None]
         near[:, column] = False
         row, column = np.nonzero(near)

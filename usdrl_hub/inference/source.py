@@ -132,8 +132,8 @@ class Source:
             try:
                 if self.each_person:
                     # People are linked while all of them are there.
-                    everybody = extractor.persons.tracked(sequence).each_person()
-                    yield from [extractor.prepare(person) for person in everybody]
+                    people = extractor.persons.tracked(sequence).each_person()
+                    yield from [extractor.prepare(person) for person in people]
                 else:
                     yield extractor.prepare(sequence)
             except ValueError as error:
