@@ -341,6 +341,28 @@ def test_a_lower_body_is_refused_by_what_is_missing(tmp_path):
     assert len(str(caught.value)) <= 300
 
 
+def test_cells_of_points_without_a_name_are_left_out(tmp_path):
+    """As Cortex writes them, in some rows only."""
+    lines = motion_capture.trc(MARKERS, clip() * 1000).split("\n")
+    lines[10] += "\t1.5\t2.5\t3.5\t"
+    sequence, told = read(write(tmp_path, "a.trc", "\n".join(lines)))
+    np.testing.assert_allclose(sequence.keypoints[:, 0], clip(), atol=1e-5)
+    assert any("points behind those that have names are left out" in line for line in told)
+
+
+def test_a_body_without_markers_at_the_head_has_it_in_line_with_the_trunk(tmp_path):
+    """Helen Hayes, as Cortex names it."""
+    names = {f"{side}{ours}": f"{side}.{theirs}" for side in "LR" for ours, theirs in
+             zip(("SHO", "ELB", "WRA", "ASI", "KNE", "ANK", "HEE", "TOE"),
+                 ("Shoulder", "Elbow", "Wrist", "ASIS", "Knee", "Ankle", "Heel", "Toe"), strict=True)}  # fmt: skip
+    sacrum = clip()[:, [MARKERS.index("LPSI"), MARKERS.index("RPSI")]].mean(1, keepdims=True)
+    points = np.concatenate([clip()[:, [MARKERS.index(name) for name in names]], sacrum], axis=1)
+    sequence, _ = read(write(tmp_path, "a.c3d", motion_capture.c3d([*names.values(), "V.Sacral"], points * 1000)))
+    assert_upright(sequence)
+    keypoints = as_ntu25(sequence)[:, 0]
+    assert np.linalg.norm(joints(keypoints, ["head"]) - joints(in_ntu25(clip()), ["head"]), axis=-1).max() < 0.2
+
+
 def test_people_are_told_apart_by_the_prefix_of_their_markers(tmp_path):
     labels = [f"{who}:{name}" for who in ("Ada", "Bob") for name in MARKERS] + ["Ball:Ball1", "*5"]
     points = np.concatenate([clip(), clip() + [1, 0, 0], clip()[:, :2]], axis=1)

@@ -67,12 +67,13 @@ def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
     if processor not in (_INTEL, _DEC, _MIPS):
         raise _Cut(f"its processor is of the unknown kind {processor}")
     order = ">" if processor == _MIPS else "<"
-    parameters = _parse_parameters(content, start + 4, order)
     words = struct.unpack(order + "6H", content[:12])
     count, analog, first, last = words[1:5]
     scale = _floats(content[12:16], processor)[0]
     data, per_frame = struct.unpack(order + "2H", content[16:20])
     rate = _floats(content[20:24], processor)[0]
+    end = max(start + content[start + 2] * _BLOCK, (data - 1) * _BLOCK)
+    parameters = _parse_parameters(content, start + 4, end, order)
     # The parameters are newer than the header where both say it.
     scale = _number(parameters, "SCALE", processor, scale)
     rate = _number(parameters, "RATE", processor, rate)
@@ -101,11 +102,14 @@ def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
     return labels, points, float(rate) if np.isfinite(rate) else 0.0, unit
 
 
-def _parse_parameters(content: bytes, place: int, order: str) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
+def _parse_parameters(
+    content: bytes, place: int, end: int, order: str
+) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
     """Type, dimensions and bytes of the parameters of POINT, and of TRIAL as ``TRIAL:NAME``."""
     groups: dict[int, str] = {}
     found: list[tuple[int, str, tuple[int, tuple[int, ...], bytes]]] = []
-    for _ in range(_MOST_PARAMETERS):
+    # The step of the last parameter may be anything.
+    while place < end and len(found) < _MOST_PARAMETERS:
         size, group = struct.unpack("bb", content[place : place + 2])
         if size == 0 or group == 0:
             break

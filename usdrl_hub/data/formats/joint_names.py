@@ -91,6 +91,10 @@ RIGS: dict[str, Mapping[str, str]] = {
         **{"@_collar": "@Shoulder", "@_shoulder": "@UpperArm", "@_elbow": "@LowerArm @ForeArm", "@_wrist": "@Hand"},
         **{"@_hip": "@UpperLeg", "@_knee": "@LowerLeg", "@_ankle": "@Foot", "@_foot": "@Toes @Toe @ToeBase"},
     },
+    "Biovision": {
+        **{"@_collar": "@Collar", "@_shoulder": "@UpArm", "@_elbow": "@LowArm", "@_wrist": "@Hand"},
+        **{"@_hip": "@UpLeg", "@_knee": "@LowLeg", "@_ankle": "@Foot", "@_foot": "@Toe"},
+    },
     "Rokoko": {**_ARM, "@_hip": "@Thigh", "@_knee": "@Shin", "@_ankle": "@Foot", "@_foot": "@Toe @ToeBase"},
     # The leg begins with what others call the knee.
     "SOMA": {**_ARM, "@_hip": "@Leg", "@_knee": "@Shin", "@_ankle": "@Foot", "@_foot": "@ToeBase @Toe"},
@@ -128,6 +132,21 @@ MARKER_SETS: dict[str, Mapping[str, str]] = {
         "@_ankle": "@ANK @MED | @ANK",
         "@_heel": "@HEE",
         "@_foot": "@TOE",
+    },
+    # Helen Hayes, as Cortex and EVaRT name it; who has no marker at the head has it in line with the trunk.
+    "Helen Hayes": {
+        "spine_base": "L.ASIS R.ASIS V.Sacral*2 | L.ASIS R.ASIS Sacral*2 | LASI RASI VSAC*2",
+        "neck": "C7 | L.Shoulder R.Shoulder | LSHO RSHO",
+        "head": "Top.Head Front.Head Rear.Head | Top.Head | L.Head R.Head | "
+        "L.Shoulder*0.7 R.Shoulder*0.7 V.Sacral*-0.4 | LSHO*0.7 RSHO*0.7 VSAC*-0.4",
+        "@_shoulder": "@.Shoulder | @SHO",
+        "@_elbow": "@.Elbow @.Elbow.Medial | @.Elbow | @ELB",
+        "@_wrist": "@.Wrist | @WRI",
+        "@_hip": "@.ASIS*2 V.Sacral | @.ASIS*2 Sacral | @ASI*2 VSAC",
+        "@_knee": "@.Knee @.Knee.Medial | @.Knee | @KNE",
+        "@_ankle": "@.Ankle @.Ankle.Medial | @.Ankle | @ANK",
+        "@_heel": "@.Heel | @HEE",
+        "@_foot": "@.Toe | @TOE",
     },
     # OpenCap and Stanford's full body; ``_study`` at the end of a name is left out.
     "OpenCap": {

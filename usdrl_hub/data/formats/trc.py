@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import notice
 from ...sequence import SkeletonFormatError, SkeletonSequence
 from ..reading import OnError, Reading
 from .bodies import make_sequence, unit_of
@@ -54,7 +55,8 @@ def read_points(path: Path) -> tuple[list[str], np.ndarray, float | None, str]:
         raise SkeletonFormatError(f"{path}, line 4: expected Frame#, Time and the names of points")
     if axes != 3 * len(names):
         raise SkeletonFormatError(f"{path}, line 5: {axes} coordinates of {len(names)} points, expected three of each")
-    rows = _rows(path, block, separator, 2 + 3 * len(names))
+    columns = 2 + 3 * len(names)
+    rows = _rows(path, block, separator, columns)
     if np.isinf(rows).any():
         raise SkeletonFormatError(f"{path}, line {_HEAD + 1}: a number in it is infinite")
     points = rows[:, 2:].reshape(len(rows), -1, 3)
@@ -82,18 +84,24 @@ def _rows(path: Path, block: bytes, separator: bytes, columns: int) -> np.ndarra
 
 
 def _with_nan(block: bytes, separator: bytes, columns: int, path: Path) -> bytes:
-    """The table with NaN for each empty cell; lines without any cell stay empty."""
-    lines = block.split(b"\n")
+    """The table with NaN for each empty cell, without cells behind `columns`; lines without any cell stay empty."""
+    lines, unnamed = block.split(b"\n"), False
     for number, line in enumerate(lines):
         if not line.strip(b" \t\f\v" + separator):
             lines[number] = b""
             continue
         cells = [cell.strip() or b"nan" for cell in line.split(separator)]
-        if len(cells) > columns and any(cell != b"nan" for cell in cells[columns:]):
-            raise SkeletonFormatError(
-                f"{path}, line {_HEAD + 1 + number}: {len(cells)} cells for a frame, expected {columns}"
-            )
-        lines[number] = separator.join(cells[:columns] + [b"nan"] * (columns - len(cells)))
+        more = len(cells) - columns
+        if more > 0 and any(cell != b"nan" for cell in cells[columns:]):
+            # Cortex writes points without a name behind those that have one.
+            if (more - (cells[-1] == b"nan")) % 3:
+                raise SkeletonFormatError(
+                    f"{path}, line {_HEAD + 1 + number}: {len(cells)} cells for a frame, expected {columns}"
+                )
+            unnamed = True
+        lines[number] = separator.join(cells[:columns] + [b"nan"] * -more)
+    if unnamed:
+        notice(f"{path}: points behind those that have names are left out", "points without a name")
     return b"\n".join(lines)
 
 
