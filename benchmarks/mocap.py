@@ -61,6 +61,7 @@ from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, weights_through
 from usdrl_hub.metrics.retrieval import top_k
 from usdrl_hub.normalization import resize
+from usdrl_hub.pretraining.arguments import ComputeOptions
 from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.records import redact_paths, run_record, sha256, write_metrics
@@ -594,7 +595,7 @@ def main() -> None:
             _, changes, seed = VARIANTS.get(name, ("", {}, 0))
             recipe = replace(load_recipe(plain), **changes) if changes else plain
             found = sources(plain, arguments.data, arguments.runs)
-            pretrain(found, arguments.runs / name, recipe, seed=seed, progress=True)
+            pretrain(found, arguments.runs / name, recipe, seed=seed, compute=ComputeOptions(progress=True))
     elif arguments.what == "proof":
         prove([Path(name) for name in arguments.names], arguments.data, record, arguments.only, tuple(arguments.sets))
     elif arguments.what == "robust":

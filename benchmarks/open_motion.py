@@ -23,6 +23,7 @@ from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.metrics.retrieval import retrieval_metrics
+from usdrl_hub.pretraining.arguments import ComputeOptions
 from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.records import redact_paths, run_record
@@ -72,7 +73,8 @@ def main() -> None:
     folders = [arguments.runs / f"seed{seed}" for seed in arguments.seeds]
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         if not (folder / "model.safetensors").is_file():
-            pretrain([arguments.data / f"{name}.npz" for name in SOURCES], folder, recipe, seed=seed, progress=True)
+            sources = [arguments.data / f"{name}.npz" for name in SOURCES]
+            pretrain(sources, folder, recipe, seed=seed, compute=ComputeOptions(progress=True))
     extractor = USDRLFeatureExtractor.from_pretrained(folders[0])
     config = USDRLConfig.from_pretrained(folders[0])
     pretrained = [USDRLModel.from_pretrained(folder).eval() for folder in folders]

@@ -11,6 +11,7 @@ from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
 from usdrl_hub.normalization import Geometry, RaggedFrames, normalize_sequences
+from usdrl_hub.pretraining.arguments import ComputeOptions
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.views import ViewAugmentation, hashed_uniform
@@ -145,7 +146,8 @@ def test_neighbours_are_those_of_the_cpu():
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16", "mixed"])
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 5}, {"activation_checkpointing": True}])
 def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
-    record = pretrain([sample_path()], tmp_path / "run", recipe(precision=precision), **options)
+    compute = ComputeOptions(**options)
+    record = pretrain([sample_path()], tmp_path / "run", recipe(precision=precision), compute=compute)
     assert record["log"][-1]["loss"] > 0 and record["steps"] > 0
     assert extract_embeddings(sample_path(), tmp_path / "run", device="cuda").shape == (100, 32)
     assert next(USDRLModel.from_pretrained(tmp_path / "run").parameters()).dtype == torch.float32
@@ -154,10 +156,9 @@ def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 8}])
 def test_a_compiled_encoder_learns_as_one_that_is_not(tmp_path, options):
     torch._dynamo.utils.counters.clear()
-    losses = [
-        pretrain([sample_path()], tmp_path / str(compiled), recipe(), compile_encoder=compiled, **options)["log"][0][
-            "loss"
-        ]
-        for compiled in (False, True)
-    ]
+    losses = []
+    for compiled in (False, True):
+        compute = ComputeOptions(compile_encoder=compiled, **options)
+        record = pretrain([sample_path()], tmp_path / str(compiled), recipe(), compute=compute)
+        losses.append(record["log"][0]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2) and torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -17,7 +17,7 @@ import torch
 from usdrl_hub import USDRLForPreTraining, PretrainingDataset, USDRLPreTrainer, extract_embeddings, iter_predictions
 from usdrl_hub import USDRLFeatureExtractor, USDRLConfig
 from usdrl_hub.data.samples import load_samples
-from transformers import TrainingArguments
+from usdrl_hub import PretrainingArguments
 
 folder = sys.argv[1]
 clips = load_samples()[:12]
@@ -29,7 +29,7 @@ config = USDRLConfig(hidden_size=32, intermediate_size=64, num_persons=1, num_hi
 # In float64: a gradient in float32 has rounding errors of 1e-5 of its own.
 model = USDRLForPreTraining(config).double()
 dataset = PretrainingDataset([load_samples()], USDRLFeatureExtractor.from_model_config(config), 64)
-arguments = TrainingArguments(
+arguments = PretrainingArguments(
     folder, max_steps=1, per_device_train_batch_size=8, save_strategy="no", report_to=[], use_cpu=True,
     disable_tqdm=True, optim="sgd", learning_rate=1.0,
 )

@@ -31,11 +31,13 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
 from usdrl_hub.facts.recipes import Recipe, RecipeError, recipe_names
+from usdrl_hub.pretraining.arguments import ComputeOptions, PretrainingArguments
 from usdrl_hub.pretraining.build import build_recipe, load_recipe
 from usdrl_hub.pretraining.data import PretrainingDataset, beside
 from usdrl_hub.pretraining.probe import NeighbourProbe
+from usdrl_hub.pretraining.resume import find_checkpoint
 from usdrl_hub.pretraining.run import pretrain
-from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams, find_checkpoint
+from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
 
 from .helpers import MODEL, VIEWS, recipe, run, tiny_config
@@ -83,7 +85,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(motion, tmp_p
 
 def test_reading_from_disk_gives_the_same_run(motion, tmp_path):
     pretrain([motion], tmp_path / "memory", recipe(epochs=1))
-    pretrain([motion], tmp_path / "disk", recipe(epochs=1), in_memory=False, workers=2)
+    pretrain([motion], tmp_path / "disk", recipe(epochs=1), compute=ComputeOptions(in_memory=False, workers=2))
     assert_same(weights(tmp_path / "memory"), weights(tmp_path / "disk"))
 
 
@@ -236,7 +238,7 @@ def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was(motion, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"run.json"}
 
 
-def trainer_of(motion, folder, loss_limit=1e4, model=None, **options) -> USDRLPreTrainer:
+def trainer_of(motion, folder, loss_limit=1e4, model=None, **fields_given) -> USDRLPreTrainer:
     torch.manual_seed(0)
     settings = recipe({"drop_path_rate": 0.0})
     extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, num_frames=16, max_frames=None)
@@ -244,10 +246,10 @@ def trainer_of(motion, folder, loss_limit=1e4, model=None, **options) -> USDRLPr
     model = model or USDRLForPreTraining(USDRLConfig(**settings.model))
     fields = {"optim": "sgd", "learning_rate": 0.05, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
     fields |= {"save_strategy": "no", "report_to": "none", "per_device_train_batch_size": 16, "max_steps": 5}
-    fields |= {"disable_tqdm": True, "dataloader_pin_memory": False, **options.pop("arguments", {})}
-    arguments = TrainingArguments(output_dir=str(folder), **fields)
+    fields |= {"disable_tqdm": True, "dataloader_pin_memory": False, "collapse_loss": loss_limit, **fields_given}
+    arguments = PretrainingArguments(output_dir=str(folder), **fields)
     views = ViewAugmentation(num_frames=16, **VIEWS)
-    return USDRLPreTrainer(model, arguments, dataset, views=views, collapse_loss=loss_limit, **options)
+    return USDRLPreTrainer(model, arguments, dataset, views=views)
 
 
 @pytest.mark.parametrize("modality", ["joint", "joint+motion+bone"])
@@ -296,7 +298,7 @@ same_numbers_again = pytest.mark.skipif(
 
 
 def test_parts_of_a_compiled_encoder_need_random_numbers_that_come_again(motion, tmp_path, monkeypatch):
-    monkeypatch.setattr("usdrl_hub.pretraining.trainer.is_torch_greater_or_equal", lambda version: False)
+    monkeypatch.setattr("usdrl_hub.pretraining.arguments.is_torch_greater_or_equal", lambda version: False)
     with pytest.raises(ValueError, match="leave one of compile_encoder and micro_batch_size out"):
         trainer_of(motion, tmp_path, micro_batch_size=8, compile_encoder=True)
 
@@ -346,7 +348,7 @@ def test_runs_are_compiled_where_asked_to(motion, tmp_path, quick_compiler, caps
     shared = {"recipe": recipe(epochs=1), "probe": motion}
     plain = pretrain([motion], tmp_path / "plain", **shared)
     assert quick_compiler() == 0 and plain["compiled"] is False
-    record = pretrain([motion], out, compile_encoder=True, **shared)
+    record = pretrain([motion], out, compute=ComputeOptions(compile_encoder=True), **shared)
     # One for each stream: neither probes nor trials before saving, which have other batches, are compiled.
     assert quick_compiler() == 2 and record["compiled"] is True
     losses = [[entry["loss"] for entry in each["log"] if "loss" in entry] for each in (plain, record)]
@@ -361,7 +363,7 @@ def test_runs_are_compiled_where_asked_to(motion, tmp_path, quick_compiler, caps
 
 
 def test_a_trained_model_is_not_compiled_any_more(motion, tmp_path, quick_compiler):
-    trainer = trainer_of(motion, tmp_path, compile_encoder=True, arguments={"max_steps": 1})
+    trainer = trainer_of(motion, tmp_path, compile_encoder=True, max_steps=1)
     trainer.train()
     assert quick_compiler() == 2
     for size in (1, 2, 3):
@@ -372,7 +374,7 @@ def test_a_trained_model_is_not_compiled_any_more(motion, tmp_path, quick_compil
 @same_numbers_again
 def test_several_modalities_in_parts_are_compiled(motion, tmp_path, quick_compiler):
     model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"modality": "joint+motion"})))
-    options = {"micro_batch_size": 6, "compile_encoder": True, "arguments": {"max_steps": 1}}
+    options = {"micro_batch_size": 6, "compile_encoder": True, "max_steps": 1}
     trainer_of(motion, tmp_path, model=model, **options).train()
     # Two streams, fused and two single modalities, parts of 6 and of 4 clips, with and without gradients.
     assert quick_compiler() == 2 * 3 * 2 * 2
@@ -385,7 +387,7 @@ def test_an_encoder_that_cannot_be_compiled_is_told_in_a_sentence(motion, tmp_pa
     make = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: make(module, backend=no_compiler))
     with pytest.raises(ValueError, match=r"cannot be compiled here: .*no C\+\+ compiler.*: do not compile it") as said:
-        pretrain([motion], tmp_path / "run", recipe(), compile_encoder=True)
+        pretrain([motion], tmp_path / "run", recipe(), compute=ComputeOptions(compile_encoder=True))
     assert "\n" not in str(said.value)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
     # The same command without it begins the run.
@@ -420,8 +422,8 @@ def distributed_run(motion, folder, micro):
     world = int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(0)
     model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"drop_path_rate": 0.0}))).double()
-    arguments = {"per_device_train_batch_size": 16 // world, "use_cpu": True}
-    trainer = trainer_of(motion, f"{folder}.run", model=model, micro_batch_size=micro or None, arguments=arguments)
+    arguments = {"per_device_train_batch_size": 16 // world, "use_cpu": True, "micro_batch_size": micro or None}
+    trainer = trainer_of(motion, f"{folder}.run", model=model, **arguments)
     plain = trainer.data_collator
     trainer.data_collator = lambda items: {
         key: value.double() if value.is_floating_point() else value for key, value in plain(items).items()
@@ -484,11 +486,11 @@ def test_a_collapse_stops_with_a_sentence(motion, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"arguments": {"gradient_accumulation_steps": 2}}, "give micro_batch_size"),
-        ({"arguments": {"per_device_train_batch_size": 4096}}, "larger than the"),
-        ({"arguments": {"per_device_train_batch_size": 1}}, "at least 2"),
+        ({"gradient_accumulation_steps": 2}, "give micro_batch_size"),
+        ({"per_device_train_batch_size": 4096}, "larger than the"),
+        ({"per_device_train_batch_size": 1}, "at least 2"),
         ({"micro_batch_size": 0}, "micro_batch_size must be at least 1"),
-        ({"compile_encoder": True, "arguments": {"activation_checkpointing": True}}, "draws other random numbers"),
+        ({"compile_encoder": True, "activation_checkpointing": True}, "draws other random numbers"),
     ],
 )
 def test_impossible_training_is_refused(motion, tmp_path, options, message):
@@ -503,7 +505,7 @@ def test_several_devices_in_one_process_are_refused(motion, tmp_path, monkeypatc
 
 
 def test_the_learning_rate_drops_after_the_epochs(motion, tmp_path):
-    trainer = trainer_of(motion, tmp_path, drop_epochs=[2, 3], adam=True, arguments={"num_train_epochs": 4})
+    trainer = trainer_of(motion, tmp_path, drop_epochs=[2, 3], adam=True, num_train_epochs=4)
     assert type(trainer.create_optimizer()) is torch.optim.Adam
     epoch = len(trainer.train_dataset) // 16
     # However many steps are taken: the epochs are those of the data.
@@ -682,7 +684,7 @@ def test_the_rate_rises_in_every_schedule(motion, tmp_path):
     record = pretrain([motion], tmp_path / "run", recipe(epochs=4, warmup=0.5))
     rates = [entry["learning_rate"] for entry in record["log"] if "learning_rate" in entry]
     assert rates[0] < rates[1] <= 1e-3 and rates[-1] == 1e-3
-    trainer = trainer_of(motion, tmp_path, drop_epochs=[1000], arguments={"warmup_steps": 10})
+    trainer = trainer_of(motion, tmp_path, drop_epochs=[1000], warmup_steps=10)
     trainer.create_optimizer()
     trainer.create_scheduler(40)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 / 11)

@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 
 from usdrl_hub import (
     ClipDataset,
+    PretrainingArguments,
     PretrainingDataset,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
@@ -387,7 +388,7 @@ def test_the_command_publishes_and_says_so(hub, folder, capsys, monkeypatch):
 
 
 def trained(tmp_path, model, kind, dataset, **kwargs):
-    arguments = TrainingArguments(
+    arguments = (PretrainingArguments if kind is USDRLPreTrainer else TrainingArguments)(
         output_dir=str(tmp_path / "run"),
         max_steps=2,
         per_device_train_batch_size=8,

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from .modeling_usdrl import USDRLModel as USDRLModel
     from .modeling_usdrl import USDRLPreTrainedModel as USDRLPreTrainedModel
     from .persons import PersonSelection as PersonSelection
+    from .pretraining.arguments import ComputeOptions as ComputeOptions
+    from .pretraining.arguments import PretrainingArguments as PretrainingArguments
     from .pretraining.data import PretrainingDataset as PretrainingDataset
     from .pretraining.run import pretrain as pretrain
     from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
@@ -100,6 +102,7 @@ _MODULES = {
             "USDRLPreTrainedModel",
         ],
         "persons": ["PersonSelection"],
+        "pretraining.arguments": ["ComputeOptions", "PretrainingArguments"],
         "pretraining.data": ["PretrainingDataset"],
         "pretraining.run": ["pretrain"],
         "pretraining.trainer": ["USDRLPreTrainer"],

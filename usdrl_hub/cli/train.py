@@ -123,6 +123,7 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node N -m usdrl_hub.cli pretrain ...
     """
+    from ..pretraining.arguments import ComputeOptions
     from ..pretraining.build import load_recipe
     from ..pretraining.run import pretrain as run_pretraining
 
@@ -135,17 +136,19 @@ def pretrain(
         data,
         output_dir,
         load_recipe(recipe).changed(fields, **schedule),
-        seed,
-        split,
-        micro_batch_size,
-        activation_checkpointing,
-        in_memory,
-        workers,
-        probe,
-        probe_epochs,
-        max_steps,
-        progress=sys.stderr.isatty(),
-        compile_encoder=compile_encoder,
+        seed=seed,
+        split=split,
+        max_steps=max_steps,
+        probe=probe,
+        probe_epochs=probe_epochs,
+        compute=ComputeOptions(
+            micro_batch_size,
+            activation_checkpointing,
+            compile_encoder,
+            in_memory,
+            workers,
+            progress=sys.stderr.isatty(),
+        ),
     )
     if record is None:
         print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)

@@ -1,14 +1,11 @@
-"""`USDRLPreTrainer`: self-supervised pretraining that can be stopped at any moment and that says when it collapses."""
+"""`USDRLPreTrainer`: self-supervised pretraining that can be stopped and resumed, and detects collapse."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +13,26 @@ import torch
 import torch.distributed as dist
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import get_device_states, set_device_states
-from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
-from transformers.utils import is_torch_greater_or_equal
+from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
-from ..errors import PretrainingCollapseError, notice
+from ..errors import PretrainingCollapseError
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
 from ..normalization import RaggedFrames
-from ..records import sha256
 from ..training import PublishingTrainer
+from .arguments import PretrainingArguments
 from .data import PretrainingDataset
 from .gather import gather_clips
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
+from .resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from .views import ViewAugmentation
 
-_MANIFEST = "files.json"
-STAGING = ".saving"
 # A feature that varies less than this over views and clips carries nothing.
 _DEAD = 1e-4
 
 
 def compile_streams(model: torch.nn.Module) -> None:
-    """Have both streams of a model's encoder compiled when they are first used."""
+    """Compile both streams of a model's encoder at their first call."""
     # Both count together, each with and without gradients, for every modality and a smaller last part of a batch.
     # By its older name, which every torch knows.
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
@@ -46,52 +41,29 @@ def compile_streams(model: torch.nn.Module) -> None:
         stream.compile(dynamic=False, options={"fallback_random": True})
 
 
+@contextmanager
+def compiled_streams(model: torch.nn.Module) -> Iterator[None]:
+    """Run a block with both streams compiled; afterwards the model takes batches of any size without compiling.
+
+    Raises:
+        ValueError: If the encoder cannot be compiled here.
+    """
+    compile_streams(model)
+    try:
+        yield
+    except TorchDynamoException as error:
+        # Advice to developers of torch follows after an empty line.
+        reason = " ".join(str(error).partition("\n\n")[0].split())
+        raise ValueError(
+            f"the encoder cannot be compiled here: {reason}: do not compile it, or install what is missing"
+        ) from error
+    finally:
+        for stream in _streams(model):
+            stream._compiled_call_impl = None
+
+
 def _streams(model: torch.nn.Module) -> list[USDRLTokenStream]:
     return [module for module in model.modules() if isinstance(module, USDRLTokenStream)]
-
-
-def find_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The newest checkpoint of a run whose files are all there and as they were written; None where there is none.
-
-    Those that are damaged are passed over with a warning; the next checkpoint that is written takes their place.
-    """
-    if not Path(folder).is_dir():
-        return None
-    for path in reversed(sort_checkpoints(str(folder))):
-        try:
-            manifest = json.loads((Path(path) / _MANIFEST).read_text("utf-8"))
-            whole = all(sha256(Path(path) / name) == digest for name, digest in manifest.items())
-        except (OSError, ValueError, AttributeError):
-            whole = False
-        if whole:
-            return Path(path)
-        notice(
-            f"{path}: this checkpoint is damaged or cut, so an older one is used where there is one",
-            "damaged checkpoints",
-        )
-    return None
-
-
-class _StopOnSignal(TrainerCallback):
-    """Save and stop after the step in which SIGTERM or SIGINT comes."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __call__(self, number: int, _: Any) -> None:
-        if self.received is not None:
-            # Asked twice: at once.
-            raise KeyboardInterrupt
-        self.received = number
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.world_size > 1:
-            # All processes stop after the same step, whichever was told to.
-            told = torch.tensor(self.received or 0, device=args.device)
-            dist.all_reduce(told, op=dist.ReduceOp.MAX)
-            self.received = int(told) or None
-        if self.received is not None:
-            control.should_save = control.should_training_stop = True
 
 
 class USDRLPreTrainer(PublishingTrainer):
@@ -101,103 +73,63 @@ class USDRLPreTrainer(PublishingTrainer):
     embeddings are gathered, so that the loss is that of the global batch; batches larger than memory are encoded in
     parts of `micro_batch_size` whose gradients are cached, which gives the gradient of the whole batch.
 
-    Checkpoints appear whole or not at all. Views are drawn from the seed, the step and each clip's number, so a run
-    that was stopped and goes on ends with the same weights.
+    Checkpoints are written completely or not at all. Views are drawn from the seed, the step and each clip's number,
+    so a run that was stopped and resumed ends with the same weights.
 
     Args:
         model: The model.
-        args: Arguments; `remove_unused_columns` is set to False and `dataloader_drop_last` to True.
+        args: Arguments.
         train_dataset: Motion.
         loss: The loss; that of the TPAMI release where None.
         views: How views are drawn; as the TPAMI release where None.
-        consistency: Weight of the consistency between the fused and each single modality, for models of several.
-        micro_batch_size: Clips encoded at once; all of a batch where None.
-        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was; the schedule of
-            `args` where None.
-        adam: Use Adam with plain weight decay, as the release does, in place of the optimizer of `args`.
-        probe: Called with the model every `probe_epochs` epochs; what it returns is logged, see `NeighbourProbe`.
-        probe_epochs: See `probe`.
-        collapse_loss: A loss above this is a collapse.
-        compile_encoder: Compile both streams with `torch.compile` while `train` runs: the first step takes a minute
-            longer, each one after it a third less on a GPU. It rounds in other places, and draws the same random
-            numbers.
+        probe: Called with the model every `args.probe_epochs` epochs; what it returns is logged, see `NeighbourProbe`.
         **kwargs: Further arguments of `transformers.Trainer`.
 
     Raises:
-        ValueError: If gradients are to be accumulated, or several devices are visible to one process, or a batch is
-            larger than the data, or an encoder is to be compiled whose activations are computed again, or whose
-            batches are encoded in parts by a torch below 2.13.
+        ValueError: If a batch is larger than the data, views have another length than the model's clips, or an encoder
+            is to be compiled whose activations are computed again.
     """
 
     _error = PretrainingCollapseError
     _whose, _how = "the model", "collapsed"
+    args: PretrainingArguments
 
     def __init__(
         self,
         model: USDRLForPreTraining,
-        args: TrainingArguments,
+        args: PretrainingArguments,
         train_dataset: PretrainingDataset,
+        *,
         loss: MultiGrainedFeatureDecorrelation | None = None,
         views: ViewAugmentation | None = None,
-        consistency: float = 1.0,
-        micro_batch_size: int | None = None,
-        drop_epochs: Sequence[int] | None = None,
-        adam: bool = False,
         probe: Callable[[USDRLForPreTraining], dict[str, float]] | None = None,
-        probe_epochs: int = 1,
-        collapse_loss: float = 1e4,
-        compile_encoder: bool = False,
         **kwargs: Any,
     ):
         """Set the trainer up; see the class."""
-        if args.gradient_accumulation_steps > 1:
-            raise ValueError(
-                "gradient_accumulation_steps changes this loss, which is a statistic of the whole batch: leave it at "
-                "1 and give micro_batch_size to encode a batch in parts"
-            )
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"{args.n_gpu} devices are visible to one process, which would take the batch apart: start one "
-                f"process per device with 'torchrun --nproc-per-node {args.n_gpu} -m usdrl_hub.cli pretrain ...', or "
-                "hide all but one with CUDA_VISIBLE_DEVICES"
-            )
-        if compile_encoder and (args.activation_checkpointing or model.is_gradient_checkpointing):
+        if not isinstance(args, PretrainingArguments):
+            raise ValueError(f"args must be PretrainingArguments, got {type(args).__name__}")
+        if args.compile_encoder and (args.activation_checkpointing or model.is_gradient_checkpointing):
             raise ValueError(
                 "an encoder that is compiled draws other random numbers where activations are computed again: leave "
                 "one of compile_encoder and activation_checkpointing out; micro_batch_size saves memory, too"
             )
-        if compile_encoder and micro_batch_size is not None and not is_torch_greater_or_equal("2.13"):
-            raise ValueError(
-                f"torch {torch.__version__} draws other random numbers where a compiled encoder computes a part of a "
-                "batch again: leave one of compile_encoder and micro_batch_size out, or install torch 2.13"
-            )
-        if micro_batch_size is not None and micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size must be at least 1, got {micro_batch_size}")
-        total = args.per_device_train_batch_size * max(args.world_size, 1)
+        total = args.global_batch_size
         if total > len(train_dataset):
             raise ValueError(
                 f"a batch of {total} clips is larger than the {len(train_dataset)} there are: lower the batch size"
             )
         if total < 2:
             raise ValueError("the loss compares clips, so a batch needs at least 2")
-        args.remove_unused_columns = False
-        args.dataloader_drop_last = True
         self.decorrelation = loss or MultiGrainedFeatureDecorrelation()
         self.views = views or ViewAugmentation(num_frames=model.config.num_frames)
         if self.views.num_frames != model.config.num_frames:
             raise ValueError(f"views have {self.views.num_frames} frames, but the model {model.config.num_frames}")
-        self.consistency = consistency
-        self.micro_batch_size = micro_batch_size
-        self.compile_encoder = compile_encoder
-        self.drop_epochs = None if drop_epochs is None else sorted(drop_epochs)
-        self.adam = adam
-        self.probe, self.probe_epochs = probe, probe_epochs
-        self.collapse_loss = collapse_loss
+        self.probe = probe
         self._parts: dict[str, list[float]] = {}
-        # A few views of the last step, on which its result is tried before it is saved.
+        # A few views of the last step, with which the weights are tried before they are saved.
         self._views: torch.Tensor | None = None
         self._saving = False
-        self._signals = _StopOnSignal()
+        self._signals = StopOnSignal()
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, data_collator=PretrainingDataset.collate, **kwargs
         )
@@ -232,7 +164,7 @@ class USDRLPreTrainer(PublishingTrainer):
                 for name, weight in zip(names, weights, strict=True)
             ) / len(single)
             parts["consistency"] = consistency  # type: ignore[assignment]
-            parts["loss"] = parts["loss"] + self.consistency * consistency
+            parts["loss"] = parts["loss"] + self.args.consistency * consistency
         return parts
 
     def _consistency(self, fused: torch.Tensor, single: torch.Tensor) -> torch.Tensor:
@@ -262,7 +194,7 @@ class USDRLPreTrainer(PublishingTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One step's gradients; in parts, with cached gradients, where the batch is larger than `micro_batch_size`."""
-        size = self.micro_batch_size
+        size = self.args.micro_batch_size
         if size is None or size >= len(inputs["lengths"]):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
@@ -315,8 +247,8 @@ class USDRLPreTrainer(PublishingTrainer):
             if name != "loss":
                 self._parts.setdefault(name, []).append(value)
         loss = values[names.index("loss")]
-        if not loss < self.collapse_loss:
-            limit = "is not a number" if loss != loss else f"is {loss:.4g}, above {self.collapse_loss:g}"
+        if not loss < self.args.collapse_loss:
+            limit = "is not a number" if loss != loss else f"is {loss:.4g}, above {self.args.collapse_loss:g}"
             raise self.diverged(f"the loss {limit}")
         if values[-1] > 0.9:
             raise self.diverged(f"{100 * values[-1]:.0f} % of the features are the same for all clips")
@@ -336,9 +268,9 @@ class USDRLPreTrainer(PublishingTrainer):
     # -- the schedule
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Adam over all parameters where `adam` was asked for, else what the arguments say."""
-        if self.adam and self.optimizer is None:
-            arguments = self.args
+        """Adam over all parameters where the arguments have `adam`, else their `optim`."""
+        arguments = self.args
+        if arguments.adam and self.optimizer is None:
             self.optimizer = torch.optim.Adam(
                 [parameter for parameter in (model or self.model).parameters() if parameter.requires_grad],  # type: ignore
                 lr=arguments.learning_rate,
@@ -351,11 +283,11 @@ class USDRLPreTrainer(PublishingTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The drops of `drop_epochs`, else what the arguments say."""
-        if self.drop_epochs is None or self.lr_scheduler is not None:
+        """The drops of `drop_epochs`, else the arguments' `lr_scheduler_type`."""
+        if self.args.drop_epochs is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        clips = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
-        drops = [len(self.train_dataset) // clips * number for number in self.drop_epochs]  # type: ignore[arg-type]
+        steps = len(self.train_dataset) // self.args.global_batch_size  # type: ignore[arg-type]
+        drops = [steps * number for number in self.args.drop_epochs]
         warmup = self.args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,  # type: ignore[arg-type]
@@ -363,32 +295,15 @@ class USDRLPreTrainer(PublishingTrainer):
         )
         return self.lr_scheduler
 
-    # -- stopping and going on
+    # -- stopping and resuming
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `transformers.Trainer`; SIGTERM and Ctrl-C save a checkpoint and stop, a second one at once."""
-        self._signals.received = None
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / STAGING, ignore_errors=True)  # type: ignore[arg-type]
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        is_main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, self._signals) for number in numbers if is_main}
-        if self.compile_encoder:
-            compile_streams(self.model)  # type: ignore[arg-type]
-        try:
+        compiled = compiled_streams(self.model) if self.args.compile_encoder else nullcontext()  # type: ignore[arg-type]
+        with self._signals.listening(), compiled:
             return super().train(*args, **kwargs)
-        except TorchDynamoException as error:
-            # Advice to developers of torch follows after an empty line.
-            reason = " ".join(str(error).partition("\n\n")[0].split())
-            raise ValueError(
-                f"the encoder cannot be compiled here: {reason}: do not compile it, or install what is missing"
-            ) from error
-        finally:
-            for stream in _streams(self.model) if self.compile_encoder else ():  # type: ignore[arg-type]
-                # As it was: a trained model gets batches of any size.
-                stream._compiled_call_impl = None
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @property
     def stopped_by(self) -> int | None:
@@ -400,9 +315,8 @@ class USDRLPreTrainer(PublishingTrainer):
         return os.path.join(run, STAGING) if self._saving else run
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside the others and rename it, with a list of its files, when it is whole."""
+        """Write a checkpoint into a staging folder, and move it to the others when it is complete."""
         run = Path(super()._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
         self.check_weights()
         self._refuse_collapsed()
         self._saving = True
@@ -410,7 +324,8 @@ class USDRLPreTrainer(PublishingTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self._publish(run, name)
+                move_checkpoint(run, self.state.global_step)
+                rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
             self.accelerator.wait_for_everyone()
         except Exception as error:
             # torch and safetensors have exceptions of their own for a disk that is full.
@@ -426,13 +341,13 @@ class USDRLPreTrainer(PublishingTrainer):
                 shutil.rmtree(run / STAGING, ignore_errors=True)
 
     def _refuse_collapsed(self) -> None:
-        """Stop before weights are saved that the last step has broken: its loss was that of the weights before it."""
+        """Refuse to save weights that the last step has broken: its loss was that of the weights before it."""
         if self._views is None:
             return
         bare = self.accelerator.unwrap_model(self.model)
         buffers = {name: buffer.clone() for name, buffer in bare.named_buffers()}
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        # The trial must leave no trace, neither in running statistics nor in random numbers.
+        # Running statistics and random numbers stay as they were.
         with (
             torch.random.fork_rng(devices=devices),
             torch.no_grad(),
@@ -444,20 +359,6 @@ class USDRLPreTrainer(PublishingTrainer):
             buffer.copy_(buffers[name])
         if not torch.isfinite(loss):
             raise self.diverged("the loss would not be a number any more", self.state.global_step)
-
-    def _publish(self, run: Path, name: str) -> None:
-        staged = run / STAGING / name
-        manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
-        (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
-        if (run / name).exists():
-            shutil.rmtree(run / name)
-        os.replace(staged, run / name)
-        # Damaged ones, and those of steps that are to come again, would count as the newest.
-        for path in run.glob("checkpoint-*"):
-            step = path.name.partition("-")[2]
-            if step.isdecimal() and int(step) > self.state.global_step:
-                shutil.rmtree(path, ignore_errors=True)
-        rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit)
 
 
 class _Epochs(TrainerCallback):
@@ -471,14 +372,14 @@ class _Epochs(TrainerCallback):
 
 
 class _Probing(TrainerCallback):
-    """Ask the probe every few epochs."""
+    """Log what the probe measures, every few epochs."""
 
     def __init__(self, trainer: USDRLPreTrainer):
         self.trainer = trainer
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
-        if round(state.epoch) % trainer.probe_epochs or not state.is_world_process_zero:
+        if round(state.epoch) % trainer.args.probe_epochs or not state.is_world_process_zero:
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.eval()
