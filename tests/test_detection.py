@@ -15,14 +15,13 @@ from usdrl_hub import (
     USDRLModel,
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
-from usdrl_hub.facts.benchmarks import BENCHMARKS
+from usdrl_hub.facts.benchmarks import BENCHMARKS, RELEASE_THRESHOLD
 from usdrl_hub.inference.causal import causal_predictions
 from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.inference.windows import frame_probabilities, segment
 from usdrl_hub.metrics.detection import THETAS, detection_metrics, point_metrics
 from usdrl_hub.metrics.segmentation import edit_score, segmentation_metrics
 from usdrl_hub.postprocessing import (
-    RELEASE_THRESHOLD,
     action_points,
     action_proposals,
     detect,
@@ -226,7 +225,7 @@ def test_a_detector_says_the_same_everywhere(encoder):
     # The release's, as evaluate scores it, is another by choice.
     [released] = extractor.post_process_action_detection(output, RELEASE_THRESHOLD, shift_gap=1)
     [(_, values)] = frame_probabilities(model, extractor, [clip])
-    proposals = detect([values])
+    proposals = detect([values], RELEASE_THRESHOLD)
     assert len(released["labels"]) == len(proposals)
     assert {benchmark.recipe["threshold"] for benchmark in BENCHMARKS.values() if benchmark.task == "detection"} == {
         RELEASE_THRESHOLD
@@ -243,7 +242,7 @@ def test_suppression_keeps_the_likeliest_of_each_class():
     assert suppress(proposals, 0.5).tolist() == [False, True, True, True, True]
     assert suppress(proposals, 1.0).all() and suppress(proposals[:0], 0.5).tolist() == []
     probabilities = np.full((30, 2), 0.5)
-    assert len(detect([probabilities, probabilities])) == 2 and len(detect([])) == 0
+    assert len(detect([probabilities, probabilities], 0.02)) == 2 and len(detect([], 0.02)) == 0
 
 
 def test_the_extractor_names_actions_in_transformers_style():

@@ -65,7 +65,7 @@ def test_a_score_of_what_is_not_finite_is_refused(value):
         lambda: retrieval_metrics(torch.randn(6, 4), labels, features[:2], labels[:2]),
         lambda: top_k(features, torch.randn(6, 4), 1),
         lambda: top_k(torch.randn(6, 4), features, 1),
-        lambda: detect([logits.softmax(-1).numpy() if value != -INF else logits.numpy()]),
+        lambda: detect([logits.softmax(-1).numpy() if value != -INF else logits.numpy()], 0.02),
         lambda: detection_metrics(np.array([[0, 1, 0, 5, value]]), np.array([[0, 1, 0, 5]]), 2),
         lambda: point_metrics(np.array([[0, 1, 3, value]]), np.array([[0, 1, 3]]), 2),
         lambda: fit_logistic_regression(features, labels, 2),

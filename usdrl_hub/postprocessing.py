@@ -10,9 +10,6 @@ import torch
 from .finite import check_finite
 from .sequence import DETECTION_THRESHOLD
 
-# Threshold of the release, with which benchmarks are scored.
-RELEASE_THRESHOLD = 0.02
-
 
 def action_proposals(probabilities: torch.Tensor, threshold: float = DETECTION_THRESHOLD) -> torch.Tensor:
     """Action proposals of a video, as in the release: maximal runs of frames with a probability above a threshold.
@@ -72,14 +69,12 @@ def segments_of(labels: np.ndarray) -> np.ndarray:
     return runs[runs[:, 0] > 0]
 
 
-def detect(
-    probabilities: Iterable[np.ndarray], threshold: float = RELEASE_THRESHOLD, overlap: float | None = None
-) -> np.ndarray:
+def detect(probabilities: Iterable[np.ndarray], threshold: float, overlap: float | None = None) -> np.ndarray:
     """Action proposals of several videos.
 
     Args:
         probabilities: Probabilities ``(T, K)`` of each video; class 0 is the background.
-        threshold: See `action_proposals`; the default is the release's.
+        threshold: See `action_proposals`; the release's is `facts.benchmarks.RELEASE_THRESHOLD`.
         overlap: IoU threshold of non-maximum suppression; None for none, as in the release.
 
     Returns:

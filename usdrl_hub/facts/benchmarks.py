@@ -25,7 +25,7 @@ TASKS = (
     "transfer",
 )
 # The release's threshold: a frame with a higher probability belongs to a segment.
-_RELEASE_THRESHOLD = 0.02
+RELEASE_THRESHOLD = 0.02
 _SOURCE = "arXiv 2508.12586, DSTE, joint"
 
 
@@ -88,10 +88,10 @@ _DETECTION = {
     "max_grad_norm": 0.0,
     "augment": False,
     "stride": 32,
-    "threshold": _RELEASE_THRESHOLD,
+    "threshold": RELEASE_THRESHOLD,
 }
 _OPEN_DETECTION = {"epochs": 30, "batch_size": 32, "learning_rate": 1e-3, "augment": False, "stride": 4}
-_OPEN_DETECTION |= {"threshold": _RELEASE_THRESHOLD}
+_OPEN_DETECTION |= {"threshold": RELEASE_THRESHOLD}
 _SEGMENTATION = {"epochs": 60, "batch_size": 2, "learning_rate": 5e-4, "weight_decay": 1e-4, "augment": False}
 _SEGMENTATION |= {"stride": 16}
 _NTU = (("ntu60", "xsub"), ("ntu60", "xview"), ("ntu120", "xsub"), ("ntu120", "xset"))

@@ -29,8 +29,9 @@ REPOSITORY_FOLDER = CHECKPOINTS_FOLDER.parent.parent / "checkpoints"
 _REPOSITORY = "in the folder checkpoints/ of the project's repository, not in the package"
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
 _RESEARCH = "other"
-_MODALITIES = ("joint", "bone", "motion")
+# The paper's modalities, together and each by itself.
 _MULTIMODAL = "joint+motion+bone"
+_MODALITIES = _MULTIMODAL.split("+")
 
 
 @dataclass(frozen=True)
