@@ -82,7 +82,7 @@ JOINTS = {"normalised": "joints, normalised", "joints": "joints as they are"}
 # Other runs of a recipe: what tables call them, what they change, and their seed. The first is the recipe as it was
 # once, by which pairs are judged at full length; the others tell what is the luck of a seed.
 VARIANTS = {
-    "mocap-tiny-pairs": ("mocap-tiny, trained with `pairs: 0.5`", {"pairs": 0.5}, 0),
+    "mocap-tiny-pairs": ("mocap-tiny, trained with `pairs: 0.5`", {"synthetic_pairs": 0.5}, 0),
     "mocap-tiny-seed1": ("mocap-tiny, pretrained with seed 1", {}, 1),
     "mocap-tiny-seed2": ("mocap-tiny, pretrained with seed 2", {}, 2),
 }
@@ -524,11 +524,11 @@ def ship(run: Path, record: Record, folder: Path) -> None:
 ABLATION = {
     "the recipe": {},
     "views of the release only": {
-        "views": dict.fromkeys(("lost_joints", "lost_part", "other_layout", "noise", "mirror"), 0.0)
-        | {"turn": 0.0, "stretch": 0.0, "slowest": 1}
+        "views": dict.fromkeys(("joint_dropout", "limb_dropout", "other_layout", "noise", "mirror"), 0.0)
+        | {"max_yaw": 0.0, "scale_jitter": 0.0, "max_stride": 1}
     },
-    "nothing lost": {"views": {"lost_joints": 0.0, "lost_part": 0.0, "other_layout": 0.0}},
-    "half of the lone people in pairs": {"pairs": 0.5},
+    "nothing lost": {"views": {"joint_dropout": 0.0, "limb_dropout": 0.0, "other_layout": 0.0}},
+    "half of the lone people in pairs": {"synthetic_pairs": 0.5},
     "STTR": {"model": {"encoder": "sttr"}},
     "without the temporal domain": {"loss": {"temporal": 0.0}},
     "without the spatial domain": {"loss": {"spatial": 0.0}},
@@ -548,7 +548,7 @@ def ablate(data: Path, runs: Path, record: Record, rows: list[str] | None) -> No
         if (rows and name not in rows) or record.has("ablation", name):
             continue
         changed = {key: {**getattr(base, key), **value} for key, value in changes.items() if key in ("model", "views")}
-        changed |= {key: changes[key] for key in ("loss", "pairs") if key in changes}
+        changed |= {key: changes[key] for key in ("loss", "synthetic_pairs") if key in changes}
         recipe = replace(base, **changed).changed(epochs=ABLATION_EPOCHS)
         folder = runs / ("ablation-" + name.replace(" ", "-").replace(",", ""))
         if not (folder / "model.safetensors").is_file():

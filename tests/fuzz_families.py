@@ -544,7 +544,7 @@ extractor: {normalization: body, max_frames: null}
 window: 200
 loss: tpami
 views: {corrupted_joints: 8, corruptible_joints: null, crop_ratio: [0.5, 1.0], mirror: 0.5}
-pairs: 0.0
+synthetic_pairs: 0.0
 training: {epochs: 30, batch_size: 96, learning_rate: 1.0e-3, optimizer: adamw, schedule: cosine, warmup: 0.1}
 """,
     """model:

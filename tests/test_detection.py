@@ -33,9 +33,9 @@ from usdrl_hub.tasks.detection import FrameLabelDataset, dilate_events, true_act
 from usdrl_hub.tasks.early_prediction import (
     LeftAlignedDataset,
     causal_accuracy,
-    cut,
     cut_and_resize_accuracy,
-    observed,
+    observed_frames,
+    truncate_to_ratio,
 )
 from usdrl_hub.tasks.segmentation import WholeVideoDataset
 from usdrl_hub.visualize.pictures import draw_segments
@@ -446,11 +446,14 @@ def test_long_recordings_go_on_in_further_clips():
 
 
 def test_observation_ratios_are_counted_as_the_release_counts_them():
-    assert [observed(100, ratio) for ratio in (0.1, 0.55, 1.0)] == [10, 55, 100]
-    assert observed(20, 0.1) == 3 and observed(2, 0.1) == 2
+    assert [observed_frames(100, ratio) for ratio in (0.1, 0.55, 1.0)] == [10, 55, 100]
+    assert observed_frames(20, 0.1) == 3 and observed_frames(2, 0.1) == 2
     keypoints = np.ones((30, 1, 25, 3))
     keypoints[:5] = 0
-    assert cut(SkeletonSequence(keypoints), 0.1) is None and cut(SkeletonSequence(keypoints), 0.5).num_frames == 15
+    assert (
+        truncate_to_ratio(SkeletonSequence(keypoints), 0.1) is None
+        and truncate_to_ratio(SkeletonSequence(keypoints), 0.5).num_frames == 15
+    )
 
 
 def test_early_accuracies_are_of_every_ratio():

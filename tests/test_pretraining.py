@@ -30,10 +30,10 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
-from usdrl_hub.facts.recipes import Recipe, RecipeError, recipe_names
+from usdrl_hub.facts.recipes import Recipe, RecipeError, read_recipe, recipe_names
 from usdrl_hub.pretraining.arguments import ComputeOptions, PretrainingArguments
 from usdrl_hub.pretraining.build import build_recipe, load_recipe
-from usdrl_hub.pretraining.data import PretrainingDataset, beside
+from usdrl_hub.pretraining.data import PretrainingDataset, compose_pair
 from usdrl_hub.pretraining.probe import NeighbourProbe
 from usdrl_hub.pretraining.resume import find_checkpoint
 from usdrl_hub.pretraining.run import pretrain
@@ -90,14 +90,14 @@ def test_reading_from_disk_gives_the_same_run(motion, tmp_path):
 
 
 def paired(**training) -> Recipe:
-    return replace(recipe({"num_persons": 2}, **training), pairs=0.6)
+    return replace(recipe({"num_persons": 2}, **training), synthetic_pairs=0.6)
 
 
 def test_people_of_other_recordings_are_put_beside_those_who_are_alone(motion):
     _, extractor, _, _ = build_recipe(paired())
     sources = [open_data(motion)]
     alone = PretrainingDataset(sources, extractor, 60)
-    pairs = PretrainingDataset(sources, extractor, 60, pairs=0.6, seed=1)
+    pairs = PretrainingDataset(sources, extractor, 60, synthetic_pairs=0.6, seed=1)
     rows = list(range(len(alone)))
     before, first = alone.__getitems__(rows), pairs.__getitems__(rows)
     again = pairs.__getitems__(rows[::-1])[::-1]
@@ -118,7 +118,7 @@ def test_a_second_person_keeps_shape_speed_and_missing_joints():
     frames = torch.zeros(7, 2, 4, 3)
     partner = torch.randn(3, 4, 3)
     partner[:, 2] = 0
-    moved = beside(frames, partner, 0.3, 0.9, 0.5)[:, 1]
+    moved = compose_pair(frames, partner, 0.3, 0.9, 0.5)[:, 1]
     order = [0, 1, 2, 1, 0, 1, 2]
     assert not moved[:, 2].any()
     for joints in ((0, 1), (1, 3)):
@@ -143,9 +143,9 @@ def test_a_paired_run_goes_on_to_the_same_weights(motion, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"pairs": 1.5}, "must be a probability"),
-        ({"pairs": 0.5, "model": MODEL}, "num_persons 2"),
-        ({"pairs": 0.5, "extractor": {"normalization": "ntu"}}, "upright bodies"),
+        ({"synthetic_pairs": 1.5}, "must be a probability"),
+        ({"synthetic_pairs": 0.5, "model": MODEL}, "num_persons 2"),
+        ({"synthetic_pairs": 0.5, "extractor": {"normalization": "ntu"}}, "upright bodies"),
     ],
 )
 def test_pairs_that_cannot_be_made_are_refused(changes, message):
@@ -525,7 +525,7 @@ def test_pieces_cover_every_frame_once(motion):
     lengths = np.diff(dataset.ends, prepend=0)
     assert lengths.max() <= 30 and lengths.sum() == store.lengths.sum() + store.lengths[:5].sum()
     for source, number in ((0, 0), (0, 17), (1, 4)):
-        rows = dataset.pieces[(dataset.pieces[:, 0] == source) & (dataset.pieces[:, 1] == number)]
+        rows = dataset.segments[(dataset.segments[:, 0] == source) & (dataset.segments[:, 1] == number)]
         assert rows[0, 2] == 0 and rows[-1, 3] == store.lengths[number]
         assert (rows[1:, 2] == rows[:-1, 3]).all() and np.ptp(rows[:, 3] - rows[:, 2]) <= 1
     batch = dataset.collate(dataset.__getitems__([3, 0]))
@@ -636,6 +636,14 @@ def test_recipes_that_are_none_are_refused(tmp_path, content, message):
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(tmp_path / "mine.yaml")
     assert str(tmp_path / "mine.yaml") in str(caught.value) and len(str(caught.value)) <= 300
+
+
+def test_recipes_with_old_names_are_read(tmp_path):
+    (tmp_path / "old.yaml").write_text("{views: {lost_joints: 0.1, turn: 20, layout: ntu25}, pairs: 0.2}")
+    (tmp_path / "new.yaml").write_text(
+        "{views: {joint_dropout: 0.1, max_yaw: 20, layout: ntu25}, synthetic_pairs: 0.2}"
+    )
+    assert read_recipe(tmp_path / "old.yaml") == read_recipe(tmp_path / "new.yaml")
 
 
 def test_unknown_recipes_get_the_nearest_name():

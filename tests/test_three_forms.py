@@ -338,7 +338,7 @@ def test_names_that_tell_a_protocol_decide(in_three_forms):
     for form in FORMS:
         with pytest.raises(SkeletonFormatError, match="split by xview: prepare them with --protocol xsub"):
             evaluate(MODEL, "detection/pkummd1-xsub", view[form])
-        with pytest.raises(SkeletonFormatError, match="do not say who trains"):
+        with pytest.raises(SkeletonFormatError, match="the data have no split"):
             evaluate(MODEL, "detection/pkummd1-xsub", unknown[form])
 
 

@@ -140,14 +140,14 @@ def test_impossible_views_are_refused(fields, message):
 SENSOR = ViewAugmentation(
     layout="ntu25",
     corrupted_joints=8,
-    lost_joints=0.3,
-    lost_part=0.3,
+    joint_dropout=0.3,
+    limb_dropout=0.3,
     other_layout=0.3,
-    slowest=3,
+    max_stride=3,
     noise=0.02,
     mirror=0.5,
-    turn=30,
-    stretch=0.15,
+    max_yaw=30,
+    scale_jitter=0.15,
 )
 STILL = {"layout": "ntu25", "crop_ratio": (1, 1), "corruption": 0.0, "shear": 0.0}
 
@@ -181,7 +181,7 @@ def test_without_what_sensors_do_views_are_what_they_were():
 def test_whoever_is_absent_stays_absent():
     batch = upright_body(persons=2)
     batch.frames[:, 1] = 0
-    views = ViewAugmentation(**STILL, lost_joints=0.5, other_layout=0.5, noise=0.1, mirror=1.0)(
+    views = ViewAugmentation(**STILL, joint_dropout=0.5, other_layout=0.5, noise=0.1, mirror=1.0)(
         batch, torch.tensor([0])
     )
     assert not views[..., 1, :, :].any() and views[..., 0, :, :].any()
@@ -197,7 +197,7 @@ def test_mirror_images_are_of_all_views_and_change_sides():
 
 def test_lost_joints_are_where_the_nearest_ones_are_and_the_body_stays_about_its_centre():
     batch, layout = upright_body(), get_layout("ntu25")
-    views = ViewAugmentation(**STILL, lost_part=1.0, num_views=40)(batch, torch.tensor([0]))[:, 0, :, 0]
+    views = ViewAugmentation(**STILL, limb_dropout=1.0, num_views=40)(batch, torch.tensor([0]))[:, 0, :, 0]
     hand, tip, wrist = (layout.joint_names.index(f"left_{name}") for name in ("hand", "hand_tip", "wrist"))
     assert torch.equal(views[:, :, layout.center], torch.zeros_like(views[:, :, layout.center]))
     cut = [view for view in views if torch.allclose(view[:, hand], view[:, wrist], atol=1e-2)]
@@ -224,7 +224,9 @@ def test_noise_turn_and_size_are_as_large_as_asked():
     spreads = noisy.flatten(1).std(dim=1)
     assert spreads.min() < 0.01 and 0.09 < spreads.max() < 0.105 and abs(float(noisy.mean())) < 1e-3
     batch.frames[:] = torch.tensor([1.0, 2.0, 0.0])
-    moved = ViewAugmentation(**STILL, turn=30, stretch=0.2, num_views=200)(batch, torch.tensor([0]))[:, 0, 0, 0, 0]
+    moved = ViewAugmentation(**STILL, max_yaw=30, scale_jitter=0.2, num_views=200)(batch, torch.tensor([0]))[
+        :, 0, 0, 0, 0
+    ]
     angle, size = torch.atan2(-moved[:, 2], moved[:, 0]).rad2deg(), moved[:, 1] / 2
     assert -30 < angle.min() < -28 and 28 < angle.max() < 30 and 0.8 < size.min() < 0.81 and 1.19 < size.max() < 1.2
     torch.testing.assert_close(moved[:, [0, 2]].norm(dim=1), size)
@@ -234,7 +236,12 @@ def test_noise_turn_and_size_are_as_large_as_asked():
 def test_every_layout_can_lose_joints_and_come_in_others(layout):
     joints = get_layout(layout).num_joints
     views = ViewAugmentation(
-        layout=layout, corrupted_joints=2, corruptible_joints=None, lost_joints=0.3, lost_part=0.3, other_layout=0.4
+        layout=layout,
+        corrupted_joints=2,
+        corruptible_joints=None,
+        joint_dropout=0.3,
+        limb_dropout=0.3,
+        other_layout=0.4,
     )
     batch = random_frames([20], joints=joints)
     assert torch.isfinite(views(batch, torch.tensor([0]))).all()
@@ -246,10 +253,10 @@ def test_every_layout_can_lose_joints_and_come_in_others(layout):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"lost_joints": 0.5, "lost_part": 0.6, "layout": "ntu25"}, "their sum is at most 1"),
+        ({"joint_dropout": 0.5, "limb_dropout": 0.6, "layout": "ntu25"}, "their sum is at most 1"),
         ({"mirror": 0.5}, "need the layout"),
-        ({"slowest": 0}, "slowest must be a whole number"),
-        ({"turn": 200}, "turn in"),
+        ({"max_stride": 0}, "max_stride must be a whole number"),
+        ({"max_yaw": 200}, "max_yaw in"),
     ],
 )
 def test_what_no_sensor_does_is_refused(fields, message):

@@ -271,7 +271,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             outputs: Output with `logits` ``(B, T, K)``, class 0 the background.
-            threshold: See `action_proposals`; the release's is `RELEASE_THRESHOLD`.
+            threshold: See `action_proposals`; the release's is `facts.benchmarks.RELEASE_THRESHOLD`.
             target_lengths: Lengths of the recordings that the clips were resized from, in whose frames the segments
                 are given; T each where None.
             shift_gap: The encoder's shift gap, over which probabilities are averaged first (see

@@ -1,4 +1,4 @@
-"""Where a checkpoint is, by its name: in the package, around it, or on the hub; and hints where it is not."""
+"""Find a checkpoint by its name: in the package, in the repository around it, or on the hub."""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from .errors import CheckpointLoadError, CheckpointNotFoundError
 def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
     """Return the folder of a checkpoint in the package or around it, or the name unchanged.
 
-    A folder of that name in the working directory comes first, as everywhere in transformers; a `revision` or
-    `subfolder` asks for the repository on the hub.
+    As in transformers, a folder of that name in the working directory takes precedence. With a `revision` or
+    `subfolder` the name is that of the repository on the hub.
 
     Args:
         name: A repository name such as ``usdrl/tiny-uiprmd``, or a path.
@@ -26,7 +26,7 @@ def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathL
         return name
     if name.count("/") > 1 or ".." in name or not name:
         return name
-    # Names of this project are known without its namespace, too.
+    # Names of this project may be given without its namespace.
     folder_name = name.replace("/", "--") if "/" in name else f"usdrl--{name}"
     return next((str(parent / folder_name) for parent in _parents() if (parent / folder_name).is_dir()), name)
 
@@ -49,15 +49,15 @@ def _parents() -> tuple[Path, ...]:
 
 @contextmanager
 def hint_on_missing(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[None]:
-    """Replace the error of a checkpoint that is not here by one sentence on how to make it, if its name is known.
+    """Replace the error of a missing checkpoint by one sentence on how to make it, if its name is known.
 
     Args:
-        name: What `from_pretrained` was asked for.
-        arguments: Its keyword arguments. Where nothing answers at the hub's address, only its cache is looked at: the
-            client would try for half a minute.
+        name: The name given to `from_pretrained`.
+        arguments: Its keyword arguments. If the hub is unreachable, `local_files_only` is set, because the client
+            would retry for half a minute.
 
     Raises:
-        CheckpointNotFoundError: In place of an error that says that the hub has none, or cannot be asked.
+        CheckpointNotFoundError: If the hub does not have the checkpoint, or cannot be reached.
     """
     is_here = os.path.exists(name or "") or bundled_checkpoint(name, **arguments) != name
     if not is_here and not arguments.get("local_files_only") and not hub_is_reachable():
@@ -74,14 +74,14 @@ def hint_on_missing(name: str | os.PathLike, arguments: dict[str, Any]) -> Itera
             raise error from None
         if not (hint := explain_missing(str(name))):
             raise
-        # The client's own errors fill a screen each, and say less.
+        # The client's own errors are long, and give no hint.
         raise CheckpointNotFoundError(f"model '{name}' was not found. {hint}", "missing", hint) from None
 
 
 def add_code(folder: str | os.PathLike) -> None:
-    """Put the model's code into a folder that is sent to the hub, so that transformers alone loads what is there."""
+    """Copy the model's code into a folder to upload, so that transformers loads it without this package."""
     try:
-        # As in `_parents`; where this file is such code itself, transformers has put it there.
+        # As in `_parents`; remote code itself is copied by transformers.
         from usdrl_hub.remote_code import add_remote_code
     except ImportError:
         return
@@ -95,13 +95,13 @@ def hub_is_reachable() -> bool:
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:
-        # The client's exceptions depend on the HTTP library beneath it; each means the same here.
+        # The client's exceptions depend on its HTTP library.
         return False
     return True
 
 
 def _is_absent(error: BaseException | None) -> bool:
-    """Whether an error comes from a hub that has no such repository, or that could not be asked, not from a fault."""
+    """Whether an error means that the hub has no such repository or cannot be reached, not that it refused."""
     while error is not None:
         if isinstance(error, HfHubHTTPError):
             return isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)

@@ -32,7 +32,7 @@ _EXTRACTOR_MAP = {"AutoFeatureExtractor": "feature_extraction_usdrl.USDRLFeature
 
 
 def add_remote_code(folder: str | os.PathLike) -> None:
-    """Copy the code into a saved checkpoint and name all classes in its configurations.
+    """Copy the code into a saved checkpoint, and map the Auto classes to it in its configurations.
 
     Args:
         folder: A folder with ``config.json`` and perhaps ``preprocessor_config.json``.

@@ -28,16 +28,15 @@ _SMALLEST_SCALE = 2.0**-14
 
 
 def default_scores(prediction: EvalPrediction) -> dict[str, float]:
-    """What a head's predictions are scored by, as its labels say.
+    """Metrics of a head's predictions, by the type of its labels.
 
     Args:
-        prediction: Logits and labels. Whole labels ``(...)`` are classes, see `accuracy`. Of a floating type, ``(N,)``
-            or ``(N, 1)`` beside logits ``(N, 1)``, they are numbers to be met; ``(N, K)``, classes that may hold
-            together.
+        prediction: Logits and labels. Integer labels ``(...)`` are classes. Floating labels ``(N,)`` or ``(N, 1)``
+            with logits ``(N, 1)`` are a regression's, and ``(N, K)`` those of several classes per clip.
 
     Returns:
-        For classes see `metrics.classification.accuracy`; for numbers `regression_metrics`; for classes that may hold
-        together `multilabel_metrics`.
+        `metrics.classification.accuracy` of classes, `regression_metrics` of a regression, `multilabel_metrics` of
+        several classes per clip.
 
     Raises:
         NonFiniteError: If a logit is NaN or infinite.
@@ -54,11 +53,11 @@ def default_scores(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class GuardedTrainer(Trainer):
-    """A trainer that stops at the first step whose loss or gradient is NaN or infinite, before that step is made.
+    """A trainer that stops at the first step whose loss or gradient is NaN or infinite, before the weights change.
 
-    transformers' own goes on: it leaves such losses out of its log (`logging_nan_inf_filter`) and saves what is left
-    of the weights. Gradients of float16 that are too large are no divergence: the step is left out, and the scale
-    lowered. All processes of a distributed run stop at the same step.
+    transformers' own goes on: it leaves such losses out of its log (`logging_nan_inf_filter`) and saves broken
+    weights. Overflowing gradients in float16 are no divergence: the step is skipped, and the loss scale lowered. All
+    processes of a distributed run stop at the same step.
     """
 
     _error: type[TrainingDivergedError] = TrainingDivergedError
@@ -67,14 +66,14 @@ class GuardedTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         """Set the trainer up; see `transformers.Trainer`."""
         super().__init__(*args, **kwargs)
-        # Which would hide what is to be told, and wait for the device in every step to do so.
+        # The filter hides such losses, and waits for the device in every step.
         self.args.logging_nan_inf_filter = False
         self._loss_is_bad: torch.Tensor | None = None
         self._norm: Any = None
         self.add_callback(_StopOnDivergence(self))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One step's gradients; whether its loss is finite is looked at before the weights are changed."""
+        """One step's gradients; `check_step` checks the loss before the weights change."""
         loss = super().training_step(*args, **kwargs)
         self._note_loss(loss)
         return loss
@@ -84,26 +83,27 @@ class GuardedTrainer(Trainer):
         self._loss_is_bad = bad if self._loss_is_bad is None else self._loss_is_bad | bad
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """Remember the norm that transformers computes, so that it need not be computed again."""
+        """Keep the norm that transformers computes, for `check_step`."""
         self._norm = super()._get_grad_norm(*args, **kwargs)
         return self._norm
 
     def check_step(self) -> None:
-        """Refuse the step that is about to be made if its loss or gradient is not finite.
+        """Check the loss and the gradient of a step before the weights change.
 
         Raises:
-            TrainingDivergedError: If one is; the message names the step, the learning rate and the last checkpoint.
+            TrainingDivergedError: If one is NaN or infinite; the message names the step, the learning rate and the
+                last checkpoint.
         """
         loss, norm = self._loss_is_bad, self._norm
         self._loss_is_bad = self._norm = None
         if norm is None:
             gradients = [values.grad for values in self.model.parameters() if values.grad is not None]  # type: ignore[union-attr]
             norm = torch.nn.utils.get_total_norm(gradients)
-        # One look at the device for both.
+        # One transfer from the device for both.
         device = loss.device if loss is not None else self.args.device
         norm_is_bad = ~torch.isfinite(torch.as_tensor(norm, device=device)).all()
-        told = torch.stack([loss if loss is not None else torch.zeros_like(norm_is_bad), norm_is_bad])
-        loss_is_bad, gradient_is_bad = self._of_all_processes(told)
+        flags = torch.stack([loss if loss is not None else torch.zeros_like(norm_is_bad), norm_is_bad])
+        loss_is_bad, gradient_is_bad = self._of_all_processes(flags)
         if loss_is_bad:
             raise self.diverged("the loss is NaN or infinite")
         scaler = getattr(self.accelerator, "scaler", None)
@@ -111,7 +111,7 @@ class GuardedTrainer(Trainer):
             raise self.diverged("the gradient is NaN or infinite")
 
     def check_weights(self) -> None:
-        """Refuse weights that the last step has broken, before they are saved or used.
+        """Check the weights after the last step, before they are saved or used.
 
         Raises:
             TrainingDivergedError: If one is NaN or infinite.
@@ -129,11 +129,11 @@ class GuardedTrainer(Trainer):
         return [bool(flag) for flag in flags.tolist()]
 
     def diverged(self, what: str, step: int | None = None) -> TrainingDivergedError:
-        """The error that says so.
+        """The error of a divergence.
 
         Args:
-            what: What is wrong, as a clause.
-            step: In which step; the next where None.
+            what: The fault, as a clause.
+            step: Number of the step; the next where None.
         """
         step = self.state.global_step + 1 if step is None else step
         rate = self.optimizer.param_groups[0]["lr"] if self.optimizer is not None else self.args.learning_rate
@@ -147,7 +147,7 @@ class GuardedTrainer(Trainer):
         )
 
     def last_checkpoint(self) -> str | None:
-        """The newest checkpoint that this run has written or begun from; None where there is none."""
+        """The newest checkpoint that this run has written or resumed from; None where there is none."""
         folder = self.args.output_dir
         found = sort_checkpoints(folder) if folder and os.path.isdir(folder) else []
         steps = [(int(Path(path).name.rpartition("-")[2]), path) for path in found]
@@ -164,7 +164,7 @@ class GuardedTrainer(Trainer):
             with in_training(self.model):  # type: ignore[arg-type]
                 return super().train(*args, **kwargs)
         except TrainingDivergedError:
-            # What is told stands on a line of its own.
+            # The error starts on a new line.
             for callback in self.callback_handler.callbacks:
                 if (bar := getattr(callback, "training_bar", None)) is not None:
                     bar.close()
@@ -190,7 +190,7 @@ class GuardedTrainer(Trainer):
 
 
 def _arrays(predictions: Any) -> Iterator[np.ndarray]:
-    """The arrays in what a model has predicted."""
+    """The arrays in nested predictions."""
     if isinstance(predictions, np.ndarray):
         yield predictions
     elif isinstance(predictions, tuple | list):
@@ -203,7 +203,7 @@ def _kept(checkpoint: str | None) -> str:
 
 
 class _StopOnDivergence(TrainerCallback):
-    """Looks at each step before it is made, and at the weights when the last one was."""
+    """Checks each step before the weights change, and the weights after the last step."""
 
     def __init__(self, trainer: GuardedTrainer):
         self.trainer = trainer
@@ -218,10 +218,10 @@ class _StopOnDivergence(TrainerCallback):
 class PublishingTrainer(GuardedTrainer):
     """A trainer whose `push_to_hub` publishes as `usdrl push` does: one complete commit, and no pickle.
 
-    transformers' own uploads ``training_args.bin``, which is one, and a card without results.
+    transformers' own uploads the pickle ``training_args.bin``, and a card without results.
 
-    What it saves holds the feature extractor, too: `processing_class`, or that of the data set, or of the checkpoint
-    that the model was loaded from.
+    The feature extractor is saved with the model: `processing_class`, else that of the data set, else that of the
+    checkpoint from which the model was loaded.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -251,14 +251,14 @@ class PublishingTrainer(GuardedTrainer):
         if hasattr(model, "peft_config") and self.args.should_save:
             base = model.get_base_model()
             if isinstance(base, USDRLPreTrainedModel):
-                # Adapters are saved without it, and classes and head may be others than those of the base.
+                # Adapters are saved without it, and their classes and head may differ from those of the base.
                 base.config.save_pretrained(folder)
-            for place in (folder, *(folder / name for name in model.peft_config)):
-                share(place)
+            for part in (folder, *(folder / name for name in model.peft_config)):
+                share(part)
         if self.processing_class is None:
             notice(
-                "the model is saved without a feature extractor, because none is known, and 'usdrl predict' refuses it"
-                " then: give the one that made the clips as processing_class",
+                "the model is saved without a feature extractor, because none is known, and 'usdrl predict' refuses "
+                "it then: give the trainer the one that made the clips as processing_class",
                 "models saved without a feature extractor",
             )
 
@@ -276,7 +276,7 @@ class PublishingTrainer(GuardedTrainer):
 
         Args:
             commit_message: The commit's message.
-            blocking: Wait until it is done; otherwise a future is returned.
+            blocking: Wait for the upload; otherwise a future is returned.
             token: Access token; the trainer's, else that of ``hf auth login``, where None.
             revision: Branch; the trainer's where None.
             private: Whether a new repository is private; the trainer's choice where None.
@@ -312,10 +312,10 @@ class PublishingTrainer(GuardedTrainer):
         return HfApi().run_as_future(publish, folder, name, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Nothing: the repository is made when there is something to publish."""
+        """Do nothing: `push_to_hub` makes the repository."""
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing: a checkpoint in the middle of a run holds pickles, and is no finished model."""
+        """Do nothing: checkpoints during a run hold pickles, and are not finished."""
 
 
 class USDRLTrainer(PublishingTrainer):
@@ -329,8 +329,8 @@ class USDRLTrainer(PublishingTrainer):
         **kwargs: Those of `transformers.Trainer`.
 
     Raises:
-        ValueError: If `linear_probe` is asked of a model without a head to train, or label smoothing of one whose loss
-            it would replace.
+        ValueError: If the model has no head for a `linear_probe`, or label smoothing would replace a loss that is no
+            cross-entropy.
     """
 
     def __init__(self, *args: Any, linear_probe: bool = False, **kwargs: Any):
@@ -353,7 +353,7 @@ class USDRLTrainer(PublishingTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> torch.nn.Module:
-        """Make a model with `model_init`, which `train` does anew, and freeze its encoder where asked to."""
+        """Make a model with `model_init`, at each call of `train`; its encoder is frozen for a linear probe."""
         model = super().call_model_init(trial)
         if self.linear_probe:
             self._freeze(model)

@@ -42,7 +42,7 @@ def finetune(
         bool, typer.Option(help="Train on mirror images, too; not if classes tell left from right.")
     ] = False,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
-    seed: Annotated[int, typer.Option(help="Seeds weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
     from ..tasks.recognition import FINETUNING
@@ -83,7 +83,7 @@ def finetune(
 
 def pretrain(
     data: Annotated[list[Path], typer.Argument(help="Data sets of motion: .npz files or stores; no labels needed.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run; a stopped run is resumed.")],
     recipe: Annotated[
         str,
         typer.Option(
@@ -91,16 +91,17 @@ def pretrain(
         ),
     ] = "laptop",
     epochs: Annotated[float | None, typer.Option(help="Passes over the motion; the recipe's if unset.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips of a step over all processes.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, in place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per step, over all processes.")] = None,
     micro_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Clips encoded at once, where a batch is larger than memory.")
+        int | None, typer.Option(min=1, help="Clips encoded at once, if a batch does not fit in memory.")
     ] = None,
     activation_checkpointing: Annotated[
         bool, typer.Option("--activation-checkpointing", help="Less memory, more time.")
     ] = False,
     compile_encoder: Annotated[
-        bool, typer.Option("--compile", help="Compile the encoder: a minute more at first, faster steps on a GPU.")
+        bool,
+        typer.Option("--compile", help="Compile the encoder: a minute at the start, faster steps on a GPU."),
     ] = False,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     precision: Annotated[str | None, typer.Option(help="mixed, float32, bf16 or fp16.")] = None,
@@ -109,15 +110,15 @@ def pretrain(
     layout: Annotated[
         str | None, typer.Option(autocompletion=complete_layout, help="Joint layout of the model.")
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="joint, bone, motion, or joint+motion+bone.")] = None,
+    modality: Annotated[str | None, typer.Option(help=f"{join_or(MODALITIES)}, or several joined by +.")] = None,
     split: Annotated[str, typer.Option(help="all motion, or the train part of each data set.")] = "all",
     probe: Annotated[
-        Path | None, typer.Option(help="Labelled data set whose 1-NN accuracy is logged while it learns.")
+        Path | None, typer.Option(help="Labelled data set whose 1-NN accuracy is logged during training.")
     ] = None,
     probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 1,
     in_memory: Annotated[bool, typer.Option(help="Normalise all motion once and keep it in memory.")] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read, with --no-in-memory.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seeds weights, order and views.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Reading processes, with --no-in-memory.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, order and views.")] = 0,
 ) -> None:
     """Pretrain a model on motion without labels.
 
@@ -151,7 +152,7 @@ def pretrain(
         ),
     )
     if record is None:
-        print(f"usdrl: stopped; repeat the command to go on with {output_dir}", file=sys.stderr)
+        print(f"usdrl: stopped; repeat the command to resume {output_dir}", file=sys.stderr)
         raise typer.Exit(130)
     say(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
     say(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
@@ -167,21 +168,20 @@ def evaluate(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
-    seed: Annotated[int, typer.Option(help="Seeds heads, orders and draws.")] = 0,
-    fold: Annotated[int, typer.Option(min=0, help="Which of several splits of the data tests.")] = 0,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Try the whole path on clips that ship.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of heads, orders and draws.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, help="Number of the split, for data with several.")] = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A short trial on clips that ship.")] = False,
     with_leak: Annotated[
         bool, typer.Option("--with-leak", help="Also test on copies of training clips, as papers do.")
     ] = False,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Another value of the recipe: epochs=20; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="Change an entry of the recipe: epochs=20; may be repeated."),
     ] = None,
-    train: Annotated[
-        bool, typer.Option(help="Train the task's head; --no-train scores the one that the model has.")
-    ] = True,
-    repeat: Annotated[Path | None, typer.Option(help="A metrics.json: do what it says again.")] = None,
+    train: Annotated[bool, typer.Option(help="Train the task's head; --no-train scores the model's own head.")] = True,
+    repeat: Annotated[Path | None, typer.Option(help="A metrics.json whose evaluation is run again.")] = None,
 ) -> None:
-    """Train what a benchmark's task needs on a pretrained encoder, and score it."""
+    """Evaluate a pretrained encoder on a benchmark (trains the task head if needed)."""
     from ..tasks.evaluate import TINY
     from ..tasks.evaluate import evaluate as run_evaluation
     from ..tasks.evaluate import repeat as repeat_evaluation
@@ -203,7 +203,7 @@ def evaluate(
             changes=changes,
             train_head=train,
         )
-    # What papers report is not to be compared with a trial on other data.
+    # Published figures do not compare with a trial on other data.
     published = {} if record["dataset"] == "tiny" else get_benchmark(record["benchmark"]).published
     say(f"{record['benchmark']}: {record['n']['train']} train, {record['n']['test']} test ({record['split']})")
     rows = [["metric", "measured", "published"]]

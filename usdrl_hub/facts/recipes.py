@@ -16,6 +16,16 @@ from ..errors import USDRLError
 from .datasets import nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+# Entries whose names have changed: recipes with the old ones are read, too.
+_RENAMED = {
+    "pairs": "synthetic_pairs",
+    "lost_joints": "joint_dropout",
+    "most_lost": "max_joint_dropout",
+    "lost_part": "limb_dropout",
+    "slowest": "max_stride",
+    "turn": "max_yaw",
+    "stretch": "scale_jitter",
+}
 # Shipped recipes have about 30 values.
 _MAX_VALUES = 10_000
 # Parsing a megabyte of YAML takes ten seconds.
@@ -97,7 +107,7 @@ class Recipe:
         window: Most frames of a segment; None keeps recordings whole.
         loss: "tpami" or "aaai", see `MultiGrainedFeatureDecorrelation.preset`; or its fields.
         views: Arguments of `ViewAugmentation`.
-        pairs: Probability that a person of another recording is added to a single-person segment; see
+        synthetic_pairs: Probability that a person of another recording is added to a single-person segment; see
             `PretrainingDataset`.
         training: Optimiser and schedule.
     """
@@ -108,7 +118,7 @@ class Recipe:
     window: int | None = None
     loss: str | Mapping[str, float] = "tpami"
     views: Mapping[str, Any] = field(default_factory=dict)
-    pairs: float = 0.0
+    synthetic_pairs: float = 0.0
     training: Training = field(default_factory=Training)
 
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
@@ -180,11 +190,14 @@ def _make_recipe(content: Any) -> Recipe:
     if not isinstance(content, dict):
         raise ValueError("a recipe is a mapping of entries such as model, loss and training")
     _check_size(content)
+    content = {_RENAMED.get(key, key): value for key, value in content.items()}
     check_keys("", content, [entry.name for entry in fields(Recipe)])
     for key in ("model", "extractor", "views", "training"):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"'{key}' must be a mapping")
     check_keys("training.", content.get("training", {}), [entry.name for entry in fields(Training)])
+    if "views" in content:
+        content["views"] = {_RENAMED.get(key, key): value for key, value in content["views"].items()}
     window = content.get("window")
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
         raise ValueError(f"'window' must be a whole number of frames, got {window!r}")

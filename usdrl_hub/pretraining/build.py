@@ -9,7 +9,7 @@ from ..configuration_usdrl import USDRLConfig
 from ..facts.recipes import Recipe, check_keys, naming_recipe, read_recipe, recipe_path
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..hub.listing import model_parts
-from .data import check_pairs
+from .data import check_synthetic_pairs
 from .losses import MultiGrainedFeatureDecorrelation
 from .views import ViewAugmentation
 
@@ -42,7 +42,7 @@ def build_recipe(
     if not isinstance(recipe.loss, str):
         check_keys("loss.", recipe.loss, [entry.name for entry in fields(MultiGrainedFeatureDecorrelation)])
     config, extractor = model_parts(recipe)
-    check_pairs(recipe.pairs, extractor)
+    check_synthetic_pairs(recipe.synthetic_pairs, extractor)
     views = ViewAugmentation(**{"num_frames": config.num_frames, "layout": config.layout, **recipe.views})
     if isinstance(recipe.loss, str):
         return config, extractor, MultiGrainedFeatureDecorrelation.preset(recipe.loss), views

@@ -130,7 +130,13 @@ def _dataset(
     if split == "train":
         sources = [default_split(source)[0] for source in sources]
     return PretrainingDataset(
-        sources, extractor, recipe.window, compute.in_memory, compute.progress, recipe.pairs, seed
+        sources,
+        extractor,
+        recipe.window,
+        in_memory=compute.in_memory,
+        progress=compute.progress,
+        synthetic_pairs=recipe.synthetic_pairs,
+        seed=seed,
     )
 
 

@@ -1,7 +1,7 @@
 """The augmented views of multi-view consistency, whole batches at once on any device.
 
-Every random number is a hash of (seed, step, clip, view, place), so views do not depend on the device, on how clips
-are batched, nor on the number of processes or workers.
+Every random number is a hash of seed, step, clip and index, so views do not depend on the device, on how clips are
+batched, or on the number of processes and workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..layouts import LAYOUTS, Layout, LayoutLike, get_layout, seen_joints, weig
 from ..normalization import RaggedFrames, nearest_joints
 
 _MASK = (1 << 63) - 1
-# Numbers drawn for what a sensor does are another stream than those of the release's changes.
+# Seeds the stream of random numbers of the simulated sensor, apart from that of the release's changes.
 _SENSOR = 0x5E2505
 
 
@@ -28,15 +28,14 @@ def crop_resize(
     num_frames: int,
     stride: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cut sequences and resize the parts to one length, linearly, half-pixel centres, no antialiasing.
+    """Crop sequences and resize the crops to one length: linear, half-pixel centres, no antialiasing.
 
     Args:
         batch: Sequences.
-        start: First frame of the part ``(n, B)``, counted within its sequence.
-        length: Frames of the part ``(n, B)``.
+        start: First frame of the crop ``(n, B)``, counted within its sequence.
+        length: Frames of the crop ``(n, B)``.
         num_frames: Frames T of the result.
-        stride: Only every so many-th frame of the part is used ``(n, B)``, as if the sensor were slower; all where
-            None.
+        stride: Every `stride`-th frame of the crop is used ``(n, B)``, as by a slower sensor; all where None.
 
     Returns:
         ``(n, B, T, M, V, C)``.
@@ -56,7 +55,7 @@ def crop_resize(
 def _hash(values: torch.Tensor) -> torch.Tensor:
     """Mix the bits of int64 values (the finaliser of splitmix64, which wraps around)."""
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        # The shift is arithmetic: the sign must not be drawn in.
+        # The shift is arithmetic: the mask takes the sign bits away.
         values = (values ^ ((values >> shift) & (_MASK >> (shift - 1)))) * factor
     return values ^ ((values >> 31) & (_MASK >> 30))
 
@@ -68,7 +67,7 @@ def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> tor
         seed: Any whole number.
         step: Any whole number.
         clips: Number of each clip ``(B,)``, int64.
-        count: How many numbers each clip gets.
+        count: Numbers for each clip.
 
     Returns:
         Float64 ``(B, count)``.
@@ -82,19 +81,19 @@ def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> tor
 
 
 class _Body:
-    """What the joints of a layout are to each other, as tensors."""
+    """Distances, mirror images, limbs and conversions of a layout's joints, as tensors."""
 
     def __init__(self, layout: Layout):
         self.center = layout.center
         self.distances = torch.from_numpy(layout.distances)
         self.mirrored = torch.eye(layout.num_joints)[list(layout.mirrored)]
-        # Which joints are lost with the bone that leads to each joint: the smaller of the two parts that it joins.
+        # The limb beyond the bone that leads to each joint: the smaller of the two parts that the bone joins.
         beyond = np.eye(layout.num_joints, dtype=bool)
         for _ in range(layout.num_joints):
             beyond |= beyond[:, list(layout.parents)]
         beyond = beyond ^ (beyond.sum(1, keepdims=True) > layout.num_joints / 2)
         self.parts = torch.from_numpy(beyond)
-        # Itself where it can become no other.
+        # The identity where it converts to no other layout.
         known = [other for other in LAYOUTS.values() if other.name != layout.name]
         others = [weights for other in known if (weights := weights_through(layout, other, layout)) is not None]
         self.others = torch.from_numpy(np.stack(others or [np.eye(layout.num_joints, dtype=np.float32)]))
@@ -104,37 +103,38 @@ class _Body:
 class ViewAugmentation:
     """How views of a sequence are drawn; the defaults are those of the TPAMI release.
 
-    Each view is a random part in time, resized, with exactly one of two changes in space, the same for all frames and
-    people: joint corruption (some joints are set to zero or multiplied by one random 3x3 matrix) or pose augmentation
-    (all joints are multiplied by one shear matrix).
+    Each view is a random crop in time, resized, with one of two changes in space, the same for all frames and people:
+    joint corruption (some joints are set to zero or multiplied by one random 3x3 matrix) or pose augmentation (all
+    joints are multiplied by one shear matrix).
 
     Attributes:
         num_views: Views of each sequence.
         num_frames: Frames T of a view.
         crop_ratio: Smallest and largest share of the frames, in (0, 1]; uniform between.
-        min_length: A part has at least this many frames, where the sequence has.
+        min_length: A crop has at least this many frames, where the sequence has.
         corrupted_joints: Joints that joint corruption changes.
-        corruptible_joints: They are drawn from the first that many; all where None. 17 in the TPAMI release, whatever
-            the layout.
+        corruptible_joints: They are drawn from the first so many joints; all where None. 17 in the TPAMI release for
+            every layout.
         corruption: Probability of joint corruption; otherwise pose augmentation.
         zeroed: Probability that corrupted joints are set to zero; otherwise they are multiplied.
         shear: Off-diagonal entries of the shear are uniform in [-shear, shear].
 
-    The release does no more. What follows is what sensors do to a body, before the above, and needs `layout`; for
-    models whose extractor fills joints in the same way (`fill_joints`) and centres bodies on the layout's centre.
+    The release does no more. The following changes simulate sensors and are made before those above. They need
+    `layout`, and an extractor that fills joints in the same way (`fill_joints`) and centres bodies on the layout's
+    centre.
 
     Attributes:
         layout: The model's layout.
-        lost_joints: Probability that joints are lost, each for the whole view: a share of up to `most_lost` of them;
-            the nearest joints that are left stand in, see `normalization.nearest_joints`.
-        most_lost: See `lost_joints`.
-        lost_part: Probability that a part of the body is lost instead: all that is beyond one bone.
-        other_layout: Probability that the body comes in another layout of the registry instead, and is converted.
-        slowest: Only every k-th frame is used, k uniform up to this number.
-        noise: Largest standard deviation of noise, in normalised units, drawn for each frame and joint.
+        joint_dropout: Probability that joints are missing in a whole view: a share of up to `max_joint_dropout` of
+            them, filled from the nearest joints, see `normalization.nearest_joints`.
+        max_joint_dropout: Largest share of missing joints, in (0, 1).
+        limb_dropout: Probability that a part of the body is missing instead: all joints beyond one bone.
+        other_layout: Probability that the body is instead converted to another layout of the registry and back.
+        max_stride: Every k-th frame is used, k uniform from 1 to this number.
+        noise: Largest standard deviation of noise, in normalised units, drawn for each view.
         mirror: Probability that a sequence is mirrored, in all its views.
-        turn: Largest turn about the vertical, in degrees.
-        stretch: Largest change of size, as a share.
+        max_yaw: Largest rotation about the vertical, in degrees.
+        scale_jitter: Largest change of size, as a share.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -150,19 +150,19 @@ class ViewAugmentation:
     zeroed: float = 0.5
     shear: float = 1.0
     layout: LayoutLike | None = None
-    lost_joints: float = 0.0
-    most_lost: float = 0.5
-    lost_part: float = 0.0
+    joint_dropout: float = 0.0
+    max_joint_dropout: float = 0.5
+    limb_dropout: float = 0.0
     other_layout: float = 0.0
-    slowest: int = 1
+    max_stride: int = 1
     noise: float = 0.0
     mirror: float = 0.0
-    turn: float = 0.0
-    stretch: float = 0.0
+    max_yaw: float = 0.0
+    scale_jitter: float = 0.0
     _body: _Body | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse values outside their ranges, and look at the layout."""
+        """Refuse values outside their ranges, and prepare the layout."""
         whole = ("num_views", "num_frames", "min_length", "corrupted_joints")
         if not all(isinstance(getattr(self, name), int) for name in whole):
             raise ValueError(f"{', '.join(whole)} must be whole numbers")
@@ -172,20 +172,20 @@ class ViewAugmentation:
             raise ValueError("num_views must be at least 2, num_frames and min_length at least 1")
         if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] <= 1:
             raise ValueError(f"crop_ratio must be two shares in (0, 1], rising, got {self.crop_ratio}")
-        for name in ("corruption", "zeroed", "lost_joints", "lost_part", "other_layout", "mirror"):
+        for name in ("corruption", "zeroed", "joint_dropout", "limb_dropout", "other_layout", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
-        if self.lost_joints + self.lost_part + self.other_layout > 1:
-            raise ValueError("lost_joints, lost_part and other_layout exclude each other: their sum is at most 1")
-        if not (0 < self.most_lost < 1 and 0 <= self.noise and 0 <= self.turn <= 180 and 0 <= self.stretch < 1):
-            raise ValueError(
-                "most_lost is a share in (0, 1), noise at least 0, turn in [0, 180] degrees, stretch a share in [0, 1)"
-            )
-        if not isinstance(self.slowest, int) or self.slowest < 1:
-            raise ValueError(f"slowest must be a whole number of at least 1, got {self.slowest!r}")
+        if self.joint_dropout + self.limb_dropout + self.other_layout > 1:
+            raise ValueError("joint_dropout, limb_dropout and other_layout exclude each other: their sum is at most 1")
+        if not (0 < self.max_joint_dropout < 1 and 0 <= self.scale_jitter < 1):
+            raise ValueError("max_joint_dropout must be a share in (0, 1), and scale_jitter one in [0, 1)")
+        if not (0 <= self.noise and 0 <= self.max_yaw <= 180):
+            raise ValueError("noise must be at least 0, and max_yaw in [0, 180] degrees")
+        if not isinstance(self.max_stride, int) or self.max_stride < 1:
+            raise ValueError(f"max_stride must be a whole number of at least 1, got {self.max_stride!r}")
         if self._of_joints:
             if self.layout is None:
-                raise ValueError("lost joints and parts, other layouts and mirror images need the layout")
+                raise ValueError("joint and limb dropout, other layouts and mirror images need the layout")
             object.__setattr__(self, "_body", _Body(get_layout(self.layout)))
         most = self.corruptible_joints
         if self.corrupted_joints < 0 or (most is not None and most < self.corrupted_joints):
@@ -193,38 +193,38 @@ class ViewAugmentation:
 
     @property
     def _of_joints(self) -> bool:
-        """Whether joints are made of other joints."""
-        return self.lost_joints + self.lost_part + self.other_layout + self.mirror > 0
+        """Whether joints are computed from other joints."""
+        return self.joint_dropout + self.limb_dropout + self.other_layout + self.mirror > 0
 
     def _drawn_matrices(self, drawn: torch.Tensor, mirror: torch.Tensor) -> torch.Tensor:
-        """What each view multiplies coordinates by before the release's changes ``(n, B, 3, 3)``."""
-        angle = (2 * drawn[..., 5] - 1) * math.radians(self.turn)
-        size = 1 + (2 * drawn[..., 6] - 1) * self.stretch
+        """Rotation, size and mirroring of each view, before the release's changes ``(n, B, 3, 3)``."""
+        angle = (2 * drawn[..., 5] - 1) * math.radians(self.max_yaw)
+        size = 1 + (2 * drawn[..., 6] - 1) * self.scale_jitter
         cosine, sine, zero = angle.cos() * size, angle.sin() * size, torch.zeros_like(angle)
         matrix = torch.stack([cosine, zero, sine, zero, size, zero, -sine, zero, cosine], dim=-1).unflatten(-1, (3, 3))
         side = torch.where(mirror, -1.0, 1.0).to(matrix.dtype)
         return matrix * torch.stack([side, torch.ones_like(side), torch.ones_like(side)], dim=-1)[:, None, :]
 
     def _drawn_joints(self, drawn: torch.Tensor, mirror: torch.Tensor, body: _Body) -> torch.Tensor:
-        """What joints each view makes each of its joints of ``(n, B, V, V)``."""
-        kind, share = drawn[..., 0, None], drawn[..., 1, None] * self.most_lost
+        """Weights of the joints from which each view computes its joints ``(n, B, V, V)``."""
+        kind, share = drawn[..., 0, None], drawn[..., 1, None] * self.max_joint_dropout
         distances, parts, others = (t.to(drawn.device) for t in (body.distances, body.parts, body.others))
         part = parts[(drawn[..., 2] * len(parts)).long()]
-        lost = torch.where(kind < self.lost_joints, drawn[..., 8:] < share, part)
-        # Somebody of whom nothing is left would be no view of anybody.
-        lost &= (kind < self.lost_joints + self.lost_part) & ~lost.all(-1, keepdim=True)
+        lost = torch.where(kind < self.joint_dropout, drawn[..., 8:] < share, part)
+        # At least one joint is kept.
+        lost &= (kind < self.joint_dropout + self.limb_dropout) & ~lost.all(-1, keepdim=True)
         weights = nearest_joints(distances, ~lost)
-        start = self.lost_joints + self.lost_part
+        start = self.joint_dropout + self.limb_dropout
         converted = (kind >= start) & (kind < start + self.other_layout)
         other = others[(drawn[..., 2] * len(others)).long()]
         weights = torch.where(converted[..., None], other, weights)
         return torch.where(mirror[:, None, None], body.mirrored.to(drawn.device) @ weights, weights)
 
     def _sensed(self, views: torch.Tensor, drawn: dict, clips: torch.Tensor, seed: int, step: int) -> torch.Tensor:
-        """Add noise to those who are there, and make joints of others, about the centre that then stands there."""
+        """Add noise to the people seen, replace missing joints, and centre the result."""
         if self.noise:
             number = views[:, 0].numel()
-            # Uniform with a standard deviation of 1: as good as normal, and whole numbers of the hash are enough.
+            # Uniform with a standard deviation of 1: as good as normal, and simple to compute from the hash.
             noise = (2 * hashed_uniform(seed ^ ~_SENSOR, step, clips, number).to(views.dtype) - 1) * math.sqrt(3)
             noise = noise.view(-1, *views[:, 0].shape).transpose(0, 1)
             spread = drawn["spread"].to(views.dtype)[..., None, None, None, None]
@@ -238,7 +238,7 @@ class ViewAugmentation:
         return torch.where(seen_joints(views)[..., None], views - views[..., :1, center : center + 1, :], 0)
 
     def draw(self, lengths: torch.Tensor, joints: int, clips: torch.Tensor, seed: int, step: int) -> dict:
-        """Draw what happens to each view.
+        """Draw the changes of each view.
 
         Args:
             lengths: Frames of each sequence ``(B,)``.
@@ -251,7 +251,7 @@ class ViewAugmentation:
             `start` and `length` ``(n, B)`` in frames; `matrix` ``(n, B, V, 3, 3)``, by which each joint is multiplied.
 
         Raises:
-            ValueError: If there are fewer joints than are to be corrupted.
+            ValueError: If there are fewer joints than `corrupted_joints`.
         """
         most = min(self.corruptible_joints or joints, joints)
         if self.corrupted_joints > most:
@@ -276,12 +276,12 @@ class ViewAugmentation:
         corrupted = torch.where(chosen[..., None, None], broken[..., None, :, :], eye)
         matrix = torch.where(corrupt[..., None, None], corrupted, shear[..., None, :, :])
         result = {"start": start, "length": length, "matrix": matrix}
-        if self._of_joints or self.slowest > 1 or self.noise or self.turn or self.stretch:
+        if self._of_joints or self.max_stride > 1 or self.noise or self.max_yaw or self.scale_jitter:
             count = 8 + joints
             drawn = hashed_uniform(seed ^ _SENSOR, step, clips, 1 + views * count)
             mirror, drawn = drawn[:, 0] < self.mirror, drawn[:, 1:].unflatten(-1, (views, count)).transpose(0, 1)
             result["matrix"] = matrix @ self._drawn_matrices(drawn, mirror)[..., None, :, :]
-            result["stride"] = 1 + (drawn[..., 3] * self.slowest).long()
+            result["stride"] = 1 + (drawn[..., 3] * self.max_stride).long()
             result["spread"] = drawn[..., 4] * self.noise
             if self._body is not None:
                 result["joints"] = self._drawn_joints(drawn, mirror, self._body)
@@ -291,7 +291,7 @@ class ViewAugmentation:
         """Make the views of normalised sequences.
 
         Args:
-            batch: The sequences; C is 3, or 2, of which only x and y are changed.
+            batch: The sequences; C is 3, or 2.
             clips: Number of each sequence in its data set ``(B,)``, int64.
             seed: The run's seed.
             step: The training step.
@@ -305,7 +305,7 @@ class ViewAugmentation:
         if "spread" in drawn:
             views = self._sensed(views, drawn, clips, seed, step)
         matrix = drawn["matrix"][:, :, None, None, :, :channels, :channels].to(views.dtype)
-        # Products of three numbers: faster by hand than as millions of small matrix products.
+        # Faster than millions of 3x3 matrix products.
         changed = views[..., :1] * matrix[..., 0]
         for channel in range(1, channels):
             changed.addcmul_(views[..., channel : channel + 1], matrix[..., channel])

@@ -1,4 +1,4 @@
-"""Temporal action detection: training windows with a class per frame."""
+"""Temporal action detection: training windows with a class per frame, and events as arrays."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..sequence import SkeletonSequence
 
 
 class FrameLabelDataset(torch.utils.data.Dataset):
-    """Windows of untrimmed recordings with a class for every frame, 0 where nothing happens.
+    """Windows of untrimmed recordings with a class for every frame, 0 for the background.
 
-    Items are ``{"keypoints": (T, M, V, C), "labels": (T,)}``; of a recording shorter than a window the labels are
-    resized to the nearest frame, as its frames are resized.
+    Items are ``{"keypoints": (T, M, V, C), "labels": (T,)}``. A recording shorter than a window is resized to one; its
+    labels are resized to the nearest frame.
     """
 
     def __init__(self, sequences: Iterable[SkeletonSequence], extractor: USDRLFeatureExtractor, stride: int = 16):
@@ -59,7 +59,7 @@ class FrameLabelDataset(torch.utils.data.Dataset):
 
 
 def dilate_events(sequence: SkeletonSequence, frames: int) -> SkeletonSequence:
-    """The recording with events that begin and end that many frames earlier and later, so that moments last."""
+    """Extend all events by a number of frames at both ends, so that action points become events with a duration."""
     events = np.zeros((0, 3), np.int64) if sequence.events is None else sequence.events.copy()
     events[:, 1] = np.maximum(events[:, 1] - frames, 0)
     events[:, 2] = np.minimum(events[:, 2] + frames, sequence.num_frames)
@@ -67,7 +67,7 @@ def dilate_events(sequence: SkeletonSequence, frames: int) -> SkeletonSequence:
 
 
 def true_actions(sequences: Iterable[SkeletonSequence]) -> np.ndarray:
-    """What happens in recordings ``(G, 4)``: number of the recording, class from 1, first frame, end."""
+    """The events of recordings ``(G, 4)``: number of the recording, class from 1, first frame, end."""
     rows = [np.zeros((0, 4), dtype=np.int64)]
     for number, sequence in enumerate(sequences):
         events = np.zeros((0, 3), np.int64) if sequence.events is None else sequence.events

@@ -1,8 +1,8 @@
-"""Early action prediction: which action is this, when only its beginning has been seen.
+"""Early action prediction: the class of an action of which only the beginning has been seen.
 
-Two ways. The release cuts a clip after a share of its frames and resizes what is left to the model's length: any
-recogniser does that. A causal model (`USDRLForEarlyActionPrediction`) reads frames as they come, left-aligned, and
-names the action after each.
+There are two protocols. The release truncates a clip to a share of its frames and resizes them to the model's length,
+for any recogniser. A causal model (`USDRLForEarlyActionPrediction`) reads frames as they come, left-aligned, and
+predicts the class after each.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..sequence import SkeletonSequence
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 11))
 
 
-def observed(num_frames: int, ratio: float) -> int:
-    """Frames seen of a clip at an observation ratio, as the release counts them: at least 3, at most all."""
+def observed_frames(num_frames: int, ratio: float) -> int:
+    """Number of frames of a clip at an observation ratio, as in the release: at least 3, at most all."""
     return min(max(3, int(num_frames * ratio)), num_frames)
 
 
-def cut(sequence: SkeletonSequence, ratio: float) -> SkeletonSequence | None:
-    """The beginning of a sequence, see `observed`; None where nobody is seen in it yet."""
-    keypoints = sequence.keypoints[: observed(sequence.num_frames, ratio)]
+def truncate_to_ratio(sequence: SkeletonSequence, ratio: float) -> SkeletonSequence | None:
+    """The beginning of a sequence, see `observed_frames`; None where nobody is seen in it yet."""
+    keypoints = sequence.keypoints[: observed_frames(sequence.num_frames, ratio)]
     return replace(sequence, keypoints=keypoints, events=None) if keypoints.any() else None
 
 
@@ -43,14 +43,14 @@ def cut_and_resize_accuracy(
     ratios: Sequence[float] = RATIOS,
     batch_size: int = 128,
 ) -> dict[str, float]:
-    """Top-1 accuracy of a recogniser on the beginnings of clips, by the release's way.
+    """Top-1 accuracy of a recogniser on truncated clips, as the release measures it.
 
     Args:
         model: A recogniser, in eval mode.
         extractor: Its feature extractor.
         sequences: Labelled clips.
-        ratios: Observation ratios.
-        batch_size: Clips scored at once.
+        ratios: Observation ratios, in (0, 1].
+        batch_size: Clips per batch.
 
     Returns:
         `accuracy@r` for each ratio in percent, and `mean_accuracy` over them; a clip in which nobody is seen yet
@@ -62,21 +62,17 @@ def cut_and_resize_accuracy(
     """
     predicted = {ratio: np.full(len(sequences), -1) for ratio in ratios}
     for ratio, classes in predicted.items():
-        done = 0
-        for batch in batched(sequences, batch_size):
-            beginnings = [cut(sequence, ratio) for sequence in batch]
-            places = [done + place for place, beginning in enumerate(beginnings) if beginning is not None]
-            if places:
-                seen = [beginning for beginning in beginnings if beginning is not None]
-                logits = model(extractor(seen, return_tensors="pt", device=model.device)["keypoints"]).logits
-                check_finite(logits, f"the scores of the first {round(100 * ratio)} % of the clips")
-                classes[places] = logits.argmax(dim=-1).cpu().numpy()
-            done += len(batch)
+        beginnings = [(row, truncate_to_ratio(sequence, ratio)) for row, sequence in enumerate(sequences)]
+        for batch in batched([(row, beginning) for row, beginning in beginnings if beginning is not None], batch_size):
+            rows, seen = zip(*batch, strict=True)
+            logits = model(extractor(list(seen), return_tensors="pt", device=model.device)["keypoints"]).logits
+            check_finite(logits, f"the scores of the first {round(100 * ratio)} % of the clips")
+            classes[list(rows)] = logits.argmax(dim=-1).cpu().numpy()
     return early_accuracy(predicted, [sequence.label for sequence in sequences])
 
 
 class LeftAlignedDataset(torch.utils.data.Dataset):
-    """First clips of labelled sequences, not resized, with their class after every frame.
+    """Left-aligned clips of labelled sequences, not resized, with the class after every frame.
 
     Items are ``{"keypoints": (T, M, V, C), "labels": (T,)}``; labels are -100 after a sequence's end.
     """
@@ -88,13 +84,13 @@ class LeftAlignedDataset(torch.utils.data.Dataset):
         augment: object | None = None,
         random_start: bool = False,
     ):
-        """Normalise the sequences.
+        """Hold the sequences.
 
         Args:
             sequences: Labelled clips.
             extractor: The model's.
-            augment: Changes each batch of clips, such as `ClipAugmentation` without crops.
-            random_start: Begin clips of longer sequences anywhere, so that their ends are trained on, too.
+            augment: Called with each batch of clips, such as `ClipAugmentation` without crops.
+            random_start: Start clips of longer sequences at a random frame, so that their ends are trained on, too.
         """
         self.sequences = sequences
         self.extractor = extractor
@@ -138,5 +134,5 @@ def causal_accuracy(
     for _, logits in causal_predictions(model, extractor, sequences):
         best = logits.argmax(axis=-1)
         for ratio, classes in predicted.items():
-            classes.append(int(best[observed(len(best), ratio) - 1]))
+            classes.append(int(best[observed_frames(len(best), ratio) - 1]))
     return early_accuracy(predicted, [sequence.label for sequence in sequences])

@@ -1,4 +1,4 @@
-"""One call for every benchmark: train what the task needs, score it, and write what is needed to repeat it."""
+"""Evaluate a pretrained model on a benchmark: train the task's head, score it, and record how to repeat it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def evaluate(
     changes: Mapping[str, Any] | None = None,
     train_head: bool = True,
 ) -> dict[str, Any]:
-    """Train and score a pretrained model on a benchmark.
+    """Evaluate a pretrained model on a benchmark.
 
     Args:
         model: Checkpoint whose encoder is taken.
@@ -75,7 +75,7 @@ def evaluate(
     Raises:
         SkeletonFormatError: If the data cannot be read or split.
         CheckpointLoadError: If the model cannot be loaded.
-        TrainingDivergedError: If the training of a head comes to NaN or infinity; nothing is written then.
+        TrainingDivergedError: If the training of a head gives NaN or infinity; nothing is written then.
         NonFiniteError: If a prediction of the model, or a score, is NaN or infinite.
         ValueError: If the benchmark is unknown, its data are not given, or a change is no entry of its recipe.
     """
@@ -157,7 +157,7 @@ def repeat(metrics_file: str | os.PathLike, output_dir: str | os.PathLike | None
 
 
 def _repeatable(data: Any) -> str | None:
-    """Where data lie, for a later run; what is in memory is not there then."""
+    """Path of the data, for a later run."""
     if isinstance(data, SkeletonStore):
         return str(data.path) if len(data) == len(data.index["shard"]) else _IN_MEMORY
     return None if data is None else str(data) if isinstance(data, str | os.PathLike) else _IN_MEMORY
@@ -202,10 +202,10 @@ def _relabelled(dataset: SkeletonData, benchmark: Benchmark) -> SkeletonData:
 
 
 def _by_name(benchmark: Benchmark, dataset: SkeletonData) -> np.ndarray | None:
-    """Who trains in a protocol that names tell, or None where the data's own split is to be used.
+    """Mask of the sequences that train, by their names; None where the data's own split is used.
 
     Raises:
-        SkeletonFormatError: If neither names nor the data say who trains in this protocol.
+        SkeletonFormatError: If neither the names nor the data have the split of this protocol.
     """
     base, protocol = benchmark.dataset.removesuffix("-2d"), benchmark.protocol
     if protocol == "own":
@@ -224,22 +224,22 @@ def _by_name(benchmark: Benchmark, dataset: SkeletonData) -> np.ndarray | None:
         if own is None:
             raise
         notice(
-            f"the names of the data do not tell who trains in {base} {protocol}, so their own split is used",
+            f"the names of the sequences do not give the split {base} {protocol}, so the data's own split is used",
             "the data's own split",
         )
         return None
     same = own is not None and own.ndim == 1 and bool((own.astype(bool) == ~trains).all())
     if is_pku and protocol == "xsub":
-        # Names of videos tell the view only; who trains stands in a file that the data were prepared with.
+        # Names of videos give the view only; the split by subject is in a file that the data were prepared with.
         if own is None or same:
             raise SkeletonFormatError(
-                f"{benchmark.id}: the data {'do not say who trains' if own is None else 'are split by xview'}: "
+                f"{benchmark.id}: the data {'have no split' if own is None else 'are split by xview'}: "
                 "prepare them with --protocol xsub --split-file FILE"
             )
         return None
     if own is not None and not same:
         notice(
-            f"the data's own split is not {base} {protocol}, which the names tell: the names decide",
+            f"the data's own split is not {base} {protocol}: the split by the sequences' names is used",
             "the data's own split",
         )
     return trains

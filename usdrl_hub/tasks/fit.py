@@ -1,4 +1,4 @@
-"""How every task's head is trained: one recipe as data, one call of the Trainer."""
+"""How the head of every task is trained: a recipe, and one call of the Trainer."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class FitRecipe:
 
     Attributes:
         epochs: Passes over the training part.
-        batch_size: Items of a step.
+        batch_size: Items per step.
         learning_rate: Largest learning rate.
         optimizer: "adamw", or "sgd" with momentum 0.9, as the release.
         weight_decay: Weight decay.
         schedule: "cosine" after a warm-up, or "constant" with drops to a tenth.
-        warmup: Share of the steps in which a cosine schedule rises, in [0, 1).
-        drop_epochs: Finished epochs after which a constant schedule drops.
-        label_smoothing: Share of the target that all classes get alike, in [0, 1).
-        max_grad_norm: Gradients are clipped at this norm; 0 leaves them.
-        augment: Change clips at random, see `ClipAugmentation`.
-        mirror: Also train on mirror images.
-        freeze_encoder: Train the head only.
+        warmup: Share of the steps in which the learning rate of a cosine schedule rises, in [0, 1).
+        drop_epochs: Finished epochs after which the learning rate of a constant schedule drops to a tenth.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        max_grad_norm: Gradients are clipped at this norm; 0 disables clipping.
+        augment: Augment clips, see `ClipAugmentation`.
+        mirror: Also train on mirror images; not for classes that tell left from right.
+        freeze_encoder: Train the head only, with the encoder in eval mode.
         linear_start: Start a recogniser's head from the logistic regression on its encoder's features, see
-            `recognition.train_recogniser`; other heads have none. A random head would spoil a pretrained encoder
-            before a few clips have trained it.
+            `recognition.train_recogniser`. With few clips, the gradients of a random head spoil a pretrained encoder.
+            Other heads ignore it.
     """
 
     epochs: float = 40
@@ -53,7 +53,7 @@ class FitRecipe:
     linear_start: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Refuse impossible values."""
         object.__setattr__(self, "drop_epochs", tuple(self.drop_epochs))
         if not (0 < self.epochs < 1e6 and 0 < self.learning_rate < 1e6 and self.batch_size >= 1):
             raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
@@ -62,7 +62,7 @@ class FitRecipe:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FitRecipe:
-        """A recipe of those values that are its own; others belong to the task."""
+        """A recipe of the values that it has fields for; others belong to the task."""
         names = {entry.name for entry in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
 
@@ -72,14 +72,14 @@ class FitRecipe:
 
 
 class _FitTrainer(USDRLTrainer):
-    """The release's optimizer and schedule where a recipe asks for them."""
+    """Adds the release's optimizer and schedule, where a recipe has them."""
 
     def __init__(self, *args: Any, recipe: FitRecipe, **kwargs: Any):
         self.recipe = recipe
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """SGD with momentum, where the recipe says so."""
+        """SGD with momentum where the recipe has it, else transformers'."""
         if self.recipe.optimizer == "sgd" and self.optimizer is None:
             every = (model or self.model).parameters()  # type: ignore[union-attr]
             trained = [parameter for parameter in every if parameter.requires_grad]
@@ -89,7 +89,7 @@ class _FitTrainer(USDRLTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Drops to a tenth, where the recipe says so."""
+        """Drops to a tenth where the recipe has a constant schedule, else transformers'."""
         if self.recipe.schedule == "constant" and self.lr_scheduler is None:
             epoch = num_training_steps / self.recipe.epochs
             drops = [round(epoch * number) for number in self.recipe.drop_epochs]
@@ -110,19 +110,19 @@ def fit(
     test: Dataset | None = None,
     progress: bool = False,
 ) -> dict[str, float]:
-    """Train a model on a data set, and score it.
+    """Train a model on a data set, and score it on another.
 
     Args:
-        model: A head with its encoder; trained in place, in eval mode afterwards.
-        dataset: What to train on.
-        recipe: How.
-        seed: Seeds order and augmentation; the weights are the model's.
+        model: An encoder with a head; trained in place, in eval mode afterwards.
+        dataset: Items to train on.
+        recipe: Optimizer, schedule and regularisation.
+        seed: Random seed of order and augmentation.
         collate: Makes batches of items; transformers' where None.
-        test: What to score it on by the trainer's own accuracy.
-        progress: Show a bar.
+        test: Items to score, see `training.default_scores`.
+        progress: Show a progress bar.
 
     Returns:
-        The test scores, without one where `test` is None.
+        The test scores; empty where `test` is None.
 
     Raises:
         TrainingDivergedError: At the first step whose loss or gradient is NaN or infinite.

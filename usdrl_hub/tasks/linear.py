@@ -15,7 +15,7 @@ def fit_logistic_regression(
 ) -> nn.Linear:
     """The linear layer with the smallest regularised cross-entropy, found by L-BFGS.
 
-    Features are standardised, and the layer returned takes them as they came.
+    It is fitted to standardised features; the layer returned takes the features as they are given.
 
     Args:
         features: ``(N, D)``.
@@ -29,16 +29,16 @@ def fit_logistic_regression(
 
     Raises:
         NonFiniteError: If a feature is NaN or infinite.
-        TrainingDivergedError: If the layer comes to be.
+        TrainingDivergedError: If the loss or a weight becomes NaN or infinite.
     """
     check_finite(features, "the features to train on")
     labels = torch.as_tensor(labels, device=features.device).long()
     values = features.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, unbiased=False)
-    # A feature that never changes says nothing, but must not divide by zero.
+    # Constant features are not divided by zero.
     deviation = torch.where(deviation < 1e-9, 1.0, deviation)
     standard = (values - mean) / deviation
-    # The weights are a combination of the features, so fewer clips than numbers leave no more directions than clips.
+    # The weights are combinations of the clips' features: fewer clips than features span a smaller space.
     directions = None
     if len(standard) < standard.shape[1]:
         directions, reduced = torch.linalg.qr(standard.T)
@@ -87,13 +87,13 @@ def train_linear(
         num_classes: Number of classes K.
         learning_rate: The first learning rate.
         epochs: Passes over the features.
-        drop_epochs: Finished epochs after which the learning rate is a tenth of what it was.
-        batch_size: Features per step; the last, smaller batch of an epoch counts, too.
-        seed: Seeds weights (normal, deviation 0.01) and order.
+        drop_epochs: Finished epochs after which the learning rate drops to a tenth.
+        batch_size: Clips per step; the last, smaller batch of an epoch is used, too.
+        seed: Random seed of weights (normal, standard deviation 0.01) and order.
 
     Raises:
         NonFiniteError: If a feature is NaN or infinite.
-        TrainingDivergedError: At the first step whose loss or gradient is.
+        TrainingDivergedError: At the first step whose loss or gradient is NaN or infinite.
     """
     check_finite(features, "the features to train on")
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Recognition: train a class per clip, fully or as a linear probe, and score it."""
+"""Recognition: train a recogniser, fully or as a linear probe, and score it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def train_recogniser(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, float]:
-    """Train a recogniser in place, and score it on a test part where there is one; see `fit`."""
+    """Train a recogniser in place, and score it on the test part if there is one; see `fit`."""
     if recipe.linear_start:
         if torch.cuda.is_available():
             classifier.to("cuda")  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def _model(
     dataset: SkeletonData,
     normalization: str | None,
 ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor, bool]:
-    """The model to train, its feature extractor, with the data set's classes, and whether its head knows them."""
+    """The model to train, its feature extractor, and whether its head already has the data set's classes."""
     id2label = dict(enumerate(dataset.class_names))
     if name is None:
         layout = fields.get("layout", dataset.layout.to_config())
@@ -154,7 +154,7 @@ def _model(
     if normalization is not None:
         fields = {**fields, "normalization": normalization}
     if fields:
-        raise ValueError(f"'{next(iter(fields))}' is a choice for a model from random weights; '{name}' has its own")
+        raise ValueError(f"'{next(iter(fields))}' is for a model from random weights; '{name}' has its own")
     loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)
     config = loaded.config
     one_class = config.problem_type in (None, "single_label_classification")
@@ -172,8 +172,8 @@ def nearest_neighbour_baselines(train: SkeletonData, test: SkeletonData, num_fra
         num_frames: Frames that every sequence is resized to.
 
     Returns:
-        `baseline_1nn_raw` on the coordinates as they are, `baseline_1nn_centered` without each recording's mean
-        position.
+        Accuracy in [0, 1]: `baseline_1nn_raw` on the coordinates as they are, `baseline_1nn_centered` with each
+        recording's mean position subtracted.
     """
     answers = [np.array([sequence.label for sequence in part]) for part in (train, test)]
     scores = {}

@@ -12,10 +12,10 @@ from ..sequence import SkeletonSequence
 
 
 class WholeVideoDataset(torch.utils.data.Dataset):
-    """Whole videos, cut into windows, with a class for every frame, 0 where nothing happens.
+    """Whole videos, cut into windows, with a class for every frame, 0 for the background.
 
-    Items are ``{"keypoints": (W, T, M, V, C), "window_starts": (W,), "labels": (L,)}``, `collate` fills up batches. A
-    video shorter than a window is one window, stretched, and its labels with it.
+    Items are ``{"keypoints": (W, T, M, V, C), "window_starts": (W,), "labels": (L,)}``; `collate` pads a batch. A
+    video shorter than a window is resized to one, with its labels.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WholeVideoDataset(torch.utils.data.Dataset):
 
     @staticmethod
     def collate(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Fill up with windows that are not there, start -1, and labels that are left out, -100."""
+        """Pad to one length: empty windows have the start -1, and their labels are -100, which the loss ignores."""
         pad = torch.nn.utils.rnn.pad_sequence
         return {
             "keypoints": pad([item["keypoints"] for item in items], batch_first=True),

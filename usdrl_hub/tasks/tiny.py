@@ -1,4 +1,4 @@
-"""Untrimmed recordings made of the clips that ship, to try the tasks that need them."""
+"""Untrimmed recordings made of the clips that ship, for trials of detection and segmentation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..data.samples import load_samples
 
 
 def tiny_recordings() -> SkeletonDataset:
-    """Untrimmed recordings of the clips that ship: a person's movements one after another, with rest between.
+    """Untrimmed recordings of the clips that ship: a person's movements one after another.
 
-    Every clip is half a second of standing still at its first frame, then the movement.
+    Before each movement the person stands still in its first frame for half a second, which is background.
     """
     samples = load_samples()
     frames, truth, offsets, people = [], [], [0], []
