@@ -546,10 +546,19 @@ def raw_header(header, data=b""):
     [
         (raw_header(b"{"), "its header is damaged"),
         (raw_header(b"[1]"), "its header is damaged"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "it is cut, or no safetensors file"),
-        (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
-        (raw_header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "tensor 'a' has no poss"),
-        (raw_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}), "tensor 'a' has no possible"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20),
+            "it is truncated, or no",
+        ),
+        (
+            raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
+            "tensor 'a' has an imposs",
+        ),
+        (
+            raw_header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+            "tensor 'a' has an imposs",
+        ),
+        (raw_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}), "tensor 'a' has an impossible"),
         (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"), "tensor 'a' is cut off"),
         (raw_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345"), "belong to no tensor"),
     ],

@@ -12,14 +12,14 @@ from .layouts import MODALITIES, get_layout
 from .lookup import add_code, bundled_checkpoint, hint_on_missing
 
 LARGEST_NUM_LABELS = 100_000
-# Stages and layers of a segmentation head: the dilation of a layer doubles from each to the next.
+# Stages and layers of a segmentation head, whose dilation doubles from layer to layer.
 LARGEST_DEPTH = 32
-# The layouts of the authors' checkpoints, which do not say theirs, by number of joints.
+# Layouts of the authors' checkpoints, which do not name theirs, by number of joints.
 RELEASE_LAYOUTS = {25: "ntu25", 17: "coco17-release"}
 
 
 def _number(text: Any) -> Any:
-    """A class's number; what is none stays as it is, and is refused where all are checked."""
+    """A class number written as text, as an integer; other values are unchanged."""
     return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() else text
 
 
@@ -148,7 +148,7 @@ class USDRLConfig(PreTrainedConfig):
         super().__setattr__(key, value)
 
     def validate_sizes(self) -> None:
-        """Refuse sizes that are not positive."""
+        """Refuse sizes that are not positive, or too large."""
         sizes = ("num_frames", "num_persons", "num_joints", "num_channels", "hidden_size", "num_hidden_layers")
         head = ("segmentation_stages", "segmentation_layers", "segmentation_channels")
         for name in (*sizes, *head, "num_attention_heads", "shift_gap", "intermediate_size"):
@@ -160,9 +160,9 @@ class USDRLConfig(PreTrainedConfig):
             raise ValueError(f"segmentation_stages and segmentation_layers must be at most {LARGEST_DEPTH}")
 
     def _check_inherited(self, num_labels: Any, quantization: Any) -> None:
-        """Refuse values of another type in the fields that transformers has and does not check."""
+        """Check the types of transformers' own fields."""
         if not isinstance(num_labels, int) or num_labels > LARGEST_NUM_LABELS:
-            # transformers makes a name for each.
+            # transformers makes a name for each label.
             raise ValueError(f"num_labels must be at most {LARGEST_NUM_LABELS}, got {_short(num_labels)}")
         if self.id2label is not None and not isinstance(self.id2label, dict):
             raise ValueError(f"id2label must be a dictionary, number -> name, got {_short(self.id2label)}")
@@ -179,7 +179,7 @@ class USDRLConfig(PreTrainedConfig):
             raise ValueError(f"quantization_config must be a dictionary, got {_short(quantization)}")
 
     def validate_choices(self) -> None:
-        """Refuse combinations that no model has."""
+        """Refuse impossible values and combinations."""
         if self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even for the sinusoid positions, got {self.hidden_size}")
         if self.hidden_size % self.num_attention_heads:
@@ -241,14 +241,14 @@ class USDRLConfig(PreTrainedConfig):
         return [labels[number] for number in sorted(labels)]
 
     def _upload_modified_files(self, working_dir, *args, **kwargs):
-        """What `push_to_hub` sends, with the code."""
+        """Upload the model's code, too."""
         add_code(working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Make a configuration of a dictionary; fields among the keyword arguments are checked like those in it."""
-        # transformers sets them afterwards, when what follows from them has been filled in. A type may be "auto".
+        """Make a configuration from a dictionary; keyword arguments replace and are checked like its entries."""
+        # transformers sets them after __post_init__ has filled in the fields that depend on them. dtype may be "auto".
         fields = {field.name for field in dataclasses.fields(cls)} - {"dtype"}
         given = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
         return super().from_dict({**config_dict, **given}, **kwargs)

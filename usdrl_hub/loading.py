@@ -1,4 +1,4 @@
-"""How any checkpoint is loaded: one that ships, a folder, or a repository on the hub."""
+"""Load any checkpoint: one that ships, a folder, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .lookup import bundled_checkpoint, hub_is_reachable
 from .modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
 from .weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
 
-# What the hub means by a status.
+# The hub's reasons, by HTTP status.
 _ANSWERS = {
     401: "does not know the token: log in with 'hf auth login'",
     403: "does not let you read it: ask its owner for access",
@@ -48,14 +48,14 @@ def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
 
 
 def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
-    """What an adapter of PEFT belongs to; None where a name is that of a whole model, or of nothing.
+    """The base model of PEFT adapters; None where a name is that of a whole model, or of nothing.
 
     Args:
         name: See `load_model`.
         **kwargs: See `load_config`.
 
     Raises:
-        CheckpointLoadError: If it is an adapter that cannot be loaded here.
+        CheckpointLoadError: If the adapter cannot be loaded.
     """
     if bundled_checkpoint(name, **kwargs) != name or Path(name).is_file():
         return None
@@ -63,7 +63,7 @@ def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
 
 
 class _AdapterReader:
-    """`weights.find_adapter` in the form of a class with `from_pretrained`."""
+    """`weights.find_adapter` as a class with `from_pretrained`, for `load_with`."""
 
     @staticmethod
     def from_pretrained(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
@@ -71,7 +71,7 @@ class _AdapterReader:
 
 
 class _Merging:
-    """Loads a model with the adapters that lie at a name, merged into its weights."""
+    """Loads the base model of adapters, and merges them into its weights."""
 
     def __init__(self, adapter: Adapter, loader: type[USDRLPreTrainedModel]):
         self.adapter, self.loader = adapter, loader
@@ -83,7 +83,7 @@ class _Merging:
         own = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
         if self.adapter.config is not None:
             own["config"] = self.adapter.config
-            # A head for other classes than those of the base lies with the adapter.
+            # The adapter may bring a head for other classes.
             own["ignore_mismatched_sizes"] = True
         model, report = self.loader.from_pretrained(self.adapter.base, **(own | {"output_loading_info": True}))
         try:
@@ -92,8 +92,8 @@ class _Merging:
             if self.adapter.config is not None:
                 raise
             raise ValueError(
-                f"its tensors do not fit its base '{self.adapter.base}', and no config.json lies with them: save that "
-                "of the trained model there, as USDRLTrainer does"
+                f"its tensors do not fit its base '{self.adapter.base}', and it has no config.json: save that of the "
+                "trained model with it, as USDRLTrainer does"
             ) from error
         kinds = adapted.peft_config.values()
         saved = {module for kind in kinds for module in getattr(kind, "modules_to_save", None) or ()}
@@ -114,7 +114,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
 
     Args:
         name: See `load_model`.
-        **kwargs: Where on the hub to look, as in `from_pretrained`: `revision`, `subfolder`, `token` and so on.
+        **kwargs: Arguments of `from_pretrained` that locate it on the hub: `revision`, `subfolder`, `token` and so on.
 
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
@@ -126,7 +126,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
         return base
     config = None if Path(name).is_dir() else load_with(USDRLConfig, name, **kwargs)
     if _has_none(name, "config.json", **kwargs):
-        # transformers takes the defaults then.
+        # transformers would take the defaults.
         where = "folder" if Path(name).is_dir() else "repository"
         raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the {where}")
     return config or load_with(USDRLConfig, name, **kwargs)
@@ -135,7 +135,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
 def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     """Load a model by name or folder, with its head or projectors.
 
-    What the hub fails to send is asked for once more.
+    A failed download is tried once more.
 
     Args:
         name: A name that ships in the package, a folder, or a repository on the hub.
@@ -152,7 +152,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     if adapter := load_adapter(name, **where):
         return load_with(_Merging(adapter, loader), name, **kwargs).eval()
     if not _is_here(name, **kwargs):
-        # The weights of the configuration's commit.
+        # Weights and configuration of the same commit.
         known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
         kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
     model, report = load_with(loader, name, output_loading_info=True, **kwargs)
@@ -163,7 +163,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
 
 
 class MissingPreprocessorError(CheckpointLoadError):
-    """A checkpoint that does not say how its clips are made."""
+    """A checkpoint without a feature extractor."""
 
 
 def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwargs: Any) -> USDRLFeatureExtractor:
@@ -171,12 +171,12 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
 
     Args:
         name: See `load_model`.
-        guess: Where there is none, take the one that layout and sizes suggest, and warn of it. It may normalise in
-            another way than the one that the model was trained with; every result is wrong then.
+        guess: If there is none, take the one that layout and sizes suggest, with a warning. If it normalises in
+            another way than the one of the training, all results are wrong.
         **kwargs: See `load_config`.
 
     Raises:
-        MissingPreprocessorError: If there is none, and it is not to be guessed.
+        MissingPreprocessorError: If there is none, and `guess` is False.
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
     try:
@@ -188,8 +188,8 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
         return load_feature_extractor(adapter.base, guess)
     if not guess:
         raise MissingPreprocessorError(
-            f"model '{name}' has no preprocessor_config.json, so nothing says how its clips were normalised: save the "
-            "feature extractor that it was trained with beside it, or take what its layout suggests with "
+            f"model '{name}' has no preprocessor_config.json, so the normalisation of its clips is unknown: save the "
+            "feature extractor that it was trained with in its folder, or take what its layout suggests with "
             "--guess-preprocessing (load_feature_extractor(name, guess=True))"
         )
     try:
@@ -199,14 +199,14 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
 
 
 def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatureExtractor:
-    """The feature extractor of a loaded model: that of the folder or repository that it comes from.
+    """The feature extractor of a loaded model: that of the folder or repository from which it was loaded.
 
     Args:
         model: The model, or its encoder.
-        guess: Where it comes from nowhere, or its folder is gone, take what its layout suggests, and warn of it.
+        guess: If the model was not loaded, or its folder is gone, take what its layout suggests, with a warning.
 
     Raises:
-        MissingPreprocessorError: If there is none where it comes from, or it comes from nowhere and `guess` is False.
+        MissingPreprocessorError: If the folder has none, or the model was not loaded and `guess` is False.
         CheckpointLoadError: If it is damaged.
     """
     config = model.config
@@ -215,7 +215,7 @@ def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatur
         try:
             found = load_feature_extractor(name)
         except CheckpointLoadError as error:
-            # Where it came from may be gone since; what is there and damaged, or lacks it, is told.
+            # The source folder may have been deleted; only report damage if it still exists.
             if isinstance(error, MissingPreprocessorError) or os.path.isdir(name) or not guess:
                 raise
         else:
@@ -223,15 +223,15 @@ def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatur
             if all(getattr(found, size) == getattr(config, size) for size in sizes):
                 return found
     if not guess:
-        raise MissingPreprocessorError("nothing says how the clips of this model were normalised")
-    return _guessed(config, "the model that was given")
+        raise MissingPreprocessorError("the normalisation of this model's clips is unknown")
+    return _guessed(config, "the model")
 
 
 def _guessed(config: USDRLConfig, what: str) -> USDRLFeatureExtractor:
     made = USDRLFeatureExtractor.from_model_config(config)
     notice(
-        f"{what} brings no feature extractor: its clips are made with normalization '{made.normalization}', as its "
-        "layout suggests; give the one that it was trained with (feature_extractor) where that is another",
+        f"{what} has no feature extractor: normalization '{made.normalization}' is used, as its layout suggests; if "
+        "it was trained with another, give that one (feature_extractor)",
         "feature extractors guessed",
         stacklevel=3,
     )
@@ -243,7 +243,7 @@ def _has_none(name: str | os.PathLike, file: str, **kwargs: Any) -> bool:
     path = Path(kwargs.get("subfolder") or "") / file
     if _is_here(name, **kwargs):
         return not (Path(bundled_checkpoint(name, **kwargs)) / path).exists()
-    # The client notes which files the hub lacks; one that could not be asked for is not among them.
+    # The client's cache records which files the hub lacks.
     where = {key: kwargs[key] for key in ("cache_dir", "revision") if key in kwargs}
     with suppress(HFValidationError):
         return try_to_load_from_cache(str(name), path.as_posix(), **where) is _CACHED_NO_EXIST
@@ -256,7 +256,7 @@ def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
 
 
 def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
-    """Load anything by name or folder, with errors that say what to do.
+    """Load with `from_pretrained`, with errors that say what to do.
 
     Args:
         loader: A class with `from_pretrained`.
@@ -274,24 +274,24 @@ def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(name, **kwargs) if local else _load_from_hub(loader, name, **kwargs)
     except Exception as error:
-        # A damaged file fails in any way that JSON, safetensors and transformers have.
+        # A damaged file raises any error of JSON, safetensors and transformers.
         fault, kind = ("", "damaged") if local else _fault_of_hub(error, kwargs.get("revision"))
         hint = explain_missing(str(name)) if kind == "missing" and kwargs.get("revision") is None else ""
-        told = fault or f"cannot be loaded: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
+        reason = fault or f"cannot be loaded: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
         if hint:
-            told = f"was not found. {hint}"
-        raise CheckpointLoadError(f"model '{name}' {told}", kind, hint) from error
+            reason = f"was not found. {hint}"
+        raise CheckpointLoadError(f"model '{name}' {reason}", kind, hint) from error
 
 
 def _load_from_hub(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
     for attempt in range(2):
         if not kwargs.get("local_files_only") and not hub_is_reachable():
-            # The client would retry for half a minute; what is in its cache is still found.
+            # The client would retry for half a minute before it looks into its cache.
             kwargs["local_files_only"] = True
         try:
             return loader.from_pretrained(name, **kwargs)
         except Exception as error:
-            # The client tries again by itself, but not where a file's storage fails or the connection is reset.
+            # The client does not retry where a file's storage fails or the connection is reset.
             if kwargs.get("local_files_only") and isinstance(error, OSError):
                 raise _NotCached from error
             cause = _cause_in_hub(error)
@@ -301,11 +301,11 @@ def _load_from_hub(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
 
 
 class _NotCached(Exception):
-    """The hub could not be asked, and its cache does not hold what was wanted."""
+    """The hub is unreachable, and its cache does not hold the checkpoint."""
 
 
 def _cause_in_hub(error: BaseException | None) -> Exception | None:
-    """The error of the client that another error comes from, if it comes from one."""
+    """The hub client's error that caused another error, or None."""
     while error is not None and not isinstance(error, RemoteEntryNotFoundError):
         if isinstance(error, httpx.HTTPError | _NotCached):
             return error
@@ -319,7 +319,7 @@ def _status(cause: Exception) -> int | None:
 
 
 def _fault_of_hub(error: Exception, revision: str | None) -> tuple[str, str]:
-    """What the hub did wrong, as the rest of a sentence about a model, and the kind; nothing if it is not to blame."""
+    """The hub's fault, as the rest of a sentence about a model, and its kind; an empty text if it is not at fault."""
     cause = _cause_in_hub(error)
     if cause is None:
         return "", "damaged"
@@ -330,8 +330,8 @@ def _fault_of_hub(error: Exception, revision: str | None) -> tuple[str, str]:
     if isinstance(cause, _NotCached):
         return f"{absent} it is not in the cache, and the hub is not reachable", "missing"
     if isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError):
-        told = f"{absent} and the hub has none that you may read: log in with 'hf auth login' if it is private"
-        return told, "missing"
+        reason = f"{absent} and the hub has none that you may read: log in with 'hf auth login' if it is private"
+        return reason, "missing"
     if status is None:
         return "cannot be loaded: the connection to the hub was cut; try again", "hub"
     answer = _ANSWERS.get(status, "failed: try again later" if status >= 500 else "refused")

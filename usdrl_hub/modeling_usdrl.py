@@ -1,7 +1,7 @@
 """USDRL models: the encoder (DSTE or STTR), the pretraining projectors, and the classification heads.
 
-Follows what the authors' published checkpoints compute; where paper and released code differ, the code
-(``tests/goldens/`` holds its outputs). Axes: B clips, T frames, M persons, V joints, C coordinates, d hidden size, S
+Outputs are those of the authors' published checkpoints; where paper and released code differ, those of the code
+(``tests/goldens/`` holds them). Axes: B clips, T frames, M persons, V joints, C coordinates, d hidden size, S
 tokens of a stream.
 """
 
@@ -34,13 +34,13 @@ class USDRLModelOutput(ModelOutput):
     """Output of `USDRLModel`.
 
     Attributes:
-        last_hidden_state: Dense embedding ``(B, T, 2d)``: temporal tokens beside the spatial ones pooled to T places.
-        pooler_output: Clip embedding ``(B, 2d)``: maximum over the temporal, beside that over the spatial tokens.
+        last_hidden_state: Dense embedding ``(B, T, 2d)``: temporal tokens and pooled spatial tokens, concatenated.
+        pooler_output: Clip embedding ``(B, 2d)``: maxima over the temporal and over the spatial tokens, concatenated.
         temporal_hidden_state: Temporal tokens ``(B, T, d)``.
         spatial_hidden_state: Spatial tokens ``(B, M*V, d)``.
         hidden_states: Dense embedding after the embedding layer and after every layer, each ``(B, T, 2d)``.
-        temporal_hidden_states: Temporal tokens at the same places, each ``(B, T, d)``.
-        spatial_hidden_states: Spatial tokens at the same places, each ``(B, M*V, d)``.
+        temporal_hidden_states: Temporal tokens after the same layers, each ``(B, T, d)``.
+        spatial_hidden_states: Spatial tokens after the same layers, each ``(B, M*V, d)``.
         attentions: Weights of the temporal layers, then of the spatial layers, each ``(B, K, heads, S, S)``; K is 3
             for DSTE (convolutional, shifted, plain) and 1 for STTR.
     """
@@ -68,7 +68,7 @@ class USDRLForPreTrainingOutput(ModelOutput):
         pooler_output: Clip embedding ``(B, 2d)``.
         hidden_states: See `USDRLModelOutput`.
         attentions: See `USDRLModelOutput`.
-        modalities: The same of each modality by itself, by name, where asked for.
+        modalities: Outputs of single modalities, by name, if requested.
     """
 
     temporal_projection: torch.FloatTensor | None = None
@@ -127,12 +127,12 @@ class USDRLLinear(nn.Linear):
 
 
 def is_ordinary(tensor: torch.Tensor) -> bool:
-    """Whether a weight holds its own numbers, and is no quantised tensor of another library."""
+    """Whether a weight is a plain tensor of torch, not a quantised one of another library."""
     return type(tensor).__module__.partition(".")[0] == "torch"
 
 
 class USDRLCausalLinear(nn.Linear):
-    """A linear map of a sequence to itself, in which each place sees itself and the ones before it only."""
+    """A linear map along the sequence in which each token sees itself and earlier tokens only."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(tokens, self.weight.tril(), self.bias)
@@ -193,7 +193,7 @@ class USDRLConvolutionalAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         mixed = hidden_states + self.conv(hidden_states.transpose(1, 2)).relu().transpose(1, 2)
         attended, weights = attention(self.norm1(mixed), output_attentions)
-        # The residual is the input, not the convolved input, and the MLP has none: so the release has it.
+        # As in the release: the residual is the input, not the convolved input, and the MLP has none.
         attended = self.drop_path(attended) + hidden_states
         return self.drop_path(self.mlp(self.norm2(attended))), weights
 
@@ -216,14 +216,14 @@ class USDRLDenseShiftAttention(nn.Module):
         """Mix every token but each `shift_gap`-th with all others: ``(B, S, d)`` -> ``(B, S, d)``."""
         if self.is_causal:
             self.refuse_others()
-        # The layers are called, not their weights taken: adapters, offloading and quantisation change the call.
+        # The layers are called, because adapters, offloading and quantisation change the call.
         mixed = self.mix2(self.mix1(hidden_states.transpose(1, 2)).relu())
         mixed = mixed.transpose(1, 2) + hidden_states
         token = torch.arange(hidden_states.shape[1], device=hidden_states.device)
         return torch.where((token % self.shift_gap == 0)[:, None], hidden_states, mixed)
 
     def refuse_others(self) -> None:
-        """Refuse what has taken the place of a causal layer: it would show each frame the later ones."""
+        """Refuse replaced or quantised causal layers, in which frames would see later ones."""
         for name in ("mix1", "mix2"):
             layer = getattr(self, name)
             quantised = isinstance(layer, USDRLCausalLinear) and not is_ordinary(layer.weight)
@@ -264,7 +264,7 @@ class USDRLDenseLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # A function: accelerate moves modules among a call's arguments, whose weights may still be on the disk.
+        # A function, because accelerate moves modules among arguments, and their weights may still be offloaded.
         attention = partial(self.attention)
         convolved, weights = self.convolutional(hidden_states, attention, output_attentions)
         shifted, *shift_weights = self.dense_shift(hidden_states, attention, output_attentions)
@@ -293,7 +293,7 @@ class USDRLTransformerLayer(GradientCheckpointingLayer):
 
 
 class USDRLEmbedding(nn.Module):
-    """Two linear layers that bring a stream's tokens to the hidden size."""
+    """Two linear layers that map a stream's tokens to the hidden size."""
 
     def __init__(self, config: USDRLConfig, token_size: int):
         super().__init__()
@@ -314,11 +314,11 @@ class USDRLSinusoidPosition(nn.Module):
         self.register_buffer("values", torch.zeros(1, self.num_tokens, self.hidden_size), persistent=False)
 
     def table(self, num_tokens: int | None = None) -> torch.Tensor:
-        """The positions in float32 ``(1, S, d)``; the stream's own number of them where None."""
+        """The positions in float32 ``(1, S, d)``, for as many tokens as the stream has where None."""
         num_tokens = num_tokens or self.num_tokens
-        place = torch.arange(num_tokens, dtype=torch.float32, device="cpu")[:, None]
+        position = torch.arange(num_tokens, dtype=torch.float32, device="cpu")[:, None]
         even = torch.arange(0, self.hidden_size, 2, dtype=torch.float32, device="cpu")
-        angle = place * torch.exp(even * (-math.log(10000.0) / self.hidden_size))
+        angle = position * torch.exp(even * (-math.log(10000.0) / self.hidden_size))
         return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(1, num_tokens, self.hidden_size)
 
     def forward(self) -> torch.Tensor:
@@ -362,7 +362,7 @@ class USDRLTokenStream(nn.Module):
     def forward(
         self, tokens: dict[str, torch.Tensor], output_hidden_states: bool = False, output_attentions: bool = False
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        """Return the last hidden state ``(B, S, d)``, and where asked for those of all layers and the attentions."""
+        """Return the last hidden state ``(B, S, d)``, and if requested the states and attentions of all layers."""
         hidden_states = self.embed(tokens)
         all_states = [hidden_states] if output_hidden_states else []
         attentions = []
@@ -378,7 +378,7 @@ class USDRLTokenStream(nn.Module):
 
 
 class USDRLModalityTokens(nn.Module):
-    """Form the modalities of a clip and cut them into tokens."""
+    """Compute the modalities of a clip and split them into tokens."""
 
     def __init__(self, config: USDRLConfig):
         super().__init__()
@@ -402,7 +402,7 @@ class USDRLModalityTokens(nn.Module):
     def forward(self, keypoints: torch.Tensor, modality: str | None) -> tuple[dict, dict]:
         """Temporal tokens ``(B, T, M*V*C)`` and spatial tokens ``(B, M*V, T*C)`` of clips ``(B, T, M, V, C)``.
 
-        By modality: all that the model reads, or the one that is named.
+        By modality: all of the model's, or the one given.
         """
         formed = {name: self.form(keypoints, name) for name in self.modalities if modality in (None, name)}
         temporal = {name: values.flatten(2) for name, values in formed.items()}
@@ -431,7 +431,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _no_split_modules = ["USDRLDenseLayer", "USDRLTransformerLayer"]
-    # What has done its work when a pretrained encoder is taken, and is tens of tensors.
+    # The projectors are used in pretraining only.
     _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\."]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -468,7 +468,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
             init.copy_(module.parents, torch.tensor(module.parent_joints, device="cpu"))
 
     def _upload_modified_files(self, working_dir, *args, **kwargs):
-        """What `push_to_hub` sends, with the code."""
+        """Upload the model's code, too."""
         add_code(working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
@@ -476,13 +476,13 @@ class USDRLPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Load a model as transformers does; names of checkpoints in the package need no network.
 
-        Weights are read from safetensors only, and compared with the configuration before anything is allocated. A
-        folder of adapters of PEFT is loaded on the model that they were trained on, as transformers does.
+        Weights are read from safetensors only, and compared with the configuration before anything is allocated. PEFT
+        adapters are loaded with the model that they were trained on.
 
         Raises:
             ValueError: If a tensor of the encoder is missing, a tensor has another shape than the configuration
-                describes, is not floating or holds NaN or infinity, a file is cut, or `config` or a keyword argument
-                gives the weights another meaning, such as another layout or modality.
+                describes, is not floating or holds NaN or infinity, a file is truncated, or `config` or a keyword
+                argument gives the weights another meaning, such as another layout or modality.
             OSError: If there is no such checkpoint, or it cannot be fetched.
         """
         name = bundled_checkpoint(pretrained_model_name_or_path, **kwargs)
@@ -506,7 +506,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         check_values(pretrained_model_name_or_path, model, tensors)
         if shipped := checkpoint_name(name):
-            # Not where it lies on this machine: adapters and cards write down what a model was made of.
+            # The name instead of a local path: adapters and cards record it.
             model.config._name_or_path = shipped
             for part in model.modules():
                 if isinstance(part, PreTrainedModel):
@@ -544,11 +544,11 @@ class USDRLModel(USDRLPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """What brings the temporal tokens to the hidden size ``(B, T, d)``; of several modalities, their fusion."""
+        """The layer that maps temporal tokens to the hidden size; with several modalities, their fusion."""
         return self.temporal.embedding if hasattr(self.temporal, "embedding") else self.temporal.fusion
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put another layer in the place of `get_input_embeddings`."""
+        """Replace the layer that `get_input_embeddings` returns."""
         setattr(self.temporal, "embedding" if hasattr(self.temporal, "embedding") else "fusion", value)
 
     @can_return_tuple
@@ -563,17 +563,17 @@ class USDRLModel(USDRLPreTrainedModel):
         """Encode clips.
 
         Args:
-            keypoints: Joint coordinates ``(B, T, M, V, C)`` as `USDRLFeatureExtractor` gives them, whatever the
-                modality: bone and motion are formed inside.
+            keypoints: Joint coordinates ``(B, T, M, V, C)`` as `USDRLFeatureExtractor` gives them; the model computes
+                bone and motion from them.
             output_hidden_states: Return the states of all layers; the config's choice where None.
             output_attentions: Return the attention weights, computed by eager attention; the config's choice where
                 None.
-            modality: Which of several modalities to encode by itself, for consistency in pretraining; all, fused,
-                where None.
-            **kwargs: Ignored, so that heads can pass on what is theirs.
+            modality: Encode this one of several modalities alone, for consistency in pretraining; all, fused, where
+                None.
+            **kwargs: Ignored.
 
         Raises:
-            ValueError: If the shape is not the config's, or the modality is none of the config's.
+            ValueError: If the shape is not the config's, or the modality is not one of the config's.
         """
         config = self.config
         expected = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
@@ -593,7 +593,7 @@ class USDRLModel(USDRLPreTrainedModel):
             output_hidden_states = bool(config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(config.output_attentions)
-        # Differences of joints lose most of their digits in half precision: they are formed before the cast.
+        # Before the cast: in half precision, differences of joints lose most of their digits.
         temporal_tokens, spatial_tokens = (
             {name: values.to(self.dtype) for name, values in tokens.items()}
             for tokens in self.tokens(keypoints, modality)
@@ -672,9 +672,9 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
 
         Args:
             keypoints: ``(B, T, M, V, C)``, or n views ``(n, B, T, M, V, C)``; see `USDRLModel.forward`.
-            modalities: Modalities that views are also encoded in by themselves.
-            gather: Joins the embeddings of views ``(n, B, 2d)`` of several processes before they are projected:
-                batch normalisation and the loss are statistics of the whole batch. None takes them as they are.
+            modalities: Modalities in which views are also encoded separately.
+            gather: Joins the embeddings of views ``(n, B, 2d)`` of several processes before they are projected,
+                because batch normalisation and the loss are statistics of the whole batch.
             **kwargs: Passed to `USDRLModel.forward`.
         """
         if keypoints.ndim == 6:
@@ -710,13 +710,13 @@ class USDRLForPreTraining(USDRLPreTrainedModel):
 
 
 class USDRLClassificationModel(USDRLPreTrainedModel):
-    """What all heads share: the encoder, a head that can be replaced, and the way the encoder is frozen."""
+    """Base class of heads with classes: the encoder, a head that can be replaced, and a way to freeze the encoder."""
 
     def __init__(self, config: USDRLConfig):
         problem = config.problem_type
         if self.granularity != "clip" and problem not in (None, "single_label_classification"):
             raise ValueError(
-                f"{type(self).__name__} names one class per frame, and problem_type is '{problem}': only "
+                f"{type(self).__name__} predicts one class per frame, and problem_type is '{problem}': only "
                 "USDRLForActionRecognition has it; leave it out"
             )
         super().__init__(config)
@@ -797,7 +797,7 @@ def _cross_entropy(
 
 
 def _over_items(loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
-    """A mean as it is, or a sum over the items of the whole accumulated batch."""
+    """A mean unchanged, or a sum divided by the items of the whole accumulated batch."""
     if num_items_in_batch is None:
         return loss
     if isinstance(num_items_in_batch, torch.Tensor):
@@ -806,7 +806,7 @@ def _over_items(loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | Non
 
 
 def _problem_of(labels: torch.Tensor, logits: torch.Tensor) -> str:
-    """What labels of clips say the problem is, where the configuration does not: as transformers' heads do."""
+    """The problem type that labels of clips imply, as in transformers' heads."""
     if not labels.is_floating_point():
         return "single_label_classification"
     return "regression" if logits.shape[-1] == 1 else "multi_label_classification"
@@ -815,9 +815,9 @@ def _problem_of(labels: torch.Tensor, logits: torch.Tensor) -> str:
 class USDRLForActionRecognition(USDRLClassificationModel):
     """One class per clip: a linear layer on the pooled embedding.
 
-    Or, by the configuration's `problem_type`, numbers per clip such as a quality score (``"regression"``), or classes
-    of which several may hold (``"multi_label_classification"``). Where it says nothing, labels of a floating type
-    decide it at the first loss: one logit is a regression, several are classes that may hold together.
+    Or, by the configuration's `problem_type`, numbers per clip such as a quality score (``"regression"``), or several
+    classes per clip (``"multi_label_classification"``). Where it is None, floating labels decide at the first loss:
+    one logit is a regression, several are classes.
 
     Example:
         >>> from usdrl_hub import USDRLForActionRecognition
@@ -842,8 +842,8 @@ class USDRLForActionRecognition(USDRLClassificationModel):
 
         Args:
             keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
-            labels: Class of each clip ``(B,)``, -100 is left out of the loss; numbers ``(B, K)``, or ``(B,)`` for one,
-                of a regression; 0 or 1 for each class ``(B, K)`` where several may hold.
+            labels: Class of each clip ``(B,)``, -100 is left out of the loss; targets ``(B, K)`` of a regression, or
+                ``(B,)`` of one; 0 or 1 for each class ``(B, K)`` of a multi-label problem.
             num_items_in_batch: Labels in the whole accumulated batch, by which the summed loss is divided.
             **kwargs: Passed to `USDRLModel.forward`.
 
@@ -865,7 +865,7 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
         if self.config.problem_type is None and labels.is_floating_point():
-            # Saved with the model, which would be read as one of classes otherwise.
+            # Saved with the model, which would be loaded as a classifier otherwise.
             self.config.problem_type = _problem_of(labels, logits)
         problem = self.config.problem_type or "single_label_classification"
         if problem == "single_label_classification":
@@ -920,16 +920,16 @@ class USDRLForActionDetection(USDRLClassificationModel):
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         if not torch.compiler.is_compiling():
-            # No entry of the output, but what `post_process_action_detection` has to know.
+            # An attribute for `post_process_action_detection`, not an entry of the output.
             output.shift_gap = self.config.shift_gap if self.config.encoder == "dste" else 1  # type: ignore
         return output
 
 
 class USDRLForEarlyActionPrediction(USDRLClassificationModel):
-    """One class after every frame of a clip that goes on: a linear layer on the running maximum of the frames.
+    """One class after every frame of an unfinished clip: a linear layer on the running maximum of the frames.
 
-    The encoder is causal: what comes later changes nothing. Frames are left-aligned, not resized: frame t of the
-    recording is frame t of the clip, and what follows a recording's end is of no account.
+    The encoder is causal: later frames change nothing. Frames are left-aligned, not resized: frame t of the recording
+    is frame t of the clip, and frames after a recording's end are ignored.
     """
 
     task = "early prediction"
@@ -956,7 +956,7 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
             keypoints: ``(B, T, M, V, C)``; see `USDRLModel.forward`.
             labels: Class after each frame ``(B, T)``; -100, as after a recording's end, is left out of the loss.
             num_items_in_batch: Frames in the whole accumulated batch, by which the summed loss is divided.
-            maximum: Running maximum ``(B, d)`` of the frames before this clip, where a recording is longer than one.
+            maximum: Running maximum ``(B, d)`` of the frames before this clip, for recordings longer than a clip.
             **kwargs: Passed to `USDRLModel.forward`.
 
         Returns:
@@ -973,7 +973,7 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
 
     @staticmethod
     def running_maximum(frames: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
-        """Maximum ``(B, T, d)`` of the frames up to each one, and of those before."""
+        """Maximum ``(B, T, d)`` of the frames up to each one, and of the frames before the clip."""
         highest, _ = frames.cummax(dim=1)
         return highest if before is None else torch.maximum(highest, before[:, None])
 
@@ -1009,9 +1009,9 @@ class USDRLSegmentationStage(nn.Module):
 
 
 class USDRLForActionSegmentation(USDRLClassificationModel):
-    """One class per frame of whole videos: windows through the encoder, blended, refined by temporal convolutions.
+    """One class per frame of whole videos: encoded windows are averaged, and refined by temporal convolutions.
 
-    The head is that of MS-TCN (Abu Farha and Gall, 2019): stages that each refine the classes of the one before.
+    The head is MS-TCN (Abu Farha and Gall, 2019): each stage refines the classes of the one before.
     """
 
     task = "segmentation"
@@ -1029,21 +1029,24 @@ class USDRLForActionSegmentation(USDRLClassificationModel):
         self.stages = nn.ModuleList(USDRLSegmentationStage(config, size) for size in sizes)
 
     def blend(self, features: torch.Tensor, window_starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of windows ``(B, W, T, D)`` to videos' ``(B, L, D)``, and which frames are there ``(B, L)``.
+        """Average the features of overlapping windows.
 
         Args:
-            features: Frame embeddings of windows.
-            window_starts: First frame of each window ``(B, W)``; -1 for windows that only fill up the batch.
+            features: Frame embeddings of windows ``(B, W, T, D)``.
+            window_starts: First frame of each window ``(B, W)``; -1 for padding.
+
+        Returns:
+            Frame embeddings of videos ``(B, L, D)``, and which frames a window covers ``(B, L)``.
         """
         batch, _, frames, width = features.shape
-        there = (window_starts >= 0)[..., None].expand(-1, -1, frames)
-        place = (window_starts[..., None] + torch.arange(frames, device=features.device)).clamp(min=0)
-        place, weight = place.flatten(1), there.flatten(1).to(features.dtype)
-        length = place.max().item() + 1
+        real = (window_starts >= 0)[..., None].expand(-1, -1, frames)
+        index = (window_starts[..., None] + torch.arange(frames, device=features.device)).clamp(min=0)
+        index, weight = index.flatten(1), real.flatten(1).to(features.dtype)
+        length = index.max().item() + 1
         total = features.new_zeros(batch, length, width)
         weighted = features.flatten(1, 2) * weight[..., None]
-        total.scatter_add_(1, place[..., None].expand(-1, -1, width), weighted)
-        count = features.new_zeros(batch, length).scatter_add_(1, place, weight)
+        total.scatter_add_(1, index[..., None].expand(-1, -1, width), weighted)
+        count = features.new_zeros(batch, length).scatter_add_(1, index, weight)
         return total / count.clamp(min=1)[..., None], count > 0
 
     @can_return_tuple
@@ -1059,21 +1062,21 @@ class USDRLForActionSegmentation(USDRLClassificationModel):
 
         Args:
             keypoints: Windows ``(B, W, T, M, V, C)`` of each video.
-            window_starts: First frame of each window ``(B, W)``, -1 for windows that only fill up the batch.
+            window_starts: First frame of each window ``(B, W)``; -1 for padding.
             labels: Class of each frame ``(B, L)``, 0 the background; -100 is left out of the loss.
             num_items_in_batch: Ignored: the loss is a mean over the frames of a batch.
             **kwargs: Passed to `USDRLModel.forward`.
 
         Returns:
             `logits` ``(B, L, K)`` of the last stage, L the end of the last window; `loss`, summed over stages, where
-            labels are given: cross-entropy and 0.15 times the truncated squared change of the logarithms of the
-            probabilities from frame to frame.
+            labels are given: cross-entropy plus 0.15 times the truncated mean squared change of the log-probabilities
+            from frame to frame.
         """
         if labels is not None and labels.is_floating_point():
             raise ValueError(f"the labels are classes, whole numbers, but these are of type {labels.dtype}")
         windows = self.usdrl(keypoints.flatten(0, 1), **kwargs).last_hidden_state
-        frames, there = self.blend(windows.unflatten(0, keypoints.shape[:2]), window_starts)
-        mask = there[:, None].to(frames.dtype)
+        frames, covered = self.blend(windows.unflatten(0, keypoints.shape[:2]), window_starts)
+        mask = covered[:, None].to(frames.dtype)
         hidden, stages = frames.transpose(1, 2), []
         for stage in self.stages:
             logits = stage(hidden, mask)
@@ -1089,7 +1092,7 @@ class USDRLForActionSegmentation(USDRLClassificationModel):
         """Loss of one stage: logits ``(B, K, L)``, labels ``(B, L)``, mask ``(B, 1, L)``."""
         entropy = nn.functional.cross_entropy(logits, labels.long())
         change = logits[..., 1:].log_softmax(dim=1) - logits[..., :-1].detach().log_softmax(dim=1)
-        # A change of more than 4 is a boundary, which may be sharp.
+        # Changes above 4 are boundaries, which may be sharp.
         smooth = (change.square().clamp(max=16) * mask[..., 1:]).mean()
         return entropy + 0.15 * smooth
 

@@ -1,6 +1,6 @@
-"""What a safetensors file holds, read off its header, and whether that fits a configuration.
+"""Check the tensors of safetensors files, by their headers, against a configuration.
 
-A header is read before anything is allocated: a file of a few bytes cannot make a model of gigabytes.
+Headers are read before anything is allocated: a file of a few bytes cannot allocate gigabytes.
 """
 
 import json
@@ -23,7 +23,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from .configuration_usdrl import USDRLConfig
 from .errors import NonFiniteError
 
-# Arguments that say where a repository's files are.
+# Arguments of `from_pretrained` that locate a repository's files.
 HUB_ARGUMENTS = (
     "cache_dir",
     "force_download",
@@ -33,7 +33,7 @@ HUB_ARGUMENTS = (
     "subfolder",
     "token",
 )
-# Fields without which the same numbers mean something else.
+# Fields that give the weights their meaning.
 MEANING = (
     "encoder",
     "modality",
@@ -46,18 +46,18 @@ MEANING = (
     "alpha",
     "shift_gap",
 )
-# What weights may be stored in; of other types are those of quantised models.
+# Types of weights; those of quantised models have others.
 _FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _WHOLE = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1}
 _WIDTHS = {**_FLOATING, **_WHOLE, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 _ADAPTER = "adapter_config.json"
 _LARGEST_HEADER = 100_000_000
-# Bytes of what a checkpoint's configuration describes and its weights do not hold: so many, and so many times the
-# weights' own. Much less than what loading may take in all, 64 MB and 50 times.
+# Largest size in bytes of the tensors that a configuration describes and the weights lack: a constant, and a multiple
+# of the weights' own size. Loading may take 64 MB and 50 times that size in all.
 _LARGEST_NEW, _NEW_PER_BYTE = 32_000_000, 40
-# The same where the caller asked for a head of another size, not the file.
+# The same if the caller chose another size of the head.
 _LARGEST_ASKED = 1 << 33
-# Sizes of what is made anew, which a caller may choose.
+# Sizes of heads, which a caller may choose.
 _HEAD_SIZES = (
     "num_labels",
     "segmentation_stages",
@@ -69,13 +69,13 @@ _HEAD_SIZES = (
 
 
 class Adapter(NamedTuple):
-    """Adapters of PEFT, which lie beside no weights of the model that they belong to.
+    """PEFT adapters, which are stored without the weights of their base model.
 
     Attributes:
-        base: Name or folder of that model.
-        model_class: Name of the class that they were trained on; empty where they do not say.
-        config: The configuration that lies with them, or None.
-        has_head: Whether a classification layer lies with them.
+        base: Name or folder of the base model.
+        model_class: Name of the class that they were trained on; empty where unknown.
+        config: The configuration stored with them, or None.
+        has_head: Whether a classification layer is stored with them.
     """
 
     base: str
@@ -85,20 +85,20 @@ class Adapter(NamedTuple):
 
 
 def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | None:
-    """Read what an adapter belongs to; None where `name` is a whole model.
+    """Read the base model of PEFT adapters; None where `name` is a whole model.
 
     Args:
         name: Folder, or repository on the hub.
         **arguments: See `find_tensors`.
 
     Raises:
-        ValueError: If it is an adapter, but PEFT is not installed, or it names no model.
+        ValueError: If it is an adapter, and PEFT is not installed or its base model is not named.
     """
     if name is None or arguments.get("state_dict") is not None:
         return None
     where = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
-    place = Path(name) / (where.get("subfolder") or "")
-    if Path(name).is_dir() and (not (place / _ADAPTER).is_file() or any(place.glob("model*.safetensors*"))):
+    folder = Path(name) / (where.get("subfolder") or "")
+    if Path(name).is_dir() and (not (folder / _ADAPTER).is_file() or any(folder.glob("model*.safetensors*"))):
         return None
     if not Path(name).is_dir() and _is_known_as_model(str(name), where):
         return None
@@ -113,9 +113,7 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
         kind = str(mapping.get("base_model_class") or "")
         has_head = "classifier" in (record.get("modules_to_save") or ())
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
-        raise ValueError(
-            f"{path}: it names no model that the adapter belongs to ('base_model_name_or_path')"
-        ) from None
+        raise ValueError(f"{path}: it does not name the adapter's base model ('base_model_name_or_path')") from None
     if not is_peft_available():
         raise ValueError(f"model '{name}' is an adapter of PEFT for '{base}': install the package peft to load it")
     has_config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **where) is not None
@@ -123,22 +121,22 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
 
 
 def _is_known_as_model(name: str, where: dict[str, Any]) -> bool:
-    """Whether the hub's cache holds a repository's configuration and no adapter of it: it is not asked again."""
-    place = {key: where[key] for key in ("cache_dir", "revision") if key in where}
+    """Whether the hub's cache holds a repository's configuration and no adapter, so that the hub need not be asked."""
+    cache = {key: where[key] for key in ("cache_dir", "revision") if key in where}
     folder = f"{where['subfolder']}/" if where.get("subfolder") else ""
     try:
-        model, adapter = (try_to_load_from_cache(name, folder + file, **place) for file in ("config.json", _ADAPTER))
+        model, adapter = (try_to_load_from_cache(name, folder + file, **cache) for file in ("config.json", _ADAPTER))
     except HFValidationError:
         return False
     return isinstance(model, str) and not isinstance(adapter, str)
 
 
 class Stored(NamedTuple):
-    """A tensor in a safetensors file, as the header has it.
+    """A tensor in a safetensors file, by the header.
 
     Attributes:
         shape: Its shape.
-        dtype: Its type, as safetensors writes types.
+        dtype: Its type, as named by safetensors.
         path: The file.
     """
 
@@ -151,14 +149,14 @@ def read_header(path: str | os.PathLike) -> dict[str, Stored]:
     """The tensors in a safetensors file, by its header alone.
 
     Raises:
-        ValueError: If the header is none, or a tensor in it does not fit the file; the message names file and tensor.
+        ValueError: If the header is damaged, or a tensor in it does not fit the file; the message names both.
     """
     path = Path(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-            raise ValueError(f"{path}: it is cut, or no safetensors file: download or save it again")
+            raise ValueError(f"{path}: it is truncated, or no safetensors file: download or save it again")
         try:
             header = json.loads(file.read(length))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -173,7 +171,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Stored]:
         except (KeyError, TypeError, ValueError):
             fits = False
         if not fits:
-            raise ValueError(f"{path}: tensor '{name}' has no possible type, shape and place in the header")
+            raise ValueError(f"{path}: tensor '{name}' has an impossible type, shape or offset in the header")
         if 8 + length + stop > size:
             raise ValueError(f"{path}: tensor '{name}' is cut off: download or save the file again")
         tensors[name] = Stored(tuple(shape), entry["dtype"], path)
@@ -184,11 +182,11 @@ def read_header(path: str | os.PathLike) -> dict[str, Stored]:
 
 
 def find_tensors(name: str | os.PathLike, **arguments: Any) -> dict[str, Stored]:
-    """The tensors of a folder or repository, of all its shards, under the names that they are loaded by.
+    """The tensors of all shards of a folder or repository, by the names under which they are loaded.
 
     Args:
         name: Folder, or repository on the hub.
-        **arguments: Of `from_pretrained`; those that say where the files are count, and `key_mapping`.
+        **arguments: Of `from_pretrained`: `HUB_ARGUMENTS`, `variant` and `key_mapping` are used.
 
     Raises:
         ValueError: See `read_header`; or if the index of the shards is damaged or names files outside.
@@ -204,7 +202,7 @@ def find_tensors(name: str | os.PathLike, **arguments: Any) -> dict[str, Stored]
     if single := find(f"model{variant}.safetensors"):
         return _renamed(read_header(single), renaming)
     if not (index := find(f"model.safetensors.index{variant}.json")):
-        # transformers would ask a service to convert pickles, and send it the token.
+        # transformers would have a service convert pickles, and send it the token.
         raise OSError(f"model '{name}': there are no weights in safetensors format")
     try:
         placed = dict(json.loads(Path(index).read_text("utf-8"))["weight_map"])
@@ -225,7 +223,7 @@ def find_tensors(name: str | os.PathLike, **arguments: Any) -> dict[str, Stored]
 
 
 def _renamed(tensors: dict[str, Stored], renaming: Mapping[str, str]) -> dict[str, Stored]:
-    """Tensors under the names that transformers loads them by, given its `key_mapping`: pattern -> replacement."""
+    """Tensors by the names under which transformers loads them with `key_mapping`: pattern -> replacement."""
     for pattern, replacement in renaming.items():
         rule = WeightRenaming(source_patterns=pattern, target_patterns=replacement)
         tensors = {rule.rename_source_key(name)[0]: stored for name, stored in tensors.items()}
@@ -243,7 +241,7 @@ def check_files(
         arguments: Keyword arguments of `from_pretrained`.
 
     Returns:
-        The checkpoint's tensors, by the names that they are loaded under; none where `state_dict` brings them.
+        The checkpoint's tensors, by the names under which they are loaded; empty if `state_dict` is given.
 
     Raises:
         ValueError: See `check_meaning`, `find_tensors` and `check_tensors`.
@@ -279,16 +277,16 @@ def check_tensors(
         tensors: See `find_tensors`.
         config: The configuration that it is loaded with.
         own: The configuration that it was saved with.
-        build: Makes the model of the configuration; called on the meta device, after its sizes have been checked.
-        other_head: Whether the head's tensors may have other shapes, and are then made anew.
+        build: Makes the model of the configuration, on the meta device; called after its number of layers is checked.
+        other_head: Whether the head's tensors may have other shapes, and are then initialised.
 
     Raises:
-        ValueError: If a tensor of the encoder is missing, any tensor has another shape or is not floating, or what is
-            not in the weights would be too large; the message names the tensor.
+        ValueError: If a tensor of the encoder is missing, any tensor has another shape or is not floating, or the
+            tensors that the weights lack are too large; the message names the tensor.
     """
     prefix = "usdrl." if any(key.startswith("usdrl.") for key in tensors) else ""
     layers = {int(match[1]) for key in tensors if (match := re.match(rf"{prefix}temporal\.layers\.(\d+)\.", key))}
-    # Numbers of modules, before any is made.
+    # Before any module is made.
     if config.num_hidden_layers != len(layers):
         raise ValueError(
             f"model '{name}': its configuration says {config.num_hidden_layers} layers, but its weights hold "
@@ -298,7 +296,7 @@ def check_tensors(
         model = build()
     base = f"{model.base_model_prefix}."
     own_base = "" if model.base_model is model else base
-    # Quantised weights lie in several tensors, of names and types that only their library knows.
+    # Quantised weights are stored in several tensors, with names and types of their library.
     quantised = getattr(own, "quantization_config", None) is not None
     parts = {key.rpartition(".")[0] for key in tensors} if quantised else set()
     state = model.state_dict()
@@ -327,7 +325,7 @@ def check_tensors(
         elif stored.dtype not in (_FLOATING if tensor.is_floating_point() else _WHOLE) and not quantised:
             raise ValueError(
                 f"model '{name}': tensor '{place}' holds numbers of type {stored.dtype}, but a model's weights are "
-                f"{'floating' if tensor.is_floating_point() else 'whole'}: it was saved by something else"
+                f"{'floating' if tensor.is_floating_point() else 'whole'}: it was not saved by this package"
             )
     num_bytes = sum(math.prod(stored.shape) * _WIDTHS[stored.dtype] for stored in tensors.values())
     largest = _LARGEST_ASKED if asked else _LARGEST_NEW + _NEW_PER_BYTE * num_bytes
@@ -345,14 +343,14 @@ def check_values(name: str | os.PathLike, model: PreTrainedModel, tensors: Mappi
     Args:
         name: The checkpoint's name, for errors.
         model: The model that was loaded.
-        tensors: See `find_tensors`; what is not in memory, but offloaded, is read from these files.
+        tensors: See `find_tensors`; offloaded weights are read from these files.
 
     Raises:
         NonFiniteError: If any is; the message names the tensor.
     """
     loaded = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for key, tensor in loaded.items():
-        # Quantised weights are tensors of another library's types.
+        # Quantised weights are of types of other libraries.
         if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not torch.Tensor:
             continue
         if tensor.numel() and not all(map(math.isfinite, torch.stack(tensor.detach().aminmax()).tolist())):
@@ -372,13 +370,13 @@ def _non_finite(name: str | os.PathLike, key: str) -> NonFiniteError:
 
 
 def share(folder: str | os.PathLike) -> None:
-    """Give weights the rights of any new file: safetensors makes them readable for their owner alone.
+    """Give weights the permissions of any new file: safetensors makes them readable for their owner alone.
 
     Args:
         folder: Where the weights were saved.
     """
     for path in Path(folder).glob("*.safetensors"):
-        # The rights of a new file are what the system says, not what it may be asked for without changing it.
+        # The umask cannot be read without changing it: make a file, and read its permissions.
         probe = path.with_name(f".{path.name}.{os.getpid()}.rights")
         try:
             probe.touch()
@@ -388,15 +386,15 @@ def share(folder: str | os.PathLike) -> None:
 
 
 def check_meaning(name: str | os.PathLike, own: USDRLConfig, wanted: dict) -> None:
-    """Refuse to read a checkpoint's numbers as those of another configuration.
+    """Refuse a configuration that gives a checkpoint's weights another meaning.
 
     Args:
         name: The checkpoint's name.
         own: Its configuration.
-        wanted: Fields of the one it is to be loaded with.
+        wanted: Fields that it is loaded with.
 
     Raises:
-        ValueError: If one says that the input or the encoder's operations are others; the message names it.
+        ValueError: If one of `MEANING` differs; the message names it.
     """
     for field in MEANING:
         if field in wanted and wanted[field] != getattr(own, field):

@@ -1,4 +1,4 @@
-"""What a recipe describes, built: model configuration, feature extractor, loss and views."""
+"""Build what a recipe describes: model configuration, feature extractor, loss and views."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class MultiGrainedFeatureDecorrelation:
     off_diagonal: float = 0.005
 
     def __post_init__(self) -> None:
-        """Refuse weights that mean nothing."""
+        """Refuse impossible weights."""
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise ValueError(f"the loss's {name} must be a weight of at least 0, got {value!r}")
@@ -163,7 +163,7 @@ class MultiGrainedFeatureDecorrelation:
             its weight is not 0, `cross_correlation`. Computed in float32, or float64 for such input.
 
         Raises:
-            ValueError: If there are fewer than two views or clips, of which there are no statistics.
+            ValueError: If there are fewer than two views or clips, which have no statistics.
         """
         if len(instance) < 2 or instance.shape[1] < 2:
             raise ValueError(f"the loss is a statistic of views and clips: {tuple(instance.shape[:2])} are too few")
@@ -172,7 +172,7 @@ class MultiGrainedFeatureDecorrelation:
         parts = {}
         device = instance.device.type
         with torch.autocast(device, enabled=False):
-            # Half precision has not the digits for sums over thousands of squares.
+            # Half precision is too coarse for sums of thousands of squares.
             domains = [
                 (weight, views.to(torch.promote_types(views.dtype, torch.float32))) for weight, views in domains
             ]

@@ -1,4 +1,4 @@
-"""Whether a run learns: nearest neighbours of labelled clips by the embedding of the moment."""
+"""Measure what a pretraining run has learned: 1-NN accuracy of labelled clips by their embeddings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BATCH = 256
 
 
 class NeighbourProbe:
-    """1-NN accuracy on a labelled data set; its clips are made once."""
+    """1-NN accuracy on a labelled data set, whose clips are prepared once."""
 
     def __init__(self, train: SkeletonData, test: SkeletonData, feature_extractor: USDRLFeatureExtractor):
-        """Make the clips.
+        """Prepare the clips.
 
         Args:
-            train: Sequences to look among.
-            test: Sequences to look for.
+            train: Labelled sequences, the neighbours.
+            test: Labelled sequences, the queries.
             feature_extractor: The model's.
 
         Raises:

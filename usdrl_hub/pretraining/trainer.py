@@ -27,7 +27,7 @@ from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity
 from .resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from .views import ViewAugmentation
 
-# A feature that varies less than this over views and clips carries nothing.
+# A feature with a smaller standard deviation over views and clips is dead.
 _DEAD = 1e-4
 
 
@@ -168,7 +168,7 @@ class USDRLPreTrainer(PublishingTrainer):
         return parts
 
     def _consistency(self, fused: torch.Tensor, single: torch.Tensor) -> torch.Tensor:
-        """Similarity of each view's fused features to those of one modality, which are decorrelated like the fused."""
+        """Similarity of the fused features of each view to those of one modality, which are decorrelated, too."""
         weights = self.decorrelation
         alike = sum(similarity(torch.stack(pair)) for pair in zip(fused, single, strict=True))
         return (
@@ -204,7 +204,7 @@ class USDRLPreTrainer(PublishingTrainer):
         inputs_of = [None, *self._single_modalities()]
         states: list[tuple] = []
         pooled: list[torch.Tensor] = []
-        # First without gradients, remembering the random states that stochastic depth draws from.
+        # First without gradients, keeping the random states from which stochastic depth is drawn.
         with torch.no_grad(), self.compute_loss_context_manager():
             for modality in inputs_of:
                 encoded = []
@@ -213,7 +213,7 @@ class USDRLPreTrainer(PublishingTrainer):
                     encoded.append(bare.encode_views(part, modality=modality))
                 pooled.append(torch.cat(encoded, dim=1))
         leaves = [features.detach().requires_grad_() for features in pooled]
-        # Gradients are averaged over processes by hand below, once all of them are there.
+        # Gradients are averaged over processes below, once all of them are computed.
         with model.no_sync() if hasattr(model, "no_sync") else nullcontext():
             with self.compute_loss_context_manager():
                 projections = [bare.project(gather_clips(features)) for features in leaves]
@@ -237,7 +237,7 @@ class USDRLPreTrainer(PublishingTrainer):
         return losses["loss"].detach()
 
     def _note(self, parts: dict[str, torch.Tensor], output: Any) -> None:
-        """Remember the parts for the log, and stop if the model has collapsed."""
+        """Keep the parts for the log, and stop if the model has collapsed."""
         features = output["pooler_output"].detach().flatten(0, 1).float()
         dead = (features.std(dim=0) < _DEAD).float().mean()
         names = [*parts, "dead_features"]
@@ -362,7 +362,7 @@ class USDRLPreTrainer(PublishingTrainer):
 
 
 class _Epochs(TrainerCallback):
-    """Tell the data set which epoch begins, in a run that goes on, too."""
+    """Tell the data set which epoch begins, also in a resumed run."""
 
     def __init__(self, dataset: PretrainingDataset):
         self.dataset = dataset
@@ -383,7 +383,7 @@ class _Probing(TrainerCallback):
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.eval()
-        # Its batches are of other sizes, each of which would be compiled.
+        # Not compiled: each size of its batches would be compiled anew.
         with torch.compiler.set_stance("force_eager"):
             trainer.log(trainer.probe(model))  # type: ignore[misc]
         model.train()
