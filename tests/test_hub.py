@@ -552,11 +552,11 @@ def raw_header(header, data=b""):
         ),
         (
             raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
-            "tensor 'a' has an imposs",
+            "tensor 'a' has an imp",
         ),
         (
             raw_header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
-            "tensor 'a' has an imposs",
+            "tensor 'a' has an imp",
         ),
         (raw_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}), "tensor 'a' has an impossible"),
         (raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"), "tensor 'a' is cut off"),

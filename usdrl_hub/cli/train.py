@@ -48,16 +48,6 @@ def finetune(
     from ..tasks.recognition import FINETUNING
     from ..tasks.recognition import finetune as finetune_recognition
 
-    sizes = {
-        "encoder": encoder,
-        "hidden_size": hidden_size,
-        "num_persons": num_persons,
-        "layout": layout,
-        "modality": modality,
-    }
-    given = {name: value for name, value in sizes.items() if value is not None}
-    if layout is not None:
-        given["num_joints"] = get_layout(layout).num_joints
     record = finetune_recognition(
         data,
         output_dir,
@@ -70,7 +60,9 @@ def finetune(
             mirror=mirror,
             freeze_encoder=linear_probe,
         ),
-        config=given,
+        config=_model_fields(
+            encoder=encoder, hidden_size=hidden_size, num_persons=num_persons, layout=layout, modality=modality
+        ),
         normalization=normalization,
         baseline=baseline,
         seed=seed,
@@ -128,10 +120,7 @@ def pretrain(
     from ..pretraining.build import load_recipe
     from ..pretraining.run import pretrain as run_pretraining
 
-    sizes = {"hidden_size": hidden_size, "num_persons": num_persons, "layout": layout, "modality": modality}
-    fields: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
-    if layout is not None:
-        fields["num_joints"] = get_layout(layout).num_joints
+    fields = _model_fields(hidden_size=hidden_size, num_persons=num_persons, layout=layout, modality=modality)
     schedule = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
     record = run_pretraining(
         data,
@@ -212,6 +201,14 @@ def evaluate(
     print_table(rows)
     if output_dir is not None:
         say(f"written: {output_dir}/metrics.json")
+
+
+def _model_fields(**fields: Any) -> dict[str, Any]:
+    """Fields of `USDRLConfig` by the options that were given, with the layout's number of joints."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "layout" in given:
+        given["num_joints"] = get_layout(given["layout"]).num_joints
+    return given
 
 
 def _change(text: str) -> tuple[str, Any]:
