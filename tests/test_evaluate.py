@@ -16,6 +16,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.benchmarks import BENCHMARKS, TASKS
+from usdrl_hub.facts.checkpoints import CHECKPOINTS
 from usdrl_hub.facts.datasets import DATASETS, NTU120_CLASSES, PKU_CLASSES
 from usdrl_hub.inference.embedding import embed_part
 from usdrl_hub.loading import load_feature_extractor, load_model
@@ -41,6 +42,9 @@ def test_every_benchmark_is_complete():
             assert benchmark.source and all(0 < value < 1 for value in benchmark.published.values())
         if "epochs" in benchmark.recipe and benchmark.recipe.get("solver") is None:
             FitRecipe.of(benchmark.recipe)
+    for checkpoint in CHECKPOINTS.values():
+        heads = [RUNS[BENCHMARKS[name].task].head for name in checkpoint.benchmarks if checkpoint.base]
+        assert all(head is None or head.task == checkpoint.task for head in heads)
     assert len(NTU120_CLASSES) == len(set(NTU120_CLASSES)) == 120 and len(PKU_CLASSES) == len(set(PKU_CLASSES)) == 51
     listed = {"linear/ntu60-xsub", "retrieval/ntu120-xset", "semi-1/ntu60-xsub", "detection/pkummd1-xview"}
     listed |= {"segmentation/pkummd2-xview", "early/ntu120-xsub", "one-shot/ntu120-one-shot", "linear/uav-v2"}
