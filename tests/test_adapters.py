@@ -94,7 +94,7 @@ def test_offloaded_models_compute_the_same(tmp_path, encoder, causal):
         disk_offload(copy.deepcopy(model), str(tmp_path), torch.device("cpu")),
     ):
         torch.testing.assert_close(offloaded(keypoints).last_hidden_state, expected, rtol=0, atol=0)
-        with pytest.raises(ValueError, match="hooked or offloaded"):
+        with pytest.raises(ValueError, match="has hooks or is offloaded"):
             fuse(offloaded)
     if causal:
         extractor = USDRLFeatureExtractor.from_model_config(model.config)

@@ -414,9 +414,9 @@ def test_a_shipped_model_is_called_by_its_name_not_by_its_place(name):
 def test_a_folder_without_preprocessor_is_refused_unless_it_is_to_be_guessed(folder):
     """faults.md 6: another normalization than the model's was taken, nothing said."""
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(MissingPreprocessorError, match="no preprocessor_config.json, so nothing says .*--guess-prep"):
+    with pytest.raises(MissingPreprocessorError, match="no preprocessor_config.json, so the .*--guess-prep"):
         load_feature_extractor(folder)
-    with pytest.warns(USDRLWarning, match="made with normalization 'ntu', as its layout suggests"):
+    with pytest.warns(USDRLWarning, match="normalization 'ntu' is used, as its layout suggests"):
         assert load_feature_extractor(folder, guess=True).layout == "ntu25"
     USDRLModel(tiny_config(layout=None)).save_pretrained(folder / "bare")
     with pytest.raises(CheckpointLoadError, match="has no preprocessor_config.json, and the model's config has no"):
