@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from usdrl_hub import Reading, SkeletonFormatError, SkeletonSequence, iter_skeletons, read_skeleton
+from usdrl_hub import Reading, SkeletonFormatError, SkeletonSequence, iter_skeletons, open_data, read_skeleton
 from usdrl_hub.data.formats.sniffing import BY_SUFFIX
 from usdrl_hub.data.readers import READERS, SUFFIXES
 
@@ -60,6 +60,18 @@ def test_what_a_file_says_is_kept_and_the_contradiction_is_reported(tmp_path):
     assert "its fps is 30.0, as it says itself, and not 25" in told
     assert "its image_shape is (480.0, 640.0), as it says itself, and not (1080, 1920)" in told
     assert "its layout is coco17, as it says itself, and not openpose18" in told
+
+
+def test_a_data_set_without_joint_names_has_the_layout_given(tmp_path):
+    """It was read as a layout of its own, which no model knows."""
+    keypoints = np.random.default_rng(2).random((9, 1, 20, 3)).astype(np.float32)
+    np.savez(tmp_path / "set.npz", data=keypoints, offsets=[0, 9])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [found] = iter_skeletons(tmp_path / "set.npz", Reading("kinect20"))
+        assert found.layout.name == open_data(tmp_path / "set.npz", "kinect20").layout.name == "kinect20"
+    with pytest.raises(SkeletonFormatError, match="its layout has 17 joints, but 'data' has 20"):
+        list(iter_skeletons(tmp_path / "set.npz", Reading("coco17")))
 
 
 def test_a_field_replaces_the_convention_of_a_format(tmp_path):

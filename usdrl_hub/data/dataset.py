@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..layouts import Layout
+from ..layouts import Layout, LayoutLike
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npz
 from .npz import SkeletonDataset
@@ -74,12 +74,15 @@ class SkeletonData(Protocol):
         """The sequences in which at least one person is seen."""
 
 
-def open_data(source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence]) -> SkeletonData:
+def open_data(
+    source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence], layout: LayoutLike | None = None
+) -> SkeletonData:
     """Open a labelled data set.
 
     Args:
         source: An ``.npz`` file, which is loaded; the folder of a `SkeletonStore`, which stays on disk; sequences,
             which become a `SkeletonList`; or a data set, which is returned unchanged.
+        layout: Joint layout of an ``.npz`` file that names neither a layout nor joints.
 
     Raises:
         SkeletonFormatError: If it is missing, of another kind or truncated, or its arrays or sequences do not fit.
@@ -95,7 +98,7 @@ def open_data(source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequen
             f"{source}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
             "prepare'"
         )
-    return SkeletonDataset.from_arrays(load_npz(source), str(source))
+    return SkeletonDataset.from_arrays(load_npz(source), str(source), layout)
 
 
 def source_name(data: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layouts import Layout, get_layout, match_layout
+from ..layouts import Layout, LayoutLike, get_layout, match_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .checks import check_frames
 from .store_files import MOST_CLASSES
@@ -56,8 +56,15 @@ class SkeletonDataset(Sequence):
     source: str = "data set"
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], where: str) -> SkeletonDataset:
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], where: str, layout: LayoutLike | None = None
+    ) -> SkeletonDataset:
         """Make a data set from the arrays of its ``.npz`` file.
+
+        Args:
+            arrays: The arrays by name.
+            where: Name of the file or data set, used in errors.
+            layout: Joint layout if the arrays name neither a layout nor joints.
 
         Raises:
             SkeletonFormatError: If an array is missing or does not fit the others.
@@ -76,9 +83,9 @@ class SkeletonDataset(Sequence):
             raise SkeletonFormatError(f"{where}: 'offsets' must rise from 0 to the {len(frames)} frames of 'data'")
         count = len(offsets) - 1
         check_fields(arrays, count, where)
-        layout, order = _layout_of(arrays, frames.shape[2], frames.shape[3], where)
+        found, order = _layout_of(arrays, frames.shape[2], frames.shape[3], where, layout)
         fields = {key: value for key, value in arrays.items() if key not in ("data", "offsets")}
-        return cls(frames, offsets.astype(np.int64), layout, order, fields, np.arange(count), where)
+        return cls(frames, offsets.astype(np.int64), found, order, fields, np.arange(count), where)
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -369,11 +376,13 @@ def _check_classes(arrays: Mapping[str, np.ndarray], where: str) -> None:
             )
 
 
-def _layout_of(arrays: Mapping[str, np.ndarray], joints: int, channels: int, where: str) -> tuple[Layout, list[int]]:
+def _layout_of(
+    arrays: Mapping[str, np.ndarray], joints: int, channels: int, where: str, given: LayoutLike | None
+) -> tuple[Layout, list[int]]:
     """The layout that a data set names or describes, and the order that brings its joints into it."""
     try:
-        if "layout" in arrays and "joint_names" not in arrays:
-            layout = get_layout(str(arrays["layout"].reshape(())))
+        if "joint_names" not in arrays and ("layout" in arrays or given is not None):
+            layout = get_layout(str(arrays["layout"].reshape(())) if "layout" in arrays else given)  # type: ignore[arg-type]
             order = list(range(layout.num_joints))
         else:
             names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))

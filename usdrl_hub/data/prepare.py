@@ -311,7 +311,7 @@ def _recordings(
                 problems.append(("on no side of the protocol", ""))
         return
     if source.path.suffix == ".npz" and source.path.is_file() and "offsets" in (arrays := load_npz(source.path)):
-        dataset = SkeletonDataset.from_arrays(arrays, str(source.path))
+        dataset = SkeletonDataset.from_arrays(arrays, str(source.path), job.reading.layout)
         columns = dataset.extra_columns if job.is_data_set else {}
         for number in range(len(dataset)):
             try:

@@ -147,7 +147,7 @@ def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[Skele
         return
     arrays = load_npz(path)
     if "offsets" in arrays:
-        data = SkeletonDataset.from_arrays(arrays, str(path))
+        data = SkeletonDataset.from_arrays(arrays, str(path), reading.layout)
         yield from (reading.complete(sequence, data.units) for sequence in data.iterate(on_error))
         return
     key = "keypoints" if "keypoints" in arrays else next(iter(arrays))

@@ -117,7 +117,7 @@ def _check_npz(path: Path, reading: Reading) -> Check:
     """A data set in one file, or a recording; reading compares the archive's checksums."""
     found = Check(str(path), "recording")
     try:
-        data = open_data(path)
+        data = open_data(path, reading.layout)
     except SkeletonFormatError:
         # A recording, or damaged: the reader reports it.
         _read(found, iter_skeletons, path, reading)

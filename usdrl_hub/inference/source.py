@@ -81,7 +81,7 @@ class Source:
         mine: Any = files[workers.share(len(files), 1)]
         if workers.count > 1 and len(files) == 1 and (is_store(files[0]) or files[0].suffix == ".npz"):
             try:
-                whole = open_data(files[0])
+                whole = open_data(files[0], self.reading.layout)
             except SkeletonFormatError:
                 # It is a single recording, or the reader reports the error.
                 pass

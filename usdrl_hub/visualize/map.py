@@ -20,7 +20,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
 from ..inference.inputs import ready_model
 from ..inference.source import ErrorHandler, Source, list_files
-from ..layouts import Layout, get_layout
+from ..layouts import Layout, LayoutLike, get_layout
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
@@ -160,7 +160,7 @@ def make_map(
     if max_recordings < 2:
         raise ValueError(f"a map needs at least two recordings, not {max_recordings}")
     encoder, extractor = ready_model(model, feature_extractor, False, None, None)
-    chosen, class_names, total = _sample(source, max_recordings, seed)
+    chosen, class_names, total = _sample(source, max_recordings, seed, reading.layout)
     recordings = Source(chosen, reading, on_error=on_error)
     names, labels, thumbs, embeddings = [], [], [], []
     for sequence, embedding in iter_embeddings(
@@ -187,14 +187,14 @@ def make_map(
     )
 
 
-def _sample(source: Any, max_recordings: int, seed: int) -> tuple[Any, Sequence[str], int]:
+def _sample(source: Any, max_recordings: int, seed: int, layout: LayoutLike | None) -> tuple[Any, Sequence[str], int]:
     """A random subset of recordings or files, the names of the classes, and the number of recordings in all."""
     data: Any = source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         is_folder = path.is_dir()
         files = list_files(path)
-        data = files if is_folder and files != [path] else open_data(path)
+        data = files if is_folder and files != [path] else open_data(path, layout)
     elif not isinstance(source, SkeletonDataset | SkeletonStore | SkeletonList):
         data = list(source)
     names = getattr(data, "class_names", [])

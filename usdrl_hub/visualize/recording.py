@@ -100,7 +100,7 @@ def find_recording(path: str | os.PathLike, name: str | None = None, reading: Re
     if path.is_dir() and not is_store(path):
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
-        data = open_data(path)
+        data = open_data(path, reading.layout)
         sequence = data[_chosen(path, data.names, name)]
         sequence = reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
         return Recording(sequence, data.class_names)
