@@ -12,7 +12,7 @@ for requirements in (project["dependencies"], *project["optional-dependencies"].
     for requirement in requirements:
         name, bound = re.match(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement).groups()
         lowest.setdefault(name, bound)
-# What only checks and runs the tests may be as new as it is.
+# Development tools may be newer.
 for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff"):
     lowest.pop(name, None)
 print("\n".join(f"{name}=={bound}" for name, bound in sorted(lowest.items())))

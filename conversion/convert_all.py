@@ -1,12 +1,12 @@
-"""Convert a folder of the authors' checkpoints to one model folder each, and publish them.
+"""Convert a folder of the authors' checkpoints to model folders, and publish them.
 
     python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT [--push [--namespace NAME] [--private] [--dry-run]]
 
-MANIFEST is a JSON list of objects: `file` (below CHECKPOINTS) and `name` (of the repository, such as
-"usdrl/ntu60-xsub-bone"); what the name says of modality, layout and task is taken from the registry, and any of
-`modality`, `layout`, `num_attention_heads`, `alpha`, `shift_gap`, `num_persons` and `task` can be given. What OUTPUT
-holds already is left as it is, and publishing the same again makes no commit, so a run that was stopped can be
-repeated. It says of each entry what happened; the exit status is 2 if anything failed.
+MANIFEST is a JSON list of objects with `file` (below CHECKPOINTS), `name` (of the repository, such as
+"usdrl/ntu60-xsub-bone") and optionally `modality`, `layout`, `num_attention_heads`, `alpha`, `shift_gap`,
+`num_persons` and `task`; modality, layout and task of a known name default to the registry's. Existing folders in
+OUTPUT are skipped, and re-publishing identical files creates no commit, so an interrupted run can be repeated. The
+outcome of each entry is printed; the exit status is 2 if any failed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from usdrl_hub.remote_code import add_remote_code
 
 
 def choices_of(entry: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """File, name and the choices of the conversion; those of the registry where the entry gives none.
+    """File, name and options of the conversion, by default from the registry.
 
     Raises:
         ValueError: If the entry is incomplete.
@@ -44,7 +44,7 @@ def choices_of(entry: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
 
 
 def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> tuple[Path, str]:
-    """Convert one entry of the manifest: its folder, and what happened.
+    """Convert an entry of the manifest; returns its folder and the outcome.
 
     Raises:
         ValueError: If the entry is incomplete, leaves the folder, or its file cannot be converted.
@@ -54,7 +54,7 @@ def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> tup
     if output.resolve() not in folder.resolve().parents:
         raise ValueError(f"the name '{name}' leaves the output folder")
     if folder.exists():
-        return folder, "there already"
+        return folder, "exists already"
     model = convert_checkpoint(checkpoints / file, **choices)
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
@@ -64,7 +64,7 @@ def convert_entry(checkpoints: Path, entry: dict[str, Any], output: Path) -> tup
 
 
 def push_entry(folder: Path, name: str, arguments: argparse.Namespace) -> str:
-    """Publish a converted entry: what happened."""
+    """Publish a converted entry; returns the outcome."""
     repository = f"{namespace(arguments.namespace)}/{name.rpartition('/')[2]}"
     done = publish(folder, repository, commit=Commit(private=arguments.private or None), dry_run=arguments.dry_run)
     if arguments.dry_run:
@@ -78,23 +78,25 @@ def main() -> int:
     parser.add_argument("checkpoints", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--push", action="store_true", help="Publish each, too.")
-    parser.add_argument("--namespace", help="Whose repositories; USDRL_NAMESPACE, else usdrl, if unset.")
+    parser.add_argument("--push", action="store_true", help="Also publish each model.")
+    parser.add_argument("--namespace", help="Owner of the repositories; by default USDRL_NAMESPACE, else usdrl.")
     parser.add_argument("--private", action="store_true")
-    parser.add_argument("--dry-run", action="store_true", help="With --push: only say what would be published.")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="With --push: only list the files that would be published."
+    )
     arguments = parser.parse_args()
     entries, failed = json.loads(arguments.manifest.read_text()), 0
     for entry in entries:
         name = entry.get("name", entry.get("file", "?"))
         try:
-            folder, told = convert_entry(arguments.checkpoints, entry, arguments.output)
+            folder, outcome = convert_entry(arguments.checkpoints, entry, arguments.output)
             if arguments.push:
-                told = f"{told}; {push_entry(folder, name, arguments)}"
+                outcome = f"{outcome}; {push_entry(folder, name, arguments)}"
         except (TypeError, ValueError) as error:
             failed += 1
-            told = f"failed: {error}"
-        print(f"{name}: {told}", flush=True)
-    print(f"{len(entries) - failed} of {len(entries)} are there, {failed} failed")
+            outcome = f"failed: {error}"
+        print(f"{name}: {outcome}", flush=True)
+    print(f"{len(entries) - failed} of {len(entries)} done, {failed} failed")
     return 2 if failed else 0
 
 

@@ -1,10 +1,10 @@
-"""Name the action in a recording with NumPy and onnxruntime only: no torch, no transformers, no usdrl_hub.
+"""Recognise the action in a recording with NumPy and onnxruntime only, without torch, transformers or usdrl_hub.
 
     usdrl export usdrl/tiny-uiprmd --output-dir exported
     python run_onnx.py exported/model.onnx recording.npy
 
-The recording is an array (frames, joints, 3) or (frames, persons, joints, 3): the joints in the order that the file's
-metadata names (`joint_names`), metres, y up, all zero where nobody was seen. For recognisers of 3D motion; 2D
+The recording is an array (frames, joints, 3) or (frames, persons, joints, 3) with the joints in the order of the
+file's metadata (`joint_names`), in metres, y up, all zero for absent persons. For recognisers of 3D joints; 2D
 keypoints, other layouts and missing joints need the package.
 """
 
@@ -16,7 +16,7 @@ import onnxruntime
 
 
 def fill(frames):
-    """Move a person who comes late to the front, and repeat what was seen where they are gone at the end."""
+    """Move the frames of a person who appears late to the start, and repeat them to the end."""
     for person in frames.swapaxes(0, 1):
         seen = np.flatnonzero(person.sum(-1).sum(-1))
         if len(seen):
@@ -24,7 +24,7 @@ def fill(frames):
 
 
 def rotation(vector, target):
-    """The rotation about the normal of both that turns a vector onto an axis."""
+    """The rotation of a vector onto an axis, about their common normal."""
     normal, length = np.cross(vector, target), np.linalg.norm(vector)
     angle = np.arccos(np.clip(vector @ target / max(length, 1e-300), -1, 1))
     if min(abs(vector).sum(), abs(normal).sum(), angle) < 1e-6:
@@ -35,10 +35,10 @@ def rotation(vector, target):
 
 
 def make_clip(frames, how):
-    """What the model reads (1, T, M, V, 3) of a recording (F, persons, V, 3), as preprocessor_config.json says."""
+    """The model's input (1, T, M, V, 3) from a recording (F, persons, V, 3), by preprocessor_config.json."""
     seen, wanted = frames.sum(-1).sum(-1) != 0, how["num_persons"]
     rank = seen.any(0).astype(float)
-    if rank.sum() > wanted:  # the most energetic people
+    if rank.sum() > wanted:  # keep the people who move most
         people = [frames[there, person].astype(float) for person, there in enumerate(seen.T)]
         rank = np.array([person.std((0, 1)).sum() if len(person) else 0 for person in people])
     frames = frames[: how["max_frames"], np.argsort(-rank, kind="stable")[:wanted]]
@@ -72,15 +72,15 @@ def make_clip(frames, how):
 
 
 def main(model, recording):
-    """Print the three likeliest classes."""
+    """Print the three most probable classes."""
     session = onnxruntime.InferenceSession(model)
     about = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     how, joints = about["preprocessor_config.json"], about["joint_names"]
     plain = {"relink": False, "choose_by": "energy", "missing": "refuse"}
     if about["coordinates"] != "3d" or any(how[name] != value for name, value in plain.items()):
-        sys.exit(f"this example does not prepare recordings as {model} wants them: use usdrl_hub")
+        sys.exit(f"this example lacks the preprocessing of {model}: use usdrl_hub")
     if about["config.json"]["architectures"] != ["USDRLForActionRecognition"]:
-        sys.exit(f"{model} names no class per recording: this example is for recognisers")
+        sys.exit(f"{model} is not a recogniser, as this example needs")
     frames = np.load(recording).astype(np.float32)
     frames = frames[:, None] if frames.ndim == 3 else frames
     fits = frames.ndim == 4 and frames.shape[2:] == (len(joints), 3)
@@ -88,7 +88,7 @@ def main(model, recording):
         sys.exit(f"{recording}: give (frames, persons, {len(joints)}, 3) without NaN; joints: {', '.join(joints)}")
     some, joints_seen = frames.any(-1).any(-1, keepdims=True), frames.any(-1)
     if how.get("fill_joints") and (some & ~joints_seen).any():
-        sys.exit(f"{recording}: joints are missing, which {model} wants filled from their neighbours: use usdrl_hub")
+        sys.exit(f"{recording}: joints are missing, which {model} imputes: use usdrl_hub")
     [logits] = session.run(["logits"], {"keypoints": make_clip(frames, how)})
     scores = np.exp(logits[0] - logits[0].max())
     for number in np.argsort(-scores, kind="stable")[:3]:

@@ -25,10 +25,10 @@ def test_a_folder_of_checkpoints_becomes_repositories_and_a_second_run_leaves_th
         {"file": "pretrain_dste_ntu25.pth.tar", "name": "usdrl/ntu60-xsub-bone", "modality": "bone"},
     ]
     code, out = run(manifest, tmp_path)
-    assert code == 2 and "2 of 4 are there, 2 failed" in out and "leaves the output folder" in out
+    assert code == 2 and "2 of 4 done, 2 failed" in out and "leaves the output folder" in out
     folders = sorted(folder.name for folder in (tmp_path / "out").iterdir())
     assert folders == ["usdrl--ntu60-xsub-bone", "usdrl--uav-v1-linear"]
     assert USDRLForActionRecognition.from_pretrained(tmp_path / "out" / folders[1]).config.layout == "uav17"
     assert USDRLForPreTraining.from_pretrained(tmp_path / "out" / folders[0]).config.modality == "bone"
     code, out = run([manifest[0], manifest[3]], tmp_path)
-    assert code == 0 and out.count("there already") == 2
+    assert code == 0 and out.count("exists already") == 2

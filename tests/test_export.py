@@ -147,7 +147,7 @@ def test_the_example_says_what_it_does_not_cover(exported, example, recording, t
         if entry.key == "preprocessor_config.json":
             entry.value = json.dumps(json.loads(entry.value) | {"relink": True})
     onnx.save(other, str(tmp_path / "other.onnx"))
-    with pytest.raises(SystemExit, match="does not prepare recordings as .*other.onnx wants them: use usdrl_hub"):
+    with pytest.raises(SystemExit, match="this example lacks the preprocessing of .*other.onnx: use usdrl_hub"):
         example["main"](str(tmp_path / "other.onnx"), str(recording))
 
 
