@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import random
 import tempfile
 from collections.abc import Callable
@@ -736,6 +737,19 @@ def _of_pickle(rng: random.Random, family: Family) -> Files:
     return {"a.pkl": damage_pickle(rng, _pyskl())}
 
 
+def _of_annotations(rng: random.Random, family: Family) -> Files:
+    return {"a.pkl": damage_pickle(rng, rng.choice(fuzz_formats.annotations()))}
+
+
+def _of_agcn(rng: random.Random, family: Family) -> Files:
+    files = dict(family.seeds[0])
+    if rng.random() < 0.5:
+        files["train_data_joint.npy"] = damage_npy(rng, fuzz_formats.agcn_array())
+    else:
+        files["train_label.pkl"] = damage_pickle(rng, (["a", "b", "c"], [0, 1, 2]))
+    return files
+
+
 def _text(separators: bytes, suffix: str = "") -> list[Mutation]:
     return [any_bytes(suffix), *[of_file(partial(damage_text, separators=separators), suffix)] * 2]
 
@@ -889,6 +903,24 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
         "seeds": _amass(),
         "target": "a.npz",
         "read": read_recordings,
+        "mutations": [any_bytes(), *[of_file(damage_npz)] * 3],
+    },
+    "pickle-forms": lambda: {
+        "seeds": [{"a.pkl": pickle.dumps(content)} for content in fuzz_formats.annotations()],
+        "target": "a.pkl",
+        "read": read_tolerantly,
+        "mutations": [any_bytes(), of_file(damage_opcodes), *[_of_annotations] * 3],
+    },
+    "agcn": lambda: {
+        "seeds": fuzz_formats.agcn(),
+        "target": "train_data_joint.npy",
+        "read": read_tolerantly,
+        "mutations": [any_bytes(), *[_of_agcn] * 3],
+    },
+    "ctr-gcn": lambda: {
+        "seeds": fuzz_formats.ctr_gcn(),
+        "target": "a.npz",
+        "read": read_tolerantly,
         "mutations": [any_bytes(), *[of_file(damage_npz)] * 3],
     },
     "store": lambda: {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
 
-from .fuzzing import Files
+from .fuzzing import Files, npy, pack
 
 
 def _rows(frames: int, joints: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -177,3 +178,45 @@ def numbers() -> list[Files]:
         *text(_rows(2, 17, 7).reshape(2, -1) * 1000),
         *text(_rows(2, 20, 4).reshape(40, 4)),
     ]
+
+
+def _clips(recordings: int, frames: int, seed: int = 0) -> np.ndarray:
+    """Recordings ``(N, T, M, V, C)`` of one person of two, padded with zeros."""
+    found = np.zeros((recordings, frames + 2, 2, 25, 3), np.float32)
+    found[:, :frames, 0] = _rows(recordings * frames, 25, 3, seed).reshape(recordings, frames, 25, 3)
+    return found
+
+
+def agcn_array() -> np.ndarray:
+    """The array of 2s-AGCN."""
+    return _clips(3, 4).transpose(0, 4, 1, 3, 2)
+
+
+def agcn() -> list[Files]:
+    """2s-AGCN's array with its labels, and without."""
+    names = [f"S001C001P00{number}R001A00{number}.skeleton" for number in (1, 2, 3)]
+    files = {"train_data_joint.npy": npy(agcn_array()), "train_label.pkl": pickle.dumps((names, [0, 1, 2]), 2)}
+    return [files, {"train_data_joint.npy": npy(agcn_array())}]
+
+
+def ctr_gcn() -> list[Files]:
+    """CTR-GCN's archive, of both sides and of one."""
+    sides = {
+        "x_train": _clips(3, 4).reshape(3, 6, 150),
+        "y_train": np.eye(5)[[0, 1, 2]],
+        "x_test": _clips(2, 4, 1).reshape(2, 6, 150),
+        "y_test": np.eye(5)[[3, 4]],
+    }
+    halves = (sides, {name: sides[name] for name in ("x_test", "y_test")})
+    return [{"a.npz": pack({f"{name}.npy": npy(array) for name, array in half.items()})} for half in halves]
+
+
+def annotations() -> list[Any]:
+    """What pickles of MMAction2 hold besides a data set: a list of annotations, and one."""
+    entry = {
+        "frame_dir": "a",
+        "label": 2,
+        "keypoint": _rows(3, 25, 3)[None].astype(np.float16),
+        "total_frames": 3,
+    }
+    return [[entry, {**entry, "frame_dir": "b"}], entry]

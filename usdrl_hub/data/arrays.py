@@ -107,7 +107,8 @@ def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> d
                 except ValueError as error:
                     if "pickle" in str(error).lower() or "object" in str(error).lower():
                         raise SkeletonFormatError(
-                            f"{path}: array '{key}' holds Python objects, which are never loaded"
+                            f"{path}: array '{key}' holds Python objects, which are never loaded: save each recording "
+                            "in it as .npy (frames, joints, 3)"
                         ) from None
                     raise
     except SkeletonFormatError:

@@ -181,6 +181,11 @@ class _Reader:
 
     def find(self, module: str, name: str) -> None:
         found = _known(module, name)
+        if module.partition(".")[0] == "torch":
+            raise _Refused(
+                "it holds tensors of PyTorch, such as a model's scores, and no arrays: save keypoints with "
+                "numpy.save(tensor.numpy())"
+            )
         if found is None:
             raise _Refused(f"it holds '{module}.{name}', which is no array or plain container")
         self.stack.append(found)

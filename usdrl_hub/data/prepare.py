@@ -27,6 +27,7 @@ from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing
 from .arrays import load_npz
 from .dataset import open_data
+from .formats.sniffing import array_names
 from .npz import SkeletonDataset
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
@@ -299,7 +300,7 @@ def _recordings(
     note: Callable[[SkeletonFormatError], None],
 ) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
     """Yield the recordings of a file, each with its row of extra columns."""
-    if source.path.suffix == ".pkl" and job.is_data_set:
+    if source.path.suffix.lower() in (".pkl", ".pickle") and job.is_data_set:
         found, lists = read_pyskl(source.path, job.reading, note)
         sides = named_sides(lists, job.protocol, str(source.path))
         for sequence in found:
@@ -310,8 +311,8 @@ def _recordings(
             else:
                 problems.append(("on no side of the protocol", ""))
         return
-    if source.path.suffix == ".npz" and source.path.is_file() and "offsets" in (arrays := load_npz(source.path)):
-        dataset = SkeletonDataset.from_arrays(arrays, str(source.path), job.reading.layout)
+    if source.path.is_file() and "offsets" in array_names(source.path):
+        dataset = SkeletonDataset.from_arrays(load_npz(source.path), str(source.path), job.reading.layout)
         columns = dataset.extra_columns if job.is_data_set else {}
         for number in range(len(dataset)):
             try:
@@ -384,7 +385,7 @@ def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _class_names_of(path: Path) -> list[str]:
-    if path.suffix != ".npz":
+    if "offsets" not in array_names(path):
         return []
     dataset = open_data(path)
     return dataset.class_names if dataset.column("labels") is not None else []

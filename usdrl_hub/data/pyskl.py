@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ import numpy as np
 
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import choose_layout
+from .formats.foreign import FOREIGN
+from .formats.gcn_arrays import labels_in
 from .pickles import load_numpy_pickle
 from .reading import Reading
 
 # Characters of the longest name of a recording.
 _LONGEST_NAME = 1000
+# What GLAMR, ROMP and others write of people, by name.
+_SMPL = {"person_data", "smpl_pose", "smpl_thetas", "poses", "smpl_betas", "betas", "thetas", "body_pose", "pred_pose"}
 
 
 def read_pyskl(
@@ -23,8 +29,9 @@ def read_pyskl(
     reading: Reading = Reading(),
     on_error: Callable[[SkeletonFormatError], None] | None = None,
 ) -> tuple[Iterator[SkeletonSequence], dict[str, list[str]]]:
-    """Read a pyskl or MMAction2 pickle: 2D keypoints in pixels, or 3D ones, in metres and y up unless `reading` says.
+    """Read a pyskl or MMAction2 pickle, of a data set or of its annotations alone.
 
+    Keypoints are 2D, in pixels, or 3D, in metres and y up unless `reading` says.
     Keypoints ``(M, T, V, 3)`` without ``keypoint_score`` are 3D, as those of NTU RGB+D's sensor; others are 2D.
 
     Args:
@@ -41,8 +48,17 @@ def read_pyskl(
     """
     path = Path(path)
     content = load_numpy_pickle(path)
+    if labels_in(content) is not None:
+        raise SkeletonFormatError(f"{path}: {FOREIGN['labels']}")
+    if isinstance(content, dict) and not {"annotations", "keypoint"} & set(content) and _SMPL & set(content):
+        raise SkeletonFormatError(f"{path}: {FOREIGN['smpl']}")
+    # MMAction2 0.x has a list of annotations; a pickle of one is a recording.
+    if isinstance(content, dict) and "keypoint" in content:
+        content = [content]
+    if isinstance(content, list) and any(isinstance(entry, dict) and "keypoint" in entry for entry in content):
+        content = {"annotations": content}
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise SkeletonFormatError(f"{path}: it has no list 'annotations'")
+        raise SkeletonFormatError(f"{path}: it has no list 'annotations', and no annotation with a 'keypoint'")
     splits = content.get("split", {})
     if not isinstance(splits, dict) or not all(isinstance(names, list | tuple) for names in splits.values()):
         raise SkeletonFormatError(f"{path}: 'split' is not lists of names")
@@ -55,16 +71,35 @@ def read_pyskl(
     if sum(array.nbytes for array in keypoints if isinstance(array, np.ndarray)) > 8 * path.stat().st_size + 1_000_000:
         raise SkeletonFormatError(f"{path}: it is refused: its annotations repeat the same keypoints")
 
+    sides = _only_split(named)
+
     def sequences() -> Iterator[SkeletonSequence]:
         for number, entry in enumerate(content["annotations"]):
             try:
-                yield reading.complete(_pyskl_sequence(path, number, entry, reading))
+                found = reading.complete(_pyskl_sequence(path, number, entry, reading))
+                yield replace(found, split=sides.get(found.name))
             except SkeletonFormatError as error:
                 if on_error is None:
                     raise
                 on_error(error)
 
     return sequences(), named
+
+
+def _only_split(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Side of each name, where a file has lists of one split alone."""
+    if len(splits) != 2:
+        return {}
+    sides = {"train": "train", "val": "test", "test": "test"}
+    of_list = {name: sides.get(re.split(r"[_\d]", name.lower().rstrip("0123456789"))[-1]) for name in splits}
+    if sorted(side or "" for side in of_list.values()) != ["test", "train"]:
+        return {}
+    found: dict[str, str] = {}
+    for name, side in of_list.items():
+        for member in splits[name]:
+            if found.setdefault(member, side or "") != side:
+                return {}
+    return found
 
 
 def _text(where: str, name: Any) -> str:

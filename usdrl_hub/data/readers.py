@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import notice
-from ..layouts import TO_Y_UP, get_layout, make_joint, seen_joints
+from ..layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, seen_joints
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
-from .formats import amass, amc, bvh, c3d, mediapipe, mvnx, number_text, trc
+from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, trc
+from .formats.bodies import find_up
 from .formats.foreign import FOREIGN
-from .formats.sniffing import is_recording_text, is_uav, kind_of
+from .formats.sniffing import array_names, is_recording_text, is_uav, kind_of
 from .npz import SkeletonDataset
 from .poses import iter_pose_json
 from .pyskl import read_pyskl
@@ -145,28 +146,70 @@ def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[Skele
     if amass.is_amass(path):
         yield from amass.read(path, reading, on_error)
         return
+    if gcn_arrays.is_ctr_gcn(array_names(path)):
+        yield from gcn_arrays.read_ctr_gcn(path, reading, on_error)
+        return
     arrays = load_npz(path)
     if "offsets" in arrays:
         data = SkeletonDataset.from_arrays(arrays, str(path), reading.layout)
         yield from (reading.complete(sequence, data.units) for sequence in data.iterate(on_error))
         return
-    key = "keypoints" if "keypoints" in arrays else next(iter(arrays))
-    if len(arrays) > 1 and key != "keypoints":
+    key = next((name for name in ("keypoints", "reconstruction", "positions_3d") if name in arrays), "")
+    if not key and len(arrays) == 1:
+        [key] = arrays
+    if not key:
+        if "imgname" in arrays:
+            raise SkeletonFormatError(f"{path}: {FOREIGN['pictures']}")
+        if not {"poses", "thetas", "smpl_thetas", "body_pose"}.isdisjoint(arrays):
+            raise SkeletonFormatError(f"{path}: {FOREIGN['smpl']}")
         raise SkeletonFormatError(
             f"{path}: which of the arrays {', '.join(arrays)} is the skeleton? Call it 'keypoints', or add "
             "'offsets' for a data set"
         )
-    yield _read_array(arrays[key], path, reading)
+    if key in ("reconstruction", "positions_3d") and reading.layout is None and arrays[key].shape[-2:] == (17, 3):
+        # VideoPose3D's, with Human3.6M's joints.
+        found = replace(reading, layout="h36m17").sequence(arrays[key], str(path))
+        up = reading.up or find_up(path, found.keypoints, get_layout("h36m17"), "z")
+        yield replace(found, name=path.stem, up=up)
+        return
+    yield from _read_arrays(arrays[key], path, reading, on_error)
 
 
-def _read_npy(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:
-    yield _read_array(load_npy(path), path, reading)
+def _read_npy(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    yield from _read_arrays(load_npy(path), path, reading, on_error)
 
 
-def _read_array(array: np.ndarray, path: Path, reading: Reading) -> SkeletonSequence:
+def _read_arrays(array: np.ndarray, path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
+    if gcn_arrays.is_agcn(array, reading):
+        yield from gcn_arrays.read_agcn(path, array, reading, on_error)
+        return
     # Errors name the whole path, the sequence only the file.
-    found = mediapipe.read_array(array, str(path), reading) or reading.sequence(array, str(path))
-    return put_upright(replace(found, name=path.stem), str(path))
+    found = mediapipe.read_array(array, str(path), reading)
+    if found is None:
+        found = reading.sequence(_unflattened(array, path, reading), str(path))
+    yield put_upright(replace(found, name=path.stem), str(path))
+
+
+def _unflattened(array: np.ndarray, path: Path, reading: Reading) -> np.ndarray:
+    """An array; one with all numbers of a frame in a row becomes ``(T, V, C)``, or ``(T, 2, V, 3)`` of NTU RGB+D's."""
+    if array.ndim != 2:
+        return array
+    width = array.shape[1]
+    if width == 263:
+        raise SkeletonFormatError(f"{path}: {FOREIGN['humanml3d']}")
+    layout = get_layout(reading.layout or reading.default_layout)
+    for persons in (1, 2):
+        each, rest = divmod(width, persons * layout.num_joints)
+        if rest == 0 and (each == 3 or (each == 2 and not layout.is_3d)):
+            people = (persons,) if persons > 1 else ()
+            return array.reshape(len(array), *people, layout.num_joints, each)
+    fitting = [name for name, other in LAYOUTS.items() if width == 3 * other.num_joints]
+    if fitting:
+        raise SkeletonFormatError(
+            f"{path}: shape {array.shape} may be {width // 3} joints x 3 numbers in a row: name the layout, such as "
+            f"{', '.join(fitting[:6])}"
+        )
+    return array
 
 
 def _read_bodies(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]:

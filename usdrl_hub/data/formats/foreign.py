@@ -24,10 +24,6 @@ FOREIGN = {
     "pytorch": (
         "it is a file of PyTorch, which is not read: save its keypoints with numpy.save(tensor.numpy()) as .npy"
     ),
-    "tensors": (
-        "it is a pickle of PyTorch's tensors, such as scores of a model, and no recording: save keypoints with "
-        "numpy.save(tensor.numpy()) as .npy"
-    ),
     "pose-format": (
         "it is a .pose file, which is not read: the package pose-format reads it: save Pose.read(...).body.data as "
         ".npy (frames, persons, joints, 3) and name the layout"
@@ -48,5 +44,8 @@ FOREIGN = {
         "it is OpenCap's scene of bodies and meshes for a viewer, and no recording of joints: read the .trc of the "
         "same trial"
     ),
-    "labels": "it holds names and labels, no keypoints: they are read with the array beside it, such as {data}",
+    "labels": (
+        "it holds names and labels, no keypoints: they are read with the array beside it, such as "
+        "train_data_joint.npy with train_label.pkl"
+    ),
 }

@@ -76,6 +76,11 @@ def _starts_with_bytes(*texts: bytes) -> Callable[[Beginning], bool]:
     return lambda head: head.content.startswith(texts)
 
 
+def array_names(path: Path) -> set[str]:
+    """Names of the arrays in an archive; none where it is damaged, or no archive."""
+    return {name.removesuffix(".npy") for name in _members(path) if name.endswith(".npy")}
+
+
 def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
