@@ -8,10 +8,13 @@ from sklearn.metrics import label_ranking_average_precision_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from usdrl_hub import USDRLFeatureExtractor
+from usdrl_hub.data.samples import load_samples
 from usdrl_hub.metrics import retrieval
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
 from usdrl_hub.tasks.linear import fit_logistic_regression, train_linear
+from usdrl_hub.tasks.report import joint_neighbours
 
 
 @settings(max_examples=25, deadline=None)
@@ -88,3 +91,16 @@ def test_the_schedule_of_the_release_learns_and_repeats():
     layers = [train_linear(features, labels, 3, learning_rate=0.03, epochs=20, drop_epochs=(15,)) for _ in range(2)]
     assert torch.equal(layers[0].weight, layers[1].weight)
     assert accuracy(layers[0](features).detach(), labels)["accuracy"] > 0.9
+
+
+def test_the_nearest_joints_are_those_of_all_training_clips(monkeypatch):
+    """In blocks as in one."""
+    samples = load_samples()
+    train, test = samples.select(np.arange(len(samples)) % 3 != 0), samples.select(np.arange(len(samples)) % 3 == 0)
+    extractor = USDRLFeatureExtractor("ntu25", num_frames=16)
+    whole = joint_neighbours(train, test, extractor)
+    monkeypatch.setattr("usdrl_hub.tasks.report._BLOCK", 7)
+    np.testing.assert_array_equal(joint_neighbours(train, test, extractor), whole)
+    clips = [extractor(list(part), return_tensors="np")["keypoints"].reshape(len(part), -1) for part in (train, test)]
+    expected = [np.linalg.norm(clips[0] - clip, axis=1).argmin() for clip in clips[1]]
+    np.testing.assert_array_equal(whole, np.asarray(train.column("labels"))[expected])

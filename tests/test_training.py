@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -127,8 +129,44 @@ def test_finetuning_on_the_shipped_clips_gives_a_model_folder_that_repeats(tmp_p
         "config.json",
         "metrics.json",
         "model.safetensors",
+        "predictions.csv",
         "preprocessor_config.json",
+        "report.html",
     ]
+
+
+def test_what_is_said_after_training_agrees_in_all_places(tmp_path):
+    record = finetune(_with_even_and_odd_people(tmp_path), tmp_path / "out", recipe=FitRecipe(epochs=1))
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["scores"] == record["scores"] and written["baselines"] == record["baselines"]
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [entry["name"] for entry in record["scores"]["classes"]]
+    assert len(rows) == record["n"]["test"] == np.sum(record["scores"]["confusion"])
+    confusion = np.zeros((len(names), len(names)), int)
+    for row in rows:
+        probabilities = [float(row[f"p:{name}"]) for name in names]
+        assert names[int(np.argmax(probabilities))] == row["predicted_class"]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+        confusion[names.index(row["true_class"]), names.index(row["predicted_class"])] += 1
+    assert confusion.tolist() == record["scores"]["confusion"]
+    assert record["metrics"]["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    # People test whom nobody trained on, and intervals draw people.
+    assert record["scores"]["interval_unit"] == "group" and {int(row["group"]) % 2 for row in rows} == {0}
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert data["confusion"] == record["scores"]["confusion"] and data["warnings"] == record["warnings"]
+    assert [score["value"] for score in data["scores"][:3]] == [
+        record["scores"][name] for name in ("accuracy", "balanced_accuracy", "macro_f1")
+    ]
+
+
+def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):
+    recipe = FitRecipe(epochs=0.1, learning_rate=1e-9)
+    with pytest.warns(USDRLWarning, match="is not better than the nearest neighbour on normalised joints"):
+        record = finetune(_with_even_and_odd_people(tmp_path), tmp_path / "out", None, recipe=recipe)
+    assert record["metrics"]["accuracy"] <= record["baselines"]["nearest neighbour on normalised joints"]
+    assert any("is not better than" in sentence for sentence in record["warnings"])
 
 
 @pytest.mark.parametrize("probe", [False, True])

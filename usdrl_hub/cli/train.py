@@ -69,7 +69,12 @@ def finetune(
     )
     say(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
     for name, value in record["metrics"].items():
-        say(f"  {name}: {100 * value:.1f} % of {record['n']['test']} test clips")
+        low, high = record["scores"]["intervals"].get(name, (None, None))
+        spread = "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+        say(f"  {name}: {100 * value:.1f} %{spread} on {record['n']['test']} test clips")
+    for name, value in record["baselines"].items():
+        say(f"  {name}: {100 * value:.1f} %")
+    say(f"what is confused, and which clips are wrong: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
 
 

@@ -109,6 +109,7 @@ def fit(
     collate: Callable | None = None,
     test: Dataset | None = None,
     progress: bool = False,
+    history: list[dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Train a model on a data set, and score it on another.
 
@@ -120,6 +121,7 @@ def fit(
         collate: Makes batches of items; transformers' where None.
         test: Items to score, see `training.default_scores`.
         progress: Show a progress bar.
+        history: Receives the mean loss of each tenth of the training, as {"epoch": 4.0, "loss": 0.9}.
 
     Returns:
         The test scores; empty where `test` is None.
@@ -157,6 +159,12 @@ def fit(
             recipe=recipe,
         )
         trainer.train()
+        if history is not None:
+            history += [
+                {key: entry[key] for key in ("epoch", "loss")}
+                for entry in trainer.state.log_history
+                if "loss" in entry
+            ]
         scores = trainer.evaluate(metric_key_prefix="test") if test is not None else {}
     model.eval()
     return {name.removeprefix("test_"): value for name, value in scores.items()}

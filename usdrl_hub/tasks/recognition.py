@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..data.augmentation import ClipAugmentation
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, default_split, with_clips
+from ..errors import notice
 from ..facts.checkpoints import DEFAULT_CHECKPOINT
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
@@ -27,9 +29,11 @@ from ..modeling_usdrl import USDRLForActionRecognition
 from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
+from ..visualize.page import shown_name
 from .fit import FitRecipe, fit
 from .heads import with_head
 from .linear import fit_logistic_regression
+from .report import TrainingReport
 
 # AdamW with a cosine schedule, as `finetune` trains.
 FINETUNING = FitRecipe(label_smoothing=0.1)
@@ -55,7 +59,8 @@ def finetune(
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
             folder of a `SkeletonStore`; one of them that is open; or labelled sequences, see `SkeletonList`. Sequences
             without a label and classes without a sequence are left out, with a warning.
-        output_dir: Folder to make: weights, configuration, feature extractor and ``metrics.json``.
+        output_dir: Folder to make: weights, configuration, feature extractor, ``metrics.json``, ``predictions.csv`` of
+            the tested clips, and ``report.html``.
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
         recipe: How it is trained; `linear_start` is set by whether the head is new.
@@ -94,18 +99,33 @@ def finetune(
         # Refuse sequences that cannot be read before the training, not after it.
         for sequence in (*train, *test):
             extractor.prepare(sequence)
-        scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True)
+        history: list[dict[str, float]] = []
+        scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True, history=history)
         classifier.save_pretrained(folder)
         extractor.save_pretrained(folder)
         metrics: dict[str, float] = {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}
+        task = "linear recognition" if recipe.freeze_encoder else "fine-tuned recognition"
+        about = {
+            "Task": task,
+            "Starts from": "random weights" if model is None else shown_name(model),
+            "Data": f"{source_name(data)}: {len(train)} clips train, {len(test)} test",
+            "Split": split,
+            "Recipe": ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items()),
+        }
+        report = TrainingReport(classifier, extractor, train, test, about=about, history=history)
+        metrics |= {name: report.scores[name] for name in ("balanced_accuracy", "macro_f1")}
+        report.write(folder, f"{Path(output_dir).name}: {source_name(data)}")
+        for sentence in report.warnings:
+            notice(f"{output_dir}: {sentence}", "warnings about the model")
         if baseline:
             metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
         record = {
-            "task": "linear recognition" if recipe.freeze_encoder else "fine-tuned recognition",
+            "task": task,
             "dataset": source_name(data),
             "split": split,
             "n": {"train": len(train), "test": len(test)},
             "metrics": metrics,
+            **report.metrics(),
             "seed": seed,
             **run_record(started),
             "checkpoint_sha256": sha256(folder / "model.safetensors"),
@@ -122,6 +142,7 @@ def train_recogniser(
     recipe: FitRecipe,
     seed: int = 0,
     progress: bool = False,
+    history: list[dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Train a recogniser in place, and score it on the test part if there is one; see `fit`."""
     if recipe.linear_start:
@@ -134,7 +155,8 @@ def train_recogniser(
     if recipe.augment:
         augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None)
     tested = None if test is None else ClipDataset(test, extractor)
-    return fit(classifier, ClipDataset(train, extractor, augment), recipe, seed, test=tested, progress=progress)
+    clips = ClipDataset(train, extractor, augment)
+    return fit(classifier, clips, recipe, seed, test=tested, progress=progress, history=history)
 
 
 def _model(
