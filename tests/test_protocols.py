@@ -6,15 +6,13 @@ from hypothesis import strategies as st
 from usdrl_hub import SkeletonDataset, SkeletonFormatError, open_data
 from usdrl_hub.data.protocols import (
     NTU120_NOVEL_CLASSES,
-    NTU_PROTOCOLS,
+    PROTOCOLS,
     NTUSample,
     default_split,
     draw_exemplars,
     draw_labelled,
-    ntu_split,
-    pku_cross_view,
     protocol_side,
-    uav_split,
+    split_by_name,
 )
 from usdrl_hub.data.text import read_pku_split
 
@@ -32,10 +30,10 @@ def all_names(dataset):
     ]
 
 
-@pytest.mark.parametrize("dataset, protocol", NTU_PROTOCOLS)
+@pytest.mark.parametrize("dataset, protocol", [key for key in PROTOCOLS if key[0].startswith("ntu")])
 def test_nobody_is_on_both_sides_of_what_a_protocol_crosses(dataset, protocol):
     names = all_names(dataset)
-    train = ntu_split(names, dataset, protocol)
+    train = split_by_name(names, dataset, protocol)
     samples = [NTUSample.parse(name) for name in names]
     crossed = {"xsub": "subject", "xview": "camera", "xset": "setup", "one-shot": "action"}[protocol]
     sides = [{getattr(s, crossed) for s, t in zip(samples, train, strict=True) if t == side} for side in (True, False)]
@@ -52,15 +50,15 @@ def test_the_novel_classes_are_every_sixth():
 
 def test_names_and_protocols_that_do_not_exist_are_refused():
     with pytest.raises(SkeletonFormatError, match="is no NTU"):
-        ntu_split(["walk"], "ntu60", "xsub")
-    with pytest.raises(ValueError, match="no protocol 'ntu60 xset'"):
-        ntu_split([], "ntu60", "xset")
+        split_by_name(["walk"], "ntu60", "xsub")
+    with pytest.raises(ValueError, match="'ntu60' has no protocol 'xset': use xsub, xview"):
+        split_by_name([], "ntu60", "xset")
     with pytest.raises(SkeletonFormatError, match="no PKU-MMD video"):
-        pku_cross_view(["0002"])
+        split_by_name(["0002"], "pku1", "xview")
 
 
 def test_pku_splits(shared_data):
-    assert pku_cross_view(["0002-L", "0002-M", "0003-R"]).tolist() == [False, True, True]
+    assert split_by_name(["0002-L", "0002-M", "0003-R"], "pku1", "xview").tolist() == [False, True, True]
     train, test = read_pku_split(shared_data / "pku_mmd_labels" / "pkuv1_cross_subject.txt")
     assert not set(train) & set(test)
 
@@ -120,14 +118,14 @@ def test_the_open_sets_are_split_as_their_papers_do(shared_data, name, fold, siz
 def test_uav_human_parts_its_people_in_two_ways():
     names = [f"clips/P{person:03}S01G10B00H10UC102000LC092000A031R0_09131758.txt" for person in range(119)]
     for version, train, test in (("v1", (0, 2, 118), (1, 3, 113)), ("v2", (0, 3, 118), (1, 2, 116))):
-        trains = uav_split(names, version)
+        trains = split_by_name(names, "uav", version)
         assert trains.sum() == 89 and (~trains).sum() == 30, "the numbers of the paper"
         assert trains[list(train)].all() and not trains[list(test)].any()
         side = protocol_side("uav", version)
         assert [side(name) for name in names[:4]] == ["train" if value else "test" for value in trains[:4]]
     with pytest.raises(ValueError, match="no protocol 'v3'"):
-        uav_split(names, "v3")
+        split_by_name(names, "uav", "v3")
     with pytest.raises(ValueError, match="use v1, v2, folders"):
         protocol_side("uav", "xsub")
     with pytest.raises(SkeletonFormatError, match="no UAV-Human name"):
-        uav_split(["S001C002P003R002A013"], "v1")
+        split_by_name(["S001C002P003R002A013"], "uav", "v1")

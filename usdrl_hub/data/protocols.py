@@ -48,70 +48,72 @@ class NTUSample:
         Raises:
             SkeletonFormatError: If it is not such a name.
         """
-        match = NTU.name.search(re.split(r"[/\\]", name)[-1].partition(".")[0])
+        match = NTU.name.search(_stem(name))
         if match is None:
             raise SkeletonFormatError(f"'{name}' is no NTU RGB+D name such as S001C002P003R002A013")
         return cls(**{key: int(value) for key, value in match.groupdict().items()})
 
 
-# Training recordings of each protocol.
-NTU_PROTOCOLS: dict[tuple[str, str], Callable[[NTUSample], bool]] = {
-    ("ntu60", "xsub"): lambda sample: sample.subject in _NTU60_TRAIN_SUBJECTS,
-    ("ntu60", "xview"): lambda sample: sample.camera in (2, 3),
-    ("ntu120", "xsub"): lambda sample: sample.subject in _NTU120_TRAIN_SUBJECTS,
-    ("ntu120", "xset"): lambda sample: sample.setup % 2 == 0,
-    ("ntu120", "one-shot"): lambda sample: sample.action - 1 not in NTU120_NOVEL_CLASSES,
+def _uav_subject(name: str) -> int:
+    match = UAV.name.search(_stem(name))
+    if match is None:
+        raise SkeletonFormatError(f"'{name}' is no UAV-Human name such as P070S01G10B00H10UC102000LC092000A031R0_0")
+    return int(match["subject"])
+
+
+def _trains_in_cross_view(name: str) -> bool:
+    """Whether a video of PKU-MMD is of camera M or R; those of L test."""
+    if _stem(name)[-2:] not in ("-L", "-M", "-R"):
+        raise SkeletonFormatError(f"'{name}' is no PKU-MMD video such as 0002-L")
+    return not _stem(name).endswith("-L")
+
+
+def _stem(name: str) -> str:
+    """A name without folder and suffix."""
+    return re.split(r"[/\\]", name)[-1].partition(".")[0]
+
+
+# Whether a recording trains, by its name, for each data set and protocol.
+PROTOCOLS: dict[tuple[str, str], Callable[[str], bool]] = {
+    ("ntu60", "xsub"): lambda name: NTUSample.parse(name).subject in _NTU60_TRAIN_SUBJECTS,
+    ("ntu60", "xview"): lambda name: NTUSample.parse(name).camera in (2, 3),
+    ("ntu120", "xsub"): lambda name: NTUSample.parse(name).subject in _NTU120_TRAIN_SUBJECTS,
+    ("ntu120", "xset"): lambda name: NTUSample.parse(name).setup % 2 == 0,
+    ("ntu120", "one-shot"): lambda name: NTUSample.parse(name).action - 1 not in NTU120_NOVEL_CLASSES,
+    ("uav", "v1"): lambda name: _uav_subject(name) not in _UAV_TEST_SUBJECTS["v1"],
+    ("uav", "v2"): lambda name: _uav_subject(name) not in _UAV_TEST_SUBJECTS["v2"],
+    ("pku1", "xview"): _trains_in_cross_view,
+    ("pku2", "xview"): _trains_in_cross_view,
 }
 
 
-def ntu_split(names: Sequence[str], dataset: str, protocol: str) -> np.ndarray:
-    """Which NTU RGB+D recordings train.
+def split_by_name(names: Sequence[str], dataset: str, protocol: str) -> np.ndarray:
+    """Which recordings train in a protocol, by their names.
 
     Args:
-        names: Names of the recordings.
-        dataset: "ntu60" or "ntu120".
-        protocol: "xsub" or "xview" of NTU-60; "xsub", "xset" or "one-shot" of NTU-120. In one-shot recognition the
-            recordings of 100 classes train, and those of the 20 others, one exemplar apart, test.
+        names: Names of the recordings, with or without a folder and a suffix.
+        dataset: "ntu60", "ntu120", "uav", "pku1" or "pku2".
+        protocol: "xsub" or "xview" of NTU-60; "xsub", "xset" or "one-shot" of NTU-120, where the recordings of 100
+            classes train, and those of the 20 others, except one exemplar each, test; "v1" or "v2" of UAV-Human, with
+            89 people to train and 30 to test; "xview" of PKU-MMD, where the cameras M and R train and L tests.
 
     Returns:
         Boolean array ``(len(names),)``; the others test.
 
     Raises:
-        SkeletonFormatError: If a name is not one of NTU's.
+        SkeletonFormatError: If a name is not one of the data set's.
         ValueError: If there is no such protocol.
     """
-    if (dataset, protocol) not in NTU_PROTOCOLS:
-        known = ", ".join(f"{data} {name}" for data, name in NTU_PROTOCOLS)
-        raise ValueError(f"there is no protocol '{dataset} {protocol}': use one of {known}")
-    trains = NTU_PROTOCOLS[dataset, protocol]
-    return np.array([trains(NTUSample.parse(name)) for name in names], dtype=bool)
+    trains = PROTOCOLS.get((dataset, protocol))
+    if trains is None:
+        raise _unknown(dataset, protocol)
+    return np.array([trains(name) for name in names], dtype=bool)
 
 
-def uav_split(names: Sequence[str], version: str) -> np.ndarray:
-    """Which UAV-Human recordings train in a cross-subject protocol, by the subject in their names.
-
-    Args:
-        names: Names such as ``P070S01G10B00H10UC102000LC092000A031R0_09131758``.
-        version: "v1" or "v2": 89 people train and 30 test in either (the data set's README).
-
-    Returns:
-        Boolean array ``(len(names),)``; the others test.
-
-    Raises:
-        SkeletonFormatError: If a name is not one of UAV-Human's.
-        ValueError: If there is no such version.
-    """
-    if version not in _UAV_TEST_SUBJECTS:
-        raise ValueError(f"UAV-Human has no protocol '{version}': use {', '.join(_UAV_TEST_SUBJECTS)}")
-    subjects = []
-    for name in names:
-        match = UAV.name.search(re.split(r"[/\\]", name)[-1].partition(".")[0])
-        if match is None:
-            raise SkeletonFormatError(
-                f"'{name}' is no UAV-Human name such as P070S01G10B00H10UC102000LC092000A031R0_0"
-            )
-        subjects.append(int(match["subject"]))
-    return np.array([subject not in _UAV_TEST_SUBJECTS[version] for subject in subjects], dtype=bool)
+def _unknown(dataset: str, protocol: str) -> ValueError:
+    known = [name for data, name in PROTOCOLS if data == dataset]
+    known += ["xsub"] if dataset in ("pku1", "pku2") else []
+    return ValueError(f"'{dataset}' has no protocol '{protocol}': use {', '.join([*known, 'folders'])}")
 
 
 def protocol_side(
@@ -121,8 +123,8 @@ def protocol_side(
 
     Args:
         dataset: "ntu60", "ntu120", "uav", "pku1", "pku2", or any other.
-        protocol: See `ntu_split` for NTU and `uav_split` for UAV-Human; "xsub" or "xview" of PKU-MMD; "folders" for
-            any data set with folders called train and test.
+        protocol: See `split_by_name`; also "xsub" of PKU-MMD, and "folders" for any data set with folders called train
+            and test.
         split_file: PKU-MMD's split file, which "xsub" needs.
 
     Returns:
@@ -134,26 +136,17 @@ def protocol_side(
     """
     if protocol == "folders":
         return _side_of_folders
-    if (dataset, protocol) in NTU_PROTOCOLS:
-        trains = NTU_PROTOCOLS[dataset, protocol]
-        return lambda name: "train" if trains(NTUSample.parse(name)) else "test"
-    if dataset == "uav" and protocol in _UAV_TEST_SUBJECTS:
-        return lambda name: "train" if uav_split([name], protocol)[0] else "test"
-    if dataset in ("pku1", "pku2") and (protocol == "xview" or (protocol == "xsub" and split_file is not None)):
-        if split_file is None:
-            return lambda name: "train" if pku_cross_view([PurePosixPath(name).stem])[0] else "test"
-        sides = {
-            name: side
-            for side, names in zip(("train", "test"), read_pku_split(split_file), strict=True)
-            for name in names
-        }
-        return lambda name: sides.get(PurePosixPath(name).stem)
-    if dataset in ("pku1", "pku2") and protocol == "xsub":
+    is_pku = dataset in ("pku1", "pku2") and protocol in ("xsub", "xview")
+    if is_pku and split_file is not None:
+        train, test = read_pku_split(split_file)
+        sides = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+        return lambda name: sides.get(_stem(name))
+    if is_pku and protocol == "xsub":
         raise ValueError("PKU-MMD's xsub stands in its split file: name it with --split-file")
-    known = [name for data, name in NTU_PROTOCOLS if data == dataset]
-    known += ["xsub", "xview"] if dataset in ("pku1", "pku2") else []
-    known += [*_UAV_TEST_SUBJECTS] if dataset == "uav" else []
-    raise ValueError(f"'{dataset}' has no protocol '{protocol}': use {', '.join([*known, 'folders'])}")
+    trains = PROTOCOLS.get((dataset, protocol))
+    if trains is None:
+        raise _unknown(dataset, protocol)
+    return lambda name: "train" if trains(name) else "test"
 
 
 def _side_of_folders(name: str) -> str | None:
@@ -206,18 +199,6 @@ def named_sides(lists: Mapping[str, Sequence[str]], protocol: str | None, where:
     if both := sorted(train & test):
         raise SkeletonFormatError(f"{where}: '{both[0]}' trains and tests, as {len(both)} recordings of its split do")
     return dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
-
-
-def pku_cross_view(names: Sequence[str]) -> np.ndarray:
-    """Which PKU-MMD videos train in the cross-view protocol: those of the cameras M and R; L tests.
-
-    Raises:
-        SkeletonFormatError: If a name does not end in -L, -M or -R.
-    """
-    for name in names:
-        if name[-2:] not in ("-L", "-M", "-R"):
-            raise SkeletonFormatError(f"'{name}' is no PKU-MMD video such as 0002-L")
-    return np.array([not name.endswith("-L") for name in names], dtype=bool)
 
 
 def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

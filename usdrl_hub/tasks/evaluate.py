@@ -17,10 +17,8 @@ from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import (
     check_classes,
     default_split,
-    ntu_split,
     parts_of,
-    pku_cross_view,
-    uav_split,
+    split_by_name,
     with_clips,
 )
 from ..data.samples import load_samples
@@ -214,12 +212,7 @@ def _by_name(benchmark: Benchmark, dataset: SkeletonData) -> np.ndarray | None:
     is_pku = base.startswith("pkummd")
     names = [name[:6] if is_pku and "_" in name else name for name in dataset.names]
     try:
-        if base in ("ntu60", "ntu120"):
-            trains = ntu_split(names, base, protocol)
-        elif base == "uav":
-            trains = uav_split(names, protocol)
-        else:
-            trains = pku_cross_view(names)
+        trains = split_by_name(names, *(("pku1", "xview") if is_pku else (base, protocol)))
     except SkeletonFormatError:
         if own is None:
             raise
