@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,8 @@ from usdrl_hub.data.reading import Reading
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
 from usdrl_hub.inference.source import Source
 from usdrl_hub.sequence import FARTHEST
+
+from . import motion_capture
 
 RNG = np.random.default_rng(0)
 NAMES = [f"{joint}_{axis}" for joint in get_layout("ntu25").joint_names for axis in "xyz"]
@@ -54,6 +57,21 @@ def zipped_claim():
     return content.getvalue()
 
 
+def _still_bvh(frames):
+    """A whole body of which one number changes."""
+    names = [motion_capture.MOTIONBUILDER[name] for name in get_layout("smpl22").joint_names]
+    text = motion_capture.bvh(names, motion_capture.tree("smpl22"), motion_capture.clip("smpl22")[:1])
+    head = re.sub(r"CHANNELS \d( \w+)+", "CHANNELS 0", text.partition("MOTION")[0])
+    head = head.replace("CHANNELS 0", "CHANNELS 1 Xposition", 1)
+    return f"{head}MOTION\nFrames: {frames}\nFrame Time: 0.01\n" + "1\n" * frames
+
+
+def _short_trc(frames):
+    """Rows of one point of 39."""
+    text = motion_capture.trc(list(get_layout("ui-prmd39").joint_names), motion_capture.clip()[:1])
+    return "\n".join(text.split("\n")[:6]) + "\n1\t1\t1\t1\t1" * frames
+
+
 # Small files that took gigabytes or minutes.
 GREEDY = {
     "zeros.skeleton": "1500000\n1\n" + BODY + "0\n" * 1_499_999,
@@ -74,6 +92,12 @@ GREEDY = {
     "bomb.npz": packed(keypoints=np.zeros((800_000, 25, 3))),
     "claim.npy": claim((10**9, 25, 3)),
     "claim.npz": zipped_claim(),
+    "words.bvh": "HIERARCHY\nROOT " + "a " * 1_000_000 + "{\n}\nMOTION\nFrames: 1\nFrame Time: 1\n1\n",
+    "brace.bvh": "HIERARCHY\nROOT a\n" + "{" * 1_000_000 + "\nMOTION\n",
+    "still.bvh": _still_bvh(1_000_000),
+    "tabs.trc": _short_trc(200_000),
+    "deep.mvnx": "<mvnx>" + "<a>" * 300_000,
+    "attributes.mvnx": "<mvnx " + " ".join(f'a{number}=""' for number in range(100_000)) + "/>",
     "header.npy": b"\x93NUMPY\x02\x00\x00\x00\x00\x80" + bytes(100),
 }
 

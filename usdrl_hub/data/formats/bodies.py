@@ -39,7 +39,9 @@ def check_size(path: Path, frames: int, joints: int) -> None:
         SkeletonFormatError: If they do.
     """
     if 3 * frames * joints > _MOST_NUMBERS + _NUMBERS_PER_BYTE * path.stat().st_size:
-        raise SkeletonFormatError(f"{path}: {frames} frames of {joints} joints, in which hardly anything moves")
+        raise SkeletonFormatError(
+            f"{path}: it speaks of {frames} frames of {joints} joints, far more than such a file holds"
+        )
 
 
 def _points(keypoints: np.ndarray, layout: Layout, *names: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ class _Hierarchy:
 
     def __init__(self, path: Path, text: bytes):
         self.path, self.text = path, text
-        self.tokens = list(_TOKEN.finditer(text))
+        self.tokens: list[bytes] = _TOKEN.findall(text)
         self.place = self.columns = 0
         self.joints: list[_Joint] = []
         self.open: list[int] = []
@@ -94,13 +95,14 @@ class _Hierarchy:
 
     def wrong(self, what: str) -> SkeletonFormatError:
         """The error of the token that was taken last."""
-        at = self.tokens[min(max(self.place, 1), len(self.tokens)) - 1].start()
-        line = 1 + self.text.count(b"\n", 0, at)
+        number = min(max(self.place, 1), len(self.tokens)) - 1
+        token = next(islice(_TOKEN.finditer(self.text), number, None))
+        line = 1 + self.text.count(b"\n", 0, token.start())
         return SkeletonFormatError(f"{self.path}, line {line}: {what}")
 
     def take(self, count: int, what: str) -> list[bytes]:
         """The next tokens."""
-        found = [token.group() for token in self.tokens[self.place : self.place + count]]
+        found = self.tokens[self.place : self.place + count]
         self.place += count
         if len(found) < count:
             raise self.wrong(f"the hierarchy ends where {what} should follow: it is cut")
@@ -108,8 +110,8 @@ class _Hierarchy:
 
     def read_name(self, is_end: bool) -> str:
         """A name, which may have blanks: all up to the brace."""
-        parts = []
-        while self.place < len(self.tokens) and self.tokens[self.place].group() not in (b"{", b"}"):
+        parts: list[bytes] = []
+        while self.place < len(self.tokens) and self.tokens[self.place] not in (b"{", b"}"):
             parts += self.take(1, "a name")
         return f"{self.joints[self.open[-1]].name}_end" if is_end and self.open else as_text(b" ".join(parts))
 

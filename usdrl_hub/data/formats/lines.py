@@ -78,8 +78,8 @@ def parse_numbers(block: bytes, count: int, path: Path, first_line: int) -> np.n
     """
     if b"," in block and b"." not in block:
         block = block.replace(b",", b".")
-    # Where only digits, signs, points and exponents are in it.
-    if not block.translate(None, b"0123456789+-.eE \t\n"):
+    # Where only digits, signs, points, exponents and perhaps NaN are in it.
+    if not block.translate(None, b"0123456789+-.eE \t\nnNaA"):
         try:
             # NumPy stops at what is no number: older ones warn, newer ones raise.
             numbers = np.fromstring(block, sep=" ")

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import notice
 from ...sequence import SkeletonFormatError, SkeletonSequence
 from ..reading import OnError, Reading
-from .bodies import make_sequence, unit_of
+from .bodies import check_size, make_sequence, unit_of
 from .lines import as_text, parse_rows, read_text
 from .markers import find_people
 
@@ -74,13 +74,19 @@ def _rows(path: Path, block: bytes, separator: bytes, columns: int) -> np.ndarra
         raise SkeletonFormatError(f"{path}, line {_HEAD + 1}: there is no frame in it")
     if separator == b" ":
         return parse_rows(block, columns, path, _HEAD + 1, "a frame")
+    check_size(path, int((filled > 0).sum()), columns // 3)
     marks = np.diff(np.searchsorted(np.flatnonzero(text == separator[0]), line_ends))
-    marks = np.where(filled > 0, marks, columns - 1)
-    is_table = ((marks == columns - 1) | (marks == columns)).all() and (filled > 0).sum() > 0
-    empty = separator + separator in block or separator + b"\n" in block or block.endswith(separator)
-    if not is_table or empty or not filled.all():
-        block = _with_nan(block, separator, columns, path)
-    return parse_rows(block.replace(separator, b" "), columns, path, _HEAD + 1, "a frame")
+    cells = int(marks[filled.argmax()]) + 1
+    is_table = (
+        (marks[filled > 0] == cells - 1).all() and not marks[filled == 0].any() and cells in (columns, columns + 1)
+    )
+    if not is_table or b" " in block or b"\n" + separator in block or block.startswith(separator):
+        return parse_rows(_with_nan(block, separator, columns, path), columns, path, _HEAD + 1, "a frame")
+    # Where all rows have as many cells, the empty ones are filled at once.
+    for _ in range(2):
+        block = block.replace(separator + separator, separator + b"nan" + separator)
+    block = (block + b"\n").replace(separator + b"\n", separator + b"nan\n")
+    return parse_rows(block.replace(separator, b" "), cells, path, _HEAD + 1, "a frame")[:, :columns]
 
 
 def _with_nan(block: bytes, separator: bytes, columns: int, path: Path) -> bytes:
@@ -99,7 +105,7 @@ def _with_nan(block: bytes, separator: bytes, columns: int, path: Path) -> bytes
                     f"{path}, line {_HEAD + 1 + number}: {len(cells)} cells for a frame, expected {columns}"
                 )
             unnamed = True
-        lines[number] = separator.join(cells[:columns] + [b"nan"] * -more)
+        lines[number] = b" ".join(cells[:columns] + [b"nan"] * -more)
     if unnamed:
         notice(f"{path}: points behind those that have names are left out", "points without a name")
     return b"\n".join(lines)
