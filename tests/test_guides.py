@@ -168,7 +168,7 @@ def runpy_main(words: list[str]) -> None:
 
 def is_training() -> bool:
     """Whether what listens for Ctrl-C is a trainer's."""
-    return isinstance(signal.getsignal(signal.SIGINT), TrainerCallback)
+    return isinstance(getattr(signal.getsignal(signal.SIGINT), "__self__", None), TrainerCallback)
 
 
 class ctrl_c:

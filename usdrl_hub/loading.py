@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,54 +61,43 @@ def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
     """
     if bundled_checkpoint(name, **kwargs) != name or Path(name).is_file():
         return None
-    return load_with(_AdapterReader, name, **kwargs)
+    return load_with(find_adapter, name, **kwargs)
 
 
-class _AdapterReader:
-    """`weights.find_adapter` as a class with `from_pretrained`, for `load_with`."""
+def _load_merged(
+    name: str | os.PathLike, adapter: Adapter, loader: type[USDRLPreTrainedModel], **kwargs: Any
+) -> USDRLPreTrainedModel:
+    """Load the base model of adapters, and merge them into its weights."""
+    from peft import PeftModel
 
-    @staticmethod
-    def from_pretrained(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
-        return find_adapter(name, **kwargs)
-
-
-class _Merging:
-    """Loads the base model of adapters, and merges them into its weights."""
-
-    def __init__(self, adapter: Adapter, loader: type[USDRLPreTrainedModel]):
-        self.adapter, self.loader = adapter, loader
-
-    def from_pretrained(self, name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
-        from peft import PeftModel
-
-        where = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
-        own = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
-        if self.adapter.config is not None:
-            own["config"] = self.adapter.config
-            # The adapter may bring a head for other classes.
-            own["ignore_mismatched_sizes"] = True
-        model, report = self.loader.from_pretrained(self.adapter.base, **(own | {"output_loading_info": True}))
-        try:
-            adapted = PeftModel.from_pretrained(model, str(name), **where)
-        except RuntimeError as error:
-            if self.adapter.config is not None:
-                raise
+    where = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
+    own = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
+    if adapter.config is not None:
+        own["config"] = adapter.config
+        # The adapter may bring a head for other classes.
+        own["ignore_mismatched_sizes"] = True
+    model, report = loader.from_pretrained(adapter.base, **(own | {"output_loading_info": True}))
+    try:
+        adapted = PeftModel.from_pretrained(model, str(name), **where)
+    except RuntimeError as error:
+        if adapter.config is not None:
+            raise
+        raise ValueError(
+            f"its tensors do not fit its base '{adapter.base}', and it has no config.json: save that of the trained "
+            "model with it, as USDRLTrainer does"
+        ) from error
+    kinds = adapted.peft_config.values()
+    saved = {module for kind in kinds for module in getattr(kind, "modules_to_save", None) or ()}
+    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    for key in sorted(fresh):
+        if not saved & set(key.split(".")):
             raise ValueError(
-                f"its tensors do not fit its base '{self.adapter.base}', and it has no config.json: save that of the "
-                "trained model with it, as USDRLTrainer does"
-            ) from error
-        kinds = adapted.peft_config.values()
-        saved = {module for kind in kinds for module in getattr(kind, "modules_to_save", None) or ()}
-        fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-        for key in sorted(fresh):
-            if not saved & set(key.split(".")):
-                raise ValueError(
-                    f"tensor '{key}' is neither in its base '{self.adapter.base}' nor in the adapter: train it with "
-                    "modules_to_save=['classifier'] in PEFT's configuration, so that the new head is saved"
-                )
-        merged = adapted.merge_and_unload(safe_merge=True)
-        check_values(name, merged, {})
-        return merged
+                f"tensor '{key}' is neither in its base '{adapter.base}' nor in the adapter: train it with "
+                "modules_to_save=['classifier'] in PEFT's configuration, so that the new head is saved"
+            )
+    merged = adapted.merge_and_unload(safe_merge=True)
+    check_values(name, merged, {})
+    return merged
 
 
 def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
@@ -124,12 +115,12 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
         if adapter.model_class in HEADS:
             base.architectures = [adapter.model_class]
         return base
-    config = None if Path(name).is_dir() else load_with(USDRLConfig, name, **kwargs)
+    config = None if Path(name).is_dir() else load_with(USDRLConfig.from_pretrained, name, **kwargs)
     if _has_none(name, "config.json", **kwargs):
         # transformers would take the defaults.
         where = "folder" if Path(name).is_dir() else "repository"
         raise CheckpointLoadError(f"model '{name}' cannot be loaded: there is no config.json in the {where}")
-    return config or load_with(USDRLConfig, name, **kwargs)
+    return config or load_with(USDRLConfig.from_pretrained, name, **kwargs)
 
 
 def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
@@ -150,12 +141,12 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
     loader = model_class(load_config(name, **where))
     if adapter := load_adapter(name, **where):
-        return load_with(_Merging(adapter, loader), name, **kwargs).eval()
+        return load_with(partial(_load_merged, adapter=adapter, loader=loader), name, **kwargs).eval()
     if not _is_here(name, **kwargs):
         # Weights and configuration of the same commit.
         known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
         kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
-    model, report = load_with(loader, name, output_loading_info=True, **kwargs)
+    model, report = load_with(loader.from_pretrained, name, output_loading_info=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointLoadError(f"model '{name}': tensor '{missing[0]}' is missing from its weights")
@@ -180,7 +171,7 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
     try:
-        return load_with(USDRLFeatureExtractor, name, **kwargs)
+        return load_with(USDRLFeatureExtractor.from_pretrained, name, **kwargs)
     except CheckpointLoadError:
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
@@ -255,13 +246,13 @@ def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
     return Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
 
 
-def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
-    """Load with `from_pretrained`, with errors that say what to do.
+def load_with(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) -> Any:
+    """Load by name or folder, with errors that say what to do.
 
     Args:
-        loader: A class with `from_pretrained`.
+        load: A `from_pretrained`, or a function like it.
         name: See `load_model`.
-        **kwargs: Passed to `from_pretrained`.
+        **kwargs: Passed to `load`.
 
     Raises:
         CheckpointLoadError: If it cannot be loaded.
@@ -272,7 +263,7 @@ def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
             f"'{name}' is a file, not a model folder: convert the authors' checkpoints with 'usdrl convert'"
         )
     try:
-        return loader.from_pretrained(name, **kwargs) if local else _load_from_hub(loader, name, **kwargs)
+        return load(name, **kwargs) if local else _load_from_hub(load, name, **kwargs)
     except Exception as error:
         # A damaged file raises any error of JSON, safetensors and transformers.
         fault, kind = ("", "damaged") if local else _fault_of_hub(error, kwargs.get("revision"))
@@ -283,13 +274,13 @@ def load_with(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
         raise CheckpointLoadError(f"model '{name}' {reason}", kind, hint) from error
 
 
-def _load_from_hub(loader: Any, name: str | os.PathLike, **kwargs: Any) -> Any:
+def _load_from_hub(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) -> Any:
     for attempt in range(2):
         if not kwargs.get("local_files_only") and not hub_is_reachable():
             # The client would retry for half a minute before it looks into its cache.
             kwargs["local_files_only"] = True
         try:
-            return loader.from_pretrained(name, **kwargs)
+            return load(name, **kwargs)
         except Exception as error:
             # The client does not retry where a file's storage fails or the connection is reset.
             if kwargs.get("local_files_only") and isinstance(error, OSError):

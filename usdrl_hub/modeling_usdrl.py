@@ -805,11 +805,17 @@ def _over_items(loss: torch.Tensor, num_items_in_batch: torch.Tensor | int | Non
     return loss / num_items_in_batch
 
 
-def _problem_of(labels: torch.Tensor, logits: torch.Tensor) -> str:
-    """The problem type that labels of clips imply, as in transformers' heads."""
-    if not labels.is_floating_point():
-        return "single_label_classification"
-    return "regression" if logits.shape[-1] == 1 else "multi_label_classification"
+def _frame_output(
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    num_items_in_batch: torch.Tensor | int | None,
+    encoded: USDRLModelOutput,
+) -> TokenClassifierOutput:
+    """The output of a head with logits ``(B, T, K)`` and labels ``(B, T)``."""
+    loss = None if labels is None else _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+    return TokenClassifierOutput(
+        loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+    )
 
 
 class USDRLForActionRecognition(USDRLClassificationModel):
@@ -866,7 +872,7 @@ class USDRLForActionRecognition(USDRLClassificationModel):
     ) -> torch.Tensor:
         if self.config.problem_type is None and labels.is_floating_point():
             # Saved with the model, which would be loaded as a classifier otherwise.
-            self.config.problem_type = _problem_of(labels, logits)
+            self.config.problem_type = "regression" if logits.shape[1] == 1 else "multi_label_classification"
         problem = self.config.problem_type or "single_label_classification"
         if problem == "single_label_classification":
             return _cross_entropy(logits, labels.flatten(), num_items_in_batch)
@@ -913,12 +919,7 @@ class USDRLForActionDetection(USDRLClassificationModel):
         """
         encoded = self.usdrl(keypoints, **kwargs)
         logits = self.classifier(encoded.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
-        output = TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
-        )
+        output = _frame_output(logits, labels, num_items_in_batch, encoded)
         if not torch.compiler.is_compiling():
             # An attribute for `post_process_action_detection`, not an entry of the output.
             output.shift_gap = self.config.shift_gap if self.config.encoder == "dste" else 1  # type: ignore
@@ -964,12 +965,7 @@ class USDRLForEarlyActionPrediction(USDRLClassificationModel):
         """
         encoded = self.usdrl(keypoints, **kwargs)
         logits = self.classifier(self.running_maximum(encoded.temporal_hidden_state, maximum))
-        loss = None
-        if labels is not None:
-            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
-        return TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
-        )
+        return _frame_output(logits, labels, num_items_in_batch, encoded)
 
     @staticmethod
     def running_maximum(frames: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:

@@ -107,7 +107,8 @@ class PoseEstimator:
         place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
         def load(kind: Any, name: str | os.PathLike) -> tuple[Any, Any]:
-            return load_with(kind, name, use_safetensors=True).to(place), load_with(AutoImageProcessor, name)
+            model = load_with(kind.from_pretrained, name, use_safetensors=True).to(place)
+            return model, load_with(AutoImageProcessor.from_pretrained, name)
 
         pose, finder = load(AutoModelForPoseEstimation, pose_model), load(AutoModelForObjectDetection, detector)
         return cls(*pose, *finder, threshold, batch_size)
