@@ -47,18 +47,18 @@ _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
 
 
 class PublishError(ValueError):
-    """What cannot be published, or was not; the message says why and what to do."""
+    """A model that cannot be published; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published, or would be.
+    """The files that were published, or would be in a dry run.
 
     Attributes:
         repo_id: The repository.
         files: Names of its files and their sizes in bytes.
         url: The commit or the pull request; empty in a dry run.
-        changed: Whether a commit was made: not where the repository held the same already.
+        changed: Whether a commit was made; False if the repository already held the same files.
     """
 
     repo_id: str
@@ -98,25 +98,25 @@ def publish(
     """Publish a checkpoint's folder: weights, configurations, metrics and card in a single commit.
 
     The model is loaded and checked first. The card is rendered from the configuration, ``metrics.json`` and the
-    registry, unless the folder has one that a person wrote. Pickles (``training_args.bin``, ``optimizer.pt``) and
+    registry, unless the folder has one written by hand. Pickles (``training_args.bin``, ``optimizer.pt``) and
     other files that are no part of a model are never uploaded. Publishing the same files again makes no commit.
 
     Args:
         folder: The checkpoint's folder.
         repo_id: ``owner/name``; a bare name gets the namespace of this project, see `facts.checkpoints.namespace`.
         commit: Message, branch, pull request, visibility and token.
-        dry_run: Only say what would be published; nothing is sent.
-        include_code: Add the model's code, by which transformers alone loads it (``trust_remote_code=True``). Without
-            it the card names this package as the library.
+        dry_run: Only return what would be published; nothing is sent.
+        include_code: Add the model's code, so that transformers loads it without this package
+            (``trust_remote_code=True``). Otherwise the card names this package as the library.
         include_optimizer: Add the state of the optimizer of the newest ``checkpoint-*`` folder, as safetensors.
 
     Returns:
-        What was published, and where.
+        The files, and where they were published.
 
     Raises:
         PublishError: If the folder is no complete model, holds NaN, a link out of it or what looks like a token, the
-            name is none, or the hub refuses or cannot be reached. The repository is then as it was; one that was made
-            for it is deleted again, and where that fails the error says so.
+            repository's name is impossible, or the hub refuses or is unreachable. The repository is then unchanged; a
+            new one is deleted again, and if that fails the error says so.
         CheckpointLoadError: If the model cannot be loaded.
     """
     folder = Path(folder)
@@ -136,20 +136,20 @@ def publish(
             is_ours = _create(api, repo_id, commit.private)
             url, changed = _commit(api, repo_id, files, commit)
         except BaseException as error:
-            # The hub is asked before there is nothing left to ask of.
-            told = _told(api, repo_id, error) if isinstance(error, Exception) else ""
-            told += _taken_back(api, repo_id, commit.revision) if is_ours else ""
+            # The reason first: it may need the repository, which is then deleted.
+            reason = _reason(api, repo_id, error) if isinstance(error, Exception) else ""
+            reason += _delete_new(api, repo_id, commit.revision) if is_ours else ""
             if isinstance(error, Exception):
-                raise PublishError(told) from None
+                raise PublishError(reason) from None
             raise
     return Published(repo_id, sizes, url, changed)
 
 
 def check_model(folder: Path) -> None:
-    """Load a model as anyone would, and refuse one that computes nothing.
+    """Load a model, and check its weights.
 
     Raises:
-        PublishError: If a part is missing or a weight is NaN or infinite.
+        PublishError: If a file is missing, or a weight is NaN or infinite.
         CheckpointLoadError: If it cannot be loaded.
     """
     if not folder.is_dir():
@@ -157,7 +157,7 @@ def check_model(folder: Path) -> None:
     config = load_config(folder)
     if config.layout is not None and not (folder / "preprocessor_config.json").is_file():
         raise PublishError(
-            f"{folder}: it has no preprocessor_config.json, so nobody could prepare input for the model: save its "
+            f"{folder}: it has no preprocessor_config.json, so no input can be prepared for the model: save its "
             "feature extractor there (a trainer does if given as processing_class)"
         )
     load_model(folder)
@@ -177,7 +177,7 @@ def check_model(folder: Path) -> None:
 
 
 def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: bool) -> dict[str, Path]:
-    """Everything of the folder that is published: name in the repository -> file; what is made lies in `scratch`."""
+    """The files to publish: name in the repository -> file; generated ones are written to `scratch`."""
     files = dict(_chosen(folder))
     for name in (*files,):
         if not _any(name, _WEIGHTS):
@@ -224,7 +224,7 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _evaluation_files(record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
-    """The hub's newer form of results, ``.eval_results/*.yaml``, where the data set has a repository on the hub."""
+    """Results in the hub's newer format, ``.eval_results/*.yaml``, if the data set has a repository on the hub."""
     facts = DATASETS.get(Path(str(record.get("dataset", ""))).stem)
     value = dict(record.get("metrics") or {}).get(record.get("metric"))
     if facts is None or not facts.hub or value is None:
@@ -243,7 +243,7 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
     try:
         state = torch.load(found[-1], map_location="cpu", weights_only=True)
     except Exception:
-        # torch raises whatever its readers meet.
+        # torch's readers raise errors of many types.
         raise PublishError(
             f"{found[-1]}: it is damaged, or holds more than tensors: leave the optimizer out"
         ) from None
@@ -258,18 +258,18 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
 
 
 def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
-    """Make the repository where it is missing; whether it was."""
+    """Make the repository if it is missing, and return whether it was."""
     try:
         api.create_repo(repo_id, private=private)
     except HfHubHTTPError:
-        # That it exists, above all; the client knows which other refusals say the same.
+        # Most likely it exists; the client knows which other refusals mean the same.
         api.create_repo(repo_id, private=private, exist_ok=True)
         return False
     return True
 
 
-def _taken_back(api: HfApi, repo_id: str, revision: str | None) -> str:
-    """Delete the repository that was made for a commit that failed; what there is to say of it."""
+def _delete_new(api: HfApi, repo_id: str, revision: str | None) -> str:
+    """Delete the repository that was made for a failed commit, and return what the user has to know about it."""
     try:
         try:
             holds = api.model_info(repo_id, revision=revision).siblings or ()
@@ -284,7 +284,7 @@ def _taken_back(api: HfApi, repo_id: str, revision: str | None) -> str:
 
 
 def _commit(api: HfApi, repo_id: str, files: Mapping[str, Path], commit: Commit) -> tuple[str, bool]:
-    """Make the branch where it is missing, and one commit."""
+    """Make the branch if it is missing, and commit; return the URL, and whether anything changed."""
     revision, create_pr = commit.revision, commit.create_pr
     if commit.private and not api.model_info(repo_id).private:
         raise PublishError(
@@ -293,9 +293,9 @@ def _commit(api: HfApi, repo_id: str, files: Mapping[str, Path], commit: Commit)
     if revision is not None and not create_pr:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     before = api.model_info(repo_id, revision=None if create_pr else revision)
-    there = {sibling.rfilename for sibling in before.siblings or ()}
-    # Weights of an earlier form, such as shards, would be read beside the new ones.
-    stale = [name for name in sorted(there) if _any(name, _WEIGHTS) and name not in files]
+    present = {sibling.rfilename for sibling in before.siblings or ()}
+    # Old weights in another form, such as shards, would be read with the new ones.
+    stale = [name for name in sorted(present) if _any(name, _WEIGHTS) and name not in files]
     operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
     operations += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in files.items()]
     done = api.create_commit(
@@ -308,7 +308,7 @@ def _commit(api: HfApi, repo_id: str, files: Mapping[str, Path], commit: Commit)
     return done.pr_url or done.commit_url, done.oid != before.sha
 
 
-def _told(api: HfApi, repo_id: str, error: Exception) -> str:
+def _reason(api: HfApi, repo_id: str, error: Exception) -> str:
     """Why nothing was published, and what to do."""
     if isinstance(error, PublishError):
         return str(error)
@@ -321,13 +321,13 @@ def _told(api: HfApi, repo_id: str, error: Exception) -> str:
             f"{repo_id}: the hub at {api.endpoint} has no Xet storage, where the client sends large files; nothing "
             "was published: set HF_HUB_DISABLE_XET=1, which sends them by git-lfs"
         )
-    # The client's transport has its own errors, which depend on the HTTP library beneath it.
+    # Errors of the client's transport depend on its HTTP library.
     reason = _clean(error) or type(error).__name__
     return f"{repo_id}: the hub could not be reached or hung up ({reason}); nothing was published: try again"
 
 
 def _has_xet(api: HfApi, repo_id: str) -> bool:
-    """Whether the hub gives tokens for Xet; True where it does not say."""
+    """Whether the hub gives tokens for Xet; True if unknown."""
     address = f"{api.endpoint}/api/models/{repo_id}/xet-write-token/main"
     try:
         answer = get_session().get(address, headers=build_hf_headers(token=api.token))

@@ -52,11 +52,11 @@ class Context:
         extractor: Its feature extractor.
         train: Training part.
         test: Test part.
-        class_names: Names of the classes.
-        recipe: The benchmark's recipe with the changes asked for.
-        seed: Seeds everything drawn.
+        class_names: Names of the classes, without the background.
+        recipe: The benchmark's recipe, with the caller's changes.
+        seed: Random seed of everything that is drawn.
         folder: Where pictures are written; None for none.
-        train_head: Whether heads are trained; otherwise the one that `encoder` has is scored as it is.
+        train_head: Whether heads are trained; otherwise the head of `encoder` is scored as it is.
     """
 
     encoder: USDRLPreTrainedModel
@@ -84,7 +84,7 @@ class Context:
                 "name one, or train a head"
             )
         if model.config.problem_type not in (None, "single_label_classification"):
-            raise ValueError("the model does not name one class per clip, so it cannot be scored without training")
+            raise ValueError("the model does not predict one class per clip, so it cannot be scored without training")
         # The background of older models has another name.
         if model.config.class_names[head.has_background :] != self.class_names:
             raise ValueError("the model's classes are not those of the data, so it cannot be scored without training")
