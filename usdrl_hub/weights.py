@@ -302,29 +302,25 @@ def check_tensors(
     state = model.state_dict()
     new = {key: buffer.numel() for key, buffer in model.named_buffers() if key not in state}
     asked = any(getattr(config, field) != getattr(own, field) for field in _HEAD_SIZES)
+    hint = "; for a new head give ignore_mismatched_sizes=True or call with_head"
     for key, tensor in state.items():
         encoder = key.startswith(own_base)
-        place = (prefix + key.removeprefix(own_base)) if encoder else key
-        stored = tensors.get(place)
-        if stored is None and place.rpartition(".")[0] in parts:
+        stored_key = (prefix + key.removeprefix(own_base)) if encoder else key
+        stored = tensors.get(stored_key)
+        if stored is None and stored_key.rpartition(".")[0] in parts:
             continue
         if stored is None and encoder:
-            raise ValueError(f"model '{name}': tensor '{place}' is missing from its weights")
+            raise ValueError(f"model '{name}': tensor '{stored_key}' is missing from its weights")
         if stored is None or stored.shape != tuple(tensor.shape) and other_head and not encoder:
             new[key] = tensor.numel()
         elif stored.shape != tuple(tensor.shape):
             raise ValueError(
-                f"model '{name}': tensor '{place}' has the shape {list(stored.shape)}, but its configuration "
-                f"describes {list(tensor.shape)}"
-                + (
-                    "; for a new head give ignore_mismatched_sizes=True or call with_head"
-                    if asked and not encoder
-                    else ""
-                )
+                f"model '{name}': tensor '{stored_key}' has the shape {list(stored.shape)}, but its configuration "
+                f"describes {list(tensor.shape)}" + hint * (asked and not encoder)
             )
         elif stored.dtype not in (_FLOATING if tensor.is_floating_point() else _WHOLE) and not quantised:
             raise ValueError(
-                f"model '{name}': tensor '{place}' holds numbers of type {stored.dtype}, but a model's weights are "
+                f"model '{name}': tensor '{stored_key}' has the type {stored.dtype}, but a model's weights are "
                 f"{'floating' if tensor.is_floating_point() else 'whole'}: it was not saved by this package"
             )
     num_bytes = sum(math.prod(stored.shape) * _WIDTHS[stored.dtype] for stored in tensors.values())

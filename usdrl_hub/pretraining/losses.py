@@ -14,7 +14,7 @@ _VARIANCE_EPS = 1e-4
 
 
 def similarity(views: torch.Tensor) -> torch.Tensor:
-    """How far the projections of one clip's views lie apart.
+    """Distance between the projections of the views of each clip.
 
     Args:
         views: ``(n, B, D)``, n at least 2.
@@ -29,7 +29,7 @@ def similarity(views: torch.Tensor) -> torch.Tensor:
 
 
 def variance(views: torch.Tensor) -> torch.Tensor:
-    """How far the features' standard deviations over the batch stay below 1.
+    """Hinge loss on the features' standard deviations over the batch, which should reach 1.
 
     Args:
         views: ``(n, B, D)``, B at least 2.
@@ -41,7 +41,7 @@ def variance(views: torch.Tensor) -> torch.Tensor:
 
 
 def autocovariance(views: torch.Tensor, gram: bool | None = None) -> torch.Tensor:
-    """How much the features of a view vary together.
+    """Off-diagonal covariance between the features of each view.
 
     Args:
         views: ``(n, B, D)``, B at least 2.
@@ -59,7 +59,7 @@ def autocovariance(views: torch.Tensor, gram: bool | None = None) -> torch.Tenso
 
 
 def cross_correlation(views: torch.Tensor, off_diagonal: float = 0.005, gram: bool | None = None) -> torch.Tensor:
-    """How far the correlations between the features of two views are from the identity.
+    """Distance of the cross-correlation between two views' features from the identity.
 
     Args:
         views: ``(n, B, D)``, B at least 2; no feature constant.

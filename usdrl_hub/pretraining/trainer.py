@@ -152,7 +152,7 @@ class USDRLPreTrainer(PublishingTrainer):
 
         Args:
             fused: Projections of the views, see `USDRLForPreTrainingOutput`.
-            single: The same of each modality by itself.
+            single: Those of each modality alone.
         """
         names = ("temporal_projection", "spatial_projection", "instance_projection")
         parts = self.decorrelation(*(fused[name] for name in names))

@@ -73,10 +73,10 @@ def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> tor
         Float64 ``(B, count)``.
     """
     golden = -7046029254386353131
-    place = torch.arange(1, count + 1, device=clips.device, dtype=torch.int64)
+    index = torch.arange(1, count + 1, device=clips.device, dtype=torch.int64)
     key = torch.tensor([seed & _MASK, step & _MASK], device=clips.device, dtype=torch.int64)
     state = _hash(_hash(_hash(key[0] + golden) + key[1] + golden) + clips + golden)
-    mixed = _hash(_hash(state[:, None] + place * golden))
+    mixed = _hash(_hash(state[:, None] + index * golden))
     return ((mixed >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
 
 
@@ -187,9 +187,9 @@ class ViewAugmentation:
             if self.layout is None:
                 raise ValueError("joint and limb dropout, other layouts and mirror images need the layout")
             object.__setattr__(self, "_body", _Body(get_layout(self.layout)))
-        most = self.corruptible_joints
-        if self.corrupted_joints < 0 or (most is not None and most < self.corrupted_joints):
-            raise ValueError(f"{self.corrupted_joints} joints cannot be drawn from the first {most}")
+        candidates = self.corruptible_joints
+        if self.corrupted_joints < 0 or (candidates is not None and candidates < self.corrupted_joints):
+            raise ValueError(f"{self.corrupted_joints} joints cannot be drawn from the first {candidates}")
 
     @property
     def _of_joints(self) -> bool:
@@ -253,14 +253,14 @@ class ViewAugmentation:
         Raises:
             ValueError: If there are fewer joints than `corrupted_joints`.
         """
-        most = min(self.corruptible_joints or joints, joints)
-        if self.corrupted_joints > most:
+        candidates = min(self.corruptible_joints or joints, joints)
+        if self.corrupted_joints > candidates:
             raise ValueError(
-                f"{self.corrupted_joints} joints are to be corrupted, but only {most} can be drawn: lower "
+                f"{self.corrupted_joints} joints are to be corrupted, but only {candidates} can be drawn: lower "
                 "corrupted_joints"
             )
         views, batch = self.num_views, len(lengths)
-        drawn = hashed_uniform(seed, step, clips, views * (22 + most)).view(batch, views, -1).transpose(0, 1)
+        drawn = hashed_uniform(seed, step, clips, views * (22 + candidates)).view(batch, views, -1).transpose(0, 1)
         low, high = self.crop_ratio
         scale = low + (high - low) * drawn[..., 0]
         length = torch.minimum((lengths * scale).floor().long().clamp(min=self.min_length), lengths)

@@ -162,7 +162,7 @@ def _repeatable(data: Any) -> str | None:
 
 
 def _tiny_parts(untrimmed: bool) -> tuple[SkeletonData, SkeletonData, str, list[str]]:
-    """The same of the clips that ship."""
+    """Training and test part, the rule that parts them, and the classes of the clips that ship."""
     dataset = tiny_recordings() if untrimmed else load_samples()
     tests = np.isin(np.asarray(dataset.column("subjects")), [8, 10])
     return dataset.select(~tests), dataset.select(tests), "the last two of five people test", dataset.class_names
