@@ -125,6 +125,9 @@ def test_labels_of_ultralytics_are_one_recording(tmp_path, scores, track):
     assert sequence.keypoints.shape == (83, 1, 17, 3 if scores else 2) and sequence.name == "film"
     assert not sequence.keypoints[47:57].any()
     np.testing.assert_allclose(sequence.keypoints[:47, 0, :, :2], pixels()[3:50], atol=2e-3)
+    assert find_recordings(tmp_path) == [tmp_path / "film_*.txt"]
+    with pytest.warns(USDRLWarning, match="labels holds one frame"):
+        assert read_skeleton(tmp_path / "film_3.txt").num_frames == 1
 
 
 def detections(rows, **more):

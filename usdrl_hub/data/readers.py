@@ -23,7 +23,7 @@ from .npz import SkeletonDataset
 from .poses import iter_pose_json
 from .pyskl import read_pyskl
 from .reading import OnError, Reader, Reading
-from .series import is_series, join_frames, read_series, series_of
+from .series import is_series, join_frames
 from .text import NTU, UAV, read_body_text
 
 # Joints that show whether a body is upside down.
@@ -230,9 +230,6 @@ def _read_csv(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequ
 
 
 def _read_numbers(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
-    if series_of(path) is not None:
-        yield read_series(path, reading)
-        return
     for sequence in number_text.read(path, reading, on_error):
         yield put_upright(sequence, str(path))
 

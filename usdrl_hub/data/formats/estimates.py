@@ -170,7 +170,7 @@ def rate_of_times(times: Iterable[Any], name: str = "") -> float | None:
     near = steps[np.abs(steps - usual) <= 0.5 * usual]
     rate = second / float(near.mean() if len(near) else usual)
     # Times are rounded: 33 ms are 30 frames per second.
-    return round(rate) if abs(rate - round(rate)) < 0.02 * rate and rate > 5 else rate
+    return float(round(rate)) if abs(rate - round(rate)) < 0.02 * rate and rate > 5 else rate
 
 
 def second_of(name: str, step: float) -> float | None:

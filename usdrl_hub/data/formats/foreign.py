@@ -5,6 +5,7 @@ from __future__ import annotations
 # What each is, and what to do; a file's name and a colon stand before it.
 FOREIGN = {
     "fbx": "it is FBX, which is not read: export BVH from Blender (File > Export > Motion Capture)",
+    "asf": "it is the skeleton of recordings that end in .amc: name one of those",
     "opensim": (
         "it is OpenSim's .mot or .sto of joint angles or forces, which hold no positions: read the .trc of the same "
         "trial, or export positions with OpenSim's BodyKinematics or PointKinematics"

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import EmptySequenceError
+from ...errors import EmptySequenceError, notice
 from ...layouts import LAYOUTS, get_layout
 from ...sequence import SkeletonFormatError, SkeletonSequence
 from ..detections import max_numbers
 from ..reading import OnError, Reading
 from ..text import read_pku_skeleton
-from .estimates import rate_of_times
+from .estimates import rate_of_times, to_sequence
 from .lines import as_text, read_text
 from .mediapipe import read_array
 from .sniffing import cells_of
+from .ultralytics import is_label, read_labels
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
     cells = cells_of(lines[0][1])
     if len(cells) == 150 and "," not in lines[0][1] and ";" not in lines[0][1] and reading.layout is None:
         yield read_pku_skeleton(path, reading)
+        return
+    if is_label(cells):
+        notice(
+            "a file of Ultralytics' labels holds one frame: the others are read with it where a folder is named, or "
+            "'NAME_*.txt'"
+        )
+        yield to_sequence(path, read_labels([(0, path)], path), reading)
         return
     if len(cells) == 4 and reading.layout is None:
         yield _read_msr(path, lines, reading)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,10 +102,18 @@ def _is_pickle(head: Beginning) -> bool:
     )
 
 
-def _is_amc(head: Beginning) -> bool:
-    """Whether a file is of Acclaim, a skeleton (ASF) or its motion (AMC)."""
-    words = ("#!OML:ASF", ":FULLY-SPECIFIED", ":DEGREES", ":version", ":units", "# AST/ASF")
-    return any(line.strip().startswith(words) for line in head.lines[:4])
+def _has_line(*words: str) -> Callable[[Beginning], bool]:
+    return lambda head: any(line.strip().startswith(words) for line in head.lines[:5])
+
+
+def _is_pose_format(head: Beginning) -> bool:
+    """Whether a file is of pose-format: its version, the image's size, and names of parts of the body."""
+    if len(head.content) < 20:
+        return False
+    version, *_, parts, length = struct.unpack("<fHHHHH", head.content[:14])
+    name = head.content[14 : 14 + length]
+    is_named = 0 < length < 60 and re.fullmatch(rb"[A-Za-z0-9_ ]+", name) is not None
+    return round(version, 3) in (0, 0.1, 0.2) and 0 < parts < 100 and is_named
 
 
 def _is_body_text(head: Beginning) -> bool:
@@ -137,12 +146,14 @@ _KINDS: tuple[tuple[str, Callable[[Beginning], bool]], ...] = (
     ("npz", _is_zip_of(".npy")),
     ("pytorch", _is_zip_of("data.pkl")),
     ("pickle", _is_pickle),
+    ("pose-format", _is_pose_format),
     ("fbx", _starts_with_bytes(b"Kaydara FBX", b"; FBX")),
     ("hdf5", _starts_with_bytes(b"\x89HDF\r\n\x1a\n")),
     ("matlab", _starts_with_bytes(b"MATLAB 5.0")),
     ("bvh", _starts("HIERARCHY")),
     ("trc", _starts("PathFileType")),
-    ("amc", _is_amc),
+    ("asf", _has_line(":version", ":units", "# AST/ASF")),
+    ("amc", _has_line("#!OML:ASF", ":FULLY-SPECIFIED", ":DEGREES")),
     ("mvnx", lambda head: "<mvnx" in (head.text or "")[:5000]),
     ("c3d", lambda head: head.content[1:2] == b"\x50" and 0 < head.content[0] < 10 and head.text is None),
     ("json", _starts("{", "[")),
@@ -168,7 +179,7 @@ BY_SUFFIX = {
     ".bvh": "bvh",
     ".trc": "trc",
     ".amc": "amc",
-    ".asf": "amc",
+    ".asf": "asf",
     ".mvnx": "mvnx",
     ".c3d": "c3d",
     ".pose": "pose-format",
