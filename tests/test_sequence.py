@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usdrl_hub import SkeletonFormatError, SkeletonSequence, USDRLFeatureExtractor
-from usdrl_hub.persons import link_persons
+from usdrl_hub.persons import track_persons
 from usdrl_hub.sequence import MOST_PERSONS
 
 BODY = np.random.default_rng(0).normal(size=(40, 2, 25, 3)).astype(np.float32)
@@ -109,19 +109,19 @@ def test_people_who_swap_places_are_linked_again():
     # A person who goes for a while comes back to the same place.
     gone = np.linalg.norm(shuffled[20:30] - paths[20:30][:, 1:2], axis=(2, 3)).argmin(1)
     shuffled[np.arange(20, 30), gone] = 0
-    linked = link_persons(SkeletonSequence(shuffled)).keypoints
+    linked = track_persons(SkeletonSequence(shuffled)).keypoints
     expected = paths.astype(np.float32)
     expected[20:30, 1] = 0
     np.testing.assert_array_equal(linked, expected)
     untouched = SkeletonSequence(expected)
-    np.testing.assert_array_equal(link_persons(untouched).keypoints, expected)
+    np.testing.assert_array_equal(track_persons(untouched).keypoints, expected)
 
 
 def test_a_person_who_comes_late_takes_a_free_place():
     keypoints = np.zeros((4, 2, 25, 3))
     keypoints[:, 0] = 1.0
     keypoints[2:, 0], keypoints[2:, 1] = 5.0, 1.0
-    linked = link_persons(SkeletonSequence(keypoints)).keypoints
+    linked = track_persons(SkeletonSequence(keypoints)).keypoints
     assert (linked[:, 0] == 1).all() and (linked[:2, 1] == 0).all() and (linked[2:, 1] == 5).all()
 
 

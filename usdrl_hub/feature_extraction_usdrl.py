@@ -83,7 +83,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             motion, as in the release; or ``"confidence"``, ``"size"``, ``"frames"`` or ``"order"``, see
             `persons.person_scores`.
         relink: Whether people are tracked by their positions first, so that they do not swap between frames, see
-            `persons.link_persons`; the release does not.
+            `persons.track_persons`; the release does not.
         fill_joints: Whether a joint that is not seen in a frame takes the position of the nearest seen joints of the
             same body; otherwise it is zero, as in the release.
         center_joint: Joint moved to the origin. This and the next four take the normalization's choice where None.

@@ -25,7 +25,7 @@ class PersonSelection:
         num_persons: People to keep.
         by: Criterion: "energy" of motion, as in the release, "confidence", "size", "frames" or "order"; see
             `person_scores`.
-        track: Whether people are tracked by their positions first, see `link_persons`.
+        track: Whether people are tracked by their positions first, see `track_persons`.
 
     Raises:
         ValueError: If a field is out of range.
@@ -47,7 +47,7 @@ class PersonSelection:
 
     def tracked(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """The recording with all people, tracked by their positions if `track` is set."""
-        return link_persons(sequence) if self.track else sequence
+        return track_persons(sequence) if self.track else sequence
 
     def kept(self, sequence: SkeletonSequence) -> SkeletonSequence:
         """The recording with at most `num_persons` people, the first choice first.
@@ -126,7 +126,7 @@ def person_scores(sequence: SkeletonSequence, by: str) -> np.ndarray:
     return np.where(frames.any(0), scores, -np.inf)
 
 
-def link_persons(sequence: SkeletonSequence) -> SkeletonSequence:
+def track_persons(sequence: SkeletonSequence) -> SkeletonSequence:
     """Track people by their positions, so that they do not swap indices between frames.
 
     In each frame, persons are assigned greedily to the tracks with the nearest last position. A person without a track

@@ -34,11 +34,11 @@ class _Rows:
     """The rows of a table.
 
     Attributes:
-        values: Coordinates, one row after the other, NaN where a cell is empty.
-        frames: Frame number or time of each row; none where no column has them.
-        people: What tells people apart.
-        lines: Line of each row.
-        joints: Joint of each row, of a table with a row for each.
+        values: Coordinates of all rows, NaN for an empty cell.
+        frames: Frame number or time of each row; empty without such a column.
+        people: Person of each row.
+        lines: Line of each row in the file.
+        joints: Joint of each row, in a table with a row per joint.
     """
 
     values: Any = field(default_factory=lambda: array("d"))
@@ -51,21 +51,21 @@ class _Rows:
 def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
     """Read a table with a row per frame (and person) and columns ``<joint>_x``, ``<joint>_y``, ``<joint>_z``.
 
-    Cells are separated by commas, semicolons (decimal commas, too), tabs or blanks. Columns may also be called
-    ``SpineBase_X``, ``NOSE_x`` or ``nose.x``, ``x1, y1, z1, v1`` where joints are numbered, or ``landmark, x, y, z``
-    where each joint has a row; the layout is then that of these joints. A column ``frame`` numbers the frames, or has
-    their times, as a column ``time`` or ``timestamp`` does; a column ``person`` tells people apart; all may be
-    missing. ``<joint>_score`` in place of ``_z`` makes it 2D with scores, neither makes it 2D. A joint with an empty
-    coordinate was not seen. Numbers that are left out are frames in which nobody is seen; times are taken for frames
-    as far apart as most of them are. Rows of the same frame and person are people told apart by where they are. All
-    of these are told.
+    Cells are separated by commas, semicolons (also with decimal commas), tabs or blanks. Columns may also be called
+    ``SpineBase_X``, ``NOSE_x`` or ``nose.x``, ``x1, y1, z1, v1`` if joints are numbered, or ``landmark, x, y, z`` if
+    each joint has a row; the layout is then that of these joints. A column ``frame`` has the numbers of the frames, or
+    their times, as a column ``time`` or ``timestamp``; a column ``person`` identifies people; all are optional. With
+    ``<joint>_score`` in place of ``_z`` the keypoints are 2D with scores, with neither 2D. A joint with an empty
+    coordinate is missing. Missing frame numbers are frames in which no person is seen; times are rounded to multiples
+    of their median step. Rows of the same frame without persons are people, tracked by position. Warnings report these
+    cases.
 
     Args:
         path: The file.
         reading: What the file does not say; every joint of its layout needs its columns.
 
     Raises:
-        EmptySequenceError: If nobody is seen in it.
+        EmptySequenceError: If no person is seen.
         SkeletonFormatError: If a column is missing or a cell is not a finite number; the message names file and line.
     """
     path = Path(path)
@@ -107,7 +107,7 @@ def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonS
 
 
 def _reader(path: Path) -> Any:
-    """The rows of a table, whatever separates its cells."""
+    """The rows of a table; its separator is recognised."""
     try:
         text = read_text(path).decode()
     except UnicodeDecodeError as error:
@@ -123,7 +123,7 @@ def _reader(path: Path) -> Any:
 
 
 def _columns(path: Path, reading: Reading, names: list[str], line: int) -> Columns:
-    """What the columns are: those of the layout by its own names, else whatever else they may be called."""
+    """The meaning of the columns: the joints of the layout by its own names, else by other known names."""
     layout = get_layout(reading.layout or reading.default_layout)
     columns = {name.strip(): place for place, name in enumerate(names)}
     first = layout.joint_names[0]
@@ -144,7 +144,7 @@ def _columns(path: Path, reading: Reading, names: list[str], line: int) -> Colum
 
 
 def _rows(path: Path, reader: Any, below: list[str], width: int, columns: Columns) -> _Rows:
-    """Numbers of all rows; their frames, people and lines."""
+    """Coordinates of all rows, with their frames, people and lines."""
     rows = _Rows()
     wanted = list(chain(*columns.places))
     when = columns.when
@@ -158,7 +158,7 @@ def _rows(path: Path, reader: Any, below: list[str], width: int, columns: Column
             raise SkeletonFormatError(f"{path}, line {line}: {len(row)} cells, the first line has {width}")
         rows.values.extend(_cells(path, line, [row[column] for column in wanted]))
         if when is not None and when[1] != "frame" and not _is_number(row[when[0]]):
-            # Times as "12:03:05" say no more than the order of the rows.
+            # Times such as "12:03:05" are not parsed: the order of the rows is that of time.
             when = None
         if when is not None:
             frame = _cell(path, line, row[when[0]])
@@ -177,7 +177,7 @@ def _rows(path: Path, reader: Any, below: list[str], width: int, columns: Column
 def _widen(
     path: Path, rows: _Rows, points: np.ndarray, columns: Columns, reading: Reading
 ) -> tuple[Layout, np.ndarray]:
-    """Make rows of joints rows of frames, and their joints an array ``(N, V, C)``, NaN where a row is missing."""
+    """Join rows of joints to rows of frames, with joints ``(N, V, C)``, NaN for a missing row."""
     different = list(dict.fromkeys(rows.joints))
     found = layout_of_rows(different, "z" in columns.axes, reading) if len(different) < 3000 else None
     if found is None:
@@ -197,7 +197,7 @@ def _widen(
 
 
 def _group(path: Path, rows: _Rows) -> tuple[list[int], list[int]]:
-    """Which frame (of a person) each row of a joint belongs to, and the first row of each."""
+    """Index of the frame (of a person) of each row of a joint, and the first row of each frame."""
     groups: dict[Any, int] = {}
     starts: list[int] = []
     frame_of: list[int] = []
@@ -210,7 +210,7 @@ def _group(path: Path, rows: _Rows) -> tuple[list[int], list[int]]:
                 raise SkeletonFormatError(
                     f"{path}, line {rows.lines[number]}: the joint '{joint[:40]}' has a second row in its frame"
                 )
-            # Without numbers a frame ends where its first joint comes again.
+            # Without numbers, a frame ends when a joint repeats.
             count += 1
             key = (count, person)
         group = groups.setdefault(key, len(groups))
@@ -224,7 +224,7 @@ def _group(path: Path, rows: _Rows) -> tuple[list[int], list[int]]:
 def _points(
     points: np.ndarray, axes: Sequence[str], layout: Layout, reading: Reading
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Joints ``(N, V, C)``, all zero where a coordinate is missing, and the fields of 2D ones."""
+    """Joints ``(N, V, C)``, all zero if a coordinate is missing, and the fields of 2D keypoints."""
     seen = ~np.isnan(points[..., : 3 if "z" in axes else 2]).any(-1, keepdims=True)
     points = np.where(seen, np.nan_to_num(points, nan=0.0), 0)
     if "z" not in axes:
@@ -245,9 +245,9 @@ def _points(
 def _places_of_rows(
     path: Path, when: str | None, frames: Sequence[float], people: Sequence[str]
 ) -> tuple[np.ndarray, int | None, float | None]:
-    """Frame of each row, from 0; how many frames there are, and frames per second where times say so."""
+    """Frame of each row, from 0; the number of frames; and the frame rate, if times give one."""
     if when is None:
-        # The rows of each person are one after the other.
+        # The rows of each person are consecutive frames.
         order: Counter[str] = Counter()
         rows = []
         for person in people:
@@ -284,7 +284,7 @@ def _places_of_rows(
         )
     places = np.concatenate([[0.0], np.cumsum(jumps)])
     if places[-1] >= LARGEST:
-        raise SkeletonFormatError(f"{path}: the column '{when}' speaks of more frames than a recording has")
+        raise SkeletonFormatError(f"{path}: the column '{when}' has frame numbers beyond those of a recording")
     left_out = int(places[-1]) + 1 - len(distinct)
     if left_out:
         notice(
@@ -302,20 +302,20 @@ def _is_number(text: str) -> bool:
 
 
 def _cells(path: Path, line: int, cells: list[str]) -> list[float]:
-    """Numbers of a row; NaN where a cell is empty."""
+    """Numbers of a row; NaN for an empty cell."""
     try:
         numbers = [float(cell) if cell else math.nan for cell in cells]
     except ValueError:
         numbers = [math.inf]
     text = "".join(cells)
-    # NaN and infinity as words, underscores, and numbers too large: each is looked at, and refused by name.
+    # Words such as nan and inf, underscores and overflow: parsed one by one, to name the cell in the error.
     if "n" in text or "N" in text or "_" in text or math.inf in numbers or -math.inf in numbers:
         return [_cell(path, line, cell) for cell in cells]
     return numbers
 
 
 def _cell(path: Path, line: int, text: str) -> float:
-    """A number; NaN where the cell is empty."""
+    """A number; NaN for an empty cell."""
     try:
         value = float(text)
     except ValueError:

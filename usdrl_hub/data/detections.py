@@ -1,4 +1,4 @@
-"""People detected in frames, as the files of pose estimators list them."""
+"""Detections of people in the frames of a recording, from files of pose estimators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pickles import without_collection
 from .reading import Reading
 from .tracks import Detections, stack_people
 
-# The usual layout of a pose estimator by its number of joints.
+# The usual layout of pose estimators, by the number of joints.
 _BY_JOINTS = {
     17: "coco17",
     18: "openpose18",
@@ -28,14 +28,14 @@ _BY_JOINTS = {
     33: "mediapipe33",
 }
 _BY_JOINTS_3D = {19: "panoptic19", 25: "ntu25", 32: "azure32", 33: "mediapipe33"}
-# Frame numbers and times beyond are none.
+# Frame numbers and times at most.
 LARGEST = 1 << 53
 # A person in a frame: (frame, track or None, joints (V, 3)).
 Detection = tuple[int, Hashable | None, np.ndarray]
 
 
 def max_numbers(size: int) -> int:
-    """Upper bound on the numbers in a recording from a file of `size` bytes: each takes a few bytes."""
+    """Upper bound on the count of numbers in a recording from a file of `size` bytes."""
     return 6_000_000 + 5 * size
 
 
@@ -62,7 +62,7 @@ def load_json(path: Path) -> Any:
 
 
 def choose_layout(where: str | Path, joints: int, reading: Reading, is_3d: bool) -> Layout:
-    """The layout of a file's joints: the one given, else a model's where it fits, else the pose estimators' usual one.
+    """The layout of a file's joints: the one given, else a model's if it fits, else the usual one.
 
     Raises:
         SkeletonFormatError: If the layout given does not fit, or none is known.
@@ -164,7 +164,7 @@ def stack_detections(
     path: str | Path,
     detections: Sequence[Detection],
     num_frames: int | None = None,
-    most: int | None = None,
+    limit: int | None = None,
     dims: int = 2,
     join: bool = True,
 ) -> np.ndarray:
@@ -173,4 +173,4 @@ def stack_detections(
         rows = np.array([row for _, _, row in detections], dtype=np.float32)
     frames = np.array([frame for frame, _, _ in detections], dtype=np.int64)
     found = Detections(frames, [track for _, track, _ in detections], rows, dims)
-    return stack_people(str(path), found, num_frames, most, join)
+    return stack_people(str(path), found, num_frames, limit, join)

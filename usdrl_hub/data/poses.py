@@ -22,10 +22,10 @@ from .series import is_series, read_openpose, read_series
 
 
 def read_pose_json(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonSequence:
-    """Read the recording that a file of `iter_pose_json` holds.
+    """Read a file of one recording, see `iter_pose_json`.
 
     Raises:
-        SkeletonFormatError: If it holds several, or see `iter_pose_json`.
+        SkeletonFormatError: See `iter_pose_json`; or if the file has several recordings.
     """
     sequences = iter_pose_json(path, reading)
     first = next(sequences)
@@ -37,9 +37,9 @@ def read_pose_json(path: str | os.PathLike, reading: Reading = Reading()) -> Ske
 def iter_pose_json(
     path: str | os.PathLike, reading: Reading = Reading(), on_error: OnError = None
 ) -> Iterator[SkeletonSequence]:
-    """Yield the recordings that a pose estimator, or a program of one's own, wrote as JSON or JSON lines.
+    """Yield the recordings of a JSON or JSON lines file of a pose estimator or your own program.
 
-    The content says which form it is: OpenPose (a file is one frame, and ``NAME_*_keypoints.json`` stands for all
+    The form is recognised by the content: OpenPose (a file is one frame, and ``NAME_*_keypoints.json`` stands for all
     frames of a recording, see `series.join_frames`), AlphaPose and COCO's results, MMPose (2D and 3D), MediaPipe
     (world landmarks, in metres and y down, or landmarks in shares of the image), Ultralytics, annotations of COCO,
     Kinetics-skeleton, Azure Kinect, CMU Panoptic and KERAAL; lists as `from_pose_estimation` takes them; and an array
@@ -47,11 +47,11 @@ def iter_pose_json(
 
     Args:
         path: The file.
-        reading: What the file does not say; null in an array is what NaN is.
+        reading: What the file does not say; null in an array counts as NaN.
         on_error: Called with the error of one recording of several, which is then left out; None raises it.
 
     Yields:
-        The sequences; people are told apart by the file's track numbers where it has them, else by where they were.
+        The sequences; people are tracked by the file's track numbers, if it has any, else by position.
 
     Raises:
         SkeletonFormatError: If the file is not JSON of one of these forms; the message names file and frame.
@@ -82,10 +82,9 @@ def iter_pose_json(
         return
     if isinstance(content, list) and any(isinstance(frame, list) for frame in content):
         chosen = choose_layout(path, get_layout("coco17").num_joints, reading, False)
-        most = max_numbers(path.stat().st_size)
-        yield reading.complete(
-            replace(from_pose_estimation(content, None, None, path.stem, str(path), most), layout=chosen)
-        )
+        limit = max_numbers(path.stat().st_size)
+        sequence = from_pose_estimation(content, name=path.stem, where=str(path), limit=limit)
+        yield reading.complete(replace(sequence, layout=chosen))
         return
     raise SkeletonFormatError(
         f"{path}: it is not JSON of OpenPose, AlphaPose, MMPose, MediaPipe, Ultralytics, COCO, Azure Kinect or any "
@@ -95,37 +94,37 @@ def iter_pose_json(
 
 def from_pose_estimation(
     results: Sequence[Sequence[Mapping[str, Any]]],
+    *,
     image_shape: tuple[float, float] | None = None,
     fps: float | None = None,
     name: str = "",
     where: str | None = None,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> SkeletonSequence:
-    """Make a recording of what the pose models of transformers (ViTPose) say about the pictures of a video.
+    """Make a recording from the results of a pose model of transformers (ViTPose) for the frames of a video.
 
     Args:
-        results: What ``post_process_pose_estimation`` of the image processor returns, for all pictures in order: a
-            list for each, of a dictionary for each person with `keypoints` ``(n, 2)`` in pixels, `scores` ``(n,)``
-            and, where some joints are left out, `labels` ``(n,)``, which of COCO's 17 they are. Tensors, arrays or
+        results: The results of ``post_process_pose_estimation`` of the image processor for all frames in order: a list
+            per frame of a dictionary per person with `keypoints` ``(n, 2)`` in pixels, `scores` ``(n,)``
+            and, if some joints are left out, `labels` ``(n,)``, their indices in COCO's 17. Tensors, arrays or
             lists.
-        image_shape: Height and width of the pictures.
-        fps: Pictures per second.
+        image_shape: Height and width of the images.
+        fps: Frames per second.
         name: Name of the recording.
-        where: What to call it in errors; its name where None.
-        most: Numbers that the keypoints have at most; any where None.
+        where: Name in errors; `name` if None.
+        limit: Count of numbers that the keypoints have at most; None for any.
 
     Returns:
-        A recording of layout ``coco17`` with scores, a frame for each picture. The people of a frame who lie nearest
-        to those of the frames before keep their place, see `tracks.stack_people`.
+        A recording of layout ``coco17`` with scores. People are tracked by position, see `tracks.stack_people`.
 
     Raises:
-        SkeletonFormatError: If the results have another form, or nobody is in any picture.
+        SkeletonFormatError: If the results have another form, or no person is detected.
     """
-    told = where or name or "poses"
-    detections = list(_estimated(told, results))
+    where = where or name or "poses"
+    detections = list(_estimated(where, results))
     if not detections:
-        raise EmptySequenceError(f"{told}: no person is detected in its {len(results)} frames")
-    keypoints = stack_detections(told, detections, len(results), most)
+        raise EmptySequenceError(f"{where}: no person is detected in its {len(results)} frames")
+    keypoints = stack_detections(where, detections, len(results), limit)
     return SkeletonSequence(keypoints, "coco17", fps=fps, name=name, image_shape=image_shape)
 
 
@@ -155,7 +154,7 @@ def _on_cpu(values: Any) -> Any:
 
 
 def _estimates(path: Path, content: Any) -> Estimates | None:
-    """What a file of one recording says, whatever its form; None where no form is known."""
+    """The content of a file of one recording; None if the form is unknown."""
     if kinetics.is_kinetics(content):
         return kinetics.read_kinetics(path, content)
     if azure.is_azure(content):
@@ -189,11 +188,11 @@ def _warn_of_one_frame(program: str, pattern: str) -> None:
 
 
 def _is_array(content: Any) -> bool:
-    """Whether lists hold nothing but lists, down to the first number."""
+    """Whether nested lists contain only lists, down to the first number."""
     if not isinstance(content, list):
         return False
     while isinstance(content, list) and content:
-        # What is missing may be null.
+        # Missing values may be null.
         content = next((item for item in content if item is not None), None)
     return content is None or isinstance(content, int | float)
 

@@ -1,4 +1,4 @@
-"""Recordings with a file for each frame: OpenPose, CMU Panoptic, Ultralytics' labels; a name stands for all frames."""
+"""Recordings with a file per frame (OpenPose, CMU Panoptic, Ultralytics), named by a pattern: ``NAME_*.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .formats.panoptic import is_panoptic, read_panoptic
 from .formats.ultralytics import is_label, read_labels
 from .reading import Reading
 
-# The file of a frame, as OpenPose names it and others do, what it begins with, and what stands for all frames.
+# Names of the files of frames, their first bytes, and the patterns that stand for all frames.
 _FRAME = re.compile(
     r"(?P<start>.*?)(?P<frame>[0-9]{1,15})(?P<end>(?:_keypoints)?\.json|\.txt)", re.IGNORECASE | re.DOTALL
 )
@@ -35,13 +35,13 @@ def join_frames(files: Iterable[Path]) -> list[Path]:
         files: Paths of files.
 
     Returns:
-        The paths, sorted; those of recordings may be given to all readers.
+        The paths, sorted; readers take the patterns, too.
     """
     return sorted({series_of(file) or file for file in files})
 
 
 def series_of(file: Path) -> Path | None:
-    """What stands for the frames of a recording of which a file is one; None if it is none."""
+    """The pattern of the recording that a file is a frame of; None if it is no frame."""
     match = _FRAME.fullmatch(file.name)
     if match is None or not (_OPENPOSE_FRAME.fullmatch(file.name) or _is_frame(file)):
         return None
@@ -67,7 +67,7 @@ def is_series(path: str | os.PathLike) -> bool:
 
 
 def recording_name(path: str | os.PathLike) -> str:
-    """What a recording is called: its file's name without the ending; that of its film, where frames are files."""
+    """Name of a recording: its file's name without the suffix, or the common part of the names of its frames."""
     match = _SERIES.fullmatch(Path(path).name)
     if match is None:
         return Path(path).stem
@@ -75,10 +75,10 @@ def recording_name(path: str | os.PathLike) -> str:
 
 
 def read_series(path: Path, reading: Reading) -> SkeletonSequence:
-    """The recording whose frames are files; numbers left out are frames in which no person is seen.
+    """Read a recording with a file per frame; missing numbers are frames in which no person is seen.
 
     Raises:
-        SkeletonFormatError: If there are no such files, or one is something else; the message names it.
+        SkeletonFormatError: If there are no such files, or one has another format; the message names it.
     """
     files: dict[int, Path] = {}
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
@@ -90,13 +90,13 @@ def read_series(path: Path, reading: Reading) -> SkeletonSequence:
             files[number] = file
     if not files:
         raise SkeletonFormatError(f"{path}: there is no such file")
-    places, num_frames = frame_positions(path, sorted(files))
-    in_order = [(places[number], file) for number, file in sorted(files.items())]
+    positions, num_frames = frame_positions(path, sorted(files))
+    in_order = [(positions[number], file) for number, file in sorted(files.items())]
     size = sum(file.stat().st_size for _, file in in_order)
     if path.suffix.lower() == ".txt":
         found = read_labels(in_order, path)
     else:
-        contents = ((place, file, load_json(file)) for place, file in in_order)
+        contents = ((position, file, load_json(file)) for position, file in in_order)
         first = next(contents)
         if is_panoptic(first[2]):
             found = read_panoptic([first, *contents])
@@ -104,8 +104,8 @@ def read_series(path: Path, reading: Reading) -> SkeletonSequence:
             found = Estimates(
                 [
                     detection
-                    for place, file, content in (first, *contents)
-                    for detection in read_openpose(file, content, place)
+                    for position, file, content in (first, *contents)
+                    for detection in read_openpose(file, content, position)
                 ],
                 num_frames,
             )
@@ -116,7 +116,7 @@ def read_openpose(file: Path, content: Any, frame: int = 0) -> list[Detection]:
     """The people of a frame of OpenPose.
 
     Raises:
-        SkeletonFormatError: If it is none.
+        SkeletonFormatError: If it is not one.
     """
     people = content.get("people") if isinstance(content, Mapping) else None
     if not isinstance(people, list):

@@ -131,7 +131,7 @@ class PoseEstimator:
 
         Returns:
             A recording of layout ``coco17``, in pixels with scores, a frame for each picture; frames without people
-            are zero. People are linked over time, see `link_persons`.
+            are zero. People are linked over time, see `track_persons`.
 
         Raises:
             EmptySequenceError: If there is no picture, or nobody is found in any.
@@ -143,7 +143,7 @@ class PoseEstimator:
             results += self(batch)
         if shape is None:
             raise EmptySequenceError(f"{where or name or 'film'}: there is no picture in it")
-        return from_pose_estimation(results, shape[:2], fps, name, where)
+        return from_pose_estimation(results, image_shape=shape[:2], fps=fps, name=name, where=where)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[dict[str, torch.Tensor]]]:
