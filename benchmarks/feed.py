@@ -19,13 +19,19 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import SkeletonStore, USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse, write_store
+from usdrl_hub import (
+    Engine,
+    SkeletonStore,
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLModel,
+    fuse,
+    iter_embeddings,
+    write_store,
+)
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
-from usdrl_hub.inference.embedding import iter_embeddings
-from usdrl_hub.inference.inputs import ready_model
 from usdrl_hub.records import redact_paths, run_record
-from usdrl_hub.speedups import with_cuda_graph
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import earlier_record, medians  # noqa: E402
@@ -42,19 +48,17 @@ def make_store(path: Path, count: int, layout: str | None) -> SkeletonStore:
     return write_store(rows, path)
 
 
-def measure(model: USDRLModel, extractor: USDRLFeatureExtractor, store: SkeletonStore) -> dict[str, float]:
+def measure(engine: Engine, store: SkeletonStore) -> dict[str, float]:
     """Clips per second of both, and their ratio."""
-    ready = extractor([store[number] for number in range(BATCH)], return_tensors="pt", device=model.device)
-    clips = ready["keypoints"]
-    encode = with_cuda_graph(model)
+    sequences = [store[number] for number in range(BATCH)]
+    clips = engine.extractor(sequences, return_tensors="pt", device=engine.device)["keypoints"]
 
-    @torch.inference_mode()
     def bare() -> None:
         for _ in range(len(store) // BATCH):
-            encode(clips).pooler_output.float().cpu()
+            engine.run(clips).pooler_output.float().cpu()
 
     def feed() -> None:
-        for _ in iter_embeddings(store, model, BATCH, feature_extractor=extractor):
+        for _ in iter_embeddings(store, engine, batch_size=BATCH):
             pass
 
     seconds = medians(5, bare=bare, feed=feed)
@@ -79,14 +83,13 @@ def main() -> None:
         }
         encoders = {}
         if not arguments.gpu:
-            encoders["usdrl/tiny-uiprmd on the CPU"] = ready_model("usdrl/tiny-uiprmd", None, False, "cpu", "float32")
+            encoders["usdrl/tiny-uiprmd on the CPU"] = Engine.load("usdrl/tiny-uiprmd", head=False, device="cpu")
         if torch.cuda.is_available():
             large = fuse(USDRLModel(USDRLConfig()).to("cuda")).to(torch.bfloat16)
-            extractor = USDRLFeatureExtractor.from_model_config(large.config)
-            encoders[GPU_ROW] = (large, extractor)
-        for who, (model, extractor) in encoders.items():
+            encoders[GPU_ROW] = Engine(large, USDRLFeatureExtractor.from_model_config(large.config))
+        for who, engine in encoders.items():
             for what, store in stores.items():
-                rows[f"{who}, {what}"] = measure(model, extractor, store)
+                rows[f"{who}, {what}"] = measure(engine, store)
     run = redact_paths(run_record(started))
     record["table"] |= rows
     if torch.cuda.is_available():

@@ -23,7 +23,7 @@ import torch
 
 from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel, fuse
 from usdrl_hub.data.samples import sample_path
-from usdrl_hub.facts.checkpoints import DEFAULT_CHECKPOINT
+from usdrl_hub.facts.checkpoints import RECOGNISER
 from usdrl_hub.files import new_file
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.loading import load_feature_extractor, load_model
@@ -88,7 +88,7 @@ def compare(model: USDRLPreTrainedModel, clips: list[torch.Tensor], labels: list
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, USDRLPreTrainedModel, USDRLFeatureExtractor, Path]]:
     """Measurements: name, model, feature extractor, and labelled clips."""
     path = arguments.data / "ui_prmd_vicon.npz" if arguments.data else sample_path()
-    yield "tiny-uiprmd, d 80", load_model(DEFAULT_CHECKPOINT), load_feature_extractor(DEFAULT_CHECKPOINT), path
+    yield "tiny-uiprmd, d 80", load_model(RECOGNISER), load_feature_extractor(RECOGNISER), path
     if arguments.encoder:
         encoder, extractor = load_model(arguments.encoder).base_model, load_feature_extractor(arguments.encoder)
         for name in arguments.sets:

@@ -25,10 +25,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from usdrl_hub import USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse
+from usdrl_hub import Engine, USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import save_original
-from usdrl_hub.inference.inputs import ready_model
 from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -211,7 +210,7 @@ def embed_once(who: str, checkpoint: Path, reference: Path) -> None:
     if who == "release":
         Release(reference, checkpoint)(to_release(clips))
     elif who == "fused":
-        ready_model(checkpoint, None, False, "cpu", None)[0](clips)
+        Engine.load(checkpoint, head=False, device="cpu").model(clips)
     else:
         USDRLModel.from_pretrained(checkpoint)(clips)
     print(peak() - before)

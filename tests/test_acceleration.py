@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from usdrl_hub import (
+    Engine,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionDetection,
@@ -17,6 +18,7 @@ from usdrl_hub import (
     USDRLForPreTraining,
     USDRLModel,
     extract_embeddings,
+    extract_frame_embeddings,
     fuse,
     iter_predictions,
 )
@@ -26,7 +28,6 @@ from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import convert_checkpoint, original_state_dict
 from usdrl_hub.inference.ensemble import USDRLEnsemble
-from usdrl_hub.inference.inputs import ready_model
 
 from .conftest import GOLDENS, relative_error, to_clips
 from .helpers import PRETRAINED, clips, inputs_of, randomised, tiny_config
@@ -330,10 +331,9 @@ def test_what_is_loaded_by_name_for_inference_is_fused_and_equals_the_model():
     recordings = load_samples()[:9]
     model = USDRLForActionRecognition.from_pretrained(TINY).eval()
     for whole in (True, False):
-        found = ready_model(TINY, None, whole, "cpu", None)[0]
-        assert is_fused(found)
-    for level in ("clip", "frame"):
-        fused, exact = (extract_embeddings(recordings, each, level=level, device="cpu") for each in (TINY, model))
+        assert is_fused(Engine.load(TINY, head=whole, device="cpu").model)
+    for extract in (extract_embeddings, extract_frame_embeddings):
+        fused, exact = (extract(recordings, each, device="cpu") for each in (TINY, model))
         for a, b in zip(fused, exact, strict=True):
             assert relative_error(a, b) < TOLERANCE
     fused, exact = (iter_predictions(recordings, each, device="cpu") for each in (TINY, model))

@@ -18,6 +18,7 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from transformers import TorchAoConfig, TrainingArguments
 
 from usdrl_hub import (
+    Engine,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
     USDRLForEarlyActionPrediction,
@@ -99,7 +100,7 @@ def test_offloaded_models_compute_the_same(tmp_path, encoder, causal):
     if causal:
         extractor = USDRLFeatureExtractor.from_model_config(model.config)
         with pytest.raises(ValueError, match="offloaded does not stream"):
-            USDRLStream(offloaded, extractor)
+            USDRLStream(Engine(offloaded, extractor))
 
 
 def test_a_device_map_with_offload_loads_and_computes_the_same(tmp_path):

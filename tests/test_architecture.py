@@ -146,13 +146,7 @@ def _parameters(function: ast.FunctionDef) -> int:
 # Functions above the limits today: these lists only shrink. Constructors of configurations and extractors are
 # written as transformers writes them, with one argument for each key of their JSON.
 LONG_BODIES: set[str] = set()
-MANY_PARAMETERS: set[str] = {
-    "inference.embedding.extract_embeddings",
-    "inference.embedding.iter_embeddings",
-    "inference.prediction.iter_predictions",
-    "inference.streaming.__init__",
-    "inference.timeline.iter_timelines",
-}
+MANY_PARAMETERS: set[str] = set()
 _CONSTRUCTORS = {"configuration_usdrl.__init__", "feature_extraction_usdrl.__init__"}
 
 

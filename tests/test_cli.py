@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.main import get_command
 
-from usdrl_hub import extract_embeddings, open_data
+from usdrl_hub import extract_embeddings, extract_frame_embeddings, open_data
 from usdrl_hub.cli.app import app
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -49,15 +49,18 @@ def test_predict_prints_json(capsys):
     assert all(len(row["top"]) == 2 and row["top"][0]["label"] in answer["labels"] for row in answer["predictions"])
 
 
-@pytest.mark.parametrize("level", ["clip", "frame"])
+EXTRACT = {"clip": extract_embeddings, "frame": extract_frame_embeddings}
+
+
+@pytest.mark.parametrize("level", EXTRACT)
 def test_embed_writes_names_and_embeddings(capsys, tmp_path, level):
     for number, frames in enumerate((30, 90, 64)):
         np.save(tmp_path / f"r{number}.npy", np.random.randn(frames, 25, 3))
     output = tmp_path / "new" / "out.npz"
     for _ in range(2):  # a second run does not take the first one's result for a recording
         code, out, _ = run(capsys, "embed", tmp_path, "--output", output, "--level", level, "--batch-size", 2)
-    assert code == 0 and "embeddings of 3 recordings by usdrl/tiny-uiprmd" in out
-    expected = extract_embeddings([tmp_path / f"r{number}.npy" for number in range(3)], level=level, batch_size=2)
+    assert code == 0 and "embeddings of 3 recordings by usdrl/mocap-tiny" in out
+    expected = EXTRACT[level]([tmp_path / f"r{number}.npy" for number in range(3)], batch_size=2)
     with np.load(output) as file:
         assert file["names"].tolist() == ["r0", "r1", "r2"]
         if level == "frame":

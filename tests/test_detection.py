@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForTokenClassification
 
 from usdrl_hub import (
+    Engine,
     SkeletonSequence,
     USDRLFeatureExtractor,
     USDRLForActionDetection,
@@ -215,7 +216,7 @@ def test_a_detector_says_the_same_everywhere(encoder):
     with torch.no_grad():
         output = model(extractor(clip, return_tensors="pt").keypoints)
     [found] = extractor.post_process_action_detection(output)
-    timeline = make_timeline(clip, model, extractor)
+    timeline = make_timeline(Engine(model, extractor), clip)
     expected = sorted((int(kind), int(start), int(end)) for kind, start, end, _ in timeline.segments)
     segments = found["segments"].tolist()
     assert (
@@ -224,7 +225,7 @@ def test_a_detector_says_the_same_everywhere(encoder):
     assert len(expected) > 1
     # The release's, as evaluate scores it, is another by choice.
     [released] = extractor.post_process_action_detection(output, RELEASE_THRESHOLD, shift_gap=1)
-    [(_, values)] = frame_probabilities(model, extractor, [clip])
+    [(_, values)] = frame_probabilities(Engine(model, extractor), [clip])
     proposals = detect([values], RELEASE_THRESHOLD)
     assert len(released["labels"]) == len(proposals)
     assert {benchmark.recipe["threshold"] for benchmark in BENCHMARKS.values() if benchmark.task == "detection"} == {
@@ -285,7 +286,7 @@ def test_windows_have_the_labels_of_their_frames():
 def test_probabilities_are_averaged_over_windows():
     model = USDRLForActionDetection(tiny_config(**CONFIG)).eval()
     sequence = recording(40, [])
-    ((_, found),) = frame_probabilities(model, EXTRACTOR, [sequence], stride=8)
+    ((_, found),) = frame_probabilities(Engine(model, EXTRACTOR), [sequence], stride=8)
     with torch.no_grad():
         windows = [sequence.keypoints[start : start + 16] for start in (0, 8, 16, 24)]
         each = [
@@ -366,7 +367,7 @@ def test_whole_videos_are_segmented_whatever_the_batch():
             alone = model(**{key: value[None] for key, value in data[number].items()})
             length = alone.logits.shape[1]
             torch.testing.assert_close(together.logits[number, :length], alone.logits[0], rtol=1e-4, atol=1e-5)
-            assert segment(model, EXTRACTOR, [video])[0].shape == (video.num_frames,)
+            assert segment(Engine(model, EXTRACTOR), [video])[0].shape == (video.num_frames,)
     assert together.logits.shape == (3, 40, 3) and together.loss > 0
     model.train()
     model(**batch).loss.backward()
@@ -378,7 +379,7 @@ def test_frames_in_which_nobody_is_seen_have_a_class_too():
     keypoints[10:50] = 0
     video = SkeletonSequence(keypoints, events=[[0, 2, 9]])
     model = USDRLForActionSegmentation(tiny_config(**CONFIG)).eval()
-    assert segment(model, EXTRACTOR, [video])[0].shape == (64,)
+    assert segment(Engine(model, EXTRACTOR), [video])[0].shape == (64,)
     assert len(WholeVideoDataset([video], EXTRACTOR)[0]["window_starts"]) == 7
 
 
@@ -431,10 +432,10 @@ def test_long_recordings_go_on_in_further_clips():
     torch.manual_seed(0)
     model = USDRLForEarlyActionPrediction(tiny_config(**CONFIG, is_causal=True)).eval()
     videos = [recording(60, None), recording(9, None, 1), recording(16, None, 2)]
-    found = [logits for _, logits in causal_predictions(model, EXTRACTOR, videos)]
+    found = [logits for _, logits in causal_predictions(Engine(model, EXTRACTOR), videos)]
     assert [len(logits) for logits in found] == [60, 9, 16]
     for video, together in zip(videos, found, strict=True):
-        ((_, alone),) = causal_predictions(model, EXTRACTOR, [video])
+        ((_, alone),) = causal_predictions(Engine(model, EXTRACTOR), [video])
         np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         first = EXTRACTOR.normalized(videos[:1]).frames

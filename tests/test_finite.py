@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from usdrl_hub import (
+    Engine,
     SkeletonSequence,
     USDRLEnsemble,
     USDRLFeatureExtractor,
@@ -21,12 +22,15 @@ from usdrl_hub import (
     USDRLForEarlyActionPrediction,
     USDRLStream,
     extract_embeddings,
+    extract_frame_embeddings,
+    iter_embeddings,
+    iter_frame_embeddings,
+    iter_predictions,
+    iter_timelines,
 )
 from usdrl_hub.errors import NonFiniteError, PretrainingCollapseError, TrainingDivergedError, USDRLError
-from usdrl_hub.inference.embedding import embed_clips, iter_embeddings
+from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline, SkeletonFeatureExtractionPipeline
-from usdrl_hub.inference.prediction import iter_predictions
-from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.metrics.classification import accuracy, agreement, early_accuracy
 from usdrl_hub.metrics.detection import detection_metrics, point_metrics
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
@@ -313,15 +317,17 @@ def spoiled():
     return model, extractor, sequences
 
 
-@pytest.mark.parametrize("level", ["clip", "frame"])
-def test_an_embedding_that_is_not_finite_costs_no_other(spoiled, level):
+@pytest.mark.parametrize(
+    "extract, stream", [(extract_embeddings, iter_embeddings), (extract_frame_embeddings, iter_frame_embeddings)]
+)
+def test_an_embedding_that_is_not_finite_costs_no_other(spoiled, extract, stream):
     """faults.md 1: embed wrote NaN."""
     model, extractor, sequences = spoiled
-    choices = {"feature_extractor": extractor, "level": level}
+    engine = Engine(model, extractor)
     with pytest.raises(NonFiniteError, match="clip1: "):
-        extract_embeddings(sequences, model, **choices)
+        extract(sequences, engine)
     errors = []
-    found = list(iter_embeddings(sequences, model, **choices, on_error=errors.append))
+    found = list(stream(sequences, engine, on_error=errors.append))
     assert [sequence.name for sequence, _ in found] == ["clip0", "clip2"]
     assert all(np.isfinite(values).all() for _, values in found)
     [error] = errors
@@ -333,9 +339,9 @@ def test_what_a_model_says_of_one_recording_costs_no_other(spoiled):
     model, extractor, sequences = spoiled
     for stream in (iter_predictions, iter_timelines):
         with pytest.raises(NonFiniteError, match="clip1: what the model says of"):
-            list(stream(sequences, model, feature_extractor=extractor))
+            list(stream(sequences, Engine(model, extractor)))
         errors = []
-        found = list(stream(sequences, model, feature_extractor=extractor, on_error=errors.append))
+        found = list(stream(sequences, Engine(model, extractor), on_error=errors.append))
         names = [item[0].name if isinstance(item, tuple) else item.sequence.name for item in found]
         assert names == ["clip0", "clip2"] and len(errors) == 1
 
@@ -358,12 +364,12 @@ def test_no_probability_of_a_broken_model_leaves_it(tmp_path, value):
     ensemble = USDRLEnsemble([recogniser], extractor)
     for model in (recogniser, ensemble):
         with pytest.raises(NonFiniteError):
-            list(iter_predictions([clip], model, feature_extractor=extractor))
+            list(iter_predictions([clip], Engine(model, extractor)))
     for model in (recogniser, ensemble, detector, segmenter, early):
         with pytest.raises(NonFiniteError):
-            list(iter_timelines([clip], model, feature_extractor=extractor))
+            list(iter_timelines([clip], Engine(model, extractor)))
     for model in (recogniser, detector, segmenter, early):
-        stream = USDRLStream(model, extractor, min_frames=1 if model is early else None)
+        stream = USDRLStream(Engine(model, extractor), min_frames=1 if model is early else None)
         with pytest.raises(NonFiniteError, match="the scene, frame [0-9]+: what the model says"):
             for frame in clip:
                 stream.push(frame)
@@ -380,8 +386,8 @@ def test_no_embedding_of_a_broken_model_leaves_it(tmp_path):
     with pytest.raises(NonFiniteError, match="the embedding of the recording"):
         SkeletonFeatureExtractionPipeline(model, feature_extractor=extractor)(clips[0])
     with pytest.raises(NonFiniteError, match="sequence 0: its embedding"):
-        make_map(clips, model, feature_extractor=extractor)
-    stream = USDRLStream(model.usdrl, extractor)
+        make_map(clips, Engine(model, extractor))
+    stream = USDRLStream(Engine(model.usdrl, extractor))
     with pytest.raises(NonFiniteError, match="'ada', frame 2: the embedding"):
         for frame in clips[0]:
             stream.push_many({"ada": frame})

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, USDRLModel, extract_embeddings, fuse, iter_predictions
+from usdrl_hub import (
+    SkeletonSequence,
+    USDRLFeatureExtractor,
+    USDRLModel,
+    extract_embeddings,
+    extract_frame_embeddings,
+    fuse,
+    iter_predictions,
+)
 from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
@@ -69,18 +77,16 @@ def test_embeddings_are_those_of_the_cpu():
         assert cosine.min() > 0.99
 
 
-@pytest.mark.parametrize("level", ["clip", "frame"])
-def test_batches_that_are_replayed_are_those_of_the_cpu(level, monkeypatch):
+@pytest.mark.parametrize("extract", [extract_embeddings, extract_frame_embeddings])
+def test_batches_that_are_replayed_are_those_of_the_cpu(extract, monkeypatch):
     recorded, record = [], CUDAGraphReplay.record
     monkeypatch.setattr(CUDAGraphReplay, "record", lambda *arguments: (recorded.append(1), record(*arguments)))
     # Several of one size, one smaller, clips made by a thread in a stream of its own.
     clips = [clip for clip in load_samples()] * 3
-    expected, found = (
-        extract_embeddings(clips, device=place, batch_size=16, level=level) for place in ("cpu", "cuda")
-    )
+    expected, found = (extract(clips, device=place, batch_size=16) for place in ("cpu", "cuda"))
     for one, other in zip(found, expected, strict=True):
         assert relative_error(one, other) < 1e-3
-    if level == "clip":
+    if extract is extract_embeddings:
         rows = [
             [row.probabilities for row in iter_predictions(clips, device=d, batch_size=16)] for d in ("cpu", "cuda")
         ]

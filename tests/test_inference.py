@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from usdrl_hub import (
+    Engine,
+    Reading,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLConfig,
@@ -19,7 +21,13 @@ from usdrl_hub import (
     USDRLForActionRecognition,
     USDRLModel,
     extract_embeddings,
+    extract_frame_embeddings,
+    extract_predictions,
+    extract_timelines,
+    iter_embeddings,
+    iter_frame_embeddings,
     iter_predictions,
+    iter_timelines,
     open_data,
 )
 from usdrl_hub.acceleration.prefetch import prefetch
@@ -27,7 +35,6 @@ from usdrl_hub.cli import main as cli
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.distributed import Workers
 from usdrl_hub.errors import CheckpointLoadError
-from usdrl_hub.inference.embedding import iter_embeddings
 
 from .helpers import tiny_config
 
@@ -42,6 +49,11 @@ def model():
 @pytest.fixture(scope="module")
 def extractor():
     return USDRLFeatureExtractor.from_pretrained(TINY)
+
+
+@pytest.fixture(scope="module")
+def engine(model, extractor):
+    return Engine(model, extractor)
 
 
 @pytest.fixture
@@ -59,17 +71,17 @@ def test_clip_embeddings_are_the_models_pooled_outputs(model, extractor, recordi
         np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("level", ["clip", "frame"])
-def test_order_and_batch_size_change_nothing(recordings, level):
-    one = extract_embeddings(recordings, TINY, batch_size=1, level=level)
-    many = extract_embeddings(recordings[::-1], TINY, batch_size=5, level=level)
+@pytest.mark.parametrize("extract", [extract_embeddings, extract_frame_embeddings])
+def test_order_and_batch_size_change_nothing(recordings, extract):
+    one = extract(recordings, TINY, batch_size=1)
+    many = extract(recordings[::-1], TINY, batch_size=5)
     for a, b in zip(one, many[::-1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_frame_embeddings_are_averages_of_overlapping_windows(model, extractor):
     body = np.random.randn(100, 25, 3).astype(np.float32)
-    embedding = extract_embeddings([body], TINY, level="frame")[0]
+    embedding = extract_frame_embeddings([body], TINY)[0]
     assert embedding.shape == (100, 160)
     total, count = np.zeros((100, 160)), np.zeros((100, 1))
     for start in (0, 32, 36):
@@ -82,14 +94,14 @@ def test_frame_embeddings_are_averages_of_overlapping_windows(model, extractor):
 
 @pytest.mark.parametrize("frames", [1, 5, 63, 64, 65, 10_000])
 def test_every_frame_gets_an_embedding_whatever_the_length(frames):
-    embedding = extract_embeddings([np.random.randn(frames, 25, 3)], TINY, level="frame")[0]
+    embedding = extract_frame_embeddings([np.random.randn(frames, 25, 3)], TINY)[0]
     assert embedding.shape == (frames, 160) and np.isfinite(embedding).all()
 
 
 def test_frames_where_nobody_is_seen_get_zero():
     body = np.random.randn(300, 25, 3)
     body[100:] = 0
-    embedding = extract_embeddings([body], TINY, level="frame")[0]
+    embedding = extract_frame_embeddings([body], TINY)[0]
     assert embedding[:100].any(axis=1).all() and not embedding[200:].any()
 
 
@@ -120,7 +132,6 @@ def test_bfloat16_is_near_float32(recordings):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"level": "video"}, "level must be"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"dtype": "float31"}, "unknown dtype 'float31'"),
         ({"dtype": "int32"}, "floating type"),
@@ -128,9 +139,28 @@ def test_bfloat16_is_near_float32(recordings):
         ({"model": "usdrl/nothing"}, "'usdrl/nothing' was not found"),
     ],
 )
-def test_impossible_arguments_are_refused(options, message):
+@pytest.mark.parametrize("verb", [iter_embeddings, iter_frame_embeddings, iter_predictions, iter_timelines])
+def test_impossible_arguments_are_refused_at_the_call(verb, options, message):
     with pytest.raises(ValueError, match=message):
-        extract_embeddings([np.ones((9, 25, 3))], **options)
+        verb([np.ones((9, 25, 3))], **options)
+
+
+def test_nothing_in_gives_nothing_out():
+    assert extract_embeddings([]).shape == (0, 192)
+    assert extract_frame_embeddings([]) == extract_predictions([]) == extract_timelines([]) == []
+
+
+def test_an_engine_stands_for_its_model(engine, recordings):
+    expected = extract_embeddings(recordings, TINY)
+    np.testing.assert_allclose(extract_embeddings(recordings, engine), expected, rtol=1e-4, atol=1e-5)
+    again = Engine.load(engine)
+    assert again.model is engine.model and again.extractor is engine.extractor
+    ensemble = USDRLEnsemble([USDRLForActionRecognition.from_pretrained(TINY)], engine.extractor)
+    with pytest.raises(CheckpointLoadError, match="an ensemble has no embedding"):
+        extract_embeddings(recordings, ensemble)
+    half = Engine.load(ensemble.train(), dtype="bfloat16")
+    assert ensemble.training and ensemble.dtype == torch.float32
+    assert half.model.dtype == torch.bfloat16 and not half.model.training
 
 
 def test_one_unreadable_recording_of_a_data_set_costs_no_other(tmp_path):
@@ -150,8 +180,8 @@ def test_a_window_shows_the_people_of_the_recording():
     crowd[:64, 1] *= 5
     crowd[64:, 2] *= 9
     crowd[:, 0] *= 7
-    pair = extract_embeddings([crowd], TINY, level="frame", axes="TMVC")[0]
-    alone = extract_embeddings([crowd[:, :1]], TINY, level="frame", axes="TMVC")[0]
+    pair = extract_frame_embeddings([crowd], TINY, reading=Reading(axes="TMVC"))[0]
+    alone = extract_frame_embeddings([crowd[:, :1]], TINY, reading=Reading(axes="TMVC"))[0]
     np.testing.assert_allclose(pair, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -179,7 +209,7 @@ def test_bad_inputs_are_refused_or_reported(tmp_path):
     ]
 
 
-def test_what_comes_live_is_not_kept_waiting(recordings, model, extractor):
+def test_what_comes_live_is_not_kept_waiting(recordings, engine):
     read = []
 
     def live():
@@ -191,25 +221,25 @@ def test_what_comes_live_is_not_kept_waiting(recordings, model, extractor):
         def __iter__(self):
             return live()
 
-    assert next(iter_embeddings(Camera(), model, 1, feature_extractor=extractor))[0].name == "r1" and read == [0]
+    assert next(iter_embeddings(Camera(), engine, batch_size=1))[0].name == "r1" and read == [0]
     read.clear()
-    stream = iter_embeddings(live(), model, 2, feature_extractor=extractor)
+    stream = iter_embeddings(live(), engine, batch_size=2)
     first = next(stream)[1]
     assert len(read) == 2
     rest = [embedding for _, embedding in stream]
-    together = extract_embeddings([*recordings] * 3, model, 2, feature_extractor=extractor)
+    together = extract_embeddings([*recordings] * 3, engine, batch_size=2)
     np.testing.assert_array_equal([first, *rest], together)
 
 
-def test_what_was_read_before_an_error_comes_before_it(recordings, model, extractor):
+def test_what_was_read_before_an_error_comes_before_it(recordings, engine):
     inputs = [*recordings[:5], np.full((4, 25, 3), np.nan), recordings[5]]
-    stream = iter_embeddings(inputs, model, 2, feature_extractor=extractor)
+    stream = iter_embeddings(inputs, engine, batch_size=2)
     assert [next(stream)[0].name for _ in range(4)] == [recording.name for recording in recordings[:4]]
     with pytest.raises(SkeletonFormatError, match="NaN"):
         next(stream)
 
 
-def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):
+def test_memory_does_not_grow_with_the_number_of_recordings(engine):
     def stream(count):
         for _ in range(count):
             yield np.ones((200, 2, 25, 3), np.float32)
@@ -217,7 +247,7 @@ def test_memory_does_not_grow_with_the_number_of_recordings(model, extractor):
     peaks = []
     for count in (160, 640):
         tracemalloc.start()
-        for _ in iter_embeddings(stream(count), model, batch_size=16, feature_extractor=extractor):
+        for _ in iter_embeddings(stream(count), engine, batch_size=16):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -240,7 +270,7 @@ def test_predictions_are_probabilities_with_names():
 
 def test_prediction_needs_a_recognition_model(model):
     with pytest.raises(CheckpointLoadError, match="the model given is USDRLModel"):
-        list(iter_predictions([np.ones((4, 25, 3))], model))
+        iter_predictions([np.ones((4, 25, 3))], model)
 
 
 def test_everybody_is_predicted_by_themselves():
@@ -248,7 +278,7 @@ def test_everybody_is_predicted_by_themselves():
     frames = min(map(len, clips))
     both = SkeletonSequence(np.concatenate([clip[:frames] for clip in clips], axis=1), "ui-prmd39", name="two", up="z")
     alone = [SkeletonSequence(clip[:frames], "ui-prmd39", up="z") for clip in clips]
-    found = list(iter_predictions([both], per_person=True))
+    found = list(iter_predictions([both], each_person=True))
     assert [prediction.sequence.name for prediction in found] == ["two#0", "two#1"]
     for prediction, expected in zip(found, iter_predictions(alone), strict=True):
         np.testing.assert_allclose(prediction.probabilities, expected.probabilities, rtol=1e-5, atol=1e-7)

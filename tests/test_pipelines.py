@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from usdrl_hub import (
+    Reading,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLEnsemble,
@@ -41,7 +42,7 @@ def recognise():
 
 @pytest.fixture(scope="module")
 def embed():
-    return pipeline(FEATURES)
+    return pipeline(FEATURES, TINY)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_files_folders_and_arrays_are_taken(recognise, tmp_path):
     assert recognise(stack, axes="TMVC") == recognise([array[:30] for array in arrays])
     assert len(recognise(sample_path(), batch_size=50, top_k=1)) == 100
     kinect = np.random.default_rng(0).standard_normal((20, 20, 3))
-    [top, *_] = next(iter_predictions([kinect], TINY, source_layout="kinect20")).top(1)
+    [top, *_] = next(iter_predictions([kinect], TINY, reading=Reading(layout="kinect20"))).top(1)
     assert recognise(kinect, layout="kinect20")[0]["label"] == top[0]
 
 
@@ -145,6 +146,9 @@ def test_transformers_own_pipeline_knows_the_tasks_and_a_default_model(samples, 
     by_default = transformers.pipeline(RECOGNITION)
     assert isinstance(by_default, SkeletonActionRecognitionPipeline) and same(
         [by_default(samples[0])], expected[0][:1]
+    )
+    assert (
+        transformers.pipeline(FEATURES).model.config.hidden_size == pipeline(FEATURES).model.config.hidden_size == 96
     )
     model = USDRLForActionRecognition.from_pretrained(TINY)
     loaded = transformers.pipeline(RECOGNITION, model=model, device="cpu")

@@ -22,7 +22,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.errors import FolderInUseError, OutputError, USDRLError, USDRLWarning
 from usdrl_hub.files import check_memory, check_space
-from usdrl_hub.inference.embedding import expected_rows, write_embeddings
+from usdrl_hub.inference.archive import expected_rows, write_embeddings
 from usdrl_hub.pretraining.data import PretrainingDataset
 
 RUN = """
@@ -291,8 +291,8 @@ def test_long_numbers_in_a_table_are_names(tmp_path):
 def test_room_for_embeddings_is_asked_before_they_are_written(recordings, tmp_path, monkeypatch):
     """Issue 17, before long work."""
     store, _ = prepare("folder", recordings, tmp_path / "store")
-    assert expected_rows([tmp_path / "store"], "clip") == 12 and expected_rows(store, "frame") == 12 * 9
-    assert expected_rows([tmp_path / "a.npy", tmp_path / "b.npy"], "clip") == 2
+    assert expected_rows([tmp_path / "store"]) == 12 and expected_rows(store, per_frame=True) == 12 * 9
+    assert expected_rows([tmp_path / "a.npy", tmp_path / "b.npy"]) == 2
     rows = [(sequence, np.ones(64, dtype=np.float32)) for sequence in store]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9000, 3001, 5999))
     with pytest.raises(OutputError, match="e.npz of 12 embeddings: it needs 0.0 MB of disk"):

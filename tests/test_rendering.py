@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from usdrl_hub import (
+    Engine,
     Layout,
     SkeletonFormatError,
     SkeletonSequence,
@@ -147,10 +148,10 @@ def test_a_recognisers_timeline_is_the_mean_of_the_windows_over_a_frame(samples)
     model = USDRLForActionRecognition.from_pretrained(TINY).eval()
     extractor = USDRLFeatureExtractor.from_pretrained(TINY)
     sequence = max(samples, key=lambda item: item.num_frames)
-    timeline = make_timeline(sequence, model, extractor, batch_size=3)
+    timeline = make_timeline(Engine(model, extractor), sequence, batch_size=3)
     whole = next(iter_predictions(sequence, TINY))
-    np.testing.assert_allclose(timeline.whole, whole.probabilities, atol=1e-5)
-    assert timeline.class_names == whole.class_names and timeline.segments is None and not timeline.has_nothing
+    np.testing.assert_allclose(timeline.overall, whole.probabilities, atol=1e-5)
+    assert timeline.class_names == whole.class_names and timeline.segments is None and not timeline.has_background
     last = sequence.num_frames - 64
     starts = [*range(0, last, 8), last]
     windows = np.stack(
@@ -166,8 +167,8 @@ def test_a_detectors_segments_are_runs_of_likely_frames():
     sequence = SkeletonSequence(np.random.randn(50, 1, 5, 3), model.config.layout)
     with torch.no_grad():
         model.classifier.weight.mul_(200)
-    timeline = make_timeline(sequence, model, extractor, threshold=0.4)
-    assert timeline.has_nothing and timeline.whole is None and len(timeline.segments)
+    timeline = make_timeline(Engine(model, extractor), sequence, threshold=0.4)
+    assert timeline.has_background and timeline.overall is None and len(timeline.segments)
     assert (np.diff(timeline.segments[:, 1]) >= 0).all()
     covered = np.zeros((50, 4), dtype=bool)
     for kind, start, end, score in timeline.segments:
@@ -179,17 +180,17 @@ def test_a_detectors_segments_are_runs_of_likely_frames():
 def test_segmenters_and_early_predictors_speak_of_every_frame():
     sequence = SkeletonSequence(np.random.randn(30, 1, 5, 3), tiny_config().layout)
     model, extractor = tiny_model(USDRLForActionSegmentation, segmentation_stages=2, segmentation_layers=3)
-    timeline = make_timeline(sequence, model, extractor)
+    timeline = make_timeline(Engine(model, extractor), sequence)
     np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
     labels = np.zeros(30, dtype=int)
     for kind, start, end, _ in timeline.segments:
         labels[int(start) : int(end)] = int(kind)
-    np.testing.assert_array_equal(labels, segment(model, extractor, [extractor.prepare(sequence)])[0])
+    np.testing.assert_array_equal(labels, segment(Engine(model, extractor), [extractor.prepare(sequence)])[0])
     model, extractor = tiny_model(USDRLForEarlyActionPrediction, is_causal=True)
-    timeline = make_timeline(sequence, model, extractor)
+    timeline = make_timeline(Engine(model, extractor), sequence)
     np.testing.assert_allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
-    assert timeline.segments is None and timeline.whole is None
-    start = make_timeline(SkeletonSequence(sequence.keypoints[:7], sequence.layout), model, extractor)
+    assert timeline.segments is None and timeline.overall is None
+    start = make_timeline(Engine(model, extractor), SkeletonSequence(sequence.keypoints[:7], sequence.layout))
     np.testing.assert_allclose(start.probabilities, timeline.probabilities[:7], atol=1e-5)
 
 
@@ -198,10 +199,10 @@ def test_frames_in_which_nobody_is_seen_have_no_probability(tmp_path):
     keypoints = np.random.randn(60, 1, 5, 3)
     keypoints[12:48] = 0
     sequence = SkeletonSequence(keypoints, model.config.layout)
-    timeline = make_timeline(sequence, model, extractor)
+    timeline = make_timeline(Engine(model, extractor), sequence)
     empty = ~timeline.probabilities.any(1)
     assert empty.any() and not empty[:12].any() and not empty[48:].any()
-    render(sequence, tmp_path / "gap.html", model, feature_extractor=extractor)
+    render(sequence, tmp_path / "gap.html", Engine(model, extractor))
     page = content(tmp_path / "gap.html")
     shares = np.frombuffer(base64.b64decode(page["timeline"]["data"]), "<u2").reshape(60, -1)
     np.testing.assert_array_equal((shares == 65535).all(1), empty)
@@ -214,8 +215,7 @@ def test_a_model_without_classes_is_for_a_gallery_only(tmp_path, samples):
     render(
         samples[0],
         tmp_path / "out.html",
-        USDRLModel.from_pretrained(TINY),
-        feature_extractor=extractor,
+        Engine(USDRLModel.from_pretrained(TINY).eval(), extractor),
         gallery=samples[:7],
     )
     page = content(tmp_path / "out.html")
@@ -226,7 +226,7 @@ def test_the_nearest_clips_are_those_of_the_highest_cosine_without_the_recording
     model = USDRLModel.from_pretrained(TINY).eval()
     extractor = USDRLFeatureExtractor.from_pretrained(TINY)
     samples = samples[:16]
-    found = nearest_clips(samples[3], samples, model, extractor, 4, batch_size=7)
+    found = nearest_clips(samples[3], samples, Engine(model, extractor), top_k=4, batch_size=7)
     unit = extract_embeddings(samples, TINY)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     order = [place for place in np.argsort(-unit @ unit[3], kind="stable") if place != 3][:4]
@@ -234,7 +234,7 @@ def test_the_nearest_clips_are_those_of_the_highest_cosine_without_the_recording
     np.testing.assert_allclose([clip.similarity for clip in found], (unit @ unit[3])[order], atol=1e-5)
     assert [clip.label for clip in found] == [samples.class_names[samples[place].label] for place in order]
     with pytest.raises(SkeletonFormatError, match="the gallery has no other clip"):
-        nearest_clips(samples[3], samples[3:4], model, extractor)
+        nearest_clips(samples[3], samples[3:4], Engine(model, extractor))
 
 
 # -- files
@@ -345,7 +345,7 @@ def hostile_case():
 def test_names_are_text_whatever_they_hold(tmp_path):
     recording, model, extractor, gallery = hostile_case()
     model.name_or_path = HOSTILE_TEXT
-    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
+    render(recording, tmp_path / "out.html", Engine(model, extractor), gallery=gallery)
     text = (tmp_path / "out.html").read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text and text.count("<!--") == 0
     page = content(tmp_path / "out.html")
@@ -355,7 +355,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert {band["title"] for band in page["bands"]} == {"Detected", "Labelled"}
     assert {neighbour["name"] for neighbour in page["neighbours"]} == {clip.name for clip in gallery}
     for suffix in (".png", ".gif"):
-        render(recording, tmp_path / f"out{suffix}", model, feature_extractor=extractor, gallery=gallery)
+        render(recording, tmp_path / f"out{suffix}", Engine(model, extractor), gallery=gallery)
 
 
 # -- the command
@@ -555,8 +555,8 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
     recording, model, extractor, gallery = hostile_case()
     recording = Recording(recording.sequence, ["wave"])
     model.config.id2label = {0: "nothing", 1: "wave", 2: "a class with a name that is much too long for it", 3: "bow"}
-    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
-    timeline = make_timeline(recording.sequence, model, extractor)
+    render(recording, tmp_path / "out.html", Engine(model, extractor), gallery=gallery)
+    timeline = make_timeline(Engine(model, extractor), recording.sequence)
     browser = open_page(tmp_path / "out.html")
     browser.press(" ")
     names = model.config.class_names
@@ -589,7 +589,7 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
 def test_names_that_look_like_markup_do_nothing(tmp_path, open_page):
     recording, model, extractor, gallery = hostile_case()
     model.name_or_path = HOSTILE_TEXT
-    render(recording, tmp_path / "out.html", model, feature_extractor=extractor, gallery=gallery)
+    render(recording, tmp_path / "out.html", Engine(model, extractor), gallery=gallery)
     browser = open_page(tmp_path / "out.html")
     assert browser.text("#name") == HOSTILE_TEXT and browser.run("return document.title").startswith("</script>")
     assert browser.run("return window.hacked === undefined && !document.querySelector('main img, body img')")

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from usdrl_hub import (
+    Engine,
     SkeletonFormatError,
     SkeletonSequence,
     USDRLConfig,
@@ -60,7 +61,7 @@ def test_a_result_is_that_of_its_window_by_itself(window, stride):
 
 
 def test_what_ships_streams_recordings_of_another_layout():
-    stream = USDRLStream(source_layout="kinect20", units="mm", stride=16)
+    stream = USDRLStream(layout="kinect20", units="mm", stride=16)
     recording = 1000 * motion(64)[:, 0, :20]
     last = [stream.push(frame) for frame in recording][-1]
     expected = SkeletonSequence(recording[:, None], "kinect20", units="mm")
@@ -156,9 +157,9 @@ def test_a_causal_stream_equals_the_recording_across_restarts(encoder, modality)
     )
     extractor = USDRLFeatureExtractor.from_model_config(model.config, max_frames=None)
     recording = motion(140, persons=2)
-    stream = USDRLStream(model, extractor)
+    stream = USDRLStream(Engine(model, extractor))
     scores = np.stack([stream.push(frame).probabilities for frame in recording])
-    [(_, logits)] = causal_predictions(model, extractor, [SkeletonSequence(recording)])
+    [(_, logits)] = causal_predictions(Engine(model, extractor), [SkeletonSequence(recording)])
     assert relative_error(scores, torch.from_numpy(logits).softmax(-1)) < 1e-5
 
 
@@ -185,7 +186,7 @@ def test_what_comes_later_changes_no_causal_result_also_with_bodies_of_any_size(
     model = built(USDRLForEarlyActionPrediction, is_causal=True)
     extractor = USDRLFeatureExtractor.from_model_config(model.config, normalization="body", max_frames=None)
     recording = motion(30)
-    streams = [USDRLStream(model, extractor, stride=5, min_frames=10) for _ in range(2)]
+    streams = [USDRLStream(Engine(model, extractor), stride=5, min_frames=10) for _ in range(2)]
     short = [streams[0].push(frame) for frame in recording[:20]]
     long = [streams[1].push(scale * frame) for scale, frame in zip([1] * 20 + [9] * 10, recording, strict=True)]
     assert [result.frame for result in long if result] == [9, 14, 19, 24, 29]
@@ -221,7 +222,7 @@ def test_a_wrong_frame_is_refused_and_leaves_everybody_where_they_were():
         ({"delay": 3}, "for detectors and segmenters"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"units": "inch"}, "units must be one of"),
-        ({"source_layout": "kinect"}, "unknown layout"),
+        ({"layout": "kinect"}, "unknown layout"),
         ({"model": "nowhere/at-all"}, "nowhere/at-all"),
     ],
 )

@@ -14,6 +14,7 @@ from usdrl_hub import (
     SkeletonFormatError,
     SkeletonList,
     extract_embeddings,
+    extract_frame_embeddings,
     open_data,
     write_store,
 )
@@ -374,7 +375,7 @@ def test_every_form_is_embedded_and_scored_over_time_alike(in_three_forms):
     forms = in_three_forms(labelled_arrays())
     embeddings = [extract_embeddings(forms[form], MODEL) for form in FORMS]
     assert np.array_equal(embeddings[0], embeddings[1]) and np.array_equal(embeddings[0], embeddings[2])
-    frames = [extract_embeddings(forms[form], MODEL, level="frame") for form in FORMS]
+    frames = [extract_frame_embeddings(forms[form], MODEL) for form in FORMS]
     timelines = [list(iter_timelines(forms[form], MODEL)) for form in FORMS]
     for first, second, third in zip(*frames, strict=True):
         assert np.array_equal(first, second) and np.array_equal(first, third)

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from usdrl_hub import (
+    Engine,
+    Reading,
     SkeletonSequence,
     USDRLEnsemble,
     USDRLForActionDetection,
@@ -52,7 +54,7 @@ def saved(tmp_path_factory):
 
 def made(probabilities, **fields) -> Timeline:
     names = [f"c{number}" for number in range(np.shape(probabilities)[1])]
-    whole = {"segments": None, "whole": None, "has_nothing": False, "about": ""} | fields
+    whole = {"segments": None, "overall": None, "has_background": False, "description": ""} | fields
     return Timeline(names, np.asarray(probabilities, np.float32), **whole)
 
 
@@ -92,8 +94,8 @@ def test_what_a_detector_says_is_averaged_over_the_gap_of_its_encoder(fields, ga
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     sequence = SkeletonSequence(np.random.default_rng(0).standard_normal((150, 1, 5, 3)), extractor.layout)
-    [(_, plain)] = frame_probabilities(model, extractor, [extractor.prepare(sequence)])
-    timeline = make_timeline(sequence, model, extractor)
+    [(_, plain)] = frame_probabilities(Engine(model, extractor), [extractor.prepare(sequence)])
+    timeline = make_timeline(Engine(model, extractor), sequence)
     np.testing.assert_allclose(timeline.probabilities, smooth_over_shift_gap(torch.from_numpy(plain), gap), atol=1e-6)
     assert np.allclose(timeline.probabilities, plain) == (gap == 1)
 
@@ -152,7 +154,7 @@ def test_the_table_names_class_frames_and_seconds(capsys, saved, tmp_path):
 
 
 def test_timelines_of_data_sets_keep_their_names_and_rates():
-    found = list(iter_timelines(load_samples()[:3], TINY, fps=5))
+    found = list(iter_timelines(load_samples()[:3], TINY, reading=Reading(fps=5)))
     assert [sequence.name for sequence, _ in found] == [sequence.name for sequence in load_samples()[:3]]
     assert found[0][0].fps == pytest.approx(100 / 3)
     assert segment_rows(*found[0])[0]["label"] == "deep squat"

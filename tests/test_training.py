@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from usdrl_hub import (
+    Engine,
     USDRLConfig,
     USDRLEnsemble,
     USDRLFeatureExtractor,
@@ -368,7 +369,7 @@ def test_a_quality_score_is_learned_saved_and_predicted(tmp_path, told, shape):
     assert model.config.problem_type == "regression"
     extractor = USDRLFeatureExtractor.from_model_config(model.config)
     clips = np.random.default_rng(0).random((2, 30, 25, 3))
-    found = list(iter_predictions(list(clips), model, feature_extractor=extractor))
+    found = list(iter_predictions(list(clips), Engine(model, extractor)))
     with torch.no_grad():
         logits = model(**extractor(list(clips), return_tensors="pt")).logits
     for prediction, value in zip(found, logits[:, 0].tolist(), strict=True):
@@ -376,7 +377,7 @@ def test_a_quality_score_is_learned_saved_and_predicted(tmp_path, told, shape):
     recognise = SkeletonActionRecognitionPipeline(model, feature_extractor=extractor)
     assert recognise(clips[0])[0]["score"] == pytest.approx(logits[0, 0].item(), abs=1e-5)
     with pytest.raises(CheckpointLoadError, match="problem_type is 'regression', and a timeline needs"):
-        list(iter_timelines(list(clips), model, feature_extractor=extractor))
+        list(iter_timelines(list(clips), Engine(model, extractor)))
     with pytest.raises(ValueError, match="an ensemble averages probabilities of classes"):
         USDRLEnsemble([model], extractor)
 
@@ -399,7 +400,7 @@ def test_classes_that_hold_together_have_probabilities_of_their_own(tmp_path):
     assert scores["eval_loss"] == pytest.approx(truth.item(), rel=1e-5)
     extractor = USDRLFeatureExtractor.from_model_config(config)
     clip = np.random.default_rng(0).random((30, 25, 3))
-    [prediction] = iter_predictions([clip], model, feature_extractor=extractor)
+    [prediction] = iter_predictions([clip], Engine(model, extractor))
     with torch.no_grad():
         expected = model(**extractor(clip, return_tensors="pt")).logits[0].sigmoid()
     np.testing.assert_allclose(prediction.probabilities, expected.numpy(), rtol=1e-5)
@@ -464,7 +465,7 @@ def test_the_trainer_saves_the_extractor_of_the_model_that_it_was_given(tmp_path
     encoder = USDRLModel.from_pretrained("usdrl/mocap-tiny").eval()
     for loaded in (encoder, model.eval()):
         found = extract_embeddings(clip, loaded)
-        np.testing.assert_allclose(found, extract_embeddings(clip, loaded, feature_extractor=expected), atol=1e-6)
+        np.testing.assert_allclose(found, extract_embeddings(clip, Engine(loaded, expected)), atol=1e-6)
 
 
 def test_a_model_without_an_extractor_is_told_and_refused(tmp_path, capsys):

@@ -28,12 +28,23 @@ if TYPE_CHECKING:
     from .facts.checkpoints import checkpoint_path as checkpoint_path
     from .facts.checkpoints import list_models as list_models
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
+    from .inference.archive import write_embeddings as write_embeddings
     from .inference.blazepose import BlazePoseEstimator as BlazePoseEstimator
     from .inference.embedding import extract_embeddings as extract_embeddings
+    from .inference.embedding import extract_frame_embeddings as extract_frame_embeddings
+    from .inference.embedding import iter_embeddings as iter_embeddings
+    from .inference.embedding import iter_frame_embeddings as iter_frame_embeddings
+    from .inference.engine import Engine as Engine
     from .inference.ensemble import USDRLEnsemble as USDRLEnsemble
     from .inference.pipelines import pipeline as pipeline
+    from .inference.prediction import Prediction as Prediction
+    from .inference.prediction import extract_predictions as extract_predictions
     from .inference.prediction import iter_predictions as iter_predictions
+    from .inference.source import Source as Source
+    from .inference.streaming import StreamResult as StreamResult
     from .inference.streaming import USDRLStream as USDRLStream
+    from .inference.timeline import Timeline as Timeline
+    from .inference.timeline import extract_timelines as extract_timelines
     from .inference.timeline import iter_timelines as iter_timelines
     from .inference.video import PoseEstimator as PoseEstimator
     from .inference.video import read_video as read_video
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
     from .modeling_usdrl import USDRLForPreTraining as USDRLForPreTraining
     from .modeling_usdrl import USDRLModel as USDRLModel
     from .modeling_usdrl import USDRLPreTrainedModel as USDRLPreTrainedModel
+    from .normalization import Geometry as Geometry
     from .persons import PersonSelection as PersonSelection
     from .pretraining.arguments import ComputeOptions as ComputeOptions
     from .pretraining.arguments import PretrainingArguments as PretrainingArguments
@@ -83,12 +95,20 @@ _MODULES = {
         "data.store_writer": ["write_store"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
         "facts.checkpoints": ["checkpoint_path", "list_models"],
-        "inference.embedding": ["extract_embeddings"],
+        "inference.archive": ["write_embeddings"],
+        "inference.embedding": [
+            "extract_embeddings",
+            "extract_frame_embeddings",
+            "iter_embeddings",
+            "iter_frame_embeddings",
+        ],
+        "inference.engine": ["Engine"],
         "inference.ensemble": ["USDRLEnsemble"],
         "inference.pipelines": ["pipeline"],
-        "inference.prediction": ["iter_predictions"],
-        "inference.streaming": ["USDRLStream"],
-        "inference.timeline": ["iter_timelines"],
+        "inference.prediction": ["Prediction", "extract_predictions", "iter_predictions"],
+        "inference.source": ["Source"],
+        "inference.streaming": ["StreamResult", "USDRLStream"],
+        "inference.timeline": ["Timeline", "extract_timelines", "iter_timelines"],
         "inference.blazepose": ["BlazePoseEstimator"],
         "inference.video": ["PoseEstimator", "read_video"],
         "layouts": ["LAYOUTS", "Layout", "convert_layout", "get_layout"],
@@ -102,6 +122,7 @@ _MODULES = {
             "USDRLPreTrainedModel",
         ],
         "persons": ["PersonSelection"],
+        "normalization": ["Geometry"],
         "pretraining.arguments": ["ComputeOptions", "PretrainingArguments"],
         "pretraining.data": ["PretrainingDataset"],
         "pretraining.run": ["pretrain"],

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import ENCODER, RECOGNISER
 from ..sequence import SkeletonSequence
 from .tables import print_predictions
 
@@ -23,12 +23,13 @@ def demo(
 ) -> None:
     """Run the shipped models on real clips of people that they were not trained on."""
     from ..data.samples import load_samples, sample_path
-    from ..inference.embedding import iter_embeddings, write_embeddings
+    from ..inference.archive import write_embeddings
+    from ..inference.embedding import iter_embeddings
     from ..inference.prediction import iter_predictions
     from ..loading import load_feature_extractor
     from ..visualize.pictures import draw_clip
 
-    model = DEFAULT_CHECKPOINT
+    model = RECOGNISER
     predictions = list(iter_predictions(load_samples(), model))
     shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
     print_predictions(shown, model, predictions[0].class_names, 3, truth=True)
@@ -42,7 +43,7 @@ def demo(
     shutil.copyfile(sample_path(), output_dir / "uiprmd-samples.npz")
     stream = iter_embeddings(load_samples(), model)
     embeddings = output_dir / "embeddings.npz"
-    write_embeddings(stream, embeddings, "clip")
+    write_embeddings(stream, embeddings)
     first = predictions[0]
     extractor = load_feature_extractor(model)
     label, probability = first.top(1)[0]
@@ -57,12 +58,13 @@ def demo(
 def _show_nearest(picture: Path) -> None:
     """Find the most similar clips of other people for each movement of one person, recorded by another sensor."""
     from ..data.samples import load_samples
-    from ..inference.inputs import ready_model
+    from ..inference.engine import Engine
     from ..visualize.pictures import draw_clips
     from ..visualize.recording import nearest_clips
 
-    model, sensor = "usdrl/mocap-tiny", "kinect20"
-    encoder, extractor = ready_model(model, None, False, None, None)
+    sensor = "kinect20"
+    engine = Engine.load(ENCODER, head=False)
+    extractor = engine.extractor
     # The simulated sensor has half of the frame rate and 20 joints of its own.
     asked = [
         replace(seen, keypoints=seen.keypoints[::2], fps=None)
@@ -71,11 +73,11 @@ def _show_nearest(picture: Path) -> None:
     ]
     gallery = load_samples()
     gallery = gallery.select(np.array([clip.subject != 2 and not clip.name.endswith("_inc") for clip in gallery]))
-    print(f"\n{model}: nearest clips of four people to each movement of a fifth, given as {sensor} at 17 Hz")
+    print(f"\n{ENCODER}: nearest clips of four people to each movement of a fifth, given as {sensor} at 17 Hz")
     right = 0
     drawn: list[tuple[SkeletonSequence, str]] = []
     for query in asked:
-        found = nearest_clips(query, gallery, encoder, extractor, 3)
+        found = nearest_clips(query, gallery, engine, top_k=3)
         label = gallery.class_names[query.label or 0]
         right += found[0].label == label
         print(f"  {label:45}" + "; ".join(str(near.label) for near in found))

@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .options import ModelOptions
 
 if TYPE_CHECKING:
     from ..data.reading import Reading
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
+    from ..inference.engine import Engine
     from ..inference.video import PoseEstimator
-    from ..modeling_usdrl import USDRLPreTrainedModel
 
 
-def ready(
-    model: str, whole: bool, reading: Reading, computing: ModelOptions, device: str | None = None
-) -> tuple[USDRLPreTrainedModel, USDRLFeatureExtractor]:
-    """A model, and its feature extractor with the choices of the command line.
+def load_engine(
+    model: str, reading: Reading, computing: ModelOptions, *, head: bool = True, device: str | None = None
+) -> Engine:
+    """Load a model, or the ensemble of several whose names are joined by commas, as the options say.
 
     Args:
         model: Checkpoint.
-        whole: With its head.
-        reading: Options of the command.
+        reading: What the files do not say.
         computing: Options of the command.
+        head: Whether the head is needed.
         device: Where it computes if the options do not say.
     """
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
-    from ..inference.inputs import ready_model
+    from ..inference.engine import Engine
+    from ..inference.ensemble import USDRLEnsemble
     from ..loading import load_feature_extractor
 
-    given_extractor = load_feature_extractor(model, guess=True) if computing.guess_preprocessing else None
-    loaded, extractor = ready_model(model, given_extractor, whole, computing.device or device, computing.dtype)
+    first, *others = model.split(",") if head else [model]
+    guessed = load_feature_extractor(first, guess=True) if computing.guess_preprocessing else None
+    place = computing.device or device
+    engine = Engine.load(first, extractor=guessed, head=head, device=place, dtype=computing.dtype)
+    if others:
+        ensemble = USDRLEnsemble.from_pretrained([first, *others])
+        engine = Engine.load(ensemble, extractor=guessed, device=engine.device, dtype=engine.model.dtype)
     choices = {"missing": reading.missing, "choose_by": computing.choose_by, "relink": computing.relink or None}
     given = {name: value for name, value in choices.items() if value is not None}
     if given:
-        extractor = USDRLFeatureExtractor(**{**extractor.to_dict(), **given})
-    return loaded, extractor
-
-
-def ready_classifier(model: str, reading: Reading, computing: ModelOptions) -> tuple[Any, USDRLFeatureExtractor]:
-    """A model, or the ensemble of several whose names are joined by commas; see `ready`."""
-    from ..inference.ensemble import USDRLEnsemble
-
-    first, *others = model.split(",")
-    one, extractor = ready(first, True, reading, computing)
-    # The device and the type are checked as for one model.
-    return (
-        (USDRLEnsemble.from_pretrained([first, *others]).to(one.device, one.dtype), extractor)
-        if others
-        else (one, extractor)
-    )
+        engine.extractor = USDRLFeatureExtractor(**{**engine.extractor.to_dict(), **given})
+    return engine
 
 
 def pose_estimator(

@@ -181,10 +181,8 @@ def _check_options(context: Any) -> None:
 
 def check_threshold(context: Any, model: Any) -> None:
     """Refuse --threshold for a model that is not a detector."""
-    from ..modeling_usdrl import USDRLForActionDetection
-
     in_range = 0 < context.params["threshold"] < 1
-    if _was_given(context, "threshold") and in_range and not isinstance(model, USDRLForActionDetection):
+    if _was_given(context, "threshold") and in_range and model.task != "detection":
         raise USDRLError("--threshold has no effect, as the model is not a detector: leave it out")
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import typer
 
 from ..data.reading import Reading
-from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import ENCODER, RECOGNISER
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from .inputs import refuse_unreadable
 from .messages import Errors
-from .models import pose_estimator, ready, ready_classifier
+from .models import load_engine, pose_estimator
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
@@ -49,7 +49,7 @@ def predict(
             autocompletion=complete_model,
             help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused.",
         ),
-    ] = DEFAULT_CHECKPOINT,
+    ] = RECOGNISER,
     pose_model: PoseModel = None,
     detector: Detector = None,
     person_threshold: PersonThreshold = 0.5,
@@ -73,7 +73,6 @@ def predict(
         refuse_unreadable(files, model, reading)
 
     from ..inference.prediction import iter_predictions
-    from ..inference.source import Source
     from ..inference.timeline import iter_timelines
     from ..inference.video import iter_videos
     from ..visualize.page import check_output
@@ -83,19 +82,23 @@ def predict(
         if any(file.resolve() in output.resolve().parents for file in files):
             raise ValueError(f"{output}: it would lie among the recordings: name a file outside their folder")
     errors = Errors()
-    classifier, extractor = ready_classifier(model, reading, computing)
-    check_threshold(context, classifier)
-    names = classifier.config.class_names
-    choices: dict[str, Any] = {"feature_extractor": extractor, "per_person": per_person, "on_error": errors}
-    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, (extractor, model))
+    engine = load_engine(model, reading, computing)
+    check_threshold(context, engine.model)
+    names = engine.model.config.class_names
+    choices: dict[str, Any] = {
+        "reading": reading,
+        "batch_size": computing.batch_size,
+        "each_person": per_person,
+        "on_error": errors,
+    }
+    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, (engine.extractor, model))
     inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
-    source = Source(inputs, reading, on_error=errors).for_model(extractor)
     if timeline:
-        found = list(iter_timelines(source, classifier, computing.batch_size, threshold=threshold, **choices))
+        found = list(iter_timelines(inputs, engine, threshold=threshold, **choices))
         _tell_timelines(found, model, names, as_json, output)
         errors.finish()
         return
-    predictions = iter_predictions(source, classifier, computing.batch_size, **choices)
+    predictions = iter_predictions(inputs, engine, **choices)
     if as_json:
         rows = [
             {
@@ -164,7 +167,7 @@ def embed(
     source: Annotated[Path, typer.Argument(help=f"A skeleton file {RECORDINGS}, or a folder or store of them.")],
     *,
     output: Annotated[Path, typer.Option(help="The .npz file to write.")],
-    model: Model = DEFAULT_CHECKPOINT,
+    model: Model = ENCODER,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
     reading: Reading,
     per_person: PerPerson = False,
@@ -178,12 +181,15 @@ def embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"{output}: the embeddings are written as .npz, so name the file accordingly")
+    if level not in ("clip", "frame"):
+        raise ValueError(f"level must be 'clip' or 'frame', got {level!r}")
     refuse_unreadable([source], model, reading)
 
     from tqdm import tqdm
 
     from ..distributed import Workers
-    from ..inference.embedding import expected_rows, iter_embeddings, write_embeddings
+    from ..inference.archive import expected_rows, write_embeddings
+    from ..inference.embedding import iter_embeddings, iter_frame_embeddings
     from ..inference.source import Source
 
     errors = Errors()
@@ -191,22 +197,20 @@ def embed(
     # An older result in the folder is no recording.
     mine = Source(source, reading, on_error=errors).share(workers, computing.batch_size, without=output)
 
-    # Loaded when the file is held: who may not write it has no work to do.
+    # Loaded when the file is locked: a process that may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-        encoder, extractor = ready(model, False, reading, computing, workers.device)
-        yield from iter_embeddings(
-            mine.for_model(extractor),
-            encoder,
-            computing.batch_size,
-            level=level,
-            feature_extractor=extractor,
-            per_person=per_person,
+        engine = load_engine(model, reading, computing, head=False, device=workers.device)
+        yield from (iter_frame_embeddings if level == "frame" else iter_embeddings)(
+            mine.for_model(engine.extractor),
+            engine,
+            batch_size=computing.batch_size,
+            each_person=per_person,
             on_error=errors,
         )
 
     shown = {"unit": "recording", "disable": None if workers.is_first else True, "file": sys.stderr}
-    progress = tqdm(stream(), total=expected_rows(mine.inputs, "clip"), **shown)
-    count = write_embeddings(progress, output, level, expected_rows(mine.inputs, level))
+    progress = tqdm(stream(), total=expected_rows(mine.inputs), **shown)
+    count = write_embeddings(progress, output, rows=expected_rows(mine.inputs, level == "frame"), workers=workers)
     if workers.is_first:
         say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()

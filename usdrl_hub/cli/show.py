@@ -9,12 +9,12 @@ import typer
 
 from ..data.reading import Reading
 from ..errors import printable
-from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import ENCODER
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
 from ..persons import PersonSelection
 from ..sequence import DETECTION_THRESHOLD, interpolate_missing
 from .messages import Errors
-from .models import pose_estimator, ready, ready_classifier
+from .models import load_engine, pose_estimator
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
@@ -72,12 +72,13 @@ def render(
 
     check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     errors = Errors()
-    classifier = extractor = None
+    engine = None
     if model is not None:
-        classifier, extractor = ready_classifier(model, reading, computing)
-        check_threshold(context, classifier)
+        engine = load_engine(model, reading, computing)
+        check_threshold(context, engine.model)
+        extractor = engine.extractor
         reading = reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
-    reader = None if extractor is None else (extractor, model or "")
+    reader = None if engine is None else (engine.extractor, model or "")
     estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, reader)
     if estimator is not None and is_video(file):
         found = Recording(read_video(file, estimator, progress=True))
@@ -88,8 +89,7 @@ def render(
     drawn = render_recording(
         Recording(sequence, found.class_names),
         output,
-        classifier,
-        feature_extractor=extractor,
+        engine,
         gallery=gallery,
         top_k=top_k,
         threshold=threshold,
@@ -109,7 +109,7 @@ def map_command(
     source: Annotated[Path, typer.Argument(help="A data set, a store, or a folder of recordings.")],
     *,
     output: Annotated[Path, typer.Option(help=f"File to write: {join_or(MAP_SUFFIXES)} (page, picture).")],
-    model: Model = DEFAULT_CHECKPOINT,
+    model: Model = ENCODER,
     projection: Annotated[
         str,
         typer.Option(help=f"{join_or(PROJECTIONS)}; tsne preserves neighbours and needs the extra 'map'."),
@@ -127,17 +127,15 @@ def map_command(
 
     check_output(output, MAP_SUFFIXES, "a map is drawn")
     errors = Errors()
-    encoder, extractor = ready(model, False, reading, computing)
     made = draw_map(
         source,
         output,
-        encoder,
+        load_engine(model, reading, computing, head=False),
         projection=projection,
         max_recordings=max_recordings,
         seed=seed,
-        batch_size=computing.batch_size,
-        feature_extractor=extractor,
         reading=reading,
+        batch_size=computing.batch_size,
         on_error=errors,
     )
     say(f"{output}: {len(made.names)} recordings of {len(set(made.labels.tolist()) - {-1})} classes. {made.about}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..facts.benchmarks import BENCHMARKS, get_benchmark
-from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import ENCODER
 from ..facts.recipes import recipe_names
 from ..layouts import MODALITIES, NORMALIZATIONS, get_layout
 from .options import LABELLED, Model, complete_layout, complete_model, completing, join_or
@@ -21,7 +21,7 @@ from .tables import print_table, say
 def finetune(
     data: Annotated[Path, typer.Argument(help=LABELLED)],
     output_dir: Annotated[Path, typer.Option(help="Folder to make for the trained model.")],
-    model: Model = DEFAULT_CHECKPOINT,
+    model: Model = ENCODER,
     from_scratch: Annotated[bool, typer.Option(help="Start from random weights, of the sizes below.")] = False,
     encoder: Annotated[str | None, typer.Option(help="dste or sttr.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,

@@ -16,7 +16,9 @@ from .datasets import DATASETS, DatasetFacts
 from .recipes import read_recipe
 
 NAMESPACE = "usdrl"
-DEFAULT_CHECKPOINT = f"{NAMESPACE}/tiny-uiprmd"
+# What is taken where no model is named: to embed, and to name actions.
+ENCODER = f"{NAMESPACE}/mocap-tiny"
+RECOGNISER = f"{NAMESPACE}/tiny-uiprmd"
 # The authors' weights: DSTE in the TPAMI release, STTR in the AAAI release.
 ORIGINALS = {
     "dste": "https://github.com/wengwanjiang/FoundSkelModel (Model Zoo)",
@@ -284,7 +286,7 @@ def _linear_variants(head: Checkpoint, benchmark: Benchmark) -> Iterator[Checkpo
 
 def _shipped() -> Iterator[Checkpoint]:
     yield Checkpoint(
-        name=DEFAULT_CHECKPOINT,
+        name=RECOGNISER,
         task="recognition",
         dataset="ui_prmd_vicon",
         summary="A small USDRL recogniser of ten rehabilitation movements, for first steps and for tests.",

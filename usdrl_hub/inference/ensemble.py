@@ -1,4 +1,4 @@
-"""`USDRLEnsemble`: late fusion of recognisers of different modalities, the "3s" of the papers."""
+"""`USDRLEnsemble`: late fusion of recognition models of several modalities, the "3s" of the papers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import load_feature_extractor
-from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
-from .inputs import load_fused, names_one_class, ready_model
+from ..modeling_usdrl import USDRLForActionRecognition
+from .engine import load_for_inference
+from .scores import is_single_label
 
 
 class USDRLEnsemble(nn.Module):
-    """Recognisers of the same classes and clips, whose probabilities are averaged.
+    """Recognition models of the same classes and clips, whose probabilities are averaged.
 
     Example:
         >>> import torch
@@ -26,6 +27,9 @@ class USDRLEnsemble(nn.Module):
         >>> ensemble(torch.randn(4, 64, 1, 25, 3)).logits.shape
         torch.Size([4, 10])
     """
+
+    task = USDRLForActionRecognition.task
+    has_background = False
 
     def __init__(
         self,
@@ -36,20 +40,20 @@ class USDRLEnsemble(nn.Module):
         """Join models.
 
         Args:
-            models: Recognisers, usually of joint, motion and bone.
-            feature_extractor: Theirs.
-            weights: How much each counts, all 1 where None.
+            models: Recognition models, usually of joint, motion and bone.
+            feature_extractor: Makes the clips of all of them.
+            weights: Weight of each model's probabilities; all 1 where None.
 
         Raises:
-            ValueError: If there is none, one does not name one class per clip, their classes or clips differ, or the
-                weights are not one positive number each.
+            ValueError: If there are no models, one has several or no classes per clip, their classes or clips differ,
+                or there is not one positive weight per model.
         """
         super().__init__()
         if not models:
             raise ValueError("an ensemble needs at least one model")
         first = models[0].config
         for model in models:
-            if not names_one_class(model.config):
+            if not is_single_label(model.config):
                 raise ValueError(
                     f"an ensemble averages probabilities of classes, not of a {model.config.problem_type}"
                 )
@@ -75,21 +79,21 @@ class USDRLEnsemble(nn.Module):
         weights: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> USDRLEnsemble:
-        """Load recognisers by their names or folders, fused for inference; see `acceleration.fused.fuse`.
+        """Load recognition models by name or folder, fused for inference; see `acceleration.fused.fuse`.
 
         Args:
             names: Checkpoints.
-            weights: See the class.
+            weights: Weight of each model's probabilities; all 1 where None.
             dtype: Type to compute in.
 
         Raises:
-            CheckpointLoadError: If one cannot be loaded, is no recogniser, or prepares its clips in another way than
-                the first.
-            ValueError: See the class.
+            CheckpointLoadError: If one cannot be loaded, is no recognition model, or prepares its clips in another way
+                than the first.
+            ValueError: If they cannot be joined, see the constructor.
         """
         models, extractors = [], []
         for name in names:
-            model = load_fused(name, True, torch.device("cpu"), dtype)
+            model = load_for_inference(name, device=torch.device("cpu"), dtype=dtype)
             if not isinstance(model, USDRLForActionRecognition):
                 raise CheckpointLoadError(f"{name} is {type(model).__name__}, which does not name a class per clip")
             models.append(model)
@@ -103,34 +107,16 @@ class USDRLEnsemble(nn.Module):
         """Where the models compute."""
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type that the models compute in."""
+        return next(self.parameters()).dtype
+
     def forward(self, keypoints: torch.Tensor) -> ImageClassifierOutput:
         """Score clips ``(B, T, M, V, C)``: `logits` ``(B, K)`` are the logarithms of the averaged probabilities."""
         scores = [
             weight * model(keypoints).logits.float().softmax(dim=-1)
             for weight, model in zip(self.weights, self.models, strict=True)
         ]
-        # No probability is so small that its logarithm may be minus infinity.
+        # Clamped, because the logarithm of an underflown probability is minus infinity.
         return ImageClassifierOutput(logits=torch.stack(scores).sum(dim=0).clamp(min=1e-38).log())  # type: ignore[arg-type]
-
-
-def ready_classifier(
-    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble,
-    feature_extractor: USDRLFeatureExtractor | None,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-) -> tuple[USDRLPreTrainedModel | USDRLEnsemble, USDRLFeatureExtractor]:
-    """Load or take a model with its head, or take an ensemble, which stays where it is.
-
-    Args:
-        model: A checkpoint's name or folder, a model, or an ensemble.
-        feature_extractor: See `ready_model`, as the others; an ensemble's own where None.
-        device: As above.
-        dtype: As above.
-
-    Raises:
-        CheckpointLoadError: See `ready_model`.
-        ValueError: See `ready_model`.
-    """
-    if isinstance(model, USDRLEnsemble):
-        return model.eval(), feature_extractor or model.feature_extractor
-    return ready_model(model, feature_extractor, True, device, dtype)

@@ -15,15 +15,16 @@ from transformers.pipelines.base import Pipeline
 from ..data.huggingface import from_huggingface
 from ..data.reading import Reading
 from ..errors import CheckpointLoadError
-from ..facts.checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
+from ..facts.checkpoints import ENCODER, RECOGNISER, checkpoint_path
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..layouts import LayoutLike
 from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .engine import find_device, find_dtype
 from .ensemble import USDRLEnsemble
-from .inputs import NOT_FINITE, class_scores, find_device, find_dtype
+from .scores import NOT_FINITE, class_scores
 from .source import Source
 
 # How inputs are read that do not say it.
@@ -253,15 +254,14 @@ _TASKS = {
     "skeleton-action-recognition": SkeletonActionRecognitionPipeline,
     "skeleton-feature-extraction": SkeletonFeatureExtractionPipeline,
 }
+_DEFAULTS = {"skeleton-action-recognition": RECOGNISER, "skeleton-feature-extraction": ENCODER}
 
 
 def register_pipelines() -> None:
     """Tell transformers' `pipeline` the tasks of this package and their default checkpoint."""
-    default = str(checkpoint_path(DEFAULT_CHECKPOINT))
     for task, kind in _TASKS.items():
-        PIPELINE_REGISTRY.register_pipeline(
-            task, pipeline_class=kind, pt_model=_Saved, default={"model": (default, None)}
-        )
+        default = {"model": (str(checkpoint_path(_DEFAULTS[task])), None)}
+        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class=kind, pt_model=_Saved, default=default)
 
 
 def pipeline(
@@ -278,7 +278,8 @@ def pipeline(
 
     Args:
         task: "skeleton-action-recognition" or "skeleton-feature-extraction".
-        model: A name that ships, a folder, a repository on the hub, or a model; ``usdrl/tiny-uiprmd`` where None.
+        model: A name that ships, a folder, a repository on the hub, or a model. None takes
+            ``usdrl/tiny-uiprmd`` to recognise actions and ``usdrl/mocap-tiny`` to embed.
         feature_extractor: The model's own where None.
         revision: Commit, branch or tag of a repository on the hub.
         token: Token for the hub.
@@ -294,7 +295,7 @@ def pipeline(
         raise ValueError(f"there is no task '{task}' for skeletons: use one of {', '.join(_TASKS)}")
     if isinstance(device, str):
         device = find_device(device)
-    model = DEFAULT_CHECKPOINT if model is None else model
+    model = _DEFAULTS[task] if model is None else model
     if isinstance(model, str | os.PathLike):
         where: dict[str, Any] = {"revision": revision, "token": token}
         where = {name: value for name, value in where.items() if value is not None}

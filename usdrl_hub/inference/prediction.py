@@ -1,4 +1,4 @@
-"""Class probabilities of skeleton files and sequences."""
+"""Class probabilities of recordings."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ import torch
 
 from ..data.reading import Reading
 from ..errors import CheckpointLoadError
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..layouts import LayoutLike
-from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
+from ..facts.checkpoints import RECOGNISER
 from ..sequence import SkeletonSequence
-from ..speedups import with_cuda_graph
-from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import batches_of_clips, class_scores, finite_rows
+from .engine import Engine
+from .scores import class_scores, finite_rows, top_classes
 from .source import ErrorHandler, Source
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Class probabilities of one sequence.
+    """Class probabilities of one recording.
 
     Attributes:
-        sequence: The sequence, in the model's layout.
-        probabilities: One per class ``(K,)``, summing to 1; each by itself where several classes may hold; the
-            numbers themselves of a regression.
-        class_names: Names of the classes, in the same order.
-        is_regression: Whether these are numbers such as a quality score, and no probabilities.
+        sequence: The recording, in the model's layout.
+        probabilities: Float32 ``(K,)``, summing to 1; of a multi-label model one independent probability per class;
+            of a regression the numbers themselves.
+        class_names: Names of the K classes.
+        is_regression: Whether these are numbers, such as a quality score, instead of probabilities.
     """
 
     sequence: SkeletonSequence
@@ -40,60 +37,85 @@ class Prediction:
     is_regression: bool = False
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The `k` likeliest classes with their probabilities, likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:k]
-        return [(self.class_names[number], float(self.probabilities[number])) for number in order]
+        """The `k` most probable classes with their probabilities, in descending order."""
+        return top_classes(self.probabilities, self.class_names, k)
 
 
-def iter_predictions(
-    files_or_sequences: Any,
-    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble = "usdrl/tiny-uiprmd",
+def extract_predictions(
+    inputs: Any,
+    model: Any = RECOGNISER,
+    *,
+    reading: Reading = Reading(),
     batch_size: int = 64,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    feature_extractor: USDRLFeatureExtractor | None = None,
-    source_layout: LayoutLike | None = None,
-    axes: str | None = None,
-    per_person: bool = False,
-    image_shape: tuple[float, float] | None = None,
-    on_error: ErrorHandler | None = None,
-) -> Iterator[Prediction]:
-    """Classify skeletons; memory does not grow with their number.
+    each_person: bool = False,
+) -> list[Prediction]:
+    """Classify recordings.
 
     Args:
-        files_or_sequences: A file, a folder, a `SkeletonSequence`, an array, or a list of any of these.
-        model: A recognition checkpoint's name or folder; or a loaded model or a `USDRLEnsemble`, which are left and
-            used as they are. What is loaded by name is fused: `fuse(model)` is as fast.
-        batch_size: Clips scored at once.
-        device: Where to compute; CUDA if there is one where None and `model` is a name.
-        dtype: Type to compute in, such as "bfloat16".
-        feature_extractor: The model's own where None.
-        source_layout: Layout of arrays and array files; the model's where None.
-        axes: Axis order of arrays; see `SkeletonSequence.from_array`.
-        per_person: Take everybody in a recording by themselves, as recordings ``<name>#<place>``.
-        image_shape: Height and width in pixels of the picture that 2D keypoints lie in, where they do not say.
-        on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+        inputs: See `extract_embeddings`, as for the other arguments.
+        model: A recognition model's name, folder or hub repository; a loaded model or `USDRLEnsemble`; or an `Engine`.
+        reading: What the inputs do not say themselves.
+        batch_size: Clips classified at once.
+        device: Where to compute.
+        dtype: Type to compute in.
+        each_person: Whether each person of a recording is classified alone.
+
+    Returns:
+        A prediction for each recording, in the order of the inputs.
 
     Raises:
         SkeletonFormatError: If an input cannot be read or does not fit the model.
         CheckpointLoadError: If the model cannot be loaded or does not classify clips.
-        NonFiniteError: If what the model says of a sequence is NaN or infinite.
-        ValueError: If another argument is impossible.
+        NonFiniteError: If a score of a recording is NaN or infinite.
+        ValueError: If another argument is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import extract_predictions
+        >>> [prediction] = extract_predictions(np.random.rand(90, 25, 3))
+        >>> len(prediction.top(3))
+        3
     """
-    classifier, extractor = ready_classifier(model, feature_extractor, device, dtype)
-    if not isinstance(classifier, USDRLForActionRecognition | USDRLEnsemble):
+    stream = iter_predictions(
+        inputs, model, reading=reading, batch_size=batch_size, device=device, dtype=dtype, each_person=each_person
+    )
+    return list(stream)
+
+
+def iter_predictions(
+    inputs: Any,
+    model: Any = RECOGNISER,
+    *,
+    reading: Reading = Reading(),
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    each_person: bool = False,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[Prediction]:
+    """Yield the prediction of each recording; memory does not grow with their number.
+
+    Arguments and errors are those of `extract_predictions`. An `on_error` is called with the error of an input that
+    cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
+    """
+    engine = Engine.load(model, device=device, dtype=dtype)
+    if engine.model.task != "recognition":
         name = model if isinstance(model, str | os.PathLike) else "the model given"
         raise CheckpointLoadError(
-            f"{name} is {type(classifier).__name__}, which does not name a class per clip: take a recognition "
+            f"{name} is {type(engine.model).__name__}, which does not name a class per clip: take a recognition "
             "model, or train one with 'usdrl finetune'"
         )
-    reading = Reading(source_layout, axes, image_shape=image_shape)
-    source = Source(files_or_sequences, reading, each_person=per_person, on_error=on_error)
-    classify = with_cuda_graph(classifier)
-    is_regression = classifier.config.problem_type == "regression"
-    sequences = source.prepared(extractor)
-    for batch, clips in batches_of_clips(sequences, extractor, batch_size, classifier.device, source.is_stream):
-        with torch.inference_mode():
-            scores = class_scores(classify(clips).logits, classifier.config).cpu().numpy()
+    batches = engine.batches(Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size)
+    return _predictions(engine, batches, on_error)
+
+
+def _predictions(
+    engine: Engine, batches: Iterator[tuple[list[SkeletonSequence], torch.Tensor]], on_error: ErrorHandler | None
+) -> Iterator[Prediction]:
+    config = engine.model.config
+    for batch, clips in batches:
+        scores = class_scores(engine.run(clips).logits, config).cpu().numpy()
         for sequence, row in finite_rows(batch, scores, "what the model says of it", on_error):
-            yield Prediction(sequence, row, classifier.config.class_names, is_regression)
+            yield Prediction(sequence, row, config.class_names, config.problem_type == "regression")

@@ -1,4 +1,4 @@
-"""Live skeletons: push a frame, get an embedding and, with a head, scores."""
+"""Live skeletons: push a frame, get an embedding and, with a head, class probabilities."""
 
 from __future__ import annotations
 
@@ -11,32 +11,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..facts.checkpoints import RECOGNISER
 from ..finite import check_finite
 from ..layouts import LayoutLike, get_layout
-from ..loading import load_config, load_feature_extractor, load_model
-from ..modeling_usdrl import (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLForPreTraining,
-    USDRLPreTrainedModel,
-    USDRLTokenStream,
-)
+from ..loading import load_config
+from ..modeling_usdrl import USDRLTokenStream
 from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
 from .cache import CausalCache
 from .causal import OVERLAP
-from .inputs import NOT_FINITE, class_scores, ready_model
+from .engine import Engine
+from .scores import NOT_FINITE, class_scores, top_classes
 
 
 @dataclass(frozen=True, eq=False)
 class StreamResult:
-    """What a model says about somebody now.
+    """The result for one person or scene at one moment.
 
     Attributes:
-        frame: Number of the frame that this is about, counted from 0 for each person or scene.
+        frame: Number of the frame that the result is for, counted from 0 for each person or scene.
         start: First frame that the model saw for it.
         embedding: Float32 ``(2d,)``; for a causal model ``(d,)``, the maximum over the frames so far.
         probabilities: One per class ``(K,)``, see `Prediction`; None without a head.
@@ -50,15 +43,12 @@ class StreamResult:
     class_names: list[str] = field(default_factory=list)
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The `k` likeliest classes with their probabilities, likeliest first; empty without a head."""
-        if self.probabilities is None:
-            return []
-        order = np.argsort(-self.probabilities, kind="stable")[:k]
-        return [(self.class_names[number], float(self.probabilities[number])) for number in order]
+        """The `k` most probable classes with their probabilities, in descending order; empty without a head."""
+        return [] if self.probabilities is None else top_classes(self.probabilities, self.class_names, k)
 
 
 class _Person:
-    """What is kept of one person or scene: the frames that are still needed, and how many there have been."""
+    """State of one person or scene: the frames that are still needed, and how many have been pushed."""
 
     def __init__(self, kept: int, slot: int):
         self.frames: deque[np.ndarray] = deque(maxlen=kept)
@@ -68,32 +58,32 @@ class _Person:
 
 
 class USDRLStream:
-    """Live people, or scenes of several, frame by frame.
+    """Live people, or scenes of several people, frame by frame.
 
-    A checkpoint that reads whole clips gets a sliding window: the last `window` frames, prepared exactly as a
-    recording of these frames is, so that a result equals that of the window by itself. A causal checkpoint computes
-    each frame once: what it needs of earlier frames is kept, inside clips of its length, and at the end of one the
-    next begins with the last 16 frames of it (as `inference.causal` does with recordings). There the first 8
-    frames (the first one for normalization ``"ntu"`` and ``"uav"``) say how the body is turned and scaled.
+    A model that reads whole clips gets a sliding window: the last `window` frames, prepared exactly as a recording of
+    these frames, so a result equals that of the window alone. A causal model computes each frame once and keeps the
+    states of earlier frames, within clips of its length; consecutive clips share 16 frames (as `inference.causal` does
+    with recordings). There the first 8 frames (the first one for normalization ``"ntu"`` and ``"uav"``) decide how the
+    body is turned and scaled.
 
-    Results come after `push` returns, so nothing waits in a queue: a frame is answered within `stride` frames, or
-    `delay` later where that is asked for.
+    `push` returns the result itself, so nothing waits in a queue: a result is at most `stride` - 1 frames old, and
+    `delay` older where that is given.
 
     Args:
-        model: A checkpoint's name or folder, or a model: encoder, recogniser, detector, segmenter or early predictor.
-        feature_extractor: The model's own where None.
-        source_layout: Layout of the frames; the model's where None.
-        window: Frames that a result is made of; the model's clip length where None. Give more for fast sensors: 128
-            at 60 frames per second for a model of clips of 64 at 30. Causal models have no choice.
-        stride: Frames between results; a result is at most `stride` - 1 frames old.
+        model: A checkpoint's name, folder or hub repository; a loaded model; or an `Engine`: an encoder, recognition
+            model, detector, segmenter or early predictor.
+        layout: Joint layout of the frames; the model's where None.
+        window: Frames of a result; the model's clip length where None. Give more for fast sensors: 128 at 60 frames
+            per second for a model of clips of 64 at 30. Causal models accept their clip length only.
+        stride: Frames between results.
         min_frames: Frames of a person before the first result; a quarter of the window where None, 1 for causal
             models.
         delay: For heads that score every frame (detection, segmentation): how many frames before the newest one is
-            scored, less than `window`. More give them more of what follows to see.
-        patience: Pushes without a person after which they are forgotten.
+            scored, less than `window`. A larger delay gives the model more later frames.
+        patience: Pushes without a person after which the person is forgotten.
         device: Where to compute; see `extract_embeddings`.
         dtype: Type to compute in; see `extract_embeddings`.
-        **about: What the frames are, as `SkeletonSequence` has it: `up`, `units`, `coordinates`, `mirrored`,
+        **about: Fields of `SkeletonSequence` that describe the frames: `up`, `units`, `coordinates`, `mirrored`,
             `image_shape`.
 
     Raises:
@@ -111,9 +101,9 @@ class USDRLStream:
 
     def __init__(
         self,
-        model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
-        feature_extractor: USDRLFeatureExtractor | None = None,
-        source_layout: LayoutLike | None = None,
+        model: Any = RECOGNISER,
+        *,
+        layout: LayoutLike | None = None,
         window: int | None = None,
         stride: int = 1,
         min_frames: int | None = None,
@@ -123,15 +113,13 @@ class USDRLStream:
         dtype: str | torch.dtype | None = None,
         **about: Any,
     ):
-        is_causal = (model.config if isinstance(model, USDRLPreTrainedModel) else load_config(model)).is_causal
-        if is_causal and not isinstance(model, USDRLPreTrainedModel):
-            # Kept states are of the layers as they are: a fused model has others.
-            feature_extractor = feature_extractor or load_feature_extractor(model)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            model = load_model(model)
-        self.model, self.extractor = ready_model(model, feature_extractor, True, device, dtype)
-        if isinstance(self.model, USDRLForPreTraining):
-            self.model = self.model.usdrl
+        # A causal model is not fused: the states that are kept are those of its own layers.
+        is_causal = isinstance(model, str | os.PathLike) and load_config(model).is_causal
+        engine = Engine.load(model, fused=not is_causal, device=device, dtype=dtype)
+        self.model, self.extractor = engine.model, engine.extractor
+        is_causal = self.model.config.is_causal
+        if self.model.task == "pretraining":
+            self.model = self.model.base_model
         if is_causal and not isinstance(self.model.base_model.temporal, USDRLTokenStream):
             raise ValueError("a causal model streams as it is: give the model that the fused one is made of")
         if is_causal and any(parameter.is_meta for parameter in self.model.parameters()):
@@ -147,7 +135,7 @@ class USDRLStream:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if min_frames > self.window:
             raise ValueError(f"min_frames is {min_frames}, but a window has {self.window} frames")
-        scores_frames = isinstance(self.model, USDRLForActionDetection | USDRLForActionSegmentation)
+        scores_frames = self.model.task in ("detection", "segmentation")
         if not isinstance(delay, int) or not 0 <= delay < self.window or (delay and not scores_frames):
             raise ValueError(
                 f"delay is {delay!r}: it is a number of frames below the window's {self.window}, for detectors and "
@@ -155,44 +143,44 @@ class USDRLStream:
             )
         if not isinstance(patience, int) or patience < 1:
             raise ValueError(f"patience must be at least 1 push, got {patience!r}")
-        self.source_layout = get_layout(source_layout or self.extractor.source_layout or self.extractor.layout)
+        self.layout = get_layout(layout or self.extractor.source_layout or self.extractor.layout)
         self.stride, self.min_frames, self.delay, self.patience = stride, min_frames, delay, patience
-        # Refused here, not at the first frame.
-        joints = np.ones((1, 1, self.source_layout.num_joints, self._channels(about)), dtype=np.float32)
-        SkeletonSequence(joints, self.source_layout, **about)
+        # Fields that do not fit are refused here, not at the first frame.
+        joints = np.ones((1, 1, self.layout.num_joints, self._channels(about)), dtype=np.float32)
+        SkeletonSequence(joints, self.layout, **about)
         self.about = about
         self.is_causal = is_causal
-        self._cache = CausalCache(self.model.base_model) if is_causal else None  # type: ignore[arg-type]
+        self._cache = CausalCache(self.model.base_model) if is_causal else None
         self._people: dict[Hashable, _Person] = {}
         self._absent: dict[Hashable, int] = {}
 
     def _channels(self, about: Mapping[str, Any]) -> int:
-        coordinates = about.get("coordinates") or self.source_layout.coordinates
+        coordinates = about.get("coordinates") or self.layout.coordinates
         return 2 if coordinates == "2d" else 3
 
     @property
     def people(self) -> list[Hashable]:
-        """Those who are followed now."""
+        """Keys of the people and scenes that are followed now."""
         return list(self._people)
 
     def reset(self, person: Hashable = None) -> None:
-        """Forget somebody; everybody where None."""
+        """Forget a person; everybody where None."""
         for key in [person] if person is not None else self.people:
             self._people.pop(key, None)
             self._absent.pop(key, None)
 
     def push(self, frame: Any) -> StreamResult | None:
-        """Push the next frame of the one person or scene that there is.
+        """Push the next frame of a single person or scene.
 
         Args:
             frame: ``(V, C)``, or ``(M, V, C)`` of the people of a scene, always in the same order; a joint that was
-                not seen is all zero. None where nobody is seen in this frame.
+                not seen is all zero. None if nobody is seen in this frame.
 
         Returns:
             The result, in every `stride`-th frame; else None.
 
         Raises:
-            SkeletonFormatError: If the frame is not of the layout, or not finite; it then counts as not pushed.
+            SkeletonFormatError: If the frame does not fit the layout or is not finite; it then counts as not pushed.
         """
         return self.push_many({None: frame}).get(None)
 
@@ -200,14 +188,14 @@ class USDRLStream:
         """Push the next frame of several people at once; results that are due are computed together.
 
         Args:
-            frames: A frame (see `push`) for each person who is followed, by any key, such as a tracker's number. Who
-                is left out has not moved on: they go on later, or are forgotten after `patience` pushes.
+            frames: A frame (see `push`) for each person, by any key, such as a tracker's number. A person left out
+                does not advance, and is forgotten after `patience` pushes.
 
         Returns:
-            The results of those who are due.
+            The results that are due, by key.
 
         Raises:
-            SkeletonFormatError: See `push`; nobody's frame counts then.
+            SkeletonFormatError: See `push`; then no frame counts as pushed.
         """
         read = {key: self._frame(key, frame) for key, frame in frames.items()}
         self._forget(read)
@@ -219,7 +207,7 @@ class USDRLStream:
                     continue
                 person = self._people[key] = _Person(self.window, self._free_slot())
             if self.is_causal and not frame.any():
-                # As where a recording's end is missing: the last frame stands.
+                # As at the missing end of a recording, the last frame is repeated.
                 frame = person.frames[-1]
             person.frames.append(frame)
             person.count += 1
@@ -234,7 +222,7 @@ class USDRLStream:
     def _frame(self, key: Hashable, frame: Any) -> np.ndarray:
         """A frame as ``(M, V, C)`` float32."""
         where = "frame" if key is None else f"frame of {key!r}"
-        joints, channels = self.source_layout.num_joints, self._channels(self.about)
+        joints, channels = self.layout.num_joints, self._channels(self.about)
         if frame is None:
             return np.zeros((1, joints, channels), dtype=np.float32)
         array = frame.detach().cpu().float().numpy() if isinstance(frame, torch.Tensor) else to_float32(frame, where)
@@ -242,12 +230,12 @@ class USDRLStream:
         if array.ndim != 3 or array.shape[1:] != (joints, channels) or not len(array):
             raise SkeletonFormatError(
                 f"{where}: expected ({joints}, {channels}) joints and coordinates of layout "
-                f"'{self.source_layout.name}', or a scene of (persons, {joints}, {channels}), got {np.shape(frame)}"
+                f"'{self.layout.name}', or a scene of (persons, {joints}, {channels}), got {np.shape(frame)}"
             )
         if not np.isfinite(array).all():
             raise SkeletonFormatError(f"{where}: it holds NaN or infinity: joints that were not seen are all zero")
         if self.is_causal and len(array) > self.extractor.num_persons:
-            # Who moves most is known of whole recordings only.
+            # Who moves most is known only at the end, so the first people are kept.
             array = array[: self.extractor.num_persons]
         return np.array(array, dtype=np.float32)
 
@@ -255,7 +243,7 @@ class USDRLStream:
         for key in self.people:
             self._absent[key] = 0 if key in present else self._absent.get(key, 0) + 1
             if self._absent[key] > self.patience:
-                # Not by `reset`, to which the key of `push` means everybody.
+                # Not with `reset`, to which the key None of `push` means everybody.
                 del self._people[key], self._absent[key]
 
     def _free_slot(self) -> int:
@@ -263,27 +251,27 @@ class USDRLStream:
         return next(slot for slot in range(len(used) + 1) if slot not in used)
 
     def _sequence(self, frames: list[np.ndarray]) -> SkeletonSequence:
-        """Frames of one person or scene, of as many people as the fullest has."""
-        most = max(len(frame) for frame in frames)
-        keypoints = np.zeros((len(frames), most, *frames[0].shape[1:]), dtype=np.float32)
+        """Frames of one person or scene, padded to the largest number of people."""
+        num_persons = max(len(frame) for frame in frames)
+        keypoints = np.zeros((len(frames), num_persons, *frames[0].shape[1:]), dtype=np.float32)
         for number, frame in enumerate(frames):
             keypoints[number, : len(frame)] = frame
-        return SkeletonSequence(keypoints, self.source_layout, **self.about)
+        return SkeletonSequence(keypoints, self.layout, **self.about)
 
     @torch.inference_mode()
     def _windows(self, due: list[Hashable]) -> dict[Hashable, StreamResult]:
-        """Results of people whose windows are computed together."""
+        """Results of people, whose windows are computed together."""
         people = [self._people[key] for key in due]
         sequences = [self._sequence(list(person.frames)) for person in people]
         clips = self.extractor(sequences, return_tensors="pt", device=self.model.device)["keypoints"]
         encoded = self.model.base_model(clips)
         scores = None
         lengths = torch.tensor([len(person.frames) for person in people])
-        if isinstance(self.model, USDRLForActionRecognition):
+        if self.model.task == "recognition":
             scores = self._head(encoded.pooler_output)
-        elif isinstance(self.model, USDRLForActionDetection):
+        elif self.model.task == "detection":
             scores = self._of_frames(self._head(encoded.last_hidden_state), lengths)
-        elif isinstance(self.model, USDRLForActionSegmentation):
+        elif self.model.task == "segmentation":
             starts = torch.zeros(len(clips), 1, dtype=torch.long, device=clips.device)
             scores = self._of_frames(self.model(clips[:, None], window_starts=starts).logits, lengths)
         results = self._results(due, encoded.pooler_output, scores)
@@ -294,46 +282,45 @@ class USDRLStream:
         }
 
     def _head(self, embeddings: torch.Tensor) -> torch.Tensor:
-        return self.model.classifier(embeddings)  # type: ignore[operator]
+        return self.model.classifier(embeddings)
 
     def _of_frames(self, logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits of the frame `delay` before the last, of clips that windows of some lengths were resized to."""
+        """Logits of the frame `delay` before the last, of clips that were resized from windows of given lengths."""
         size = logits.shape[1]
-        place = ((lengths - self.delay - 0.5).clamp(min=0.5) * size / lengths).long().clamp(max=size - 1)
-        return logits[torch.arange(len(logits), device=logits.device), place.to(logits.device)]
+        frame = ((lengths - self.delay - 0.5).clamp(min=0.5) * size / lengths).long().clamp(max=size - 1)
+        return logits[torch.arange(len(logits), device=logits.device), frame.to(logits.device)]
 
     @torch.inference_mode()
     def _advance(self, moved: list[Hashable]) -> dict[Hashable, StreamResult]:
-        """Take one frame of each person into a causal model's kept states; results of those who are due."""
+        """Advance a causal model's states by one frame of each person; return the results that are due."""
         assert self._cache is not None
         size = self.extractor.num_frames
         overlap = min(OVERLAP, size - 1)
         begun: list[Hashable] = []
         going: list[Hashable] = []
         for key in moved:
-            # Frames that are new in every clip after the first one, which begins with what is already known.
-            place = self._people[key].count - 1
-            is_restart = place >= size and (place - size) % (size - overlap) == 0
+            # A clip after the first one begins with the frames that it shares with the one before.
+            frame = self._people[key].count - 1
+            is_restart = frame >= size and (frame - size) % (size - overlap) == 0
             (begun if is_restart else going).append(key)
         pooled: dict[Hashable, torch.Tensor] = {}
         for keys, frames in ((begun, overlap + 1), (going, 1)):
             if not keys:
                 continue
             people = [self._people[key] for key in keys]
-            places = [self._place(person.count - 1, size, overlap) - frames + 1 for person in people]
-            # One frame more than is computed: motion is the difference to it.
+            starts = [self._position(person.count - 1, size, overlap) - frames + 1 for person in people]
+            # One frame before the new ones, for the motion modality.
             tokens = self._tokens(people, frames + 1)
             slots = torch.tensor([person.slot for person in people], device=tokens.device)
             fresh = torch.tensor([person.count == 1 for person in people], device=tokens.device)
-            start = torch.tensor(places, device=tokens.device)
+            start = torch.tensor(starts, device=tokens.device)
             for key, row in zip(keys, self._cache(tokens, slots, start, fresh), strict=True):
                 pooled[key] = row
         due = [key for key in moved if self._is_due(self._people[key])]
         if not due:
             return {}
         embeddings = torch.stack([pooled[key] for key in due])
-        has_head = isinstance(self.model, USDRLForEarlyActionPrediction)
-        scores = self._head(embeddings) if has_head else None
+        scores = self._head(embeddings) if self.model.task == "early prediction" else None
         return self._results(due, embeddings, scores)
 
     def _is_due(self, person: _Person) -> bool:
@@ -341,12 +328,12 @@ class USDRLStream:
         return past >= 0 and past % self.stride == 0
 
     @staticmethod
-    def _place(frame: int, size: int, overlap: int) -> int:
-        """Place of a frame in the clip in which it is new."""
+    def _position(frame: int, size: int, overlap: int) -> int:
+        """Position of a frame in the first clip that has it."""
         return frame if frame < size else overlap + (frame - size) % (size - overlap)
 
     def _tokens(self, people: list[_Person], frames: int) -> torch.Tensor:
-        """The last frames of people, normalised ``(P, frames, M, V, C)``; the first repeats where there are fewer."""
+        """The last frames of people, normalised ``(P, frames, M, V, C)``; if there are fewer, the first repeats."""
         known = FIRST_FRAMES if self.extractor.upright or self.extractor.torso is not None else 1
         rows = []
         for person in people:
@@ -354,9 +341,9 @@ class USDRLStream:
             kept = list(person.frames)[-frames:]
             filled = [beginning[-1]] * (known - len(beginning))
             rows.append(self._sequence([*beginning, *filled, *[kept[0]] * (frames - len(kept)), *kept]))
-        most = max(row.num_persons for row in rows)
-        if any(row.num_persons < most for row in rows):
-            rows = [self._sequence(list(_padded(row.keypoints, most))) for row in rows]
+        num_persons = max(row.num_persons for row in rows)
+        if any(row.num_persons < num_persons for row in rows):
+            rows = [self._sequence(list(_padded(row.keypoints, num_persons))) for row in rows]
         return self.extractor.normalized_further(rows, known, self.model.device)
 
     def _results(
@@ -364,16 +351,16 @@ class USDRLStream:
     ) -> dict[Hashable, StreamResult]:
         names = [] if scores is None else self.model.config.class_names
         vectors = embeddings.float().cpu().numpy()
-        chances = [None] * len(keys) if scores is None else class_scores(scores, self.model.config).cpu().numpy()
-        for key, vector, chance in zip(keys, vectors, chances, strict=True):
-            where = f"{'the scene' if key is None else repr(key)}, frame {self._people[key].count - 1}"
+        rows = [None] * len(keys) if scores is None else class_scores(scores, self.model.config).cpu().numpy()
+        results = {}
+        for key, vector, probabilities in zip(keys, vectors, rows, strict=True):
+            frame = self._people[key].count - 1
+            where = f"{'the scene' if key is None else repr(key)}, frame {frame}"
             check_finite(vector, f"{where}: the embedding", NOT_FINITE)
-            if chance is not None:
-                check_finite(chance, f"{where}: what the model says", NOT_FINITE)
-        return {
-            key: StreamResult(self._people[key].count - 1, 0, vector, chance, names)
-            for key, vector, chance in zip(keys, vectors, chances, strict=True)
-        }
+            if probabilities is not None:
+                check_finite(probabilities, f"{where}: what the model says", NOT_FINITE)
+            results[key] = StreamResult(frame, 0, vector, probabilities, names)
+        return results
 
 
 def _padded(keypoints: np.ndarray, persons: int) -> np.ndarray:

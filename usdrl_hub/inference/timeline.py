@@ -1,4 +1,4 @@
-"""What a model says about every frame of a recording: classes over time, and segments."""
+"""Class probabilities of every frame of a recording, and the segments in them."""
 
 from __future__ import annotations
 
@@ -15,60 +15,44 @@ import torch
 
 from ..data.reading import Reading
 from ..errors import CheckpointLoadError, NonFiniteError, printable
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..facts.checkpoints import RECOGNISER
 from ..files import new_file
-from ..layouts import LayoutLike
-from ..modeling_usdrl import (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLPreTrainedModel,
-)
 from ..postprocessing import action_proposals, segments_of
 from ..sequence import DETECTION_THRESHOLD, SkeletonSequence, is_rate
 from .causal import causal_predictions
-from .ensemble import USDRLEnsemble, ready_classifier
-from .inputs import names_one_class
+from .engine import Engine, check_batch_size
 from .prediction import iter_predictions
+from .scores import is_single_label
 from .source import ErrorHandler, Source
 from .windows import frame_outputs, frame_probabilities, segment_probabilities
 
-# Models that say something about time.
-CLASSIFIERS = (
-    USDRLForActionDetection,
-    USDRLForActionRecognition,
-    USDRLForActionSegmentation,
-    USDRLForEarlyActionPrediction,
-    USDRLEnsemble,
-)
-# Of a row of a table of segments.
+# Columns of a table of segments, behind the name of the recording.
 _COLUMNS = ("label", "start", "end", "start_seconds", "end_seconds", "probability")
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What a model says about every frame of a recording.
+    """Class probabilities of every frame of a recording, and segments.
 
     Attributes:
         class_names: Names of the K classes.
         probabilities: Float32 ``(T, K)``, each row summing to 1, or all 0 where nobody is seen.
-        segments: What a detector or segmenter found, float64 ``(N, 4)`` of class, first frame, the frame after the
-            last, and mean probability, in order of time; None for models that do not say when something begins.
-        whole: Probabilities ``(K,)`` of the recording as a whole, for models that read it so; else None.
-        has_nothing: Whether class 0 means that nothing happens.
-        about: What the probabilities are, in words.
+        segments: Segments of a detector or segmenter, float64 ``(N, 4)`` of class, first frame, the frame after the
+            last, and mean probability, in order of time; None for other models.
+        overall: Probabilities ``(K,)`` of the recording as a whole, by recognition models; else None.
+        has_background: Whether class 0 is the background, in which nothing happens.
+        description: What the probabilities are, as a caption.
     """
 
     class_names: list[str]
     probabilities: np.ndarray
     segments: np.ndarray | None
-    whole: np.ndarray | None
-    has_nothing: bool
-    about: str
+    overall: np.ndarray | None
+    has_background: bool
+    description: str
 
     def runs(self) -> np.ndarray:
-        """The segments; of models that do not find any, the runs of frames with the same likeliest class ``(N, 4)``.
+        """The segments or, without any, the runs of frames with the same most probable class ``(N, 4)``.
 
         Frames in which nobody is seen are in no run.
         """
@@ -80,71 +64,111 @@ class Timeline:
 
 
 def _scored(runs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Runs ``(N, 3)`` of class, first frame and end with the mean probability of the class in them."""
+    """Append to runs ``(N, 3)`` of class, first frame and end the mean probability of the class."""
     scores = [probabilities[start:end, kind].mean(dtype=np.float64) for kind, start, end in runs]
     return np.c_[runs, np.array(scores).reshape(-1)].astype(np.float64)
 
 
-def iter_timelines(
-    files_or_sequences: Any,
-    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble = "usdrl/tiny-uiprmd",
+def extract_timelines(
+    inputs: Any,
+    model: Any = RECOGNISER,
+    *,
+    threshold: float = DETECTION_THRESHOLD,
+    reading: Reading = Reading(),
     batch_size: int = 64,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    feature_extractor: USDRLFeatureExtractor | None = None,
-    source_layout: LayoutLike | None = None,
-    axes: str | None = None,
-    per_person: bool = False,
-    image_shape: tuple[float, float] | None = None,
-    on_error: ErrorHandler | None = None,
-    threshold: float = DETECTION_THRESHOLD,
-    fps: float | None = None,
-) -> Iterator[tuple[SkeletonSequence, Timeline]]:
-    """Yield each recording, in the model's layout, with what a model says about every frame of it.
+    each_person: bool = False,
+) -> list[tuple[SkeletonSequence, Timeline]]:
+    """Compute the class probabilities of every frame of recordings of any length.
 
     Args:
-        files_or_sequences: See `iter_predictions`, as all arguments but the last two.
-        model: As above; but a model that finds segments, too.
-        batch_size: Windows computed at once.
-        device: As above.
-        dtype: As above.
-        feature_extractor: As above.
-        source_layout: As above.
-        axes: As above.
-        per_person: As above.
-        image_shape: As above.
-        on_error: As above.
+        inputs: See `extract_embeddings`, as for the other arguments.
+        model: A detector, segmenter, early predictor or recognition model: name, folder, hub repository or loaded; a
+            `USDRLEnsemble`; or an `Engine`.
         threshold: Probability above which a detector's class is a segment.
-        fps: Frames per second of recordings that do not say.
+        reading: What the inputs do not say themselves.
+        batch_size: Windows computed at once.
+        device: Where to compute.
+        dtype: Type to compute in.
+        each_person: Whether each person of a recording gets a timeline.
+
+    Returns:
+        Each recording, in the model's layout, with its timeline, in the order of the inputs.
 
     Raises:
-        SkeletonFormatError: See `iter_predictions`.
-        CheckpointLoadError: If the model cannot be loaded or names no classes.
-        NonFiniteError: If what the model says of a recording is NaN or infinite.
-        ValueError: If another argument is impossible.
+        SkeletonFormatError: If an input cannot be read or does not fit the model.
+        CheckpointLoadError: If the model cannot be loaded or has no classes that exclude each other.
+        NonFiniteError: If a score of a recording is NaN or infinite.
+        ValueError: If another argument is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import extract_timelines
+        >>> [(recording, timeline)] = extract_timelines(np.random.rand(300, 25, 3))
+        >>> timeline.probabilities.shape
+        (300, 10)
+    """
+    stream = iter_timelines(
+        inputs,
+        model,
+        threshold=threshold,
+        reading=reading,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        each_person=each_person,
+    )
+    return list(stream)
+
+
+def iter_timelines(
+    inputs: Any,
+    model: Any = RECOGNISER,
+    *,
+    threshold: float = DETECTION_THRESHOLD,
+    reading: Reading = Reading(),
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    each_person: bool = False,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[tuple[SkeletonSequence, Timeline]]:
+    """Yield each recording, in the model's layout, with its timeline.
+
+    Arguments and errors are those of `extract_timelines`. An `on_error` is called with the error of an input that
+    cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    loaded, extractor = ready_classifier(model, feature_extractor, device, dtype)
-    reading = Reading(source_layout, axes, fps, image_shape=image_shape)
-    source = Source(files_or_sequences, reading, each_person=per_person, on_error=on_error)
-    for sequence in source.prepared(extractor):
+    check_batch_size(batch_size)
+    engine = Engine.load(model, device=device, dtype=dtype)
+    check_classes(engine.model)
+    return _timelines(
+        engine, Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size, threshold
+    )
+
+
+def _timelines(
+    engine: Engine, source: Source, batch_size: int, threshold: float
+) -> Iterator[tuple[SkeletonSequence, Timeline]]:
+    for sequence in source.prepared(engine.extractor):
         try:
-            timeline = make_timeline(sequence, loaded, extractor, batch_size, threshold)
+            timeline = make_timeline(engine, sequence, batch_size=batch_size, threshold=threshold)
         except NonFiniteError as error:
-            if on_error is None:
+            if source.on_error is None:
                 raise
-            on_error(error)
+            source.on_error(error)
             continue
         yield sequence, timeline
 
 
 def segment_rows(sequence: SkeletonSequence, timeline: Timeline) -> list[dict[str, Any]]:
-    """What happens when in a recording, in plain words and numbers; see `Timeline.runs`.
+    """The segments of a recording as rows of a table; see `Timeline.runs`.
 
     Returns:
         In order of time, `label`; `start` and `end`, the first frame, from 0, and the frame after the last; the same
-        as `start_seconds` and `end_seconds`, None where the frame rate is unknown; and the mean `probability`.
+        as `start_seconds` and `end_seconds`, None if the frame rate is unknown; and the mean `probability`.
     """
     rate = sequence.fps if is_rate(sequence.fps) else None
     rows: list[dict[str, Any]] = []
@@ -159,23 +183,23 @@ def segment_rows(sequence: SkeletonSequence, timeline: Timeline) -> list[dict[st
 def describe_timelines(
     timelines: Sequence[tuple[SkeletonSequence, Timeline]], model_name: str | None = None
 ) -> dict[str, Any]:
-    """What a model says about recordings, as JSON can hold it.
+    """Timelines in a form that JSON can hold.
 
     Args:
         timelines: What `iter_timelines` yields.
-        model_name: What the model is called.
+        model_name: Name of the model.
 
     Returns:
         `model`; `labels`, the names of its classes; and `recordings`, each with `name`, `frames`, `fps`, `about` (what
-        the probabilities are), `found` (whether the model finds segments, or these are runs of the likeliest class)
-        and `segments`, see `segment_rows`.
+        the probabilities are), `found` (whether the model finds segments, or these are runs of the most probable
+        class) and `segments`, see `segment_rows`.
     """
     recordings = [
         {
             "name": sequence.name,
             "frames": sequence.num_frames,
             "fps": sequence.fps,
-            "about": timeline.about,
+            "about": timeline.description,
             "found": timeline.segments is not None,
             "segments": segment_rows(sequence, timeline),
         }
@@ -193,8 +217,8 @@ def write_segments(
     Args:
         timelines: What `iter_timelines` yields.
         path: File to write: ``.json``, see `describe_timelines`; or ``.csv``, a row for each segment. In a CSV, names
-            are printable and begin with an apostrophe where a spreadsheet would take them for a formula.
-        model_name: What the model is called.
+            are printable, with an apostrophe before those that a spreadsheet would take for a formula.
+        model_name: Name of the model.
 
     Raises:
         ValueError: If the file has another ending or cannot be written.
@@ -214,86 +238,91 @@ def write_segments(
 
 
 def _cell(value: Any) -> Any:
-    """What a table may hold: numbers as they are; text that is no formula and moves no cursor."""
+    """A cell of a table: numbers unchanged; text without formulas and control characters."""
     if not isinstance(value, str):
         return value
     text = printable(value)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
-def make_timeline(
-    sequence: SkeletonSequence,
-    model: USDRLPreTrainedModel | USDRLEnsemble,
-    extractor: USDRLFeatureExtractor,
-    batch_size: int = 64,
-    threshold: float = DETECTION_THRESHOLD,
-) -> Timeline:
-    """Ask a model about every frame of a recording.
+def has_classes(model: Any) -> bool:
+    """Whether a model or ensemble names classes, from which timelines are made."""
+    return model.task not in ("embedding", "pretraining")
 
-    A recogniser reads windows of its clip length, an eighth of that apart; a frame gets the mean of the windows that
-    it lies in. A detector's probabilities are averaged over its shift gap (see `smooth_over_shift_gap`).
 
-    Args:
-        sequence: The recording; in the model's layout or one that converts to it.
-        model: A recogniser, ensemble of recognisers, detector, segmenter or early predictor, in eval mode.
-        extractor: Its feature extractor.
-        batch_size: Windows computed at once.
-        threshold: Probability above which a detector's class is a segment.
+def check_classes(model: Any) -> None:
+    """Refuse a model from which no timelines can be made.
 
     Raises:
-        CheckpointLoadError: If the model names no classes, or such that do not exclude each other.
-        SkeletonFormatError: If the recording does not fit the model.
-        NonFiniteError: If what the model says is NaN or infinite.
+        CheckpointLoadError: If the model names no classes, or its classes do not exclude each other.
     """
-    if not isinstance(model, CLASSIFIERS):
+    if not has_classes(model):
         raise CheckpointLoadError(
             f"the model is {type(model).__name__}, which names no classes: take one that was trained to, or use it to "
             "find the nearest clips of a gallery"
         )
-    if not names_one_class(model.config):
+    if not is_single_label(model.config):
         raise CheckpointLoadError(
             f"the model's problem_type is '{model.config.problem_type}', and a timeline needs classes of which one "
             "holds at a time: use predict, or take another model"
         )
+
+
+def make_timeline(
+    engine: Engine, sequence: SkeletonSequence, *, batch_size: int = 64, threshold: float = DETECTION_THRESHOLD
+) -> Timeline:
+    """Compute the timeline of one recording.
+
+    A recognition model reads windows of its clip length, an eighth of that apart; a frame gets the mean of the windows
+    that contain it. A detector's probabilities are averaged over its shift gap (see `smooth_over_shift_gap`).
+
+    Args:
+        engine: The model.
+        sequence: The recording; in the model's layout or one that converts to it.
+        batch_size: Windows computed at once.
+        threshold: Probability above which a detector's class is a segment.
+
+    Raises:
+        CheckpointLoadError: If the model names no classes, or its classes do not exclude each other.
+        SkeletonFormatError: If the recording does not fit the model.
+        NonFiniteError: If a score is NaN or infinite.
+    """
+    model, extractor = engine.model, engine.extractor
+    check_classes(model)
     prepared = extractor.prepare(sequence)
-    names, size = model.config.class_names, extractor.num_frames
-    segments = whole = None
-    if isinstance(model, USDRLForActionDetection):
-        [(_, values)] = frame_probabilities(model, extractor, [prepared], batch_size, averaged=True)
+    size = extractor.num_frames
+    segments = overall = None
+    if model.task == "detection":
+        [(_, values)] = frame_probabilities(engine, [prepared], batch_size=batch_size, averaged=True)
         segments = action_proposals(torch.from_numpy(values), threshold).numpy()
-        about = f"Probability in each frame, from windows of {size} frames"
-    elif isinstance(model, USDRLForActionSegmentation):
-        [(_, values)] = segment_probabilities(model, extractor, [prepared])
+        description = f"Probability in each frame, from windows of {size} frames"
+    elif model.task == "segmentation":
+        [(_, values)] = segment_probabilities(engine, [prepared])
         segments = _scored(segments_of(values.argmax(axis=-1)), values)
-        about = "Probability in each frame, from the whole recording"
-    elif isinstance(model, USDRLForEarlyActionPrediction):
-        [(_, logits)] = causal_predictions(model, extractor, [prepared])
+        description = "Probability in each frame, from the whole recording"
+    elif model.task == "early prediction":
+        [(_, logits)] = causal_predictions(engine, [prepared])
         values = torch.from_numpy(logits).softmax(dim=-1).numpy()
-        about = "Probability after each frame, from the frames so far"
+        description = "Probability after each frame, from the frames so far"
     else:
-        whole = next(iter_predictions(prepared, model, feature_extractor=extractor)).probabilities
-        values = _window_probabilities(prepared, model, extractor, batch_size)
+        overall = next(iter_predictions(prepared, engine)).probabilities
+        values = _window_probabilities(engine, prepared, batch_size)
         short = prepared.num_frames <= size
-        about = (
+        description = (
             "Probability, from the recording as a whole" if short else f"Probability, from windows of {size} frames"
         )
     if segments is not None:
         segments = segments[np.argsort(segments[:, 1], kind="stable")]
-    return Timeline(names, values.astype(np.float32), segments, whole, segments is not None, about)
+    values = values.astype(np.float32)
+    return Timeline(model.config.class_names, values, segments, overall, model.has_background, description)
 
 
-@torch.inference_mode()
-def _window_probabilities(
-    sequence: SkeletonSequence,
-    model: USDRLForActionRecognition | USDRLEnsemble,
-    extractor: USDRLFeatureExtractor,
-    batch_size: int,
-) -> np.ndarray:
-    """Class probabilities ``(T, K)`` of the windows that each frame lies in, averaged."""
-    size = extractor.num_frames
+def _window_probabilities(engine: Engine, sequence: SkeletonSequence, batch_size: int) -> np.ndarray:
+    """Class probabilities ``(T, K)``, averaged over the windows that contain each frame."""
+    size = engine.extractor.num_frames
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
-        return model(clips).logits.float().softmax(dim=-1)[:, None].expand(-1, size, -1)
+        return engine.run(clips).logits.float().softmax(dim=-1)[:, None].expand(-1, size, -1)
 
-    [(_, values)] = frame_outputs([sequence], compute, extractor, batch_size, model.device, max(size // 8, 1))
+    [(_, values)] = frame_outputs(engine, [sequence], compute, batch_size, stride=max(size // 8, 1))
     return values

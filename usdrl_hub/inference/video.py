@@ -20,7 +20,7 @@ from ..layouts import get_layout
 from ..loading import load_with
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
 from .blazepose import BlazePoseEstimator
-from .inputs import batched, find_device
+from .engine import batched, find_device
 from .source import ErrorHandler
 
 LAYOUT = "coco17"

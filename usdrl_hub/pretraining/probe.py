@@ -7,7 +7,7 @@ import torch
 from ..data.dataset import SkeletonData
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import embed_clips
-from ..inference.inputs import batched
+from ..inference.engine import batched
 from ..metrics.classification import agreement
 from ..metrics.retrieval import top_k
 from ..modeling_usdrl import USDRLForPreTraining

@@ -16,6 +16,7 @@ from ..data.dataset import SkeletonData
 from ..data.protocols import draw_exemplars, draw_labelled
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import embed_part
+from ..inference.engine import Engine
 from ..inference.windows import frame_probabilities, segment
 from ..metrics.classification import accuracy, agreement
 from ..metrics.detection import detection_metrics, point_metrics
@@ -217,7 +218,7 @@ def score_detector(context: Context, detector: USDRLForActionDetection) -> Score
     """PKU-MMD's metrics of the segments; of action points where the recipe dilates events."""
     recipe, num_classes = context.recipe, len(context.class_names)
     averaged = bool(recipe.get("average_phases"))
-    scored = frame_probabilities(detector, context.extractor, context.test, averaged=averaged)
+    scored = frame_probabilities(Engine(detector, context.extractor), context.test, averaged=averaged)
     found = [values for _, values in scored]
     proposals = detect(found, recipe["threshold"])
     truth = true_actions(context.test)
@@ -247,7 +248,7 @@ def fit_segmenter(context: Context) -> USDRLForActionSegmentation:
 
 def score_segmenter(context: Context, segmenter: USDRLForActionSegmentation) -> Scores:
     """Frame accuracy, edit score and segmental F1."""
-    found = segment(segmenter, context.extractor, context.test, context.recipe["stride"])
+    found = segment(Engine(segmenter, context.extractor), context.test, stride=context.recipe["stride"])
     truth = [sequence.frame_labels() + 1 for sequence in context.test]
     return segmentation_metrics(found, truth)
 

@@ -16,7 +16,7 @@ import torch
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..finite import check_finite
 from ..inference.causal import causal_predictions
-from ..inference.inputs import batched
+from ..inference.engine import Engine, batched
 from ..metrics.classification import early_accuracy
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLForEarlyActionPrediction
 from ..sequence import SkeletonSequence
@@ -131,7 +131,7 @@ def causal_accuracy(
 ) -> dict[str, float]:
     """Top-1 accuracy after the frames of each observation ratio; names and errors as in `cut_and_resize_accuracy`."""
     predicted: dict[float, list[int]] = {ratio: [] for ratio in ratios}
-    for _, logits in causal_predictions(model, extractor, sequences):
+    for _, logits in causal_predictions(Engine(model, extractor), sequences):
         best = logits.argmax(axis=-1)
         for ratio, classes in predicted.items():
             classes.append(int(best[observed_frames(len(best), ratio) - 1]))

@@ -19,7 +19,7 @@ from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, default_split, with_clips
 from ..errors import notice
-from ..facts.checkpoints import DEFAULT_CHECKPOINT
+from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..inference.embedding import embed_part
@@ -42,7 +42,7 @@ FINETUNING = FitRecipe(label_smoothing=0.1)
 def finetune(
     data: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output_dir: str | os.PathLike,
-    model: str | os.PathLike | None = DEFAULT_CHECKPOINT,
+    model: str | os.PathLike | None = ENCODER,
     *,
     recipe: FitRecipe = FINETUNING,
     config: Mapping[str, Any] | None = None,

@@ -15,13 +15,12 @@ from ..data.npz import SkeletonDataset
 from ..data.reading import Reading
 from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
+from ..facts.checkpoints import ENCODER
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
-from ..inference.inputs import ready_model
-from ..inference.source import ErrorHandler, Source, list_files
+from ..inference.engine import Engine
+from ..inference.source import ErrorHandler, list_files
 from ..layouts import Layout, LayoutLike, get_layout
-from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import draw_scatter
 from .page import check_output, packed_base64, shown_name, write_page
@@ -127,27 +126,25 @@ def _centred(embeddings: np.ndarray) -> np.ndarray:
 
 def make_map(
     source: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
-    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    model: Any = ENCODER,
     *,
     projection: str = "pca",
     max_recordings: int = 5000,
     seed: int = 0,
-    batch_size: int = 64,
-    feature_extractor: USDRLFeatureExtractor | None = None,
     reading: Reading = Reading(),
+    batch_size: int = 64,
     on_error: ErrorHandler | None = None,
 ) -> Map:
     """Embed recordings and project the embeddings to two dimensions.
 
     Args:
         source: A data set or store, or its file or folder; a folder of recordings; or sequences.
-        model: A checkpoint's name or folder, or a model.
+        model: A checkpoint's name, folder or hub repository; a loaded model; or an `Engine`.
         projection: One of `PROJECTIONS`.
         max_recordings: If there are more recordings, a random subset of this size is embedded.
         seed: Random seed of the subset and of t-SNE.
+        reading: What the files do not say themselves.
         batch_size: Clips embedded at once.
-        feature_extractor: The feature extractor; the model's own if None.
-        reading: What the files do not say.
         on_error: Called with the error of an input that cannot be used and is skipped; None raises the error.
 
     Raises:
@@ -159,13 +156,12 @@ def make_map(
         raise ValueError(f"there is no projection '{projection}': use one of {', '.join(PROJECTIONS)}")
     if max_recordings < 2:
         raise ValueError(f"a map needs at least two recordings, not {max_recordings}")
-    encoder, extractor = ready_model(model, feature_extractor, False, None, None)
+    engine = Engine.load(model, head=False)
+    extractor = engine.extractor
     chosen, class_names, total = _sample(source, max_recordings, seed, reading.layout)
-    recordings = Source(chosen, reading, on_error=on_error)
     names, labels, thumbs, embeddings = [], [], [], []
-    for sequence, embedding in iter_embeddings(
-        recordings.for_model(extractor), encoder, batch_size, feature_extractor=extractor, on_error=on_error
-    ):
+    stream = iter_embeddings(chosen, engine, reading=reading, batch_size=batch_size, on_error=on_error)
+    for sequence, embedding in stream:
         names.append(sequence.name)
         labels.append(-1 if sequence.label is None else sequence.label)
         thumbs.append(thumbnail(extractor.persons.kept(sequence)))
@@ -235,7 +231,7 @@ def stack_thumbnails(thumbs: Sequence[np.ndarray]) -> np.ndarray:
 def draw_map(
     source: Map | str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output: str | os.PathLike,
-    model: str | os.PathLike | USDRLPreTrainedModel = "usdrl/tiny-uiprmd",
+    model: Any = ENCODER,
     title: str | None = None,
     **choices: Any,
 ) -> Map:
@@ -245,7 +241,7 @@ def draw_map(
         source: Recordings, see `make_map`; or a `Map`.
         output: File to write: ``.html``, a self-contained page that shows the name and the moving skeleton of a point;
             or ``.png``.
-        model: A checkpoint's name or folder, or a model.
+        model: A checkpoint's name, folder or hub repository; a loaded model; or an `Engine`.
         title: Heading; by default the name of the source file.
         **choices: Other arguments of `make_map`; none for a `Map`.
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..files import new_file
+from ..inference.engine import Engine
 from .scene import Scene
 
 # Marks a missing joint, or a frame without a prediction.
@@ -25,8 +26,10 @@ def shown_name(model: Any) -> str:
     """A model's name in a page or a picture, without the folders of this machine.
 
     Args:
-        model: A checkpoint's name or folder, a model or an ensemble.
+        model: A checkpoint's name or folder, a model, an ensemble, or an `Engine`.
     """
+    if isinstance(model, Engine):
+        return shown_name(model.model)
     if hasattr(model, "models"):
         return ", ".join(map(shown_name, model.models))
     name = str(model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", ""))

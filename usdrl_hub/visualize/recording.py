@@ -17,15 +17,14 @@ from ..data.npz import SkeletonDataset
 from ..data.readers import iter_skeletons
 from ..data.reading import Reading
 from ..data.store import is_store
+from ..facts.checkpoints import ENCODER
 from ..facts.outputs import RENDER_SUFFIXES
-from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import iter_embeddings
-from ..inference.ensemble import USDRLEnsemble, ready_classifier
-from ..inference.inputs import batched
+from ..inference.engine import Engine, batched
+from ..inference.ensemble import USDRLEnsemble
 from ..inference.source import ErrorHandler
-from ..inference.timeline import CLASSIFIERS, Timeline, make_timeline
+from ..inference.timeline import Timeline, has_classes, make_timeline
 from ..metrics import retrieval
-from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from .charts import Chart
 from .page import NOT_SEEN, check_output, packed_base64, packed_scene, shown_name, write_page
@@ -123,10 +122,9 @@ def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:
 def nearest_clips(
     sequence: SkeletonSequence,
     gallery: SkeletonData | Iterable[SkeletonSequence],
-    model: USDRLPreTrainedModel,
-    extractor: USDRLFeatureExtractor,
-    top_k: int = 5,
+    model: Any = ENCODER,
     *,
+    top_k: int = 5,
     batch_size: int = 64,
     on_error: ErrorHandler | None = None,
 ) -> list[Neighbour]:
@@ -135,8 +133,7 @@ def nearest_clips(
     Args:
         sequence: The recording.
         gallery: A data set, a store, or sequences; memory use does not depend on their number.
-        model: An encoder, or a model with any head, in eval mode.
-        extractor: Its feature extractor.
+        model: A checkpoint's name, folder or hub repository; a loaded model; or an `Engine`.
         top_k: Number of clips.
         batch_size: Clips embedded at once.
         on_error: Called with the error of a clip that cannot be used and is skipped; None raises the error.
@@ -148,9 +145,10 @@ def nearest_clips(
         SkeletonFormatError: If the recording does not fit the model, or no clip of the gallery does.
     """
     names = getattr(gallery, "class_names", [])
-    [(prepared, embedding)] = iter_embeddings(sequence, model, feature_extractor=extractor)
+    engine = Engine.load(model, head=False)
+    [(prepared, embedding)] = iter_embeddings(sequence, engine)
     query = torch.from_numpy(embedding)[None]
-    stream = iter_embeddings(gallery, model, batch_size, feature_extractor=extractor, on_error=on_error)
+    stream = iter_embeddings(gallery, engine, batch_size=batch_size, on_error=on_error)
     others = (item for item in stream if not np.array_equal(item[0].keypoints, prepared.keypoints))
     best: list[tuple[SkeletonSequence, np.ndarray]] = []
     cosines: list[float] = []
@@ -170,9 +168,8 @@ def nearest_clips(
 def render(
     recording: Recording | SkeletonSequence,
     output: str | os.PathLike,
-    model: str | os.PathLike | USDRLPreTrainedModel | USDRLEnsemble | None = None,
+    model: Any = None,
     *,
-    feature_extractor: USDRLFeatureExtractor | None = None,
     gallery: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence] | None = None,
     top_k: int = 5,
     threshold: float = DETECTION_THRESHOLD,
@@ -185,9 +182,8 @@ def render(
         recording: The recording, of any layout, in 2D or 3D.
         output: File to write: ``.html``, a self-contained interactive page; ``.gif``, at most 300 frames; ``.png``,
             stills side by side.
-        model: A checkpoint's name or folder, a model or an ensemble; without it only the skeletons are drawn. An
-            encoder without classes needs a gallery.
-        feature_extractor: The feature extractor; the model's own if None.
+        model: A checkpoint's name, folder or hub repository; a loaded model or ensemble; or an `Engine`. Without it
+            only the skeletons are drawn. An encoder without classes needs a gallery.
         gallery: Clips to search, or their data set file or store.
         top_k: Number of nearest clips.
         threshold: Probability above which a frame belongs to a detector's segment, in (0, 1).
@@ -208,25 +204,25 @@ def render(
     """
     kind = check_output(output, RENDER_SUFFIXES, "a recording is drawn")
     given = recording if isinstance(recording, Recording) else Recording(recording)
-    if gallery is not None and (model is None or isinstance(model, USDRLEnsemble)):
+    engine = None if model is None else Engine.load(model)
+    if gallery is not None and (engine is None or isinstance(engine.model, USDRLEnsemble)):
         raise ValueError("a gallery needs a single model, which embeds its clips: add it")
     if not 0 < threshold < 1 or top_k < 1:
         raise ValueError(f"threshold must be between 0 and 1 and top_k at least 1, got {threshold} and {top_k}")
     timeline, neighbours = None, []
-    if model is not None:
-        loaded, extractor = ready_classifier(model, feature_extractor)
-        if gallery is None or isinstance(loaded, CLASSIFIERS):
-            timeline = make_timeline(given.sequence, loaded, extractor, batch_size, threshold)
-        if gallery is not None and not isinstance(loaded, USDRLEnsemble):
+    if engine is not None:
+        if gallery is None or has_classes(engine.model):
+            timeline = make_timeline(engine, given.sequence, batch_size=batch_size, threshold=threshold)
+        if gallery is not None:
             clips = open_data(gallery) if isinstance(gallery, str | os.PathLike) else gallery
-            choices: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
-            neighbours = nearest_clips(given.sequence, clips, loaded, extractor, top_k, **choices)
+            choices: dict[str, Any] = {"top_k": top_k, "batch_size": batch_size, "on_error": on_error}
+            neighbours = nearest_clips(given.sequence, clips, engine, **choices)
     write = {".html": _write_page, ".gif": _write_gif, ".png": _write_png}[kind]
     frames, fps = write(RecordingView(given, timeline, neighbours, shown_name(model)), Path(output))
-    if timeline is None or timeline.whole is None:
+    if timeline is None or timeline.overall is None:
         return Rendered(frames, fps, None)
-    best = int(timeline.whole.argmax())
-    return Rendered(frames, fps, (timeline.class_names[best], float(timeline.whole[best])))
+    best = int(timeline.overall.argmax())
+    return Rendered(frames, fps, (timeline.class_names[best], float(timeline.overall[best])))
 
 
 def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path: str | os.PathLike) -> None:
@@ -270,7 +266,7 @@ class RecordingView:
         self.colors = {
             label: CLASS_COLORS[number % len(CLASS_COLORS)] for number, label in enumerate(dict.fromkeys(names))
         }
-        if timeline is not None and timeline.has_nothing:
+        if timeline is not None and timeline.has_background:
             self.colors[timeline.class_names[0]] = BACKGROUND_COLOR
 
     @property
@@ -296,7 +292,7 @@ class RecordingView:
         if self.timeline is not None and self.timeline.segments is not None:
             names = self.timeline.class_names
             found = [(names[int(kind)], int(a), int(b), float(p)) for kind, a, b, p in self.timeline.segments]
-            bands.append(("Detected" if self.timeline.has_nothing else "Likeliest", list(found)))
+            bands.append(("Detected" if self.timeline.has_background else "Likeliest", list(found)))
         if self.sequence.events is not None:
             names = [*self.truth_names]
             events = self.sequence.events[np.argsort(self.sequence.events[:, 1], kind="stable")]
@@ -318,21 +314,23 @@ class RecordingView:
             for title, segments in self.bands
         ]
         title = self.name
-        if timeline is not None and timeline.whole is not None:
-            best = int(timeline.whole.argmax())
-            title += f": {timeline.class_names[best]} ({100 * timeline.whole[best]:.0f} %)"
+        if timeline is not None and timeline.overall is not None:
+            best = int(timeline.overall.argmax())
+            title += f": {timeline.class_names[best]} ({100 * timeline.overall[best]:.0f} %)"
         beside = []
         for other in self.neighbours:
             about = f"{other.sequence.name}, similarity {other.similarity:.3f}"
             scene = replace(Scene.of(other.sequence), floor=None)
             beside.append((scene, about if other.label is None else f"{other.label}\n{about}"))
-        return Picture(self.scene, title, Chart(lines, bands, "" if timeline is None else timeline.about), beside)
+        return Picture(
+            self.scene, title, Chart(lines, bands, "" if timeline is None else timeline.description), beside
+        )
 
 
 def _lines(timeline: Timeline) -> list[int]:
     """The classes to plot: by the number of frames in which they are most probable, then by their peak."""
     values = timeline.probabilities
-    kinds = np.arange(1 if timeline.has_nothing else 0, values.shape[1])
+    kinds = np.arange(1 if timeline.has_background else 0, values.shape[1])
     likeliest = np.bincount(values.argmax(1), minlength=values.shape[1])
     order = np.lexsort((-values.max(0)[kinds], -likeliest[kinds]))
     return [int(kind) for kind in kinds[order][:_MAX_LINES]]
@@ -382,9 +380,9 @@ def _packed_timeline(view: RecordingView, timeline: Timeline, frames: np.ndarray
     likely = np.argsort(-values.max(0), kind="stable")
     kinds = list(dict.fromkeys([*view.lines, *likely.tolist()]))[:_MAX_CLASSES]
     said = values.any(1, keepdims=True)
-    whole = np.zeros(0) if timeline.whole is None else timeline.whole
+    whole = np.zeros(0) if timeline.overall is None else timeline.overall
     return {
-        "about": timeline.about,
+        "about": timeline.description,
         "model": view.model_name,
         "classes": [{"label": names[kind], "color": view.colors.get(names[kind], BACKGROUND_COLOR)} for kind in kinds],
         "lines": list(range(len(view.lines))),

@@ -1,0 +1,236 @@
+"""`Engine`: a model loaded for inference, the extractor that makes its clips, and batches of clips for it."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import CheckpointLoadError
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..loading import extractor_of, load_feature_extractor, load_model
+from ..modeling_usdrl import USDRLPreTrainedModel
+from ..sequence import SkeletonSequence
+from ..speedups import for_inference, prefetch, with_cuda_graph
+from .source import Source
+
+Item = TypeVar("Item")
+# Batches preprocessed per call, to amortise kernel-launch overhead; also the prefetch depth.
+_BATCHES_TOGETHER = {"cpu": 4, "other": 16}
+_FRAMES_TOGETHER = {"cpu": 1 << 16, "other": 1 << 17}
+
+
+class Engine:
+    """A model for inference and the feature extractor that makes its clips.
+
+    Wherever a function takes a model, it takes an engine: with an extractor of your own, or to load a model once for
+    several calls.
+
+    Attributes:
+        model: A model in eval mode, or a `USDRLEnsemble`.
+        extractor: Its feature extractor.
+
+    Example:
+        >>> import numpy as np
+        >>> from usdrl_hub import Engine, Source
+        >>> engine = Engine.load("usdrl/mocap-tiny", head=False, device="cpu")
+        >>> [(sequences, clips)] = engine.batches(Source(np.random.rand(90, 25, 3)), 64)
+        >>> engine.run(clips).pooler_output.shape
+        torch.Size([1, 192])
+    """
+
+    def __init__(self, model: Any, extractor: USDRLFeatureExtractor):
+        self.model = model
+        self.extractor = extractor
+        self._compute: Callable[[torch.Tensor], Any] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: Any,
+        *,
+        extractor: USDRLFeatureExtractor | None = None,
+        head: bool = True,
+        fused: bool = True,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Engine:
+        """Load a model, or take a loaded one, in eval mode on the device and in the type wanted.
+
+        A loaded model is never changed: if it has to be moved, cast or set to eval mode, a copy is.
+
+        Args:
+            model: A checkpoint's name, folder or hub repository; a model or `USDRLEnsemble`; or an engine.
+            extractor: The feature extractor; the model's own where None, see `loading.extractor_of`.
+            head: Whether the head is needed; otherwise the engine holds the encoder alone.
+            fused: Whether a model loaded by name is fused, which makes it faster; see `acceleration.fused.fuse`.
+            device: Where to compute. None takes CUDA if there is one for a name, and the model's own device otherwise.
+            dtype: Floating type such as "bfloat16". None takes float32 for a name, and the model's own otherwise.
+
+        Raises:
+            CheckpointLoadError: If the model or its extractor cannot be found or loaded, or an ensemble is to embed.
+            ValueError: If the device or the type is unknown.
+        """
+        kind = find_dtype(dtype)
+        if isinstance(model, Engine):
+            model, extractor = model.model, extractor or model.extractor
+        if isinstance(model, str | os.PathLike):
+            place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            found = load_for_inference(model, head=head, fused=fused, device=place, dtype=kind or torch.float32)
+            return cls(found, extractor or load_feature_extractor(model))
+        if isinstance(model, USDRLPreTrainedModel):
+            extractor = extractor or extractor_of(model)
+            model = model if head else model.base_model
+        elif not head:
+            raise CheckpointLoadError("an ensemble has no embedding of its own: take one of its models")
+        else:
+            extractor = extractor or model.feature_extractor
+        place = model.device if device is None else find_device(device)
+        kind = kind or model.dtype
+        if model.device != place or model.dtype != kind or model.training:
+            model = copy.deepcopy(model).to(device=place, dtype=kind).eval()
+        return cls(model, extractor)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    def run(self, clips: torch.Tensor) -> Any:
+        """Compute the model's output for clips ``(B, T, M, V, C)`` on its device, without gradients.
+
+        On a GPU the output of a fused model may be overwritten by that of the next clips: copy what is kept.
+        """
+        if self._compute is None:
+            self._compute = with_cuda_graph(self.model)
+        with torch.inference_mode():
+            return self._compute(clips)
+
+    def batches(self, source: Source, batch_size: int) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+        """Make clips of the recordings of a source, ahead of the model where that is faster.
+
+        Args:
+            source: Recordings.
+            batch_size: Recordings of a batch.
+
+        Returns:
+            Lists of up to `batch_size` prepared recordings, and their clips ``(B, T, M, V, C)`` on the device. Those
+            of a stream come as soon as a batch is full.
+
+        Raises:
+            ValueError: If `batch_size` is below 1.
+            SkeletonFormatError: While iterating; see `Source.prepared`.
+        """
+        check_batch_size(batch_size)
+        kind = "cpu" if self.device.type == "cpu" else "other"
+        most = 1 if source.is_stream else _BATCHES_TOGETHER[kind]
+        made = self._batches(source.prepared(self.extractor), batch_size, most, _FRAMES_TOGETHER[kind])
+        return prefetch(made, self.device, _BATCHES_TOGETHER[kind])
+
+    def _batches(
+        self, sequences: Iterator[SkeletonSequence], batch_size: int, most: int, max_frames: int
+    ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+        """Yield batches, up to `most` of which are preprocessed together."""
+        waiting: list[list[SkeletonSequence]] = []
+        together = 1
+        failed: Exception | None = None
+        batches = batched(sequences, batch_size)
+        while failed is None:
+            try:
+                batch = next(batches, None)
+            except Exception as error:
+                # Batches read before the error are yielded before it.
+                failed, batch = error, None
+            if batch is not None:
+                waiting.append(batch)
+            frames = sum(sequence.num_frames for batch in waiting for sequence in batch)
+            if waiting and (batch is None or len(waiting) == together or frames > max_frames):
+                clips = self.extractor.clips([sequence for part in waiting for sequence in part], self.device)
+                yield from zip(waiting, clips.split(batch_size), strict=True)
+                waiting = []
+                # The model is idle until the first batches are there, so these are small.
+                together = min(2 * together, most)
+            if batch is None and failed is None:
+                return
+        raise failed
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of up to `size` items.
+
+    Raises:
+        ValueError: If `size` is below 1.
+    """
+    check_batch_size(size)
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def check_batch_size(size: int) -> None:
+    """Refuse batches without items.
+
+    Raises:
+        ValueError: If `size` is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+
+
+def load_for_inference(
+    name: str | os.PathLike, *, head: bool = True, fused: bool = True, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """Load a checkpoint in eval mode; see `Engine.load`.
+
+    Args:
+        name: A checkpoint's name, folder or hub repository.
+        head: Whether the head is needed; otherwise the encoder alone is returned.
+        fused: Whether the model is fused.
+        device: Where to compute.
+        dtype: Type to compute in.
+
+    Raises:
+        CheckpointLoadError: See `load_model`.
+    """
+    # Fusing merges weights, which half precision would round first.
+    loaded: Any = load_model(name, dtype=torch.promote_types(dtype, torch.float32))
+    loaded = loaded if head else loaded.base_model
+    if fused:
+        # A fused model returns neither, even if the configuration asks for them.
+        loaded.config.output_hidden_states = loaded.config.output_attentions = False
+    loaded = loaded.to(device)
+    return (for_inference(loaded) if fused else loaded).to(dtype)
+
+
+def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The floating type of a name; None for None.
+
+    Raises:
+        ValueError: If there is no such type.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found is not None and not isinstance(found, torch.dtype) or dtype is not None and found is None:
+        raise ValueError(f"unknown dtype '{dtype}': use float32, bfloat16 or float16")
+    if found is not None and not found.is_floating_point:
+        raise ValueError(f"dtype must be a floating type such as bfloat16, got {dtype}")
+    return found
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: If it is not available.
+    """
+    try:
+        found = torch.device(device)
+        if found.type == "meta":
+            raise RuntimeError("the meta device computes nothing")
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device '{device}' is not available here: use cpu, or a device that torch sees") from None
+    return found
