@@ -23,6 +23,7 @@ def points(rows, score=0.99):
     return [dict(zip("xyz", map(float, row), strict=False)) | {"visibility": score} for row in rows]
 
 
+MEDIAPIPE_NAMES = [name.upper().replace("_TOES", "_FOOT_INDEX") for name in get_layout("mediapipe33").joint_names]
 WORLD = [points(frame) for frame in landmarks()]
 IMAGE = [points(frame * 0.4 + (0.5, 0.5, 0)) for frame in landmarks()]
 
@@ -36,6 +37,8 @@ IMAGE = [points(frame * 0.4 + (0.5, 0.5, 0)) for frame in landmarks()]
         [{"frame": number, "world_landmarks": frame} for number, frame in enumerate(WORLD)],
         {"fps": 25, "frames": [{"pose_world_landmarks": {"landmark": frame}} for frame in WORLD]},
         {str(number): {"world_landmarks": frame} for number, frame in enumerate(WORLD)},
+        [{"world_landmarks": np.ravel(frame).tolist()} for frame in landmarks()],
+        [{"world_landmarks": dict(zip(MEDIAPIPE_NAMES, frame, strict=True))} for frame in WORLD],
         landmarks().tolist(),
         np.concatenate([landmarks(), np.ones((86, 33, 1))], axis=-1).tolist(),
     ],

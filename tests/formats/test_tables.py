@@ -10,7 +10,7 @@ from usdrl_hub import get_layout
 from usdrl_hub.data.csv import read_csv
 from usdrl_hub.data.formats.foreign import FOREIGN
 from usdrl_hub.data.readers import find_recordings, read_skeleton
-from usdrl_hub.errors import EmptySequenceError, SkeletonFormatError
+from usdrl_hub.errors import EmptySequenceError, SkeletonFormatError, USDRLWarning
 
 from .clip import GENERATED, SHARED, is_upright, landmarks, needs_shared, same_squat, squat
 
@@ -188,6 +188,14 @@ def test_what_is_not_read_is_told_with_the_program_that_makes_it_readable(tmp_pa
     with pytest.raises(SkeletonFormatError) as caught:
         read_skeleton(tmp_path / name)
     assert FOREIGN[kind][:60] in str(caught.value) and str(caught.value).count(". ") <= 1
+
+
+def test_a_folder_says_what_it_passes_over(tmp_path):
+    for name in ("a.fbx", "b.FBX", "c.mot", "d.txt", "e.md", "f.asf"):
+        (tmp_path / name).write_bytes(b"Some words.")
+    np.save(tmp_path / "g.npy", squat())
+    with pytest.warns(USDRLWarning, match=r"left out \(2 .fbx, 1 .mot\): name one"):
+        assert find_recordings(tmp_path) == [tmp_path / "g.npy"]
 
 
 def test_every_sentence_of_what_is_not_read_fits(tmp_path):

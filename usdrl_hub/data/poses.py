@@ -15,7 +15,7 @@ from ..layouts import get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .detections import Detection, choose_layout, load_json, max_numbers, stack_detections, to_numbers
 from .formats import alphapose, azure, coco, keraal, kinetics, mediapipe, mmpose, panoptic, ultralytics
-from .formats.estimates import Estimates, to_sequence
+from .formats.estimates import Estimates, rate_of_file, to_sequence
 from .formats.foreign import FOREIGN
 from .reading import OnError, Reading
 from .series import is_series, read_openpose, read_series
@@ -65,7 +65,11 @@ def iter_pose_json(
     if _is_array(numbers):
         array = _array(path, numbers)
         landmarks = mediapipe.read_array(array, str(path), reading)
-        yield replace(landmarks or reading.sequence(array, str(path)), name=path.stem)
+        rate = rate_of_file(content.get("fps")) if isinstance(content, dict) else None
+        if landmarks is not None:
+            yield replace(landmarks, name=path.stem, fps=rate or landmarks.fps)
+        else:
+            yield replace(reading.sequence(array, str(path), fps=rate), name=path.stem)
         return
     if coco.is_annotations(content):
         for name, found in coco.read_annotations(path, content):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from .csv import read_csv
 from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, trc
 from .formats.bodies import find_up
 from .formats.foreign import FOREIGN
-from .formats.sniffing import array_names, is_recording_text, is_uav, kind_of
+from .formats.sniffing import BY_SUFFIX, array_names, is_recording_text, is_uav, kind_of
 from .npz import SkeletonDataset
 from .poses import iter_pose_json
 from .pyskl import read_pyskl
@@ -28,6 +29,8 @@ from .text import NTU, UAV, read_body_text
 
 # Joints that show whether a body is upside down.
 _HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
+# Layouts of programs whose y points down.
+_Y_DOWN = {"mediapipe33": "MediaPipe", "azure32": "Azure Kinect", "panoptic19": "CMU Panoptic"}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
@@ -46,12 +49,26 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
         notice(f"{error.filename}: it cannot be opened: {error.strerror}", "folders that cannot be opened")
 
     files: list[Path] = []
+    others: Counter[str] = Counter()
     for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
         files += [Path(parent, name) for name in names if _is_recording(Path(parent, name))]
+        endings = (Path(name).suffix.lower() for name in names)
+        others.update(suffix for suffix in endings if suffix != ".asf" and BY_SUFFIX.get(suffix) in FOREIGN)
         for name in folders:
             if Path(name).suffix.lower() in SUFFIXES:
                 notice(f"{Path(parent, name)}: it is a folder, not a file", "folders with a name like a file's")
+    _warn_of_others(Path(folder), others)
     return join_frames(file for file in files if file.is_file())
+
+
+def _warn_of_others(folder: Path, others: Counter[str]) -> None:
+    """Report files of kinds that are not read, by their endings."""
+    if others:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        notice(
+            f"{folder}: files of kinds that are not read are left out ({counts}): name one to learn what to do",
+            "files of kinds that are not read",
+        )
 
 
 def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fields: Any) -> SkeletonSequence:
@@ -289,8 +306,9 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
     if not there.any() or (height @ head < height @ np.mean(feet, axis=0))[there].mean() <= 0.5:
         return sequence
     down = layout.up.removeprefix("-") if layout.up.startswith("-") else f"-{layout.up}"
-    if layout.name == "mediapipe33":
-        notice(f"{where}: MediaPipe's y points down: the people are turned over (up='-y')", "people turned over")
+    if layout.name in _Y_DOWN:
+        program = _Y_DOWN[layout.name]
+        notice(f"{where}: {program}'s y points down: the people are turned over (up='-y')", "people turned over")
         return replace(sequence, up=down)
     notice(
         f"{where}: heads are below feet in most frames: if {layout.up} does not point up, name the axis that does, "

@@ -14,6 +14,7 @@ from ...sequence import SkeletonFormatError, SkeletonSequence
 from ..detections import Detection, to_numbers
 from ..reading import Reading
 from .estimates import Estimates, frame_number, numbered_frames, rate_of_file, rate_of_times
+from .layout_names import layout_of_names
 
 # What the landmarks of a frame are called: in metres, y down, the hips at the origin; and in shares of the image.
 WORLD = ("pose_world_landmarks", "poseWorldLandmarks", "worldLandmarks", "world_landmarks", "keypoints3D")
@@ -24,6 +25,7 @@ _TIMES = ("timestamp_ms", "timestampMs", "timestamp", "time_ms", "time_s", "time
 _SCORES = ("visibility", "presence", "score", "v", "confidence")
 # All zero is a joint that was not seen, but the middle of the hips is: all is moved by a ten-thousandth of a mm.
 _OFF_ORIGIN = 1e-7
+_LANDMARKS = 33
 _LEFT_HIP, _RIGHT_HIP, _NOSE, _LEFT_ANKLE, _RIGHT_ANKLE = 23, 24, 0, 27, 28
 
 
@@ -108,8 +110,8 @@ def read_landmarks(path: Path, content: Any, entries: Sequence[Any]) -> Estimate
 
 def _people(path: Path, frame: int, landmarks: Any, key: str) -> Iterable[Any]:
     """Lists of landmarks of each person of a frame; one person's may stand without a list around them."""
-    if isinstance(landmarks, Mapping) and isinstance(landmarks.get("landmark"), list):
-        landmarks = landmarks["landmark"]
+    if isinstance(landmarks, Mapping):
+        landmarks = landmarks["landmark"] if isinstance(landmarks.get("landmark"), list) else _in_order(landmarks)
     if not landmarks:
         return []
     if not isinstance(landmarks, list):
@@ -118,7 +120,20 @@ def _people(path: Path, frame: int, landmarks: Any, key: str) -> Iterable[Any]:
         return [landmarks]
     if all(isinstance(point, list) and all(isinstance(value, int | float) for value in point) for point in landmarks):
         return [landmarks]
+    if len(landmarks) in (3 * _LANDMARKS, 4 * _LANDMARKS) and all(isinstance(item, int | float) for item in landmarks):
+        # All numbers of a person in a row.
+        each = len(landmarks) // _LANDMARKS
+        return [[landmarks[start : start + each] for start in range(0, len(landmarks), each)]]
     return [person.get("landmark") if isinstance(person, Mapping) else person for person in landmarks if person]
+
+
+def _in_order(named: Mapping[str, Any]) -> Any:
+    """Landmarks by name as a list in MediaPipe's order; as they are where the names are others'."""
+    found = layout_of_names([*named]) if len(named) == _LANDMARKS else None
+    if found is None or found[0] != "mediapipe33":
+        return named
+    values = list(named.values())
+    return [values[place] for place in found[1] if place is not None]
 
 
 def _row(path: Path, frame: int, person: Any, is_world: bool) -> tuple[np.ndarray, bool]:
