@@ -467,3 +467,20 @@ def write(folder: Path, name: str, content) -> Path:
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def write_squats(folder: Path) -> list[Path]:
+    """The clip as ``squat.*`` of each kind; the skeleton of the AMC lies beside it."""
+    joints, markers = get_layout("smpl22").joint_names, list(get_layout("ui-prmd39").joint_names)
+    asf, amc = asf_amc(rigid(clip("cmu31"), tree("cmu31")))
+    write(folder, "squat.asf", asf)
+    names = [MOTIONBUILDER[name] for name in joints]
+    contents = {
+        "bvh": bvh(names, tree("smpl22"), clip("smpl22") * 100, FPS),
+        "amc": amc,
+        "c3d": c3d(markers, clip() * 1000, FPS),
+        "trc": trc(markers, clip() * 1000, FPS),
+        "mvnx": mvnx(clip("xsens23"), 33),
+        "npz": amass(clip("smpl22"), FPS),
+    }
+    return [write(folder, f"squat.{kind}", content) for kind, content in contents.items()]

@@ -16,7 +16,7 @@ from ..errors import USDRLError
 from ..layouts import TO_Y_UP, get_layout
 from ..persons import CHOOSE_BY
 from ..sequence import AXES, METRES, MISSING
-from .options import join_or
+from .options import join_or, layout_of
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,9 @@ def _check_options(context: Any) -> None:
             name = idle.name.upper() if idle.param_type_name == "argument" else idle.opts[0]
             remedy = f"add {need.add}, or leave it out" if need.add else "leave it out"
             raise USDRLError(f"{name} has no effect {need.otherwise}: {remedy}")
-    if context.params.get("layout") is not None:
-        get_layout(context.params["layout"])
+    layout = layout_of(context.params.get("layout"))
+    if layout is not None:
+        get_layout(layout)
     for name, known in _CHOICES.items():
         if (value := context.params.get(name)) not in (None, *known):
             raise USDRLError(f"--{name.replace('_', '-')} is '{value}': give {join_or(known)}")

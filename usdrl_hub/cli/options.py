@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..data.readers import SUFFIXES
 from ..data.reading import Reading
+from ..errors import one_sentence
 from ..facts.checkpoints import list_models
-from ..layouts import LAYOUTS, TO_Y_UP
+from ..layouts import LAYOUTS, TO_Y_UP, LayoutLike, get_layout
 from ..persons import CHOOSE_BY, PersonSelection
 from ..sequence import AXES, METRES, MISSING
 
@@ -52,7 +55,8 @@ SourceLayout = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete_layout,
-        help="Joint layout of files that do not say it; if unset the model's, else ntu25.",
+        help="Joint layout of files that do not say it, a name or a .json file of joint_names and bones; if unset the "
+        "model's, else ntu25.",
     ),
 ]
 Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {join_or(AXES)}.")]
@@ -104,6 +108,22 @@ def image_shape(size: str | None) -> tuple[float, float] | None:
     return height, width
 
 
+def layout_of(name: str | None) -> LayoutLike | None:
+    """A layout as an option names it: of the registry, or described in a ``.json`` file.
+
+    Raises:
+        ValueError: If the file cannot be read, or describes no layout; the message names it.
+    """
+    if name is None or not name.lower().endswith(".json"):
+        return name
+    try:
+        return get_layout(json.loads(Path(name).read_text("utf-8")))
+    except OSError as error:
+        raise ValueError(f"{name}: it cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: it describes no layout: {one_sentence(error)}") from None
+
+
 def _reading(
     layout: SourceLayout = None,
     axes: Axes = None,
@@ -114,7 +134,7 @@ def _reading(
     missing: Missing = None,
 ) -> Reading:
     """What the files do not say."""
-    return Reading(layout, axes, fps, up, units, image_shape(image_size), missing)
+    return Reading(layout_of(layout), axes, fps, up, units, image_shape(image_size), missing)
 
 
 def _persons(
