@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usdrl_hub import LAYOUTS, Layout, convert_layout, get_layout
-from usdrl_hub.layouts import conversion_weights, match_layout
+from usdrl_hub.layouts import conversion_weights, match_layout, seen_joints
 
 # Markers on the skin can be turned into joints, but joints not into markers.
 MARKERS = ("ui-prmd39", "opencap51")
@@ -187,3 +188,10 @@ def test_custom_layout_keeps_its_axes_in_json():
     derived = {"head": "a*2 b"}
     layout = Layout("mine", ("a", "b", "c"), ((1, 0), (2, 1)), ((0, 2),), 1, (0, 2), up="z", derived=derived)
     assert get_layout(layout.to_config()) == layout
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
+def test_a_joint_is_seen_if_a_coordinate_is_not_zero_and_its_score_is_above_zero(make):
+    keypoints = make(np.array([[0, 0, 0], [0, -1, 0], [0, 0, 0.5], [3, 4, 0.5]], dtype=np.float32))
+    assert seen_joints(keypoints).tolist() == [False, True, True, True]
+    assert seen_joints(keypoints, has_score=True).tolist() == [False, False, True, True]

@@ -12,20 +12,19 @@ from ..data.reading import Reading
 from ..errors import CheckpointLoadError
 from ..facts.checkpoints import checkpoint_path
 
-# Bytes of a file that is read twice: here and for the model.
+# Size in bytes of a file at most that is read twice: here and for the model.
 _LARGEST = 1 << 26
 
 
 def refuse_unreadable(files: Sequence[Path], model: str, reading: Reading) -> None:
-    """Read the first recording of a single file as a model would, and forget it.
+    """Read the first recording of a single file as a model would.
 
-    Of several files the others go on where one cannot be read, and larger ones are not worth reading twice: nothing is
-    done then.
+    Nothing is done for several files, of which unreadable ones are skipped later, and for large files.
 
     Args:
-        files: Given inputs.
-        model: Checkpoint. One that would have to be fetched first is not looked at, and nothing is done.
-        reading: What the files do not say; the model's where that does not say either.
+        files: Input files.
+        model: Checkpoint; nothing is done for one that is not on this machine.
+        reading: What the files do not say; the model's choice where a field is unset.
 
     Raises:
         SkeletonFormatError: If there is no such file, or it cannot be read.
@@ -41,7 +40,7 @@ def refuse_unreadable(files: Sequence[Path], model: str, reading: Reading) -> No
     if files[0].exists() and files[0].stat().st_size > _LARGEST:
         return
     with warnings.catch_warnings():
-        # What there is to note is noted when the file is read for the model.
+        # Warnings are issued when the file is read for the model.
         warnings.simplefilter("ignore")
         expected = declared.get("source_layout") or declared.get("layout") or "ntu25"
         reading = reading.with_defaults(expected, declared.get("missing", "refuse"))

@@ -45,7 +45,7 @@ def _without(option: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 _VIDEO_NEEDS = _Need(("person_threshold",), _with("pose_model"), "without --pose-model", "--pose-model")
-_ALONE_NEEDS = _Need(("choose_by",), _without("per_person"), "with --per-person, which keeps everybody")
+_ALONE_NEEDS = _Need(("choose_by",), _without("per_person"), "with --per-person, which keeps all people")
 
 
 def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str, Any]], bool]:
@@ -59,17 +59,17 @@ def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str,
 
 
 def _is_array(path: Path) -> bool:
-    return path.suffix in (".npy", ".npz", ".json") or (path.is_dir() and not is_store(path))
+    return path.suffix.lower() in (".npy", ".npz", ".json") or (path.is_dir() and not is_store(path))
 
 
 def _reading_needs(argument: str) -> tuple[_Need, ...]:
-    """When the options of `Reading` do nothing, as far as the paths given say it; the rest is said while reading."""
+    """Options of `Reading` without effect on the paths given; what the content shows is reported while reading."""
     file_options = ("layout", "axes", "fps", "up", "units", "image_size")
     return (
         _Need(file_options, _some(argument, lambda path: not is_video(path)), "on a video"),
         _Need(
             ("layout",),
-            _some(argument, lambda path: not is_store(path) and path.suffix != ".skeleton"),
+            _some(argument, lambda path: not is_store(path) and path.suffix.lower() != ".skeleton"),
             "on a file that says its layout",
         ),
         _Need(("axes",), _some(argument, _is_array), "on a file that is no array"),
