@@ -47,7 +47,7 @@ def predict(
         str,
         typer.Option(
             autocompletion=complete_model,
-            help="Checkpoint: a name, a folder, or a hub repository; several, joined by commas, are fused.",
+            help="Checkpoint: a name, folder or hub repository; several, joined by commas, are an ensemble.",
         ),
     ] = RECOGNISER,
     pose_model: PoseModel = None,
@@ -56,19 +56,19 @@ def predict(
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     timeline: Annotated[
-        bool, typer.Option("--timeline", help="Say what happens when: the segments of recordings of any length.")
+        bool, typer.Option("--timeline", help="Classes over time, as segments of recordings of any length.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="With --timeline, what to write, too: segments as .csv or .json, or a .png.")
+        Path | None, typer.Option(help="With --timeline, also write the segments as .csv or .json, or a .png.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="With --timeline, the probability above which a detector's class is a segment.")
+        float, typer.Option(help="With --timeline: probability above which a frame belongs to a detector's segment.")
     ] = DETECTION_THRESHOLD,
     reading: Reading,
     per_person: PerPerson = False,
     computing: ModelOptions,
 ) -> None:
-    """Name the action in skeleton recordings, or with --timeline all actions and when they happen."""
+    """Recognise the action in skeleton recordings, or with --timeline all actions over time."""
     if pose_model is None:
         refuse_unreadable(files, model, reading)
 
@@ -95,7 +95,7 @@ def predict(
     inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
     if timeline:
         found = list(iter_timelines(inputs, engine, threshold=threshold, **choices))
-        _tell_timelines(found, model, names, as_json, output)
+        _show_timelines(found, model, names, as_json, output)
         errors.finish()
         return
     predictions = iter_predictions(inputs, engine, **choices)
@@ -117,7 +117,7 @@ def predict(
     errors.finish()
 
 
-def _tell_timelines(
+def _show_timelines(
     found: Sequence[tuple[SkeletonSequence, Timeline]],
     model: str,
     names: Sequence[str],
@@ -139,7 +139,7 @@ def _tell_timelines(
         print(json.dumps(describe_timelines(found, model), indent=2))
         return
     if not found:
-        # What could not be read has been told.
+        # The errors of unreadable files have been printed.
         return
     say(heading(model, names))
     if found[0][1].segments is None:
@@ -166,7 +166,7 @@ def _segment_cells(segment: dict[str, Any]) -> list[str]:
 def embed(
     source: Annotated[Path, typer.Argument(help=f"A skeleton file {RECORDINGS}, or a folder or store of them.")],
     *,
-    output: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    output: Annotated[Path, typer.Option(help="File to write, .npz.")],
     model: Model = ENCODER,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
     reading: Reading,

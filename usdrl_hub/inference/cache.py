@@ -1,4 +1,4 @@
-"""The states that a causal encoder keeps of earlier frames: a new frame costs one token, nothing is computed twice."""
+"""Key-value cache of a causal encoder: a new frame costs one token, and nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..modeling_usdrl import (
 
 @dataclass
 class _LayerCache:
-    """Tensors ``(slots, T, d)`` that a layer keeps, by name, and where the new tokens go.
+    """Cached tensors ``(slots, T, d)`` of a layer, by name, and the positions of the new tokens.
 
     Attributes:
-        states: Keys and values of each call of attention, and the tokens before each product along the sequence.
+        states: Keys and values of each attention, and the tokens before each product along the sequence.
         shape: ``(slots, T)``.
         slots: Slot of each person ``(P,)``.
         position: Position in the clip of each new token ``(P, n)``.
@@ -35,7 +35,7 @@ class _LayerCache:
     position: torch.Tensor
 
     def update(self, name: str, tokens: torch.Tensor) -> torch.Tensor:
-        """Keep new tokens ``(P, n, d)``, and return all up to the last one ``(P, S, d)``."""
+        """Add new tokens ``(P, n, d)``, and return all tokens up to the last one ``(P, S, d)``."""
         kept = self.states.get(name)
         if kept is None or len(kept) < self.shape[0]:
             grown = tokens.new_zeros(*self.shape, tokens.shape[-1])
@@ -46,7 +46,7 @@ class _LayerCache:
         return kept[self.slots, : int(self.position.max()) + 1]
 
     def attention(self, attention: USDRLAttention, name: str) -> Callable:
-        """`attention` of new tokens to all kept ones, called as the layers call it."""
+        """`attention` of new tokens to all cached ones, with the signature that the layers expect."""
         return partial(self._attend, attention, name)
 
     def _attend(
@@ -60,12 +60,12 @@ class _LayerCache:
         return attention.out_proj(context.transpose(1, 2).flatten(2)), None
 
     def shift(self, shift: USDRLDenseShiftAttention, tokens: torch.Tensor) -> torch.Tensor:
-        """`USDRLDenseShiftAttention.shift` of new tokens among all kept ones."""
+        """`USDRLDenseShiftAttention.shift` of new tokens among all cached ones."""
         shift.refuse_others()
         mixed = tokens
         for number, mix in enumerate((shift.mix1, shift.mix2)):
             kept = self.update(f"mix {number}", mixed)
-            # Tokens that an earlier clip left at later positions have no weight.
+            # Tokens of an earlier clip at later positions get zero weight.
             weight = mix.weight.tril()[self.position][..., : kept.shape[1]]
             mixed = weight @ kept + mix.bias[self.position][..., None]
             mixed = mixed.relu() if number == 0 else mixed
@@ -87,10 +87,10 @@ def _transformer_layer(layer: USDRLTransformerLayer, tokens: torch.Tensor, cache
 
 
 class CausalCache:
-    """Keys, values and mixed tokens of a causal encoder's earlier frames, for people in numbered slots."""
+    """Keys, values and mixed tokens of earlier frames, for people in numbered slots."""
 
     def __init__(self, encoder: USDRLModel):
-        """Begin without people.
+        """Make an empty cache.
 
         Args:
             encoder: A causal encoder, not fused.
@@ -105,7 +105,7 @@ class CausalCache:
         """Encode new frames, and return the maximum over all frames so far.
 
         Args:
-            frames: Normalised frames ``(P, n + 1, M, V, C)``, of which the first is the one before the new ones.
+            frames: Normalised frames ``(P, n + 1, M, V, C)``: the frame before the new ones, and the new ones.
             slots: Slot of each person ``(P,)``.
             start: Position of the first new frame in the clip ``(P,)``.
             fresh: Whether the person is new ``(P,)``.
@@ -114,7 +114,7 @@ class CausalCache:
             ``(P, d)``.
         """
         encoder, stream = self.encoder, self.encoder.temporal
-        # A clip begins without motion.
+        # The motion of a clip's first frame is zero.
         first = torch.where((start == 0)[:, None, None, None], frames[:, 1], frames[:, 0])
         tokens, _ = encoder.tokens(torch.cat([first[:, None], frames[:, 1:]], dim=1), None)
         position = start[:, None] + torch.arange(frames.shape[1] - 1, device=frames.device)

@@ -1,7 +1,7 @@
-"""Models as one ONNX file each, which runs without torch: weights, preprocessing and class names.
+"""Export to ONNX: one file with weights, preprocessing and class names that runs without torch.
 
-What is exported is the fused model, by `transformers.exporters`. The file takes its place only after onnxruntime has
-computed from it what PyTorch computes.
+The fused model is exported by `transformers.exporters`. The file is kept only if onnxruntime computes the same from it
+as PyTorch.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from ..files import new_folder
 from ..finite import check_finite
 from ..layouts import get_layout
 from ..loading import load_feature_extractor, load_model
-from ..modeling_usdrl import USDRLForActionSegmentation, USDRLForPreTraining, USDRLPreTrainedModel
+from ..modeling_usdrl import USDRLPreTrainedModel
 from ..records import package_versions
 from ..speedups import for_inference
 
 FILE_NAME = "model.onnx"
-# What transformers.exporters and the check import.
+# Packages of transformers.exporters and the check.
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-5
-# The first one is traced; at 1 sizes that were taken for constants would show.
+# The first one is traced; a batch of 1 shows sizes that were traced as constants.
 _BATCHES = (2, 1, 5)
-# A file of more bytes is no valid one: ONNX wants the weights in a second file then.
+# Bytes: protobuf limits a file to 2 GB.
 _LARGEST = 2**31 - 2**20
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written and checked.
+    """An exported and checked file.
 
     Attributes:
         path: The file.
-        model_class: Name of the class that was exported.
-        inputs: Sizes of each input, by name; those that are free are names, such as "batch".
-        outputs: The same of each output.
-        error: Largest difference of an output to PyTorch's, over the largest value of that output.
+        model_class: Name of the exported class.
+        inputs: Shape of each input, by name; dynamic sizes are names, such as "batch".
+        outputs: Shape of each output.
+        error: Largest difference between an output and PyTorch's, relative to the largest value of that output.
     """
 
     path: Path
@@ -62,21 +62,20 @@ class Export:
 def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format: str = "onnx") -> Export:
     """Write a model as one ONNX file that needs neither torch nor this package.
 
-    The file's metadata hold ``config.json`` (class names and sizes), ``preprocessor_config.json`` (what clips went
-    through), ``joint_names`` in the order that the model reads, ``coordinates`` (3d or 2d) and ``versions``, each as
-    JSON. The batch is free, as
-    are the windows and frames of a segmenter; the frames of a clip are the model's. Of a pretraining checkpoint the
-    encoder is exported.
+    The file's metadata hold ``config.json`` (class names and sizes), ``preprocessor_config.json`` (how clips are
+    made), ``joint_names`` in the model's order, ``coordinates`` (3d or 2d) and ``versions``, each as JSON. The batch
+    size is dynamic, and so are the windows and frames of a segmenter; the frames of a clip are the model's. Of a
+    pretraining checkpoint the encoder is exported.
 
     Args:
         name: A checkpoint's name or folder.
-        output_dir: Folder to make, for ``model.onnx``.
+        output_dir: Folder to create, for ``model.onnx``.
         format: "onnx".
 
     Raises:
         CheckpointLoadError: If the model cannot be loaded.
         ValueError: If the format is unknown, several models are named, a package is missing, the folder exists and is
-            not empty, the model has more than 2 GB, or the file computes something else than PyTorch.
+            not empty, the model is larger than 2 GB, or the file's results differ from PyTorch's.
     """
     if format not in EXPORT_FORMATS:
         raise ValueError(f"there is no format '{format}': use {', '.join(EXPORT_FORMATS)}")
@@ -89,9 +88,9 @@ def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format:
             raise ValueError(f"an export needs the package {package}: pip install 'usdrl-hub[onnx]'") from None
     with new_folder(output_dir) as folder:
         model = load_model(name, dtype=torch.float32)
-        if isinstance(model, USDRLForPreTraining):
+        if model.task == "pretraining":
             model = cast(USDRLPreTrainedModel, model.base_model)
-        # Some configurations ask for what a fused model has not.
+        # A fused model returns neither, even if the configuration asks for them.
         model.config.output_hidden_states = model.config.output_attentions = False
         size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         if size > _LARGEST:
@@ -107,11 +106,11 @@ def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format:
 
 
 def _metadata(name: str | os.PathLike, model: USDRLPreTrainedModel) -> dict[str, str]:
-    """What a user of the file has to know, as JSON by name."""
+    """Preprocessing, classes and versions as JSON, by name."""
     extractor = load_feature_extractor(name)
     layout = get_layout(extractor.layout)
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    # Where it was loaded from.
+    # The folder that it was loaded from.
     config.pop("_name_or_path", None)
     return {
         "config.json": json.dumps(config),
@@ -126,17 +125,17 @@ def _inputs(model: USDRLPreTrainedModel, batch: int) -> dict[str, torch.Tensor]:
     """Random inputs, the same at every call."""
     config, generator = model.config, torch.Generator().manual_seed(batch)
     clip = (config.num_frames, config.num_persons, config.num_joints, config.num_channels)
-    if not isinstance(model, USDRLForActionSegmentation):
+    if model.granularity != "video":
         return {"keypoints": torch.randn(batch, *clip, generator=generator)}
     windows = batch + 1
     starts = torch.arange(windows).mul(max(config.num_frames // 2, 1)).expand(batch, -1).clone()
-    # A shorter video, filled up.
+    # A shorter, padded video.
     starts[1:, -1] = -1
     return {"keypoints": torch.randn(batch, windows, *clip, generator=generator), "window_starts": starts}
 
 
 def _trace(model: USDRLPreTrainedModel) -> Any:
-    """The fused model as an `onnx_ir.Model` whose free sizes have names."""
+    """The fused model as an `onnx_ir.Model` whose dynamic sizes have names."""
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     inputs = _inputs(model, _BATCHES[0])
@@ -153,14 +152,14 @@ def _trace(model: USDRLPreTrainedModel) -> Any:
     for value in [*program.graph.inputs, *program.graph.outputs]:
         for axis, size in enumerate(value.shape):
             if not isinstance(size, int):
-                # A size that no input has is the number of a video's frames.
+                # A dynamic size that no input has is the number of frames of a video.
                 value.shape[axis] = symbols.get(str(size), "frames")
     return program
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep notes to developers of torch and transformers from a user, for whom the result is checked."""
+    """Silence developer notes of torch and transformers; the result is checked anyway."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -174,7 +173,7 @@ def _silence() -> Iterator[None]:
 def _save(program: Any, metadata: dict[str, str], path: Path) -> None:
     import onnx_ir
 
-    # Where each operation stands in the code, with this machine's folders.
+    # The metadata name source files, with this machine's folders.
     for node in program.graph.all_nodes():
         node.metadata_props.clear()
     program.metadata_props.update(metadata)
@@ -205,7 +204,7 @@ def _check(path: Path, model: USDRLPreTrainedModel) -> float:
         for name, values in zip(names, found, strict=True):
             truth = expected[name].numpy()
             error = float(np.abs(values - truth).max() / np.abs(truth).max()) if values.shape == truth.shape else None
-            # NaN is no small error.
+            # Written so that NaN fails.
             if error is None or not error <= _TOLERANCE:
                 raise ValueError(
                     f"the exported model's '{name}' differs from PyTorch's at a batch of {batch} "

@@ -27,12 +27,12 @@ from .ensemble import USDRLEnsemble
 from .scores import NOT_FINITE, class_scores
 from .source import Source
 
-# How inputs are read that do not say it.
+# Arguments of a call that say what the inputs do not say themselves.
 _READING = frozenset({"layout", "axes", "image_shape"})
 
 
 class _Saved:
-    """What transformers loads a model by name with: the class that the checkpoint was saved from."""
+    """Loads a model by name for transformers, in the class that it was saved from."""
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
@@ -40,12 +40,12 @@ class _Saved:
 
 
 class SkeletonPipeline(Pipeline):
-    """What both pipelines share: how they read skeletons.
+    """Base of both pipelines: reads skeletons.
 
     Inputs are a file, a `SkeletonSequence`, an array or tensor, a row with `keypoints` of a Hugging Face data set, or
-    several of these: a list gives a list of results, a generator or data set an iterator of them, computed as it is
-    consumed, in batches of `batch_size`. A folder, a store, or a file of several recordings gives a list, in the order
-    of `iter_skeletons`.
+    several of these. A list gives a list of results; a generator or data set gives an iterator of results, computed in
+    batches of `batch_size` as it is consumed. A folder, a store, or a file of several recordings gives a list, in the
+    order of `iter_skeletons`.
     """
 
     feature_extractor: Any
@@ -56,12 +56,12 @@ class SkeletonPipeline(Pipeline):
     _own: frozenset[str] = frozenset()
 
     def __init__(self, model: Any, feature_extractor: USDRLFeatureExtractor | None = None, **kwargs: Any):
-        """Join a model and a feature extractor.
+        """Make a pipeline.
 
         Args:
             model: The model.
-            feature_extractor: Its own where None: that of its folder or repository, or of its configuration.
-            **kwargs: See transformers' `Pipeline`, and the call.
+            feature_extractor: The model's own where None: that of its folder or repository, or of its configuration.
+            **kwargs: Arguments of transformers' `Pipeline` and of the call.
         """
         extractor: Any = feature_extractor or _extractor_of(model)
         super().__init__(model=model.eval(), feature_extractor=extractor, **kwargs)
@@ -74,10 +74,10 @@ class SkeletonPipeline(Pipeline):
 
         Args:
             inputs: See the class.
-            *args: None; only transformers' own pipelines may have some.
-            **kwargs: `batch_size`; `layout`, the joint layout of arrays that is not the model's; `axes`, the axis
-                order of arrays, see `SkeletonSequence.from_array`; `image_shape`, height and width of the picture that
-                2D keypoints lie in; and what a pipeline has of its own.
+            *args: Not used.
+            **kwargs: `batch_size`; `layout`, the joint layout of arrays, if it is not the model's; `axes`, the axis
+                order of arrays, see `SkeletonSequence.from_array`; `image_shape`, height and width in pixels of the
+                image of 2D keypoints; and arguments of the pipeline's class.
 
         Raises:
             SkeletonFormatError: If an input cannot be read or does not fit the model.
@@ -97,7 +97,7 @@ class SkeletonPipeline(Pipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the model and the feature extractor.
 
-        transformers would add this file as code that the checkpoint needs, which it does not.
+        Without this method, transformers would add this file as code that the checkpoint needs, which it does not.
 
         Args:
             save_directory: Folder to write to.
@@ -130,18 +130,18 @@ class SkeletonPipeline(Pipeline):
         return Source(inputs, Reading(layout, axes, image_shape=image_shape)).prepared(extractor)
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
-        # transformers hands it on to pipelines.
+        # transformers passes it to every pipeline.
         given.pop("local_files_only", None)
-        told = {name: given.pop(name) for name in _READING & given.keys()}
+        reading = {name: given.pop(name) for name in _READING & given.keys()}
         own = {name: given.pop(name) for name in self._own & given.keys()}
         unknown = sorted(name for name, value in given.items() if value is not None)
         if unknown:
             choices = ", ".join(sorted({"batch_size", *_READING, *self._own}))
             raise ValueError(f"the pipeline has no argument '{unknown[0]}': it has {choices}")
-        return told, {}, {name: value for name, value in own.items() if value is not None}
+        return reading, {}, {name: value for name, value in own.items() if value is not None}
 
     def preprocess(self, input_: Any, **reading: Any) -> dict[str, Any]:
-        """Make a clip ``(1, T, M, V, C)`` of one recording."""
+        """Make the clip ``(1, T, M, V, C)`` of one recording."""
         if not isinstance(input_, str | os.PathLike | SkeletonSequence | Mapping):
             input_ = [input_]
         stream = self._sequences(input_, **reading)
@@ -152,10 +152,11 @@ class SkeletonPipeline(Pipeline):
 
 
 class SkeletonActionRecognitionPipeline(SkeletonPipeline):
-    """Names the action in skeleton recordings; see `SkeletonPipeline` for what it takes.
+    """Recognises the action in skeleton recordings; see `SkeletonPipeline` for the inputs.
 
-    The result for a recording is a list of ``{"label": ..., "score": ...}``, the `top_k` (5) likeliest classes with
-    their probabilities, likeliest first; of a regression its numbers. The task is ``"skeleton-action-recognition"``.
+    The result for a recording is a list of ``{"label": ..., "score": ...}``: the `top_k` (5) most probable classes
+    with their probabilities, in descending order; of a regression its numbers. The task is
+    ``"skeleton-action-recognition"``.
 
     Example:
         >>> import numpy as np
@@ -169,16 +170,16 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
     _own = frozenset({"top_k"})
 
     def __init__(self, model: Any, **kwargs: Any):
-        """Join a recogniser and a feature extractor.
+        """Make a pipeline.
 
         Args:
             model: A `USDRLForActionRecognition`, or a `USDRLEnsemble` of them.
-            **kwargs: See `SkeletonPipeline`.
+            **kwargs: Arguments of `SkeletonPipeline`.
 
         Raises:
             CheckpointLoadError: If the model does not name a class per clip.
         """
-        if not _is(model, USDRLForActionRecognition, USDRLEnsemble):
+        if getattr(model, "task", None) != USDRLForActionRecognition.task:
             raise CheckpointLoadError(
                 f"the model is {type(model).__name__}, which does not name a class per clip: take a recognition "
                 "model, or train one with 'usdrl finetune'"
@@ -189,42 +190,42 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
         return {"logits": self.model(input_tensors["keypoints"]).logits}
 
     def postprocess(self, model_outputs: Any, **chosen: Any) -> list[dict[str, Any]]:
-        """Name the likeliest classes of one clip."""
+        """The most probable classes of one clip."""
         top_k = chosen.get("top_k", 5)
         if not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k!r}")
         names = self.model.config.class_names
         found = class_scores(model_outputs["logits"][0], cast(Any, self.model.config))
         check_finite(found, "what the model says of the recording", NOT_FINITE)
-        scores, places = found.topk(min(top_k, len(names)))
-        likeliest = zip(scores.tolist(), places.tolist(), strict=True)
-        return [{"label": names[place], "score": score} for score, place in likeliest]
+        scores, classes = found.topk(min(top_k, len(names)))
+        top = zip(scores.tolist(), classes.tolist(), strict=True)
+        return [{"label": names[index], "score": score} for score, index in top]
 
 
 class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
-    """Embeds skeleton recordings; see `SkeletonPipeline` for what it takes.
+    """Embeds skeleton recordings; see `SkeletonPipeline` for the inputs.
 
-    The result for a recording is its embedding, nested lists ``(1, 2d)``; with ``pool=False`` that of each of the T
-    frames that it is resized to, ``(1, T, 2d)``; with ``return_tensors=True`` a float32 tensor of that shape. The task
-    is ``"skeleton-feature-extraction"``.
+    The result for a recording is its embedding as nested lists ``(1, 2d)``; with ``pool=False`` one embedding for
+    each of the T frames of its clip, ``(1, T, 2d)``; with ``return_tensors=True`` a float32 tensor of that shape. The
+    task is ``"skeleton-feature-extraction"``.
     """
 
     _own = frozenset({"pool", "return_tensors"})
 
     def __init__(self, model: Any, feature_extractor: USDRLFeatureExtractor | None = None, **kwargs: Any):
-        """Join an encoder and a feature extractor.
+        """Make a pipeline.
 
         Args:
-            model: A `USDRLModel`, or a model with any head, which is left out.
-            feature_extractor: See `SkeletonPipeline`.
-            **kwargs: See `SkeletonPipeline`.
+            model: A `USDRLModel`, or a model with any head, which is not used.
+            feature_extractor: The model's own where None.
+            **kwargs: Arguments of `SkeletonPipeline`.
 
         Raises:
-            CheckpointLoadError: If the model is none of USDRL's.
+            CheckpointLoadError: If it is no model of USDRL.
         """
-        if not _is(model, USDRLPreTrainedModel):
+        if not hasattr(model, "base_model") or not hasattr(model, "task"):
             raise CheckpointLoadError(f"the model is {type(model).__name__}, which does not embed skeletons")
-        # The encoder does not know the name of the whole.
+        # The encoder alone does not know where the model was loaded from.
         extractor = feature_extractor or _extractor_of(model)
         super().__init__(model.base_model, extractor, **kwargs)
 
@@ -233,15 +234,10 @@ class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
         return {"pooled": output.pooler_output, "frames": output.last_hidden_state}
 
     def postprocess(self, model_outputs: Any, **chosen: Any) -> torch.Tensor | list:
-        """Give the embedding of one clip."""
+        """The embedding of one clip."""
         found = model_outputs["pooled" if chosen.get("pool", True) else "frames"].float()
         check_finite(found, "the embedding of the recording", NOT_FINITE)
         return found if chosen.get("return_tensors") else found.tolist()
-
-
-def _is(model: Any, *kinds: type) -> bool:
-    """Whether a model is of a kind; a class of the same name may come from a repository's own code."""
-    return not {kind.__name__ for kind in kinds}.isdisjoint(kind.__name__ for kind in type(model).__mro__)
 
 
 def _extractor_of(model: Any) -> USDRLFeatureExtractor:
@@ -258,7 +254,7 @@ _DEFAULTS = {"skeleton-action-recognition": RECOGNISER, "skeleton-feature-extrac
 
 
 def register_pipelines() -> None:
-    """Tell transformers' `pipeline` the tasks of this package and their default checkpoint."""
+    """Register the tasks of this package and their default checkpoints with transformers' `pipeline`."""
     for task, kind in _TASKS.items():
         default = {"model": (str(checkpoint_path(_DEFAULTS[task])), None)}
         PIPELINE_REGISTRY.register_pipeline(task, pipeline_class=kind, pt_model=_Saved, default=default)
@@ -274,21 +270,21 @@ def pipeline(
     dtype: str | torch.dtype | None = None,
     **kwargs: Any,
 ) -> SkeletonPipeline:
-    """Make a pipeline; transformers' own `pipeline`, with the names of the checkpoints that ship.
+    """Make a pipeline, as transformers' `pipeline` does; checkpoints that ship are known by name, too.
 
     Args:
         task: "skeleton-action-recognition" or "skeleton-feature-extraction".
-        model: A name that ships, a folder, a repository on the hub, or a model. None takes
+        model: A checkpoint's name, folder or hub repository, or a model. None takes
             ``usdrl/tiny-uiprmd`` to recognise actions and ``usdrl/mocap-tiny`` to embed.
         feature_extractor: The model's own where None.
         revision: Commit, branch or tag of a repository on the hub.
         token: Token for the hub.
-        device: Where to compute; the first accelerator, or the CPU, where None.
-        dtype: Type that a model loaded by name computes in; as it was saved where None.
-        **kwargs: `batch_size`, `num_workers`, and what each call may be given, see the pipeline's class.
+        device: Where to compute; the first accelerator or else the CPU where None.
+        dtype: Type that a model loaded by name computes in; the saved one where None.
+        **kwargs: `batch_size`, `num_workers`, and arguments of a call, see the pipeline's class.
 
     Raises:
-        CheckpointLoadError: If the model cannot be loaded, or is of another kind than the task needs.
+        CheckpointLoadError: If the model cannot be loaded or does not fit the task.
         ValueError: If there is no such task, device or type.
     """
     if task not in _TASKS:
