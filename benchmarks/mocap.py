@@ -185,7 +185,7 @@ def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.
         epochs=max(STEPS / per_epoch, PASSES), batch_size=BATCH, learning_rate=3e-4, label_smoothing=0.1
     )
     augment = ClipAugmentation(shortest_crop=0.7, shear=0.15, missing_joints=0.1)
-    fit(model, Clips(clips, labels, augment), recipe, data.seed)
+    fit(model, Clips(clips, labels, augment), recipe, seed=data.seed)
     with torch.inference_mode():
         answers = [model(part.to(model.device)).logits.argmax(1).cpu() for part in data.clips[1].split(128)]
     return torch.cat(answers) == data.labels[1]

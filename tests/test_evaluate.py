@@ -105,7 +105,7 @@ def test_cached_features_score_as_the_whole_loop_does():
     looped = context.new_head(USDRLForActionRecognition)
     loop = FitRecipe.of({**recipe, "optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0})
     loop = FitRecipe.of({**loop.to_dict(), "augment": False, "freeze_encoder": True, "max_grad_norm": 0.0})
-    scores = train_recogniser(looped, extractor, context.train, context.test, loop, 0)
+    scores = train_recogniser(looped, extractor, context.train, context.test, loop)
     assert abs(scores["accuracy"] - cached["accuracy"]) <= 0.001
     for ours, theirs in zip(classifier.usdrl.parameters(), looped.usdrl.parameters(), strict=True):
         assert torch.equal(ours, theirs)

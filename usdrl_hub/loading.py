@@ -157,7 +157,7 @@ class MissingPreprocessorError(CheckpointLoadError):
     """A checkpoint without a feature extractor."""
 
 
-def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwargs: Any) -> USDRLFeatureExtractor:
+def load_feature_extractor(name: str | os.PathLike, *, guess: bool = False, **kwargs: Any) -> USDRLFeatureExtractor:
     """Load a checkpoint's feature extractor.
 
     Args:
@@ -176,7 +176,7 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
     if adapter := load_adapter(name, **kwargs):
-        return load_feature_extractor(adapter.base, guess)
+        return load_feature_extractor(adapter.base, guess=guess)
     if not guess:
         raise MissingPreprocessorError(
             f"model '{name}' has no preprocessor_config.json, so the normalisation of its clips is unknown: save the "
@@ -189,7 +189,7 @@ def load_feature_extractor(name: str | os.PathLike, guess: bool = False, **kwarg
         raise CheckpointLoadError(f"model '{name}' has no preprocessor_config.json, and {error}") from None
 
 
-def extractor_of(model: USDRLPreTrainedModel, guess: bool = True) -> USDRLFeatureExtractor:
+def extractor_of(model: USDRLPreTrainedModel, *, guess: bool = True) -> USDRLFeatureExtractor:
     """The feature extractor of a loaded model: that of the folder or repository from which it was loaded.
 
     Args:

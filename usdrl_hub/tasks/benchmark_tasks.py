@@ -135,17 +135,17 @@ def fit_linear(context: Context) -> USDRLForActionRecognition:
     features, labels = embed_part(context.encoder, context.extractor, context.train)
     recipe, num_classes = context.recipe, len(context.class_names)
     if recipe.get("solver") == "logistic":
-        layer = fit_logistic_regression(features, labels, num_classes, recipe["strength"])
+        layer = fit_logistic_regression(features, labels, num_classes, strength=recipe["strength"])
     else:
         layer = train_linear(
             features,
             labels,
             num_classes,
-            recipe["learning_rate"],
-            int(recipe["epochs"]),
-            tuple(recipe["drop_epochs"]),
-            recipe["batch_size"],
-            context.seed,
+            learning_rate=recipe["learning_rate"],
+            epochs=int(recipe["epochs"]),
+            drop_epochs=tuple(recipe["drop_epochs"]),
+            batch_size=recipe["batch_size"],
+            seed=context.seed,
         )
     classifier = context.new_head(USDRLForActionRecognition)
     classifier.classifier.load_state_dict(layer.state_dict())
@@ -156,7 +156,7 @@ def fit_recogniser(context: Context) -> USDRLForActionRecognition:
     """All weights, or those of the head where the recipe freezes the encoder."""
     classifier = context.new_head(USDRLForActionRecognition)
     recipe = FitRecipe.of(context.recipe)
-    train_recogniser(classifier, context.extractor, context.train, None, recipe, context.seed)
+    train_recogniser(classifier, context.extractor, context.train, None, recipe, seed=context.seed)
     return classifier
 
 
@@ -210,7 +210,7 @@ def fit_detector(context: Context) -> USDRLForActionDetection:
     widen = recipe.get("widen", 0)
     videos = (dilate_events(sequence, widen) if widen else sequence for sequence in context.train)
     data = FrameLabelDataset(videos, context.extractor, recipe["stride"])
-    fit(detector, data, FitRecipe.of(recipe), context.seed)
+    fit(detector, data, FitRecipe.of(recipe), seed=context.seed)
     return detector
 
 
@@ -242,7 +242,7 @@ def fit_segmenter(context: Context) -> USDRLForActionSegmentation:
     """A class per frame of whole videos."""
     segmenter = context.new_head(USDRLForActionSegmentation)
     data = WholeVideoDataset(context.train, context.extractor, context.recipe["stride"])
-    fit(segmenter, data, FitRecipe.of(context.recipe), context.seed, data.collate)
+    fit(segmenter, data, FitRecipe.of(context.recipe), seed=context.seed, collate=data.collate)
     return segmenter
 
 
@@ -264,7 +264,7 @@ def fit_early_predictor(context: Context) -> USDRLForEarlyActionPrediction:
     recipe = FitRecipe.of(context.recipe)
     augment = ClipAugmentation(shortest_crop=1) if recipe.augment else None
     data = LeftAlignedDataset(list(context.train), context.extractor, augment)
-    fit(model, data, recipe, context.seed)
+    fit(model, data, recipe, seed=context.seed)
     return model
 
 

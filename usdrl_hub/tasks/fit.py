@@ -105,6 +105,7 @@ def fit(
     model: torch.nn.Module,
     dataset: Dataset,
     recipe: FitRecipe,
+    *,
     seed: int = 0,
     collate: Callable | None = None,
     test: Dataset | None = None,

@@ -11,7 +11,7 @@ from ..finite import check_finite
 
 
 def fit_logistic_regression(
-    features: torch.Tensor, labels: np.ndarray | torch.Tensor, num_classes: int, strength: float = 1.0
+    features: torch.Tensor, labels: np.ndarray | torch.Tensor, num_classes: int, *, strength: float = 1.0
 ) -> nn.Linear:
     """The linear layer with the smallest regularised cross-entropy, found by L-BFGS.
 
@@ -73,6 +73,7 @@ def train_linear(
     features: torch.Tensor,
     labels: np.ndarray | torch.Tensor,
     num_classes: int,
+    *,
     learning_rate: float = 0.006,
     epochs: int = 160,
     drop_epochs: tuple[int, ...] = (120, 140),

@@ -100,7 +100,9 @@ def finetune(
         for sequence in (*train, *test):
             extractor.prepare(sequence)
         history: list[dict[str, float]] = []
-        scores = train_recogniser(classifier, extractor, train, test, recipe, seed, progress=True, history=history)
+        scores = train_recogniser(
+            classifier, extractor, train, test, recipe, seed=seed, progress=True, history=history
+        )
         classifier.save_pretrained(folder)
         extractor.save_pretrained(folder)
         metrics: dict[str, float] = {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}
@@ -140,6 +142,7 @@ def train_recogniser(
     train: SkeletonData,
     test: SkeletonData | None,
     recipe: FitRecipe,
+    *,
     seed: int = 0,
     progress: bool = False,
     history: list[dict[str, float]] | None = None,
@@ -156,7 +159,7 @@ def train_recogniser(
         augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None)
     tested = None if test is None else ClipDataset(test, extractor)
     clips = ClipDataset(train, extractor, augment)
-    return fit(classifier, clips, recipe, seed, test=tested, progress=progress, history=history)
+    return fit(classifier, clips, recipe, seed=seed, test=tested, progress=progress, history=history)
 
 
 def _model(
