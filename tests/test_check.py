@@ -87,7 +87,7 @@ def test_an_index_or_header_that_changed_is_found(store):
     (store / "store.json").write_text(text.replace('"units": "m"', '"units": "mm"'))
     assert len(check(store).damages) == 1
     (store / "store.json").unlink()
-    assert check(store).kind == "store" and "no whole store" in check(store).damages[0]
+    assert check(store).kind == "store" and "the store is incomplete" in check(store).damages[0]
 
 
 def test_each_damage_has_a_line(store):

@@ -391,7 +391,7 @@ def test_a_recording_is_no_data_set_to_train_on(capsys, tmp_path):
     """faults.md, words that mislead: "it is cut" for a BVH given to finetune."""
     (tmp_path / "walk.bvh").write_text("HIERARCHY\n")
     code, _, err = run(capsys, "finetune", tmp_path / "walk.bvh", "--output-dir", tmp_path / "model")
-    assert code == 2 and "it is no data set" in err and "usdrl prepare" in err and "cut" not in err
+    assert code == 2 and "it is not a data set" in err and "usdrl prepare" in err and "cut" not in err
 
 
 HOSTILE = "\x1b[2J\x07a\nb\u202e"

@@ -246,14 +246,14 @@ def test_tables_are_read(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.json", "{", "it is no JSON"),
+        ("a.json", "{", "it is not JSON"),
         ("a.json", "[]", "not JSON of OpenPose"),
         ("a.json", '{"people": []}', "no person is detected"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "frame 0: 'pose_keypoints_2d' is not a list of x"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, "x"]}]}', "not all numbers"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, NaN]}]}', "NaN or infinite"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "has 1 joints: name the layout"),
-        ("a.json", "[" * 100_000, "it is no JSON"),
+        ("a.json", "[" * 100_000, "it is not JSON"),
         ("a.json", "[[[1, 2, 3], [1, 2]]]", "no array: every frame needs as many joints"),
         ("a.json", '[[[1, 2, "x"]]]', "no array"),
         ("a.json", "[1, 2, 3]", "(3,)"),
@@ -338,8 +338,8 @@ def test_frames_of_openpose_are_one_recording(tmp_path, tracked, start, step):
     "content, message",
     [
         (None, "there is no such file"),
-        ("[]", r"walk_000000000003_keypoints.json: it is no frame of OpenPose"),
-        ('{"people": [', r"walk_000000000003_keypoints.json: it is no JSON"),
+        ("[]", r"walk_000000000003_keypoints.json: it is not a frame of OpenPose"),
+        ('{"people": [', r"walk_000000000003_keypoints.json: it is not JSON"),
         ('{"people": [{"pose_keypoints_2d": [1, 2]}]}', r"walk_000000000003_keypoints.json, frame 3"),
         ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "people have 1 and 25 joints"),
         ('{"people": 3}', "no list 'people'"),

@@ -536,10 +536,10 @@ TRC = motion_capture.trc(MARKERS, clip()[:3] * 1000)
 MVNX = motion_capture.mvnx(clip("xsens23")[:3])
 C3D = motion_capture.c3d(MARKERS, clip()[:3] * 1000)
 WRONG = {
-    "no.bvh": (BVH.replace("MOTION", ""), "it is no BVH, or cut: there is no line MOTION"),
+    "no.bvh": (BVH.replace("MOTION", ""), "it is not BVH, or truncated: there is no line MOTION"),
     "brace.bvh": (BVH.replace("}", "", 1), "a brace is open before MOTION"),
     "offset.bvh": (BVH.replace("OFFSET", "OFFSET x", 1), "line 4: an OFFSET needs three numbers"),
-    "channel.bvh": (BVH.replace("Zrotation", "Wrotation", 1), "line 5: 'Wrotation' is no channel"),
+    "channel.bvh": (BVH.replace("Zrotation", "Wrotation", 1), "line 5: 'Wrotation' is not a channel"),
     "number.bvh": (BVH.rpartition(" ")[0] + " 1_0\n", "'1_0' is not a number"),
     "short.bvh": (BVH.rpartition(" ")[0] + "\n", "131 numbers for a frame, expected 132"),
     "frames.bvh": (BVH.replace("Frames: 3", "Frames: many"), "expected 'Frames: N' and 'Frame Time: SECONDS'"),
@@ -555,8 +555,8 @@ WRONG = {
     "bomb.mvnx": ('<!DOCTYPE x [<!ENTITY a "aaaa">]>' + MVNX.partition("?>")[2], "it defines entities"),
     "leg.mvnx": (MVNX.replace('label="LeftFoot"', 'label="Prop1"'), "LeftFoot is lacking"),
     "number.mvnx": (MVNX.replace("<position>", "<position>x "), "its position has 70 fields, expected 69 numbers"),
-    "no.c3d": (b"x" * 2000, "it is no C3D file, or cut"),
-    "cut.c3d": (C3D[:-900], "it has 1 of the 3 frames that it says: it is cut"),
+    "no.c3d": (b"x" * 2000, "it is not a C3D file, or truncated"),
+    "cut.c3d": (C3D[:-900], "it has 1 of the 3 frames that it says: it is truncated"),
     "processor.c3d": (C3D[:515] + b"\1" + C3D[516:], "its processor is of the unknown kind 1"),
 }  # fmt: skip
 
@@ -587,7 +587,7 @@ def test_a_skeleton_that_is_not_the_motions(tmp_path):
     amc = (HERE / "02_01.amc").read_text()
     lines = amc.split("\n")[:130]
     cases = {
-        "bone": ("\n".join(lines).replace("lowerback", "lowback"), "line 6: 'lowback' is no bone of the skeleton"),
+        "bone": ("\n".join(lines).replace("lowerback", "lowback"), "line 6: 'lowback' is not a bone of the skeleton"),
         "count": ("\n".join(lines[:32]).replace("lradius", "lradius 1"), "2 numbers of 'lradius', expected 1"),
         "order": (
             "\n".join([*lines[:40], lines[41], lines[40], *lines[42:]]),
@@ -606,7 +606,7 @@ def test_a_skeleton_that_is_not_the_motions(tmp_path):
         .replace("root lhipjoint rhipjoint lowerback", "ltoes lhipjoint\n root rhipjoint lowerback")
     )
     write(tmp_path, "02.asf", circle)
-    with pytest.raises(SkeletonFormatError, match="hang on each other in a circle"):
+    with pytest.raises(SkeletonFormatError, match="form a cycle"):
         read(write(tmp_path, "02_01.amc", amc))
 
 

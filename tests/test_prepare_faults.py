@@ -117,7 +117,7 @@ def test_a_writer_that_dies_while_it_fills_a_folder_goes_on(recordings, tmp_path
         patched.setattr(os, "replace", dying)
         prepare("folder", recordings, output)
     assert len([*output.glob("*.safetensors")]) == moved and not (output / "store.json").exists()
-    with pytest.raises(SkeletonFormatError, match="no whole store"):
+    with pytest.raises(SkeletonFormatError, match="the store is incomplete"):
         SkeletonStore.open(output)
     prepare("folder", recordings, output)
     assert contents(output) == contents(tmp_path / "whole") and output.stat().st_ino == inode

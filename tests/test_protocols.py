@@ -49,11 +49,11 @@ def test_the_novel_classes_are_every_sixth():
 
 
 def test_names_and_protocols_that_do_not_exist_are_refused():
-    with pytest.raises(SkeletonFormatError, match="is no NTU"):
+    with pytest.raises(SkeletonFormatError, match="is not an NTU"):
         split_by_name(["walk"], "ntu60", "xsub")
     with pytest.raises(ValueError, match="'ntu60' has no protocol 'xset': use xsub, xview"):
         split_by_name([], "ntu60", "xset")
-    with pytest.raises(SkeletonFormatError, match="no PKU-MMD video"):
+    with pytest.raises(SkeletonFormatError, match="not a PKU-MMD video"):
         split_by_name(["0002"], "pku1", "xview")
 
 
@@ -127,5 +127,5 @@ def test_uav_human_parts_its_people_in_two_ways():
         split_by_name(names, "uav", "v3")
     with pytest.raises(ValueError, match="use v1, v2, folders"):
         protocol_side("uav", "xsub")
-    with pytest.raises(SkeletonFormatError, match="no UAV-Human name"):
+    with pytest.raises(SkeletonFormatError, match="not a UAV-Human name"):
         split_by_name(["S001C002P003R002A013"], "uav", "v1")

@@ -85,7 +85,7 @@ def test_a_shard_that_shrinks_while_it_is_read_is_named(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-4])
     store[1]
     for read in (lambda: list(store), lambda: store[2]):
-        with pytest.raises(SkeletonFormatError, match="has been cut: make the store anew"):
+        with pytest.raises(SkeletonFormatError, match="the file is truncated: prepare the store again"):
             read()
 
 
@@ -102,7 +102,7 @@ def test_stores_that_are_not_whole_are_refused(tmp_path, damage):
     content = file.read_bytes()
     for change in (lambda: file.write_bytes(content[: len(content) // 2]), file.unlink):
         change()
-        with pytest.raises(SkeletonFormatError, match="no whole store"):
+        with pytest.raises(SkeletonFormatError, match="the store is incomplete"):
             SkeletonStore.open(tmp_path / "store")
 
 
@@ -433,7 +433,7 @@ def test_pieces_are_read_by_themselves(tmp_path):
     for some in (store, data):
         frames = int(some.lengths[0])
         for start, end in ((-1, 3), (3, 3), (4, frames + 1), (frames, None)):
-            with pytest.raises(IndexError, match=f"no part of a sequence of {frames} frames"):
+            with pytest.raises(IndexError, match=f"not part of a sequence of {frames} frames"):
                 some.read(0, start, end)
 
 

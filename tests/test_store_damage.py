@@ -196,7 +196,7 @@ def test_files_of_a_store_are_regular_and_inside(store, tmp_path, name, kind):
     elif kind == "folder":
         file.mkdir()
     message = outcome(store)
-    assert "no whole store" in message
+    assert "the store is incomplete" in message
     if kind != "absent" or name != "store.json":
         assert str(file) in message
 

@@ -193,7 +193,7 @@ def test_lists_of_every_name_are_sides(lists, protocol, sides):
 
 def test_lists_that_are_no_split_are_told(tmp_path):
     """faults.md 4."""
-    with pytest.warns(USDRLWarning, match="its lists are mini, which are no split"):
+    with pytest.warns(USDRLWarning, match="its lists are mini, not a split"):
         assert named_sides({"mini": ["a"]}, None, "x.pkl") is None
     with pytest.raises(SkeletonFormatError, match="'a' trains and tests"):
         named_sides({"train": ["a", "b"], "val": ["a"]}, None, "x.pkl")
@@ -329,7 +329,7 @@ def test_names_that_tell_a_protocol_decide(in_three_forms):
     names = np.array([f"S001C{c:03d}P{1 + n % 3:03d}R001A{1 + n % 2:03d}" for n, c in enumerate(camera)])
     forms = in_three_forms(labelled_arrays(names=names))
     for form in FORMS:
-        with pytest.warns(USDRLWarning, match="own split is not ntu60 xsub, which the names tell"):
+        with pytest.warns(USDRLWarning, match="own split is not ntu60 xsub: the split by the sequences"):
             record = evaluate(MODEL, "retrieval/ntu60-xsub", forms[form])
         # Of the people 1, 2 and 3 the first two train; the data's own split goes by the camera.
         assert record["split"] == "ntu60 xsub" and record["n"] == {"train": 12, "test": 6}
@@ -415,7 +415,7 @@ def test_lists_that_are_no_data_set_are_refused():
     other = sequences_of(labelled_arrays("kinect20"))[0]
     for wrong, message in (
         ([], "there is no sequence"),
-        ([sequences[0], np.zeros((3, 25, 3))], "entry 1 is no SkeletonSequence but ndarray"),
+        ([sequences[0], np.zeros((3, 25, 3))], "entry 1 is a ndarray, not a SkeletonSequence"),
         ([sequences[0], other], "'r00' differs in layout"),
         ([sequences[0], replace(sequences[1], units="mm")], "bring all into one layout with to_layout"),
     ):

@@ -185,7 +185,7 @@ def test_pictures_without_numbers_keep_the_order_of_the_file(tmp_path):
     path = alphapose(tmp_path / "a.json", [("abcdefgh"[t], 1, WALK[t, 0]) for t in range(8)])
     with pytest.warns(USDRLWarning, match="do not number them"):
         same_people(read_pose_json(path), WALK[:8, :1])
-    with pytest.raises(SkeletonFormatError, match="no name or number of a picture"):
+    with pytest.raises(SkeletonFormatError, match="not a name or number of a picture"):
         read_pose_json(alphapose(tmp_path / "b.json", [([[1]], 1, WALK[0, 0])]))
 
 
@@ -277,7 +277,7 @@ def test_times_in_a_table_are_times(tmp_path, times, fps, column):
 def test_several_rows_of_a_frame_are_several_people(tmp_path):
     """faults.md 10: frames 0, 0, 1, 1; half of the rows were lost."""
     path = table(tmp_path / "t.csv", [(t, WALK[t, who]) for t in range(40) for who in (0, 1)], ("frame",))
-    with pytest.warns(USDRLWarning, match="several rows have the same frame: they are taken for people"):
+    with pytest.warns(USDRLWarning, match="several rows have the same frame: they are read as several people"):
         same_people(read_csv(path, Reading("coco17")), WALK[:40])
     path = table(tmp_path / "p.csv", [(who, WALK[t, who]) for t in range(40) for who in (0, 1)], ("person",))
     same_people(read_csv(path, Reading("coco17")), WALK[:40])

@@ -156,7 +156,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Stored]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-            raise ValueError(f"{path}: it is truncated, or no safetensors file: download or save it again")
+            raise ValueError(f"{path}: it is truncated or not a safetensors file: download or save it again")
         try:
             header = json.loads(file.read(length))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}

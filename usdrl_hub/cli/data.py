@@ -29,10 +29,10 @@ def prepare(
     ],
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
     *,
-    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to create.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file with names of recordings to leave out.")] = None,
     int16: Annotated[bool, typer.Option("--int16", help="Store int16: half the size, at most 0.1 mm off.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of reading processes.")] = 1,
     protocol: Annotated[
         str | None,
         typer.Option(

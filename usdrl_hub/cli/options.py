@@ -85,7 +85,7 @@ PoseModel = Annotated[
     str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
 ]
 Detector = Annotated[
-    str | None, typer.Option(help="For video: an object detector that knows persons, a hub repository or folder.")
+    str | None, typer.Option(help="For video: an object detector with the class person, a hub repository or folder.")
 ]
 PersonThreshold = Annotated[float, typer.Option(help="For video: detection score above which a person is kept.")]
 GuessPreprocessing = Annotated[

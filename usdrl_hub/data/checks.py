@@ -20,7 +20,7 @@ def check_frames(start: int, end: int, frames: int) -> None:
         IndexError: If it does.
     """
     if not 0 <= start < end <= frames:
-        raise IndexError(f"frames {start} to {end} are no part of a sequence of {frames} frames")
+        raise IndexError(f"frames {start} to {end} are not part of a sequence of {frames} frames")
 
 
 def check_label(sequence: SkeletonSequence) -> None:

@@ -80,7 +80,7 @@ def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonS
         columns = _columns(path, reading, names, line)
         rows = _rows(path, reader, below, len(names), columns)
     except csv.Error as error:
-        raise SkeletonFormatError(f"{path}, line {reader.line_num}: it is no CSV text: {str(error)[:80]}") from None
+        raise SkeletonFormatError(f"{path}, line {reader.line_num}: it is not CSV text: {str(error)[:80]}") from None
     layout, points = columns.layout, np.frombuffer(rows.values).reshape(len(rows.lines), -1, len(columns.axes))
     if columns.joint is not None:
         layout, points = _widen(path, rows, points, columns, reading)
@@ -88,7 +88,7 @@ def read_csv(path: str | os.PathLike, reading: Reading = Reading()) -> SkeletonS
     places, num_frames, fps = _places_of_rows(path, when, rows.frames, rows.people)
     if columns.person is None and len(np.unique(places)) < len(places):
         notice(
-            f"{path}: several rows have the same {when}: they are taken for people, told apart by where they are",
+            f"{path}: several rows have the same {when}: they are read as several people, tracked by position",
             "rows of the same frame",
         )
     points, fields = _points(points, columns.axes, layout, reading)
@@ -111,7 +111,7 @@ def _reader(path: Path) -> Any:
     try:
         text = read_text(path).decode()
     except UnicodeDecodeError as error:
-        raise SkeletonFormatError(f"{path}: it is no CSV text: {str(error)[:80]}") from None
+        raise SkeletonFormatError(f"{path}: it is not CSV text: {str(error)[:80]}") from None
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     separator = separator_of(text.lstrip().partition("\n")[0])
@@ -270,7 +270,7 @@ def _places_of_rows(
         jumps = np.round(steps / step)
         if step > 1:
             notice(
-                f"{path}: frame numbers are {step} apart: they are taken for frames one after the other",
+                f"{path}: frame numbers are {step} apart: they are read as consecutive frames",
                 "frame numbers that are several apart",
             )
     else:
@@ -288,7 +288,7 @@ def _places_of_rows(
     left_out = int(places[-1]) + 1 - len(distinct)
     if left_out:
         notice(
-            f"{path}: {left_out} of {int(places[-1]) + 1} frames have no row: nobody is seen in them",
+            f"{path}: {left_out} of {int(places[-1]) + 1} frames have no row: they are read as frames without people",
             "frames without a row",
         )
     return places.astype(np.int64)[where.ravel()], int(places[-1]) + 1, fps

@@ -95,8 +95,7 @@ def open_data(
         return SkeletonStore.open(source)
     if Path(source).suffix not in (".npz", ".npy") and Path(source).is_file() and not zipfile.is_zipfile(source):
         raise SkeletonFormatError(
-            f"{source}: it is no data set, which is an .npz file or a store: make a store of recordings with 'usdrl "
-            "prepare'"
+            f"{source}: it is not a data set (an .npz file or a store): make one of recordings with 'usdrl prepare'"
         )
     return SkeletonDataset.from_arrays(load_npz(source), str(source), layout)
 

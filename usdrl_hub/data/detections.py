@@ -43,7 +43,7 @@ def load_json(path: Path) -> Any:
     """Load a JSON file; one of JSON lines becomes a list of them.
 
     Raises:
-        SkeletonFormatError: If it cannot be read or is no JSON.
+        SkeletonFormatError: If it cannot be read or is not JSON.
     """
     try:
         content = path.read_bytes()
@@ -58,7 +58,7 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SkeletonFormatError(f"{path}: it is no JSON: {' '.join(str(error).split())[:120]}") from None
+        raise SkeletonFormatError(f"{path}: it is not JSON: {' '.join(str(error).split())[:120]}") from None
 
 
 def choose_layout(where: str | Path, joints: int, reading: Reading, is_3d: bool) -> Layout:
@@ -95,7 +95,7 @@ def frame_positions(where: str | Path, numbers: Iterable[int]) -> tuple[dict[int
     step = math.gcd(*(number - distinct[0] for number in distinct)) or 1
     if step > 1:
         notice(
-            f"{where}: frame numbers are {step} apart: they are taken for frames one after the other",
+            f"{where}: frame numbers are {step} apart: they are read as consecutive frames",
             "frame numbers that are several apart",
         )
     return {number: (number - distinct[0]) // step for number in distinct}, (distinct[-1] - distinct[0]) // step + 1

@@ -71,7 +71,7 @@ class SkeletonDataset(Sequence):
         """
         for key in ("data", "offsets"):
             if key not in arrays:
-                raise SkeletonFormatError(f"{where}: it is no data set, because it has no array '{key}'")
+                raise SkeletonFormatError(f"{where}: it is not a data set, because it has no array '{key}'")
         frames, offsets = arrays["data"], arrays["offsets"]
         if frames.ndim != 4 or frames.dtype.kind not in "fiu":
             raise SkeletonFormatError(

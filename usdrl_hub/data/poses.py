@@ -206,5 +206,5 @@ def _array(path: Path, values: Any) -> np.ndarray:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise SkeletonFormatError(
-            f"{path}: its lists are no array: every frame needs as many joints, and every joint as many numbers"
+            f"{path}: its lists form no array: every frame needs as many joints, and every joint as many numbers"
         ) from None

@@ -50,21 +50,21 @@ class NTUSample:
         """
         match = NTU.name.search(_stem(name))
         if match is None:
-            raise SkeletonFormatError(f"'{name}' is no NTU RGB+D name such as S001C002P003R002A013")
+            raise SkeletonFormatError(f"'{name}' is not an NTU RGB+D name such as S001C002P003R002A013")
         return cls(**{key: int(value) for key, value in match.groupdict().items()})
 
 
 def _uav_subject(name: str) -> int:
     match = UAV.name.search(_stem(name))
     if match is None:
-        raise SkeletonFormatError(f"'{name}' is no UAV-Human name such as P070S01G10B00H10UC102000LC092000A031R0_0")
+        raise SkeletonFormatError(f"'{name}' is not a UAV-Human name such as P070S01G10B00H10UC102000LC092000A031R0_0")
     return int(match["subject"])
 
 
 def _trains_in_cross_view(name: str) -> bool:
     """Whether a video of PKU-MMD is of camera M or R; those of L test."""
     if _stem(name)[-2:] not in ("-L", "-M", "-R"):
-        raise SkeletonFormatError(f"'{name}' is no PKU-MMD video such as 0002-L")
+        raise SkeletonFormatError(f"'{name}' is not a PKU-MMD video such as 0002-L")
     return not _stem(name).endswith("-L")
 
 
@@ -188,7 +188,7 @@ def named_sides(lists: Mapping[str, Sequence[str]], protocol: str | None, where:
     held = f"its lists are {', '.join(lists)}" if lists else "it brings no lists of recordings"
     choices = " or ".join(f"--protocol {key}" for key in splits if key)
     if protocol is None and not splits:
-        notice(f"{where}: {held}, which are no split into train and test or val: they are not used", "unknown splits")
+        notice(f"{where}: {held}, not a split into train and test or val: they are not used", "unknown splits")
         return None
     if protocol is None and len(splits) > 1:
         raise SkeletonFormatError(f"{where}: it brings several splits ({', '.join(lists)}): choose {choices}")

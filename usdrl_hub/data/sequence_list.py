@@ -50,8 +50,8 @@ class SkeletonList(Sequence):
         for number, sequence in enumerate(self.sequences):
             if not isinstance(sequence, SkeletonSequence):
                 raise SkeletonFormatError(
-                    f"{self.source}: entry {number} is no SkeletonSequence but {type(sequence).__name__}: make it one "
-                    "with SkeletonSequence.from_array or read_skeleton"
+                    f"{self.source}: entry {number} is a {type(sequence).__name__}, not a SkeletonSequence: make it "
+                    "one with SkeletonSequence.from_array or read_skeleton"
                 )
             # Cheap to compare, unlike the kind: most sequences have the same.
             layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)

@@ -120,7 +120,7 @@ def read_openpose(file: Path, content: Any, frame: int = 0) -> list[Detection]:
     """
     people = content.get("people") if isinstance(content, Mapping) else None
     if not isinstance(people, list):
-        raise SkeletonFormatError(f"{file}: it is no frame of OpenPose: it has no list 'people'")
+        raise SkeletonFormatError(f"{file}: it is not a frame of OpenPose: it has no list 'people'")
     return [(frame, _track(person), joint_row(file, frame, person, "pose_keypoints_2d")) for person in people]
 
 

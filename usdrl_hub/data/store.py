@@ -106,7 +106,7 @@ class SkeletonStore:
                     while rest and (number := file.readinto(rest)):
                         rest = rest[number:]
                     if rest:
-                        raise SkeletonFormatError(f"{name}: the file has been cut: make the store anew")
+                        raise SkeletonFormatError(f"{name}: the file is truncated: prepare the store again")
                     yield values
         except OSError as error:
             raise SkeletonFormatError(f"{name}: it cannot be read: {error.strerror or error}") from None

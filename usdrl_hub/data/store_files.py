@@ -229,7 +229,7 @@ def read_index(folder: Path, header: StoreHeader) -> dict[str, np.ndarray]:
         index = load_file(file)
     except Exception:
         # Any error of safetensors and NumPy means a truncated file or a damaged header.
-        damaged(file, "it is cut, or no safetensors file")
+        damaged(file, "it is truncated or not a safetensors file")
     for key, (dtypes, axes) in (_COLUMNS | _LISTS).items():
         if key not in index:
             damaged(file, f"array '{key}' is missing")
@@ -324,7 +324,7 @@ def _check_names(file: Path, names: np.ndarray, ends: np.ndarray) -> None:
     except UnicodeDecodeError:
         split = True
     if split:
-        damaged(file, "array 'names' is no text in UTF-8")
+        damaged(file, "array 'names' is not text in UTF-8")
 
 
 def _check_events(file: Path, index: dict[str, np.ndarray], header: StoreHeader) -> None:
@@ -365,12 +365,14 @@ def damaged(file: Path, what: str) -> NoReturn:
     Raises:
         SkeletonFormatError: Always.
     """
-    raise SkeletonFormatError(f"{file}: {what}: this is no whole store: make it anew with 'usdrl prepare'")
+    raise SkeletonFormatError(f"{file}: {what}: the store is incomplete: prepare it again with 'usdrl prepare'")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not os.path.lexists(file):
-        raise SkeletonFormatError(f"{file.parent}: no whole store lies there: make one with 'usdrl prepare'")
+        raise SkeletonFormatError(
+            f"{file.parent}: it is not a store, or the store is incomplete: make it with 'usdrl prepare'"
+        )
     file_size(file)
 
     def no_number(text: str) -> NoReturn:
@@ -379,7 +381,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"), parse_constant=no_number)
     except (OSError, ValueError, RecursionError):
-        damaged(file, "it is cut, or no JSON")
+        damaged(file, "it is truncated or not JSON")
     if not isinstance(content, dict):
         damaged(file, "it holds no fields")
     return content

@@ -367,7 +367,7 @@ def _make_index(
         try:
             return np.array([NONE if value is None else value for value in values], dtype=np.int64)
         except (OverflowError, TypeError, ValueError):
-            raise SkeletonFormatError(f"a {key} is no whole number that fits in 64 bits") from None
+            raise SkeletonFormatError(f"a {key} is not a whole number that fits in 64 bits") from None
 
     people = {name: number for number, name in enumerate(_subject_names(sequences))}
     if people and any(isinstance(sequence.subject, int | np.integer) for sequence in sequences):

@@ -134,7 +134,7 @@ def _bodies(path: Path, lines: list[str], form: BodyText) -> list[tuple[int, int
                 raise SkeletonFormatError(f"{path}, line {line + 2}: {joints} joints, expected {form.joints}")
             if line + 2 + joints > len(lines):
                 raise SkeletonFormatError(
-                    f"{path}, line {len(lines)}: the file ends inside frame {frame} of {num_frames}: it is cut"
+                    f"{path}, line {len(lines)}: the file ends inside frame {frame} of {num_frames}: it is truncated"
                 )
             if body < MOST_BODIES:
                 bodies.append((frame, body, line + 2))
@@ -167,7 +167,9 @@ def _coordinates(path: Path, lines: list[str], starts: list[int], form: BodyText
 
 def _fields(path: Path, lines: list[str], line: int, count: int | None, what: str) -> None:
     if line >= len(lines):
-        raise SkeletonFormatError(f"{path}, line {len(lines)}: the file ends where {what} should follow: it is cut")
+        raise SkeletonFormatError(
+            f"{path}, line {len(lines)}: the file ends where {what} should follow: it is truncated"
+        )
     fields = lines[line].split()
     if count is not None and len(fields) != count:
         raise SkeletonFormatError(f"{path}, line {line + 1}: {len(fields)} fields for {what}, expected {count}")
@@ -196,7 +198,9 @@ def _number(path: Path, line: int, field: str) -> float:
 
 def _integer(path: Path, lines: list[str], line: int, what: str) -> int:
     if line >= len(lines):
-        raise SkeletonFormatError(f"{path}, line {len(lines)}: the file ends where {what} should follow: it is cut")
+        raise SkeletonFormatError(
+            f"{path}, line {len(lines)}: the file ends where {what} should follow: it is truncated"
+        )
     text = lines[line].strip()
     # A longer number is not a count.
     if not text.isdigit() or len(text) > 9:
@@ -208,7 +212,7 @@ def read_pku_skeleton(path: str | os.PathLike, reading: Reading = Reading()) -> 
     """Read an untrimmed PKU-MMD video: a line per frame, 2 persons x 25 joints x 3 coordinates in metres.
 
     Raises:
-        SkeletonFormatError: If a line has another number of fields, or a field is no finite number.
+        SkeletonFormatError: If a line has another number of fields, or a field is not a finite number.
     """
     path = Path(path)
     lines = read_lines(path, "PKU-MMD skeleton file")

@@ -103,7 +103,7 @@ def _warn(where: str, shared: int, joined: int, people: int, left_out: int) -> N
         )
     if joined:
         notice(
-            f"{where}: {joined} track numbers begin where another has just ended: each is taken for the same person",
+            f"{where}: {joined} track numbers begin where another has just ended: they are joined",
             "track numbers that go on as others",
         )
     if people > MOST_PERSONS:

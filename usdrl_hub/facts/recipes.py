@@ -166,7 +166,7 @@ def read_recipe(name: str | os.PathLike) -> Recipe:
     """
     path = recipe_path(name)
     if path.is_file() and path.stat().st_size > _MAX_BYTES:
-        raise RecipeError(f"{path}: it has more than {_MAX_BYTES >> 10} KB, so it is no recipe")
+        raise RecipeError(f"{path}: it has more than {_MAX_BYTES >> 10} KB, so it is not a recipe")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except Exception as error:

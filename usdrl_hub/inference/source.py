@@ -67,7 +67,7 @@ class Source:
         Args:
             workers: The processes.
             block: Recordings of a data set that stay together, see `Workers.share`.
-            without: A file in the folder that is no recording, such as an older result.
+            without: A file in the folder that is not a recording, such as an older result.
 
         Returns:
             A source whose `inputs` are a list of files, or the part of a single data set.

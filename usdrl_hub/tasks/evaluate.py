@@ -75,7 +75,7 @@ def evaluate(
         CheckpointLoadError: If the model cannot be loaded.
         TrainingDivergedError: If the training of a head gives NaN or infinity; nothing is written then.
         NonFiniteError: If a prediction of the model, or a score, is NaN or infinite.
-        ValueError: If the benchmark is unknown, its data are not given, or a change is no entry of its recipe.
+        ValueError: If the benchmark is unknown, its data are not given, or a change is not an entry of its recipe.
     """
     started = time.monotonic()
     chosen = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
@@ -151,7 +151,7 @@ def repeat(metrics_file: str | os.PathLike, output_dir: str | os.PathLike | None
             arguments["data"] = TINY
         return evaluate(**arguments, output_dir=output_dir)
     except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{metrics_file}: it is no metrics.json of 'usdrl evaluate'") from None
+        raise ValueError(f"{metrics_file}: it is not a metrics.json of 'usdrl evaluate'") from None
 
 
 def _repeatable(data: Any) -> str | None:

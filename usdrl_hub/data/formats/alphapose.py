@@ -31,7 +31,7 @@ def read_detections(path: Path, content: Sequence[Any]) -> Estimates:
             raise SkeletonFormatError(f"{path}: a detection has no 'image_id'")
         image = entry["image_id"]
         if isinstance(image, bool) or not isinstance(image, int | str):
-            raise SkeletonFormatError(f"{path}: an 'image_id' is no name or number of a picture")
+            raise SkeletonFormatError(f"{path}: an 'image_id' is not a name or number of a picture")
         if image not in numbers:
             numbers[image] = number_of_image(image)
     known = [number for number in numbers.values() if number is not None]

@@ -90,7 +90,7 @@ def _array(path: Path, name: str, array: np.ndarray) -> np.ndarray:
         raise SkeletonFormatError(f"{path}: '{name}' must be numbers, got an array of type {array.dtype}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all() or (array.size and np.abs(array).max() > 1e6):
-        raise SkeletonFormatError(f"{path}: '{name}' holds NaN, infinity, or numbers that are no angle or place")
+        raise SkeletonFormatError(f"{path}: '{name}' holds NaN, infinity, or numbers that are not angles or positions")
     return array
 
 

@@ -46,7 +46,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         on_error: Not called: a file holds one recording.
 
     Raises:
-        SkeletonFormatError: If it is no AMC, is malformed, has no skeleton beside it or another's.
+        SkeletonFormatError: If it is not AMC, is malformed, has no skeleton beside it or another's.
     """
     if path.suffix.lower() == ".asf":
         raise SkeletonFormatError(f"{path}: it is the skeleton of recordings that end in .amc: name one of those")
@@ -109,7 +109,7 @@ class _Skeleton:
             if wrong:
                 raise self.wrong(f"bone '{each.name}' has the unknown degree of freedom '{wrong[0][:20]}'")
         if len(self.bones) < 2:
-            raise SkeletonFormatError(f"{path}: it is no ASF skeleton: it has no bone")
+            raise SkeletonFormatError(f"{path}: it is not an ASF skeleton: it has no bone")
 
     def wrong(self, what: str) -> SkeletonFormatError:
         """The error of this line."""
@@ -128,7 +128,7 @@ class _Skeleton:
     def rotation(self, order: str, angles: list[float]) -> np.ndarray:
         """The matrix of angles about fixed axes."""
         if sorted(order.upper()) != ["X", "Y", "Z"]:
-            raise self.wrong(f"'{order[:20]}' is no order of axes, as XYZ is")
+            raise self.wrong(f"'{order[:20]}' is not an order of axes, as XYZ is")
         return matrix(order, angles if self.degrees else np.rad2deg(angles).tolist())
 
     def read_line(self, section: str, key: str, values: list[str]) -> None:
@@ -144,7 +144,7 @@ class _Skeleton:
         elif section == ":hierarchy" and key not in ("begin", "end"):
             for name in values:
                 if key not in self.bones or name not in self.bones or name == "root" or self.bones[name].parent:
-                    raise self.wrong(f"'{name[:40]}' is no bone that hangs on another")
+                    raise self.wrong(f"'{name[:40]}' is not a bone with a parent")
                 self.bones[name].parent = key
 
     def read_root(self, key: str, values: list[str]) -> None:
@@ -228,7 +228,7 @@ def _parse_motion(path: Path, skeleton: _Skeleton) -> tuple[list[str], np.ndarra
     content = read_text(path)
     head = re.search(rb"^[ \t]*[0-9]+[ \t]*$", content, re.MULTILINE)
     if head is None:
-        raise SkeletonFormatError(f"{path}: it is no AMC, or empty: no line is the number of a frame")
+        raise SkeletonFormatError(f"{path}: it is not AMC, or empty: no line is the number of a frame")
     flags = content[: head.start()].upper()
     degrees = True if b":DEGREES" in flags else False if b":RADIANS" in flags else None
     rows = _Lines(path, content[head.start() :], content.count(b"\n", 0, head.start()) + 1)
@@ -239,7 +239,7 @@ def _parse_motion(path: Path, skeleton: _Skeleton) -> tuple[list[str], np.ndarra
     names = [rows.name(row) for row in range(1, per_frame)]
     for row, name in enumerate(names, 1):
         if name not in skeleton.bones:
-            raise rows.wrong(row, f"'{name}' is no bone of the skeleton beside it")
+            raise rows.wrong(row, f"'{name}' is not a bone of the skeleton beside it")
     if not names or len(set(names)) < len(names):
         raise rows.wrong(0, "the first frame has no bone, or one twice")
     # All frames have the lines of the first.
@@ -329,9 +329,9 @@ def _pose(
         while skeleton.bones[way[-1]].parent and skeleton.bones[way[-1]].parent not in places:
             way.append(skeleton.bones[way[-1]].parent)
             if len(way) > len(skeleton.bones):
-                raise SkeletonFormatError(f"{path}: the bones of its skeleton hang on each other in a circle")
+                raise SkeletonFormatError(f"{path}: the bones of its skeleton form a cycle")
         if way[-1] != "root" and not skeleton.bones[way[-1]].parent:
-            raise SkeletonFormatError(f"{path}: bone '{way[-1]}' of its skeleton hangs on nothing")
+            raise SkeletonFormatError(f"{path}: bone '{way[-1]}' of its skeleton has no parent")
         for bone_name in reversed(way):
             if bone_name not in places:
                 place(bone_name)

@@ -45,12 +45,12 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         on_error: Not called: a file holds one recording.
 
     Raises:
-        SkeletonFormatError: If it is no BVH, is malformed, or names no whole body.
+        SkeletonFormatError: If it is not BVH, is malformed, or names no whole body.
     """
     content = read_text(path)
     start = re.search(rb"^[ \t]*MOTION[ \t]*$", content, re.MULTILINE)
     if start is None:
-        raise SkeletonFormatError(f"{path}: it is no BVH, or cut: there is no line MOTION")
+        raise SkeletonFormatError(f"{path}: it is not BVH, or truncated: there is no line MOTION")
     hierarchy = _Hierarchy(path, content[: start.start()])
     joints = hierarchy.joints
     motion, fps = _parse_motion(path, content, start.end(), hierarchy.columns)
@@ -89,7 +89,7 @@ class _Hierarchy:
             elif key != b"HIERARCHY":
                 raise self.wrong(f"'{as_text(word)[:40]}' is unexpected in the hierarchy of a BVH")
         if not self.joints or self.open:
-            raise SkeletonFormatError(f"{path}: its hierarchy is cut: a brace is open before MOTION")
+            raise SkeletonFormatError(f"{path}: its hierarchy is truncated: a brace is open before MOTION")
         if not self.columns:
             raise SkeletonFormatError(f"{path}: no joint has channels, so nothing moves")
 
@@ -105,7 +105,7 @@ class _Hierarchy:
         found = self.tokens[self.place : self.place + count]
         self.place += count
         if len(found) < count:
-            raise self.wrong(f"the hierarchy ends where {what} should follow: it is cut")
+            raise self.wrong(f"the hierarchy ends where {what} should follow: it is truncated")
         return found
 
     def read_name(self, is_end: bool) -> str:
@@ -131,12 +131,12 @@ class _Hierarchy:
         count = self.take(1, "a number of channels")[0]
         joint = self.joints[self.open[-1]]
         if not re.fullmatch(rb"[0-9]", count) or joint.channels:
-            raise self.wrong(f"'{as_text(count)[:40]}' is no number of channels from 0 to 9, or the joint has some")
+            raise self.wrong(f"'{as_text(count)[:40]}' is not a number of channels from 0 to 9, or the joint has some")
         joint.column = self.columns
         for channel in self.take(int(count), "a channel"):
             kind = re.fullmatch(rb"([xyz])(position|rotation)", channel.lower())
             if kind is None:
-                raise self.wrong(f"'{as_text(channel)[:40]}' is no channel, as Xposition and Zrotation are")
+                raise self.wrong(f"'{as_text(channel)[:40]}' is not a channel, as Xposition and Zrotation are")
             joint.channels.append((kind[2] == b"rotation", b"xyz".index(kind[1])))
         self.columns += int(count)
 

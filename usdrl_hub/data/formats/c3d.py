@@ -34,7 +34,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         on_error: Not called: a file holds one recording.
 
     Raises:
-        SkeletonFormatError: If it is no C3D, is malformed or cut, or its points make no whole body.
+        SkeletonFormatError: If it is not C3D, is malformed or cut, or its points make no whole body.
     """
     labels, points, rate, unit = read_points(path)
     keypoints, layout = find_people(path, labels, points, reading)
@@ -46,17 +46,17 @@ def read_points(path: Path) -> tuple[list[str], np.ndarray, float, str]:
     """Labels, positions ``(T, P, 3)``, frames per second and unit of the points; NaN where one is not seen.
 
     Raises:
-        SkeletonFormatError: If it is no C3D, or is malformed or cut.
+        SkeletonFormatError: If it is not C3D, or is malformed or cut.
     """
     content = path.read_bytes()
     if len(content) < 2 * _BLOCK or content[1] != 0x50:
-        raise SkeletonFormatError(f"{path}: it is no C3D file, or cut")
+        raise SkeletonFormatError(f"{path}: it is not a C3D file, or truncated")
     try:
         return _parse(content)
     except _Cut as error:
         raise SkeletonFormatError(f"{path}: {error}") from None
     except (struct.error, IndexError):
-        raise SkeletonFormatError(f"{path}: its parameters are cut or damaged") from None
+        raise SkeletonFormatError(f"{path}: its parameters are truncated or damaged") from None
 
 
 def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
@@ -79,7 +79,7 @@ def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
     rate = _number(parameters, "RATE", processor, rate)
     count = int(_number(parameters, "USED", processor, count))
     if not 0 < count <= _MOST_POINTS or not np.isfinite(scale) or scale == 0:
-        raise _Cut(f"it has {count} points of scale {scale:g}, which is no recording")
+        raise _Cut(f"it has {count} points of scale {scale:g}, which is not a recording")
     is_float = scale < 0
     size = count * 4 + analog
     begin = (data - 1) * _BLOCK
@@ -125,7 +125,7 @@ def _parse_parameters(
             begin = place + 4 + axes
             length = abs(kind) * int(np.prod(dims, dtype=object)) if dims else abs(kind)
             if kind not in (-1, 1, 2, 4) or len(dims) < axes or begin + length > len(content):
-                raise _Cut(f"its parameter '{name[:40]}' is cut or damaged")
+                raise _Cut(f"its parameter '{name[:40]}' is truncated or damaged")
             found.append((group, name, (kind, dims, content[begin : begin + length])))
         if step == 0:
             break
@@ -172,7 +172,7 @@ def _count_frames(parameters: dict, header: int, there: int, processor: int) -> 
         raise _Cut("it has no frame")
     fitting = [frames for frames in counts if frames <= there]
     if not fitting:
-        raise _Cut(f"it has {there} of the {min(counts)} frames that it says: it is cut")
+        raise _Cut(f"it has {there} of the {min(counts)} frames that it says: it is truncated")
     return max(fitting)
 
 

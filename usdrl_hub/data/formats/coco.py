@@ -111,7 +111,7 @@ def _videos(path: Path, images: Mapping[Any, _Image]) -> list[tuple[str, list[An
         name = path.stem if len(videos) == 1 else f"{path.stem}, {video}"
         if len({images[image][2] for image in group}) > 1:
             notice(
-                f"{path}: its images differ in size, so they are no video: each is a recording of one frame",
+                f"{path}: its images differ in size, so they are not a video: each is a recording of one frame",
                 "images that are no video",
             )
             found += [(f"{path.stem}, {image}", [image]) for image in group]

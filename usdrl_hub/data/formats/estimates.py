@@ -127,11 +127,11 @@ def numbered_frames(where: str | Path, numbers: Sequence[Any], key: str) -> tupl
         key: What the file calls them.
 
     Raises:
-        SkeletonFormatError: If one is no number of a frame, or two are the same.
+        SkeletonFormatError: If one is not a frame number, or two are the same.
     """
     found = [frame_number(number) for number in numbers]
     if None in found:
-        raise SkeletonFormatError(f"{where}: '{key}' of entry {found.index(None)} is no number of a frame")
+        raise SkeletonFormatError(f"{where}: '{key}' of entry {found.index(None)} is not a frame number")
     if len(set(found)) < len(found):
         raise SkeletonFormatError(f"{where}: several frames have the same '{key}'")
     places, count = frame_positions(where, [number for number in found if number is not None]) if found else ({}, 0)
@@ -185,6 +185,6 @@ def second_of(name: str, step: float) -> float | None:
 
 
 def rate_of_file(value: Any) -> float | None:
-    """A file's frames per second; None where it is no rate."""
+    """A file's frames per second; None where it is not a rate."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and is_rate(value)
     return float(value) if is_number else None

@@ -21,7 +21,7 @@ def read_text(path: Path) -> bytes:
         try:
             content = content.decode("utf-16").encode()
         except UnicodeError:
-            raise SkeletonFormatError(f"{path}: it is UTF-16 text that is cut or damaged") from None
+            raise SkeletonFormatError(f"{path}: it is UTF-16 text that is truncated or damaged") from None
     content = content.removeprefix(codecs.BOM_UTF8)
     return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in content else content
 
@@ -81,7 +81,7 @@ def parse_numbers(block: bytes, count: int, path: Path, first_line: int) -> np.n
     # Where only digits, signs, points, exponents and perhaps NaN are in it.
     if not block.translate(None, b"0123456789+-.eE \t\nnNaA"):
         try:
-            # NumPy stops at what is no number: older ones warn, newer ones raise.
+            # NumPy stops at what is not a number: older ones warn, newer ones raise.
             numbers = np.fromstring(block, sep=" ")
             if len(numbers) == count:
                 return numbers
@@ -109,7 +109,7 @@ def rate_of(text: str) -> float | None:
     """Frames per second of a time between frames in seconds, as written: 0.008333 is 120.
 
     Returns:
-        The whole number that the time is rounded from, where there is one; None where it is no time.
+        The whole number that the time is rounded from, where there is one; None where it is not a time.
     """
     try:
         seconds = float(text)

@@ -86,7 +86,7 @@ def read_landmarks(path: Path, content: Any, entries: Sequence[Any]) -> Estimate
     scored: set[bool] = set()
     for frame, entry in zip(places, entries, strict=True):
         if entry is not None and not isinstance(entry, Mapping | list):
-            raise SkeletonFormatError(f"{path}, frame {frame}: it is no frame of MediaPipe")
+            raise SkeletonFormatError(f"{path}, frame {frame}: it is not a frame of MediaPipe")
         landmarks = entry.get(key) if isinstance(entry, Mapping) else entry
         for person in _people(path, frame, landmarks, key or "landmarks"):
             values, has_scores = _row(path, frame, person, is_world)

@@ -42,7 +42,7 @@ def read_panoptic(frames: Sequence[tuple[int, Path, Any]]) -> Estimates:
     detections: list[Detection] = []
     for frame, file, content in frames:
         if not is_panoptic(content):
-            raise SkeletonFormatError(f"{file}: it is no frame of CMU Panoptic")
+            raise SkeletonFormatError(f"{file}: it is not a frame of CMU Panoptic")
         for body in content["bodies"]:
             values = to_numbers(file, frame, body.get("joints19") if isinstance(body, Mapping) else None)
             if values.shape != (4 * joints,):

@@ -27,7 +27,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         on_error: Not called: a file holds one recording.
 
     Raises:
-        SkeletonFormatError: If it is no TRC, is malformed, or its points make no whole body.
+        SkeletonFormatError: If it is not TRC, is malformed, or its points make no whole body.
     """
     names, points, rate, unit = read_points(path)
     keypoints, layout = find_people(path, names, points, reading)
@@ -38,12 +38,12 @@ def read_points(path: Path) -> tuple[list[str], np.ndarray, float | None, str]:
     """Names, positions ``(T, P, 3)``, frames per second and unit of the points; NaN where one is not seen.
 
     Raises:
-        SkeletonFormatError: If it is no TRC, or is malformed.
+        SkeletonFormatError: If it is not TRC, or is malformed.
     """
     content = read_text(path)
     *head, block = (content.split(b"\n", _HEAD) + [b""] * _HEAD)[: _HEAD + 1]
     if not head[0].lstrip().lower().startswith(b"pathfiletype"):
-        raise SkeletonFormatError(f"{path}: it is no TRC file: its first line does not begin with PathFileType")
+        raise SkeletonFormatError(f"{path}: it is not a TRC file: its first line does not begin with PathFileType")
     # The separator is the one between the names of points; blanks may be part of a name.
     separator = b"\t" if b"\t" in head[3] else b"," if b"," in head[3] else b" "
     keys, values = ([as_text(field).strip() for field in line.split(separator)] for line in head[1:3])

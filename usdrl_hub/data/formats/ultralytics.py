@@ -114,14 +114,14 @@ def read_labels(files: Sequence[tuple[int, Path]], path: Path) -> Estimates:
         try:
             lines = file.read_bytes().decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
-            raise SkeletonFormatError(f"{file}: it is no text of Ultralytics' labels") from None
+            raise SkeletonFormatError(f"{file}: it is not text of Ultralytics' labels") from None
         for number, line in enumerate(lines, start=1):
             cells = line.split()
             if not cells:
                 continue
             if not is_label(cells):
                 raise SkeletonFormatError(
-                    f"{file}, line {number}: {len(cells)} numbers are no class, box and {_JOINTS} keypoints"
+                    f"{file}, line {number}: {len(cells)} numbers are not a class, a box and {_JOINTS} keypoints"
                 )
             try:
                 values = to_numbers(file, frame, list(map(float, cells)))
