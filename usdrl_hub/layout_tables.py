@@ -121,7 +121,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "@_pinky": ("@_hand_tip",),
     "@_thumb": ("@_hand",),
     "@_ankle": ("@_foot",),
-    "@_foot": ("@_big_toe @_small_toe", "@_toes", "@_ankle"),
+    "@_foot": ("@_big_toe @_small_toe", "@_toes", "@_big_toe", "@_ankle"),
     "@_toes": ("@_foot",),
     "@_big_toe": ("@_foot",),
     "@_small_toe": ("@_foot",),

@@ -54,9 +54,9 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
     hierarchy = _Hierarchy(path, content[: start.start()])
     joints = hierarchy.joints
     motion, fps = _parse_motion(path, content, start.end(), hierarchy.columns)
-    layout, chosen = _choose_joints(path, joints, reading)
-    check_size(path, len(motion), len(chosen))
-    keypoints = _pose(joints, chosen, motion)[:, None]
+    layout, people = _find_people(path, joints, reading)
+    check_size(path, len(motion), layout.num_joints * len(people))
+    keypoints = np.stack([_pose(joints, chosen, motion) for chosen in people], axis=1)
     yield make_sequence(path, keypoints, layout, reading, fps=fps, units=None, up="y", kind="BVH")
 
 
@@ -182,27 +182,46 @@ def _start_of_line(block: bytes, line: int) -> int:
     return int(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))[line - 1]) + 1 if line else 0
 
 
-def _choose_joints(path: Path, joints: Sequence[_Joint], reading: Reading) -> tuple[Layout, list[int]]:
-    """The layout of the body, and which joints of the file it is made of."""
+def _find_people(path: Path, joints: Sequence[_Joint], reading: Reading) -> tuple[Layout, list[list[int]]]:
+    """The layout of the bodies, and which joints of the file each is made of: one for each root."""
     named = find_body(path, [joint.name for joint in joints], reading.layout)
     if named is not None:
-        return named
-    names = [joint.name for joint in joints if not joint.name.endswith("_end")]
-    places = [index for index, joint in enumerate(joints) if not joint.name.endswith("_end")]
-    found = {joint: places[index] for joint, index in find_joints(names).items()}
-    missing = lacking(found)
-    if missing:
+        return named[0], [named[1]]
+    root_of: list[int] = []
+    for index, joint in enumerate(joints):
+        root_of.append(index if joint.parent < 0 else root_of[joint.parent])
+    roots = sorted(set(root_of))
+    bodies = [_body(joints, [index for index, at in enumerate(root_of) if at == root]) for root in roots]
+    whole = [body for body in bodies if not lacking(body)]
+    if not whole:
+        names = [joint.name for joint in joints if not joint.name.endswith("_end")]
+        missing = lacking(min(bodies, key=lambda body: len(lacking(body))))
         raise SkeletonFormatError(
             f"{path}: none of its joints ({', '.join(names[:6])}, ...) is known as {', '.join(missing[:3])}: name "
             "them with --layout FILE.json, or add them to data.formats.joint_names.RIGS"
         )
+    alike = [body for body in whole if set(body) == set(whole[0])]
+    if len(alike) < len(roots):
+        count = len(roots) - len(alike)
+        notice(
+            f"{path}: {count} of {len(roots)} roots {'is' if count == 1 else 'are'} no whole body as the first is, "
+            "and left out",
+            "roots that are no whole body",
+        )
+    layout = named_layout(list(alike[0]))
+    return layout, [[body[name] for name in layout.joint_names] for body in alike]
+
+
+def _body(joints: Sequence[_Joint], inside: Sequence[int]) -> dict[str, int]:
+    """Where the joints of a body are, of those below one root."""
+    places = [index for index in inside if not joints[index].name.endswith("_end")]
+    found = {name: places[index] for name, index in find_joints([joints[at].name for at in places]).items()}
+    if lacking(found):
+        return found
     for side in ("left", "right"):
         _add_toes(joints, found, f"{side}_ankle", f"{side}_foot")
     middle = _middle_of_spine(joints, found)
-    if middle is not None:
-        found["spine_mid"] = middle
-    layout = named_layout(list(found))
-    return layout, [found[name] for name in layout.joint_names]
+    return found if middle is None else found | {"spine_mid": middle}
 
 
 def _add_toes(joints: Sequence[_Joint], found: dict[str, int], ankle: str, foot: str) -> None:

@@ -15,13 +15,12 @@ from usdrl_hub.data.formats.bodies import height_of
 from usdrl_hub.data.formats.joint_names import JOINTS, RIGS, find_joints, named_layout
 from usdrl_hub.data.formats.lines import rate_of
 
-from . import motion_capture
-from .conftest import SHARED
-from .helpers import run
-from .motion_capture import FPS, MOTIONBUILDER, clip, in_ntu25, rigid, tree, write
+from .. import motion_capture
+from ..helpers import run
+from ..motion_capture import FPS, MOTIONBUILDER, clip, in_ntu25, rigid, tree, write
+from .clip import SHARED
 
-RECORDINGS = SHARED / "recordings"
-HERE = Path(__file__).parent / "recordings"
+HERE = Path(__file__).parent.parent / "recordings"
 NTU25 = get_layout("ntu25").joint_names
 MARKERS = list(get_layout("ui-prmd39").joint_names)
 SMPL22 = get_layout("smpl22").joint_names
@@ -362,6 +361,36 @@ def test_cells_of_points_without_a_name_are_left_out(tmp_path):
     assert any("points behind those that have names are left out" in line for line in told)
 
 
+def test_markers_that_opencap_estimates(tmp_path):
+    """Its names end in ``_study``, and the head has no marker."""
+    there = {"C7": "C7", "LSHO": "L_shoulder", "RSHO": "r_shoulder", "LELB": "L_lelbow", "RELB": "r_lelbow"}
+    there |= {
+        "LWRA": "L_lwrist",
+        "RWRA": "r_lwrist",
+        "LASI": "L.ASIS",
+        "RASI": "r.ASIS",
+        "LPSI": "L.PSIS",
+        "RPSI": "r.PSIS",
+    }
+    there |= {
+        "LKNE": "L_knee",
+        "RKNE": "r_knee",
+        "LANK": "L_ankle",
+        "RANK": "r_ankle",
+        "LTOE": "L_toe",
+        "RTOE": "r_toe",
+    }
+    twice = {"LELB": "L_melbow", "RELB": "r_melbow", "LWRB": "L_mwrist", "RWRB": "r_mwrist"}
+    names = [f"{name}_study" for name in (*there.values(), *twice.values())]
+    points = clip()[:, [MARKERS.index(name) for name in (*there, *twice)]]
+    sequence, _ = read(write(tmp_path, "a.trc", motion_capture.trc(names, points * 1000)))
+    assert_upright(sequence)
+    found, wanted = as_ntu25(sequence)[:, 0], in_ntu25(clip())
+    limbs = ["left_shoulder", "right_elbow", "left_wrist", "right_hip", "left_knee", "right_ankle"]
+    np.testing.assert_allclose(joints(found, limbs), joints(wanted, limbs), atol=2e-5)
+    assert np.linalg.norm(joints(found, ["head"]) - joints(wanted, ["head"]), axis=-1).max() < 0.2
+
+
 def test_a_body_without_markers_at_the_head_has_it_in_line_with_the_trunk(tmp_path):
     """Helen Hayes, as Cortex names it."""
     names = {f"{side}{ours}": f"{side}.{theirs}" for side in "LR" for ours, theirs in
@@ -435,6 +464,25 @@ def test_what_the_user_says_of_the_unit_counts(tmp_path):
     assert "its units is mm" in told[0] and sequence.keypoints.max() < 3
 
 
+def test_each_root_of_a_bvh_is_a_person(tmp_path):
+    first, second = (
+        motion_capture.bvh(BVH_NAMES, tree("smpl22"), clip("smpl22") * 100 + [away, 0, 0], seed=away)
+        for away in (0, 99)
+    )
+    heads, motions = zip(*(text.split("MOTION\n") for text in (first, second)), strict=True)
+    rows = [motion.split("\n") for motion in motions]
+    both = "\n".join([*rows[0][:2], *(" ".join(pair) for pair in zip(rows[0][2:-1], rows[1][2:-1], strict=True))])
+    text = heads[0] + heads[1].replace("HIERARCHY\n", "") + "MOTION\n" + both + "\n"
+    sequence, _ = read(write(tmp_path, "a.bvh", text), units="cm")
+    assert sequence.keypoints.shape == (86, 2, 20, 3)
+    np.testing.assert_allclose(sequence.keypoints[:, 1] - sequence.keypoints[:, 0], np.tile([0.99, 0, 0], (86, 20, 1)),
+                               atol=1e-4)  # fmt: skip
+    prop = "ROOT Ball\n{\nOFFSET 0 0 0\nCHANNELS 3 Xposition Yposition Zposition\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\n"
+    with_prop = "\n".join([*rows[0][:2], *(f"{row} 1 2 3" for row in rows[0][2:-1])])
+    sequence, told = read(write(tmp_path, "b.bvh", heads[0] + prop + "MOTION\n" + with_prop + "\n"), units="cm")
+    assert sequence.keypoints.shape == (86, 1, 20, 3) and "1 of 2 roots is no whole body" in told[0]
+
+
 def test_encodings_and_line_endings(tmp_path):
     text = motion_capture.bvh(BVH_NAMES, tree("smpl22"), clip("smpl22") * 100)
     plain = read(write(tmp_path, "a.bvh", text))[0].keypoints
@@ -486,9 +534,9 @@ REFUSED = {
 
 
 def real(name):
-    if not (RECORDINGS / name).is_file():
+    if not (SHARED / name).is_file():
         pytest.skip("needs ../shared/recordings, which is beside the developers' checkout only")
-    return RECORDINGS / name
+    return SHARED / name
 
 
 @pytest.mark.parametrize("name", REAL)
