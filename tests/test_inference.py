@@ -299,7 +299,7 @@ def test_an_ensemble_averages_scores(tmp_path):
     np.testing.assert_allclose(fused, np.einsum("mnk,m->nk", single, [0.5, 0.25, 0.25]), rtol=1e-5)
     with pytest.raises(ValueError, match="3 models need as many positive weights"):
         USDRLEnsemble.from_pretrained(names, weights=[1, 0, 1])
-    with pytest.raises(CheckpointLoadError, match="prepares its clips in another way"):
+    with pytest.raises(CheckpointLoadError, match="differ in their preprocessing"):
         USDRLEnsemble.from_pretrained([*names, "usdrl/tiny-uiprmd"])
     other = USDRLForActionRecognition(USDRLConfig(hidden_size=16, num_persons=1, num_labels=4))
     with pytest.raises(ValueError, match="the same classes"):

@@ -228,7 +228,7 @@ def test_a_detector_is_no_recogniser_however_it_is_loaded(tmp_path):
     model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
     for make in (pipeline, transformers.pipeline):
-        with pytest.raises(CheckpointLoadError, match="USDRLForActionDetection, which does not name a class per clip"):
+        with pytest.raises(CheckpointLoadError, match="USDRLForActionDetection, which is not a recogniser"):
             make(RECOGNITION, model=str(tmp_path))
     assert np.shape(pipeline(FEATURES, tmp_path)(np.ones((9, 5, 3)))) == (1, 32)
 

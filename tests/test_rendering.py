@@ -209,7 +209,7 @@ def test_frames_in_which_nobody_is_seen_have_no_probability(tmp_path):
 
 
 def test_a_model_without_classes_is_for_a_gallery_only(tmp_path, samples):
-    with pytest.raises(CheckpointLoadError, match="which names no classes"):
+    with pytest.raises(CheckpointLoadError, match="which has no classes"):
         render(samples[0], tmp_path / "out.html", USDRLModel.from_pretrained(TINY))
     extractor = USDRLFeatureExtractor.from_pretrained(TINY)
     render(

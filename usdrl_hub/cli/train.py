@@ -20,9 +20,9 @@ from .tables import print_table, say
 
 def finetune(
     data: Annotated[Path, typer.Argument(help=LABELLED)],
-    output_dir: Annotated[Path, typer.Option(help="Folder to make for the trained model.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to create for the trained model.")],
     model: Model = ENCODER,
-    from_scratch: Annotated[bool, typer.Option(help="Start from random weights, of the sizes below.")] = False,
+    from_scratch: Annotated[bool, typer.Option(help="Train from random weights, with the sizes below.")] = False,
     encoder: Annotated[str | None, typer.Option(help="dste or sttr.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of both streams.")] = None,
     num_persons: Annotated[int | None, typer.Option(help="Persons per clip; the data's if unset.")] = None,
@@ -39,7 +39,7 @@ def finetune(
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 32,
     mirror: Annotated[
-        bool, typer.Option(help="Train on mirror images, too; not if classes tell left from right.")
+        bool, typer.Option(help="Augment by mirroring; not if the classes distinguish left and right.")
     ] = False,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
@@ -74,12 +74,12 @@ def finetune(
         say(f"  {name}: {100 * value:.1f} %{spread} on {record['n']['test']} test clips")
     for name, value in record["baselines"].items():
         say(f"  {name}: {100 * value:.1f} %")
-    say(f"what is confused, and which clips are wrong: {output_dir}/report.html")
+    say(f"confusions and misclassified clips: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
 
 
 def pretrain(
-    data: Annotated[list[Path], typer.Argument(help="Data sets of motion: .npz files or stores; no labels needed.")],
+    data: Annotated[list[Path], typer.Argument(help="Data sets: .npz files or stores; labels are not used.")],
     output_dir: Annotated[Path, typer.Option(help="Folder of the run; a stopped run is resumed.")],
     recipe: Annotated[
         str,
@@ -87,14 +87,14 @@ def pretrain(
             autocompletion=completing(recipe_names), help="Recipe: a name (see 'usdrl recipes') or a .yaml file."
         ),
     ] = "laptop",
-    epochs: Annotated[float | None, typer.Option(help="Passes over the motion; the recipe's if unset.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, in place of epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; the recipe's if unset.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per step, over all processes.")] = None,
     micro_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clips encoded at once, if a batch does not fit in memory.")
     ] = None,
     activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="Less memory, more time.")
+        bool, typer.Option("--activation-checkpointing", help="Recompute activations: less memory, more time.")
     ] = False,
     compile_encoder: Annotated[
         bool,
@@ -108,13 +108,13 @@ def pretrain(
         str | None, typer.Option(autocompletion=complete_layout, help="Joint layout of the model.")
     ] = None,
     modality: Annotated[str | None, typer.Option(help=f"{join_or(MODALITIES)}, or several joined by +.")] = None,
-    split: Annotated[str, typer.Option(help="all motion, or the train part of each data set.")] = "all",
+    split: Annotated[str, typer.Option(help="all recordings, or the training part of each data set (train).")] = "all",
     probe: Annotated[
         Path | None, typer.Option(help="Labelled data set whose 1-NN accuracy is logged during training.")
     ] = None,
     probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 1,
-    in_memory: Annotated[bool, typer.Option(help="Normalise all motion once and keep it in memory.")] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Reading processes, with --no-in-memory.")] = 0,
+    in_memory: Annotated[bool, typer.Option(help="Normalise all recordings once and keep them in memory.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Number of reading processes, with --no-in-memory.")] = 0,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and views.")] = 0,
 ) -> None:
     """Pretrain a model on motion without labels.
@@ -153,27 +153,25 @@ def pretrain(
 
 
 def evaluate(
-    model: Annotated[
-        str | None, typer.Argument(autocompletion=complete_model, help="Checkpoint whose encoder is scored.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(autocompletion=complete_model, help="Checkpoint to evaluate.")] = None,
     benchmark: Annotated[
         str | None,
         typer.Option(autocompletion=completing(lambda: BENCHMARKS), help="Benchmark, see 'usdrl benchmarks'."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Its data: a store or an .npz file.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Folder to make: the trained head and metrics.json.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to create for the model and metrics.json.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of heads, orders and draws.")] = 0,
     fold: Annotated[int, typer.Option(min=0, help="Number of the split, for data with several.")] = 0,
-    tiny: Annotated[bool, typer.Option("--tiny", help="A short trial on clips that ship.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A quick test on the sample clips.")] = False,
     with_leak: Annotated[
         bool, typer.Option("--with-leak", help="Also test on copies of training clips, as papers do.")
     ] = False,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change an entry of the recipe: epochs=20; may be repeated."),
+        typer.Option("--set", help="Change an entry of the recipe, such as epochs=20; can be repeated."),
     ] = None,
     train: Annotated[bool, typer.Option(help="Train the task's head; --no-train scores the model's own head.")] = True,
-    repeat: Annotated[Path | None, typer.Option(help="A metrics.json whose evaluation is run again.")] = None,
+    repeat: Annotated[Path | None, typer.Option(help="A metrics.json whose evaluation is repeated.")] = None,
 ) -> None:
     """Evaluate a pretrained encoder on a benchmark (trains the task head if needed)."""
     from ..tasks.evaluate import TINY

@@ -142,7 +142,7 @@ def protocol_side(
         sides = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
         return lambda name: sides.get(_stem(name))
     if is_pku and protocol == "xsub":
-        raise ValueError("PKU-MMD's xsub stands in its split file: name it with --split-file")
+        raise ValueError("PKU-MMD's xsub is defined in its split file: name it with --split-file")
     trains = PROTOCOLS.get((dataset, protocol))
     if trains is None:
         raise _unknown(dataset, protocol)
@@ -414,7 +414,7 @@ def check_classes(train: SkeletonData, test: SkeletonData | None, trains: bool =
     if len(unknown):
         notice(
             f"{int(np.isin(labels, unknown).sum())} of {len(labels)} test clips are of classes without a training "
-            f"clip ({_named(train, unknown)}), which cannot be told: they count as wrong",
+            f"clip ({_named(train, unknown)}), which cannot be predicted: they count as wrong",
             "classes in the test part alone",
         )
 

@@ -76,7 +76,7 @@ def write_embeddings(
             if failed is not None:
                 raise failed
             if not all(ready):
-                raise SkeletonFormatError(f"{path} is not written: another process could not go on, as it says")
+                raise SkeletonFormatError(f"{path} is not written: another process failed, see its error")
         try:
             part = stack.enter_context(_Part.of(stream, path, rows))
         except Exception as error:
@@ -86,7 +86,7 @@ def write_embeddings(
             if failed is not None:
                 raise failed
             if None in parts:
-                raise SkeletonFormatError(f"{path} is not written: another process could not go on, as it says")
+                raise SkeletonFormatError(f"{path} is not written: another process failed, see its error")
             count = sum(len(part.names) for part in parts)
             if not count:
                 raise SkeletonFormatError(f"no recording could be embedded, so {path} is not written")

@@ -95,11 +95,11 @@ class USDRLEnsemble(nn.Module):
         for name in names:
             model = load_for_inference(name, device=torch.device("cpu"), dtype=dtype)
             if not isinstance(model, USDRLForActionRecognition):
-                raise CheckpointLoadError(f"{name} is {type(model).__name__}, which does not name a class per clip")
+                raise CheckpointLoadError(f"{name} is {type(model).__name__}, which is not a recogniser")
             models.append(model)
             extractors.append(load_feature_extractor(name))
             if extractors[-1].to_dict() != extractors[0].to_dict():
-                raise CheckpointLoadError(f"{name} prepares its clips in another way than {names[0]}")
+                raise CheckpointLoadError(f"{name} and {names[0]} differ in their preprocessing")
         return cls(models, extractors[0] if extractors else USDRLFeatureExtractor(), weights)
 
     @property

@@ -177,11 +177,11 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
             **kwargs: Arguments of `SkeletonPipeline`.
 
         Raises:
-            CheckpointLoadError: If the model does not name a class per clip.
+            CheckpointLoadError: If the model is not a recogniser.
         """
         if getattr(model, "task", None) != USDRLForActionRecognition.task:
             raise CheckpointLoadError(
-                f"the model is {type(model).__name__}, which does not name a class per clip: take a recognition "
+                f"the model is {type(model).__name__}, which is not a recogniser: take a recognition "
                 "model, or train one with 'usdrl finetune'"
             )
         super().__init__(model=model, **kwargs)

@@ -104,7 +104,7 @@ def iter_predictions(
     if engine.model.task != "recognition":
         name = model if isinstance(model, str | os.PathLike) else "the model given"
         raise CheckpointLoadError(
-            f"{name} is {type(engine.model).__name__}, which does not name a class per clip: take a recognition "
+            f"{name} is {type(engine.model).__name__}, which is not a recogniser: take a recognition "
             "model, or train one with 'usdrl finetune'"
         )
     batches = engine.batches(Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size)

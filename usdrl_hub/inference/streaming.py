@@ -121,7 +121,7 @@ class USDRLStream:
         if self.model.task == "pretraining":
             self.model = self.model.base_model
         if is_causal and not isinstance(self.model.base_model.temporal, USDRLTokenStream):
-            raise ValueError("a causal model streams as it is: give the model that the fused one is made of")
+            raise ValueError("a causal model streams as it is: use the original model, not the fused one")
         if is_causal and any(parameter.is_meta for parameter in self.model.parameters()):
             raise ValueError("a causal model that is offloaded does not stream: load it without device_map")
         size = self.extractor.num_frames

@@ -254,12 +254,12 @@ def check_classes(model: Any) -> None:
     """Refuse a model from which no timelines can be made.
 
     Raises:
-        CheckpointLoadError: If the model names no classes, or its classes do not exclude each other.
+        CheckpointLoadError: If the model has no classes, or they are not exclusive.
     """
     if not has_classes(model):
         raise CheckpointLoadError(
-            f"the model is {type(model).__name__}, which names no classes: take one that was trained to, or use it to "
-            "find the nearest clips of a gallery"
+            f"the model is {type(model).__name__}, which has no classes: use a model with a head, or give a "
+            "gallery to find the nearest clips in"
         )
     if not is_single_label(model.config):
         raise CheckpointLoadError(
@@ -283,7 +283,7 @@ def make_timeline(
         threshold: Probability above which a detector's class is a segment.
 
     Raises:
-        CheckpointLoadError: If the model names no classes, or its classes do not exclude each other.
+        CheckpointLoadError: If the model has no classes, or they are not exclusive.
         SkeletonFormatError: If the recording does not fit the model.
         NonFiniteError: If a score is NaN or infinite.
     """
