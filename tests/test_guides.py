@@ -30,6 +30,7 @@ from usdrl_hub.cli.app import app
 from usdrl_hub.data.formats import joint_names
 from usdrl_hub.data.samples import load_samples
 
+from .formats.writers import write_all
 from .motion_capture import write_squats
 
 ROOT = Path(__file__).parent.parent
@@ -209,6 +210,7 @@ def reader(tmp_path, monkeypatch, hub):
 def test_what_a_document_says_can_be_pasted_and_prints_what_it_says(reader, document, monkeypatch):
     if document.name == "formats.md":
         write_squats(Path())
+        write_all(Path())
         for table in ("RIGS", "MARKER_SETS"):
             monkeypatch.setattr(joint_names, table, dict(getattr(joint_names, table)))
     reader.read(document)

@@ -7,7 +7,7 @@ import pytest
 
 from usdrl_hub import get_layout
 from usdrl_hub.data.prepare import prepare
-from usdrl_hub.data.readers import iter_skeletons, read_skeleton
+from usdrl_hub.data.readers import find_recordings, iter_skeletons, read_skeleton
 from usdrl_hub.data.store import SkeletonStore
 from usdrl_hub.errors import SkeletonFormatError, USDRLWarning
 
@@ -41,6 +41,7 @@ def test_arrays_of_2s_agcn(tmp_path):
     same_squat(first)
     with pytest.raises(SkeletonFormatError, match="several sequences"):
         read_skeleton(path)
+    assert find_recordings(tmp_path) == [path]
     assert next(iter_skeletons(write_agcn(tmp_path, padded(2)))).num_persons == 2
     (tmp_path / "val_label.pkl").unlink()
     assert [one.label for one in iter_skeletons(path)] == [None] * 4

@@ -276,6 +276,10 @@ SUFFIXES = (
 
 def _is_recording(file: Path) -> bool:
     """Whether a file in a folder is a recording: by its ending, or by its content where it is text."""
+    if file.name.endswith("_label.pkl"):
+        # The names and labels of an array beside it are read with it.
+        start = file.name.removesuffix("label.pkl")
+        return not any(name.startswith(start) and name.endswith(".npy") for name in os.listdir(file.parent))
     if file.suffix.lower() != ".txt":
         return file.suffix.lower() in SUFFIXES
     try:
