@@ -1,5 +1,6 @@
 """BlazePose: its numbers, people over time, and films in which something is wrong."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,9 +11,11 @@ from usdrl_hub import BlazePoseEstimator, SkeletonFormatError, extract_embedding
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.errors import CheckpointLoadError, EmptySequenceError
 from usdrl_hub.inference.blazepose import ANCHORS, LAYOUT, SHIPPED
-from usdrl_hub.inference.video import open_video
+from usdrl_hub.inference.source import Source
+from usdrl_hub.inference.video import VideoReading, open_video
 
 from .conftest import SHARED
+from .helpers import run
 
 pytest.importorskip("onnxruntime")
 # Of what mediapipe and the conversions found in the film, see ../shared/goldens.
@@ -184,6 +187,20 @@ def test_a_picture_turned_by_a_right_angle_gives_the_same_body(estimator, images
 def test_impossible_choices_are_refused(choices, message):
     with pytest.raises(ValueError, match=message):
         BlazePoseEstimator(**choices)
+
+
+def test_predict_reads_a_film_without_further_options(capsys, film):
+    code, out, err = run(capsys, "predict", film, "--mirrored", "--json")
+    assert code == 0 and "Traceback" not in err
+    [row] = json.loads(out)["predictions"]
+    assert row["name"] == "S001C001P001R001A001_rgb" and row["frames"] == 103 and len(row["top"]) == 5
+
+
+def test_a_film_is_an_input_like_any_other(film, mirrored):
+    videos = VideoReading(BlazePoseEstimator(num_threads=1), mirrored=True)
+    [sequence] = Source(film, videos=videos)
+    assert_array_equal(sequence.keypoints, mirrored.keypoints)
+    assert extract_embeddings(Source([film], videos=videos)).shape == (1, 192)
 
 
 def test_what_is_no_network_is_refused(tmp_path):

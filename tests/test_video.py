@@ -30,8 +30,9 @@ from usdrl_hub import (
     read_skeleton,
     read_video,
 )
-from usdrl_hub.errors import CheckpointLoadError
-from usdrl_hub.inference.video import check_reads, iter_videos, open_video
+from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
+from usdrl_hub.inference.source import Source
+from usdrl_hub.inference.video import VideoReading, check_reads, open_video
 
 from .helpers import content, run
 
@@ -377,10 +378,12 @@ def test_render_draws_the_people_in_a_video(capsys, models, film, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["predict", "{film}"], "it is a video, in which a pose model sees skeletons: name a --pose-model"),
+        (["predict", "{film}", "--model", "{flat}"], "the model reads 2D keypoints, but without --pose-model"),
+        (["predict", "{film}", "--top-k", "1"], "film.mp4: nobody is found in its 20 pictures"),
         (["predict", "{film}", "--pose-model", "{pose}"], "people are found by a --detector .* name both"),
-        (["predict", "{film}", "--detector", "{pose}", "--pose-model", "{pose}"], "usdrl/tiny-uiprmd reads 3D joints"),
-        (["render", "{film}", "--output", "{folder}/out.html"], "it is a video"),
+        (["predict", "{film}", "--detector", "{pose}", "--pose-model", "{pose}"], "the model reads 3D joints"),
+        (["render", "{film}", "--output", "{folder}/out.html"], "nobody is found in its 20 pictures"),
+        (["predict", "{film}", "--detector", "x", "--pose-model", "a.onnx"], "has its own detector"),
         (
             ["render", "{film}", "--output", "{folder}/out.html", "--detector", "x/y", "--pose-model", "{pose}"],
             "model 'x/y' was not found",
@@ -388,7 +391,7 @@ def test_render_draws_the_people_in_a_video(capsys, models, film, tmp_path):
     ],
 )
 def test_what_cannot_be_seen_in_a_video_is_refused(capsys, models, film, tmp_path, arguments, message):
-    places = {"film": film, "pose": models / "pose", "folder": tmp_path}
+    places = {"film": film, "pose": models / "pose", "folder": tmp_path, "flat": models / "flat"}
     capsys.readouterr()
     code, _, err = run(capsys, *(part.format(**places) for part in arguments))
     [told] = [line for line in err.splitlines() if line]
@@ -411,11 +414,15 @@ def test_a_real_video_is_seen_whole_and_the_same_again(models, shared_data):
     assert prediction.probabilities.sum() == pytest.approx(1)
 
 
-def test_recordings_beside_videos_in_a_folder_are_read_too(tmp_path, monkeypatch):
-    """issue 17: they were left out without a word."""
+def test_videos_of_a_folder_are_read_where_there_is_nothing_else_or_they_are_asked_for(tmp_path, monkeypatch):
     (tmp_path / "film.mp4").write_text("film")
     seen = SkeletonSequence(np.ones((2, 1, 17, 3)), "coco17", name="film", image_shape=(4, 4))
     monkeypatch.setattr("usdrl_hub.inference.video.read_video", lambda *_, **__: seen)
-    assert list(iter_videos([tmp_path], None)) == [seen]
+    monkeypatch.setattr("usdrl_hub.inference.video.BlazePoseEstimator", lambda: None)
+    assert [sequence.name for sequence in Source(tmp_path)] == ["film"]
     np.save(tmp_path / "walk.npy", np.ones((4, 25, 3)))
-    assert list(iter_videos([tmp_path, tmp_path / "walk.npy"], None)) == [seen, tmp_path, tmp_path / "walk.npy"]
+    with pytest.warns(USDRLWarning, match="1 videos beside recordings are left out: name them to read them"):
+        assert [sequence.name for sequence in Source(tmp_path)] == ["walk"]
+    assert [sequence.name for sequence in Source([tmp_path / "film.mp4", tmp_path / "walk.npy"])] == ["film", "walk"]
+    both = Source(tmp_path, videos=VideoReading(estimator=object()))
+    assert [sequence.name for sequence in both] == ["film", "walk"]

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .inference.timeline import extract_timelines as extract_timelines
     from .inference.timeline import iter_timelines as iter_timelines
     from .inference.video import PoseEstimator as PoseEstimator
+    from .inference.video import VideoReading as VideoReading
     from .inference.video import read_video as read_video
     from .layouts import LAYOUTS as LAYOUTS
     from .layouts import Layout as Layout
@@ -110,7 +111,7 @@ _MODULES = {
         "inference.streaming": ["StreamResult", "USDRLStream"],
         "inference.timeline": ["Timeline", "extract_timelines", "iter_timelines"],
         "inference.blazepose": ["BlazePoseEstimator"],
-        "inference.video": ["PoseEstimator", "read_video"],
+        "inference.video": ["PoseEstimator", "VideoReading", "read_video"],
         "layouts": ["LAYOUTS", "Layout", "convert_layout", "get_layout"],
         "modeling_usdrl": [
             "USDRLForActionDetection",

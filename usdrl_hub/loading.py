@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import (
     _CACHED_NO_EXIST,
     resolve_revision,
@@ -327,3 +328,19 @@ def _fault_of_hub(error: Exception, revision: str | None) -> tuple[str, str]:
         return "cannot be loaded: the connection to the hub was cut; try again", "hub"
     answer = _ANSWERS.get(status, "failed: try again later" if status >= 500 else "refused")
     return f"cannot be loaded: the hub {answer} (status {status})", "hub"
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: If it is not available.
+    """
+    try:
+        found = torch.device(device)
+        if found.type == "meta":
+            raise RuntimeError("the meta device computes nothing")
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device '{device}' is not available here: use cpu, or a device that torch sees") from None
+    return found

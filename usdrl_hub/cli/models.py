@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .options import ModelOptions
+from .options import ModelOptions, VideoOptions
 
 if TYPE_CHECKING:
     from ..data.reading import Reading
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..inference.engine import Engine
-    from ..inference.video import PoseEstimator
+    from ..inference.video import VideoReading
 
 
 def load_engine(
@@ -44,20 +44,34 @@ def load_engine(
     return engine
 
 
-def pose_estimator(
-    pose_model: str | None,
-    detector: str | None,
-    threshold: float,
-    device: str | None,
-    reader: tuple[USDRLFeatureExtractor, str] | None,
-) -> PoseEstimator | None:
-    """The models that see people in video, where they are named and the model that reads them can."""
-    from ..inference.video import PoseEstimator, check_reads
+def video_reading(
+    options: VideoOptions, device: str | None, extractor: USDRLFeatureExtractor | None = None
+) -> VideoReading:
+    """How videos are read, as the options say.
 
-    if pose_model is None and detector is None:
-        return None
-    if pose_model is None or detector is None:
-        raise ValueError("people are found by a --detector and their joints by a --pose-model: name both")
-    if reader is not None:
-        check_reads(*reader, PoseEstimator.layout)
-    return PoseEstimator.from_pretrained(pose_model, detector, threshold, device)
+    Args:
+        options: Options of the command.
+        device: Where pose models of transformers compute.
+        extractor: Of the model that reads the recordings; one that cannot is refused before a pose model is loaded.
+
+    Raises:
+        ValueError: If a detector is named without a pose model that needs one, or the other way round.
+    """
+    from ..inference.blazepose import BlazePoseEstimator
+    from ..inference.video import Estimator, PoseEstimator, VideoReading, check_reads
+
+    estimator: Estimator | None = None
+    if options.pose_model is not None and options.pose_model.endswith(".onnx"):
+        if options.detector is not None:
+            raise ValueError("a --pose-model in ONNX (BlazePose) has its own detector: leave --detector out")
+        estimator = BlazePoseEstimator(options.pose_model, threshold=options.person_threshold)
+    elif options.pose_model is not None and options.detector is not None:
+        if extractor is not None:
+            check_reads(extractor, "the model", PoseEstimator.layout)
+        names = options.pose_model, options.detector
+        estimator = PoseEstimator.from_pretrained(*names, options.person_threshold, device)
+    elif options.pose_model is not None or options.detector is not None:
+        raise ValueError("people are found by a --detector and their joints by a --pose-model: name both, or neither")
+    elif options.person_threshold != VideoOptions.person_threshold:
+        estimator = BlazePoseEstimator(threshold=options.person_threshold)
+    return VideoReading(estimator, options.mirrored, progress=True)

@@ -44,7 +44,6 @@ def _without(option: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda values: values[option] in (None, False)
 
 
-_VIDEO_NEEDS = _Need(("person_threshold",), _with("pose_model"), "without --pose-model", "--pose-model")
 _ALONE_NEEDS = _Need(("choose_by",), _without("per_person"), "with --per-person, which keeps all people")
 
 
@@ -56,6 +55,12 @@ def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str,
         return any(test(Path(path)) for path in (given if isinstance(given, list | tuple) else [given]))
 
     return met
+
+
+def _video_needs(argument: str) -> _Need:
+    options = ("pose_model", "detector", "person_threshold", "mirrored")
+    may_hold_videos = _some(argument, lambda path: is_video(path) or (path.is_dir() and not is_store(path)))
+    return _Need(options, may_hold_videos, "on a file that is no video")
 
 
 def _is_array(path: Path) -> bool:
@@ -85,11 +90,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     "predict": (
         _Need(("output", "threshold", "fps"), _with("timeline"), "without --timeline", "--timeline"),
         _Need(("top_k",), _without("timeline"), "with --timeline"),
-        _VIDEO_NEEDS,
+        _video_needs("files"),
         _ALONE_NEEDS,
         *_reading_needs("files"),
     ),
-    "embed": (_ALONE_NEEDS, _EMBEDDING_NEEDS, *_reading_needs("source")),
+    "embed": (_video_needs("source"), _ALONE_NEEDS, _EMBEDDING_NEEDS, *_reading_needs("source")),
     "map": (_EMBEDDING_NEEDS, *_reading_needs("source")),
     "check": (
         _Need(("fps", "up", "units", "image_size"), lambda values: False, "on whether a file can be read"),
@@ -101,8 +106,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         ),
         _Need(("top_k",), _with("gallery"), "without --gallery", "--gallery"),
         _Need(("device",), lambda values: values["model"] or values["pose_model"], "without --model", "--model"),
-        _VIDEO_NEEDS,
-        _Need(("pose_model", "detector"), lambda values: is_video(values["file"]), "on a file that is no video"),
+        _video_needs("file"),
         _Need(("name",), _some("file", lambda path: not is_video(path)), "on a video"),
         *_reading_needs("file"),
     ),

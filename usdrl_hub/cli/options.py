@@ -82,12 +82,20 @@ Namespace = Annotated[
     str | None, typer.Option("--namespace", help="Owner of the repositories; if unset USDRL_NAMESPACE, else usdrl.")
 ]
 PoseModel = Annotated[
-    str | None, typer.Option(help="For video: a ViTPose model, a hub repository or folder; needs the extra 'video'.")
+    str | None,
+    typer.Option(
+        help="For video: a ViTPose model (repository or folder), or another size of BlazePose (.onnx); the BlazePose "
+        "that comes with the package if unset."
+    ),
 ]
 Detector = Annotated[
-    str | None, typer.Option(help="For video: an object detector with the class person, a hub repository or folder.")
+    str | None,
+    typer.Option(help="For video, with ViTPose: an object detector with the class person (repository or folder)."),
 ]
 PersonThreshold = Annotated[float, typer.Option(help="For video: detection score above which a person is kept.")]
+Mirrored = Annotated[
+    bool, typer.Option("--mirrored", help="For video: pictures are mirrored, as those of front cameras often are.")
+]
 GuessPreprocessing = Annotated[
     bool,
     typer.Option(
@@ -158,8 +166,23 @@ class ModelOptions:
     dtype: Dtype = "float32"
 
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How the people in videos are found; needs the extra 'video'."""
+
+    pose_model: PoseModel = None
+    detector: Detector = None
+    person_threshold: PersonThreshold = 0.5
+    mirrored: Mirrored = False
+
+
 # Parameters of these types stand for the options of a function, which makes the value.
-_GROUPS: dict[type, Callable[..., Any]] = {Reading: _reading, PersonSelection: _persons, ModelOptions: ModelOptions}
+_GROUPS: dict[type, Callable[..., Any]] = {
+    Reading: _reading,
+    PersonSelection: _persons,
+    ModelOptions: ModelOptions,
+    VideoOptions: VideoOptions,
+}
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

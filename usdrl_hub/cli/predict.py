@@ -16,16 +16,14 @@ from ..facts.checkpoints import ENCODER, RECOGNISER
 from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
 from .inputs import refuse_unreadable
 from .messages import Errors
-from .models import load_engine, pose_estimator
+from .models import load_engine, video_reading
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
-    Detector,
     Model,
     ModelOptions,
     PerPerson,
-    PersonThreshold,
-    PoseModel,
+    VideoOptions,
     complete_model,
     grouped,
 )
@@ -40,7 +38,7 @@ def predict(
     context: typer.Context,
     files: Annotated[
         list[Path],
-        typer.Argument(help=f"Skeleton files {RECORDINGS}, folders or stores of them; videos with --pose-model."),
+        typer.Argument(help=f"Skeleton files {RECORDINGS}, videos, and folders or stores of them."),
     ],
     *,
     model: Annotated[
@@ -50,9 +48,7 @@ def predict(
             help="Checkpoint: a name, folder or hub repository; several, joined by commas, are an ensemble.",
         ),
     ] = RECOGNISER,
-    pose_model: PoseModel = None,
-    detector: Detector = None,
-    person_threshold: PersonThreshold = 0.5,
+    videos: VideoOptions,
     top_k: Annotated[int, typer.Option(min=1, help="Classes shown per recording.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     timeline: Annotated[
@@ -69,12 +65,11 @@ def predict(
     computing: ModelOptions,
 ) -> None:
     """Recognise the action in skeleton recordings, or with --timeline all actions over time."""
-    if pose_model is None:
-        refuse_unreadable(files, model, reading)
+    refuse_unreadable(files, model, reading)
 
     from ..inference.prediction import iter_predictions
+    from ..inference.source import Source
     from ..inference.timeline import iter_timelines
-    from ..inference.video import iter_videos
     from ..visualize.page import check_output
 
     if output is not None:
@@ -86,13 +81,12 @@ def predict(
     check_threshold(context, engine.model)
     names = engine.model.config.class_names
     choices: dict[str, Any] = {
-        "reading": reading,
         "batch_size": computing.batch_size,
         "each_person": per_person,
         "on_error": errors,
     }
-    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, (engine.extractor, model))
-    inputs = files if estimator is None else iter_videos(files, estimator, on_error=errors, progress=True)
+    how = video_reading(videos, computing.device, engine.extractor)
+    inputs = Source(files, reading, on_error=errors, videos=how).for_model(engine.extractor)
     if timeline:
         found = list(iter_timelines(inputs, engine, threshold=threshold, **choices))
         _show_timelines(found, model, names, as_json, output)
@@ -164,11 +158,14 @@ def _segment_cells(segment: dict[str, Any]) -> list[str]:
 
 @grouped
 def embed(
-    source: Annotated[Path, typer.Argument(help=f"A skeleton file {RECORDINGS}, or a folder or store of them.")],
+    source: Annotated[
+        Path, typer.Argument(help=f"A skeleton file {RECORDINGS} or a video, or a folder or store of them.")
+    ],
     *,
     output: Annotated[Path, typer.Option(help="File to write, .npz.")],
     model: Model = ENCODER,
     level: Annotated[str, typer.Option(help="clip: one embedding per recording; frame: one per frame.")] = "clip",
+    videos: VideoOptions,
     reading: Reading,
     per_person: PerPerson = False,
     computing: ModelOptions,
@@ -195,7 +192,8 @@ def embed(
     errors = Errors()
     workers = Workers.of_environment()
     # An older result in the folder is no recording.
-    mine = Source(source, reading, on_error=errors).share(workers, computing.batch_size, without=output)
+    how = video_reading(videos, computing.device)
+    mine = Source(source, reading, on_error=errors, videos=how).share(workers, computing.batch_size, without=output)
 
     # Loaded when the file is locked: a process that may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..data.readers import is_video
 from ..data.reading import Reading
 from ..errors import printable
 from ..facts.checkpoints import ENCODER
@@ -14,15 +15,13 @@ from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
 from ..persons import PersonSelection
 from ..sequence import DETECTION_THRESHOLD, interpolate_missing
 from .messages import Errors
-from .models import load_engine, pose_estimator
+from .models import load_engine, video_reading
 from .needs import check_threshold
 from .options import (
     RECORDINGS,
-    Detector,
     Model,
     ModelOptions,
-    PersonThreshold,
-    PoseModel,
+    VideoOptions,
     complete_model,
     grouped,
     join_or,
@@ -35,17 +34,13 @@ def render(
     context: typer.Context,
     file: Annotated[
         Path,
-        typer.Argument(
-            help=f"A skeleton file {RECORDINGS}, a data set or store with --name, or a video with --pose-model."
-        ),
+        typer.Argument(help=f"A skeleton file {RECORDINGS}, a data set or store with --name, or a video."),
     ],
     *,
     output: Annotated[
         Path, typer.Option(help=f"File to write: {join_or(RENDER_SUFFIXES)} (page, animation, stills).")
     ],
-    pose_model: PoseModel = None,
-    detector: Detector = None,
-    person_threshold: PersonThreshold = 0.5,
+    videos: VideoOptions,
     name: Annotated[str | None, typer.Option(help="Name or index (from 0) of the recording in the file.")] = None,
     model: Annotated[
         str | None,
@@ -65,7 +60,6 @@ def render(
     computing: ModelOptions,
 ) -> None:
     """Render a recording as an interactive page, GIF or PNG, with per-frame predictions."""
-    from ..inference.video import is_video, read_video
     from ..visualize.page import check_output
     from ..visualize.recording import Recording, find_recording
     from ..visualize.recording import render as render_recording
@@ -78,10 +72,9 @@ def render(
         check_threshold(context, engine.model)
         extractor = engine.extractor
         reading = reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
-    reader = None if engine is None else (engine.extractor, model or "")
-    estimator = pose_estimator(pose_model, detector, person_threshold, computing.device, reader)
-    if estimator is not None and is_video(file):
-        found = Recording(read_video(file, estimator, progress=True))
+    if is_video(file):
+        reader = None if engine is None else engine.extractor
+        found = Recording(video_reading(videos, computing.device, reader).read(file, reader))
     else:
         found = find_recording(file, name, reading)
     sequence = PersonSelection(track=computing.relink).tracked(found.sequence)

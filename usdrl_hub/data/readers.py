@@ -71,6 +71,11 @@ def _warn_of_others(folder: Path, others: Counter[str]) -> None:
         )
 
 
+def find_videos(folder: str | os.PathLike) -> list[Path]:
+    """Paths of the videos in a folder and its subfolders, sorted."""
+    return sorted(path for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
+
+
 def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fields: Any) -> SkeletonSequence:
     """Read one recording.
 
@@ -148,8 +153,7 @@ def _reader_of(path: Path) -> Reader:
         raise SkeletonFormatError(f"{path}: the file is empty")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise SkeletonFormatError(
-            f"{path}: unknown kind of file: it is a video, in which a pose model sees skeletons: name a --pose-model "
-            "and a --detector, or use read_video"
+            f"{path}: it is a video: read_video estimates the poses of the people in it (extra 'video')"
         )
     kind = kind_of(path)
     if kind in FOREIGN:

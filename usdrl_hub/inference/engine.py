@@ -12,7 +12,7 @@ import torch
 
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..loading import extractor_of, load_feature_extractor, load_model
+from ..loading import extractor_of, find_device, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from ..speedups import for_inference, prefetch, with_cuda_graph
@@ -217,20 +217,4 @@ def find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         raise ValueError(f"unknown dtype '{dtype}': use float32, bfloat16 or float16")
     if found is not None and not found.is_floating_point:
         raise ValueError(f"dtype must be a floating type such as bfloat16, got {dtype}")
-    return found
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ValueError: If it is not available.
-    """
-    try:
-        found = torch.device(device)
-        if found.type == "meta":
-            raise RuntimeError("the meta device computes nothing")
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device '{device}' is not available here: use cpu, or a device that torch sees") from None
     return found

@@ -13,14 +13,15 @@ import torch
 
 from ..data.dataset import open_data
 from ..data.npz import SkeletonDataset
-from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
+from ..data.readers import SUFFIXES, find_recordings, find_videos, is_video, iter_skeletons
 from ..data.reading import Reading
 from ..data.series import recording_name
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
-from ..errors import UNREADABLE, USDRLError, unreadable
+from ..errors import UNREADABLE, USDRLError, notice, unreadable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers
+from .video import VideoReading
 
 # Called with the error of an input that cannot be used, which is then left out; None raises it.
 ErrorHandler = Callable[[USDRLError], None]
@@ -37,6 +38,8 @@ class Source:
         reading: What the inputs do not say themselves.
         each_person: Whether `prepared` makes every person a recording of their own, named ``<name>#<index>``.
         on_error: Called with the error of an input that cannot be used, which is then left out; None raises it.
+        videos: How videos are read. A folder's videos are read if there is no other recording in it, or if a pose
+            estimator is named here.
         folder: Folder that the files given as `inputs` lie in, below which they are named; None names them alone.
     """
 
@@ -47,17 +50,22 @@ class Source:
         *,
         each_person: bool = False,
         on_error: ErrorHandler | None = None,
+        videos: VideoReading | None = None,
         folder: str | os.PathLike | None = None,
     ):
         self.inputs: Any = inputs.detach().cpu().float().numpy() if isinstance(inputs, torch.Tensor) else inputs
         self.reading = reading
         self.each_person = each_person
         self.on_error = on_error
+        self.videos = videos or VideoReading()
         self.folder = folder
+        self._extractor: USDRLFeatureExtractor | None = None
 
     @property
     def is_stream(self) -> bool:
         """Whether the inputs may arrive one by one while the caller waits."""
+        if isinstance(self.inputs, Source):
+            return self.inputs.is_stream
         at_rest = (str, os.PathLike, Sequence, np.ndarray, SkeletonSequence, SkeletonDataset, SkeletonStore)
         return not isinstance(self.inputs, at_rest)
 
@@ -75,7 +83,7 @@ class Source:
         Raises:
             SkeletonFormatError: If there is no recording.
         """
-        files = list_files(self.inputs)
+        files = list_files(self.inputs, self.videos.estimator is not None)
         if without is not None:
             files = [file for file in files if file.resolve() != without.resolve()]
         mine: Any = files[workers.share(len(files), 1)]
@@ -114,7 +122,9 @@ class Source:
     def for_model(self, extractor: USDRLFeatureExtractor) -> Source:
         """The source with a model's layout and treatment of NaN where `reading` names none."""
         reading = self.reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
-        return self._with(self.inputs, reading, self.folder)
+        source = self._with(self.inputs, reading, self.folder)
+        source._extractor = extractor
+        return source
 
     def prepared(self, extractor: USDRLFeatureExtractor) -> Iterator[SkeletonSequence]:
         """Yield the recordings that a model can read, as its extractor prepares them.
@@ -142,7 +152,8 @@ class Source:
                 self._report(SkeletonFormatError(named), error)
 
     def _with(self, inputs: Any, reading: Reading, folder: str | os.PathLike | None) -> Source:
-        return Source(inputs, reading, each_person=self.each_person, on_error=self.on_error, folder=folder)
+        choices: dict[str, Any] = {"each_person": self.each_person, "on_error": self.on_error, "videos": self.videos}
+        return Source(inputs, reading, **choices, folder=folder)
 
     def _report(self, error: SkeletonFormatError, cause: BaseException | None = None) -> None:
         if self.on_error is None:
@@ -156,7 +167,7 @@ class Source:
         elif isinstance(item, str | os.PathLike) and is_store(item):
             yield from self._data(SkeletonStore.open(item))
         elif isinstance(item, str | os.PathLike):
-            for file in list_files(item):
+            for file in list_files(item, self.videos.estimator is not None):
                 yield from self._file(file, Path(item if self.folder is None else self.folder))
         else:
             array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
@@ -172,7 +183,12 @@ class Source:
             yield from self._data(SkeletonStore.open(file))
             return
         try:
-            for sequence in iter_skeletons(file, self.reading, on_error=self.on_error):
+            found = (
+                iter([self.videos.read(file, self._extractor)])
+                if is_video(file)
+                else iter_skeletons(file, self.reading, on_error=self.on_error)
+            )
+            for sequence in found:
                 if file != folder and sequence.name == recording_name(file):
                     sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(folder).as_posix())
                 yield sequence
@@ -180,16 +196,25 @@ class Source:
             self._report(unreadable(error, str(file)), error.__cause__)
 
 
-def list_files(path: str | os.PathLike) -> list[Path]:
+def list_files(path: str | os.PathLike, with_videos: bool = False) -> list[Path]:
     """The file itself, or the recordings in a folder and its subfolders, sorted by path, see `find_recordings`.
 
+    Args:
+        path: A file, a store or a folder.
+        with_videos: Whether videos count beside other recordings; where there are no others, they always do.
+
     Raises:
-        SkeletonFormatError: If there is nothing at `path`, or no skeleton file in it.
+        SkeletonFormatError: If there is nothing at `path`, or no recording in it.
     """
     path = Path(path)
     if not path.is_dir() or is_store(path):
         return [path]
-    files = find_recordings(path)
-    if not files:
-        raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file in this folder")
-    return files
+    files, videos = find_recordings(path), find_videos(path)
+    if files and videos and not with_videos:
+        notice(
+            f"{path}: {len(videos)} videos beside recordings are left out: name them to read them", "videos left out"
+        )
+        return files
+    if not files and not videos:
+        raise SkeletonFormatError(f"{path}: there is no {', '.join(SUFFIXES)} file and no video in this folder")
+    return sorted([*files, *videos])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,15 +16,12 @@ import torch
 from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
-from ..data.readers import find_recordings, is_video
 from ..errors import CheckpointLoadError, EmptySequenceError, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
-from ..loading import load_with
+from ..loading import find_device, load_with
 from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
 from .blazepose import BlazePoseEstimator
-from .engine import batched, find_device
-from .source import ErrorHandler
 
 LAYOUT = "coco17"
 
@@ -138,7 +138,8 @@ class PoseEstimator:
         """
         results: list[list[dict[str, torch.Tensor]]] = []
         shape = None
-        for batch in batched(images, self.batch_size):
+        iterator = iter(images)
+        while batch := list(islice(iterator, self.batch_size)):
             shape = batch[0].shape
             results += self(batch)
         if shape is None:
@@ -320,36 +321,35 @@ def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) 
     )
 
 
-def iter_videos(
-    files: Iterable[str | os.PathLike],
-    estimator: Estimator,
-    *,
-    mirrored: bool = False,
-    on_error: ErrorHandler | None = None,
-    progress: bool = False,
-) -> Iterator[SkeletonSequence | Path]:
-    """Yield the recordings of videos; other files are passed on.
+@dataclass(frozen=True)
+class VideoReading:
+    """How videos become recordings.
 
-    Args:
-        files: Videos, folders of videos, and other files.
-        estimator: The pose estimator.
-        mirrored: Whether films are mirrored, see `read_video`.
-        on_error: Called with the error of a video that cannot be read, which is then left out; None raises it.
+    Attributes:
+        estimator: The pose estimator; a `BlazePoseEstimator`, loaded at the first video, where None.
+        mirrored: Whether videos are mirrored, see `read_video`.
         progress: Show a bar for each video.
-
-    Raises:
-        SkeletonFormatError: If a video cannot be read or nobody is found in it, and `on_error` is None.
     """
-    for file in map(Path, files):
-        inside = sorted(child for child in file.rglob("*") if is_video(child)) if file.is_dir() else []
-        # Other recordings that lie beside videos are read, too.
-        for item in [*inside, file] if not inside or find_recordings(file) else inside:
-            if not is_video(item):
-                yield item
-                continue
-            try:
-                yield read_video(item, estimator, mirrored=mirrored, progress=progress)
-            except SkeletonFormatError as error:
-                if on_error is None:
-                    raise
-                on_error(error)
+
+    estimator: Estimator | None = None
+    mirrored: bool = False
+    progress: bool = False
+
+    @cached_property
+    def _estimator(self) -> Estimator:
+        return self.estimator or BlazePoseEstimator()
+
+    def read(self, path: str | os.PathLike, extractor: USDRLFeatureExtractor | None = None) -> SkeletonSequence:
+        """Read a video.
+
+        Args:
+            path: The file.
+            extractor: Of the model that is to read the recording; one that cannot is refused before the video is read.
+
+        Raises:
+            SkeletonFormatError: See `read_video`.
+            ValueError: See `read_video` and `check_reads`.
+        """
+        if extractor is not None:
+            check_reads(extractor, "the model", self._estimator.layout)
+        return read_video(path, self._estimator, mirrored=self.mirrored, progress=self.progress)
