@@ -118,6 +118,9 @@ def _is_pose_format(head: Beginning) -> bool:
 
 def _is_body_text(head: Beginning) -> bool:
     """Whether a file begins with counts of frames and bodies, as those of NTU RGB+D and UAV-Human do."""
+    if head.suffix == ".skeleton" and head.lines and len(cells_of(head.lines[0])) == 1:
+        # A wrong count is refused by its line.
+        return True
     return len(head.lines) > 1 and all(re.fullmatch(r"\s*[0-9]{1,9}\s*", line) for line in head.lines[:2])
 
 
