@@ -8,7 +8,10 @@ from usdrl_hub import (
     USDRLModel,
     USDRLTrainer,
     evaluate,
+    extract_embeddings,
     fuse,
+    iter_predictions,
+    iter_timelines,
     with_head,
 )
 from usdrl_hub.facts.checkpoints import CHECKPOINTS
@@ -17,7 +20,7 @@ from usdrl_hub.loading import load_model, model_class
 from usdrl_hub.modeling_usdrl import BACKGROUND, HEADS, USDRLClassificationModel
 from usdrl_hub.remote_code import add_remote_code
 
-from .helpers import clips, tiny_config
+from .helpers import clips, tiny_config, walking
 
 
 def test_each_head_says_what_it_is(tmp_path):
@@ -113,5 +116,9 @@ def test_a_new_head_is_entered_once(monkeypatch, tmp_path):
     assert "AutoModelForVideoClassification.from_pretrained" in card
     USDRLTrainer(model, transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none"), linear_probe=True)
     assert not any(values.requires_grad for values in model.usdrl.parameters())
+    for predict in (iter_predictions, iter_timelines):
+        with pytest.raises(ValueError, match="USDRLForPairs"):
+            list(predict([walking(persons=2)], tmp_path))
+    assert extract_embeddings([walking(persons=2)], tmp_path).shape == (1, model.config.embedding_size)
     with pytest.raises(ValueError, match="USDRLForPairs, and USDRLForActionDetection is needed"):
         evaluate(tmp_path, "detection/pkummd1-xsub", data="tiny", train_head=False)
