@@ -98,7 +98,7 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     options = ["--output-dir", tmp_path / "model", "--epochs", 1, "--linear-probe"]
     code, out, _ = run(capsys, "finetune", tmp_path / "data.npz", *options)
-    assert code == 0 and "trained on 60 clips" in out and "of 40 test clips" in out
+    assert code == 0 and "trained on 60 clips" in out and "on 40 test clips" in out
     code, out, _ = run(capsys, "predict", sample_path(), "--model", tmp_path / "model")
     assert code == 0 and f"model {tmp_path / 'model'}" in out
 
