@@ -128,10 +128,10 @@ def _rate(array: np.ndarray) -> float | None:
 
 def _pose(rotations: np.ndarray, parents: tuple[int, ...]) -> np.ndarray:
     """Positions ``(T, 22, 3)`` relative to the pelvis by forward kinematics."""
-    places = [np.zeros((3, len(rotations)))]
+    positions = [np.zeros((3, len(rotations)))]
     turned: list[Rotation] = [from_rotation_vectors(rotations[:, 0])]
     for joint, offset in enumerate(list(_REST.values())[1:], 1):
         parent = parents[joint]
-        places.append(places[parent] + apply(turned[parent], offset))
+        positions.append(positions[parent] + apply(turned[parent], offset))
         turned.append(compose(turned[parent], from_rotation_vectors(rotations[:, joint])))
-    return np.stack(places).transpose(2, 0, 1)
+    return np.stack(positions).transpose(2, 0, 1)

@@ -20,7 +20,7 @@ from .lines import as_text, parse_numbers, read_text
 
 # CMU and HDM05 record at this rate; the files do not say.
 _FPS = 120.0
-_MOST_BONES = 1000
+_MAX_BONES = 1000
 _LONGEST_NAME = 40
 _DEGREES_OF_FREEDOM = {"tx": 0, "ty": 1, "tz": 2, "rx": 0, "ry": 1, "rz": 2, "l": 0}
 
@@ -162,7 +162,7 @@ class _Skeleton:
         """What is said of a bone."""
         if key == "name":
             self.bone = bone = _Bone(" ".join(values))
-            if bone.name in self.bones or len(self.bones) >= _MOST_BONES or not 0 < len(bone.name) <= _LONGEST_NAME:
+            if bone.name in self.bones or len(self.bones) >= _MAX_BONES or not 0 < len(bone.name) <= _LONGEST_NAME:
                 raise self.wrong(f"bone '{bone.name[:40]}' is there twice, or nameless")
             self.bones[bone.name] = bone
         elif self.bone is not None and key == "direction":
@@ -204,11 +204,10 @@ class _Lines:
         widest = int(self.sizes.max())
         if widest > _LONGEST_NAME:
             raise self.wrong(int(self.sizes.argmax()), "the name of a bone is too long")
-        place = np.arange(widest)
         padded = np.concatenate([self.text, np.zeros(widest, np.uint8)])
         same = self.sizes == self.sizes[template]
         # One byte of all names at a time: a name is a few bytes, and lines are many.
-        for byte in place:
+        for byte in range(widest):
             same &= (padded[self.begins + byte] == padded[self.begins[template] + byte]) | (self.sizes <= byte)
         return same
 
@@ -295,11 +294,11 @@ def _pose(
     columns: dict[str, int] = {}
     for name in names:
         columns[name] = sum(len(skeleton.bones[other].freedom) for other in columns)
-    places: dict[str, np.ndarray] = {}
+    positions: dict[str, np.ndarray] = {}
     rotations: dict[str, Rotation] = {}
     numbers = motion.T
 
-    def place(name: str) -> None:
+    def add(name: str) -> None:
         bone = skeleton.bones[name]
         moved: list[np.ndarray | float] = [0.0, 0.0, 0.0]
         length: np.ndarray | float = bone.length
@@ -313,7 +312,7 @@ def _pose(
                 angle = np.deg2rad(numbers[column]) if degrees else numbers[column]
                 turns.append((_DEGREES_OF_FREEDOM[freedom], angle))
         rotation = rotations.get(bone.parent, identity())
-        start = places.get(bone.parent, np.array(skeleton.position)[:, None])
+        start = positions.get(bone.parent, np.array(skeleton.position)[:, None])
         start = start + apply(rotation, moved)
         if turns or not np.array_equal(bone.axis, np.eye(3)):
             rotation = compose(rotation, bone.axis)
@@ -322,18 +321,18 @@ def _pose(
                 rotation = turn(rotation, axis, np.cos(angle), np.sin(angle))
             rotation = compose(rotation, bone.axis.T)
         rotations[name] = rotation
-        places[name] = start + apply(rotation, [part * length for part in bone.direction])
+        positions[name] = start + apply(rotation, [part * length for part in bone.direction])
 
     for name in chosen:
         way = [name]
-        while skeleton.bones[way[-1]].parent and skeleton.bones[way[-1]].parent not in places:
+        while skeleton.bones[way[-1]].parent and skeleton.bones[way[-1]].parent not in positions:
             way.append(skeleton.bones[way[-1]].parent)
             if len(way) > len(skeleton.bones):
                 raise SkeletonFormatError(f"{path}: the bones of its skeleton form a cycle")
         if way[-1] != "root" and not skeleton.bones[way[-1]].parent:
             raise SkeletonFormatError(f"{path}: bone '{way[-1]}' of its skeleton has no parent")
         for bone_name in reversed(way):
-            if bone_name not in places:
-                place(bone_name)
+            if bone_name not in positions:
+                add(bone_name)
     shape = (3, len(motion))
-    return np.stack([np.broadcast_to(places[name], shape).T for name in chosen], axis=1)
+    return np.stack([np.broadcast_to(positions[name], shape).T for name in chosen], axis=1)

@@ -29,7 +29,7 @@ _SHARE_OF_HEIGHT = 0.78
 # A body stands along an axis where the line from its ankles to its head is so near to it (a cosine).
 _UPRIGHT = 0.8
 # Numbers that the joints of a file may have: so many, and so many for each byte.
-_MOST_NUMBERS, _NUMBERS_PER_BYTE = 2 << 20, 3
+_MAX_NUMBERS, _NUMBERS_PER_BYTE = 2 << 20, 3
 
 
 def check_size(path: Path, frames: int, joints: int) -> None:
@@ -38,7 +38,7 @@ def check_size(path: Path, frames: int, joints: int) -> None:
     Raises:
         SkeletonFormatError: If they do.
     """
-    if 3 * frames * joints > _MOST_NUMBERS + _NUMBERS_PER_BYTE * path.stat().st_size:
+    if 3 * frames * joints > _MAX_NUMBERS + _NUMBERS_PER_BYTE * path.stat().st_size:
         raise SkeletonFormatError(
             f"{path}: it speaks of {frames} frames of {joints} joints, far more than such a file holds"
         )
@@ -60,7 +60,7 @@ def _few(keypoints: np.ndarray) -> np.ndarray:
 
 
 def height_of(keypoints: np.ndarray, layout: Layout) -> float | None:
-    """How tall a body ``(T, M, V, 3)`` is, in its unit, by its bones, in any pose; None where nobody is whole."""
+    """How tall a body ``(T, M, V, 3)`` is, in its unit, by its bones, in any pose; None where no body is whole."""
     few = _few(keypoints)
     names = ("ankle", "knee", "hip", "shoulder")
     lengths = []
@@ -68,14 +68,14 @@ def height_of(keypoints: np.ndarray, layout: Layout) -> float | None:
         chain = [_points(few, layout, f"{side}_{name}") for name in names]
         if all(point is not None for point in chain):
             seen = np.all([point[1] for point in chain], axis=0)  # type: ignore[index]
-            places = np.stack([point[0] for point in chain])[:, seen]  # type: ignore[index]
-            lengths.append(np.linalg.norm(np.diff(places, axis=0), axis=-1).sum(0))
+            positions = np.stack([point[0] for point in chain])[:, seen]  # type: ignore[index]
+            lengths.append(np.linalg.norm(np.diff(positions, axis=0), axis=-1).sum(0))
     joined = np.concatenate(lengths) if lengths else np.zeros(0)
     return float(np.median(joined)) / _SHARE_OF_HEIGHT if len(joined) else None
 
 
 def guess_unit(path: Path, kind: str, height: float | None) -> float:
-    """Metres in a unit of a file that names none, by the height of its body; the guess is told.
+    """Metres in a unit of a file that names none, guessed by the height of its body; a notice reports the guess.
 
     Raises:
         SkeletonFormatError: If the body has no height.
@@ -153,12 +153,12 @@ def make_sequence(
         layout: Their layout.
         reading: What the user says where the file does not.
         fps: Frames per second, as the file says.
-        units: Unit, as the file says; where None and `reading` has none, the height of the body tells it.
+        units: Unit, as the file says; where None and `reading` has none, it is guessed by the height of the body.
         up: The axis that files of the kind usually have up.
         kind: The kind of file, in notices.
 
     Raises:
-        SkeletonFormatError: If a position is infinite, or nobody is in it.
+        SkeletonFormatError: If a position is infinite, or all joints are unseen.
     """
     keypoints = np.where(np.isnan(keypoints).any(-1, keepdims=True), 0, keypoints)
     up = reading.up or find_up(path, keypoints, layout, up)

@@ -20,8 +20,8 @@ from .kinematics import Rotation, apply, identity, turn
 from .lines import as_text, fields_per_line, parse_numbers, rate_of, read_text
 
 # Joints that a tree has at most.
-_MOST_JOINTS = 2048
-# Numbers that are kept at once of all rotations and places.
+_MAX_JOINTS = 2048
+# Numbers that are kept at once of all rotations and positions.
 _NUMBERS_AT_ONCE = 1 << 20
 _TOKEN = re.compile(rb"[{}]|[^\s{}]+")
 
@@ -66,18 +66,18 @@ class _Hierarchy:
     def __init__(self, path: Path, text: bytes):
         self.path, self.text = path, text
         self.tokens: list[bytes] = _TOKEN.findall(text)
-        self.place = self.columns = 0
+        self.position = self.columns = 0
         self.joints: list[_Joint] = []
         self.open: list[int] = []
         name = ""
-        while self.place < len(self.tokens):
+        while self.position < len(self.tokens):
             word = self.take(1, "a word")[0]
             key = word.upper()
             if key in (b"ROOT", b"JOINT", b"END"):
                 name = self.read_name(key == b"END")
             elif word == b"{":
-                if len(self.joints) >= _MOST_JOINTS:
-                    raise self.wrong(f"more than {_MOST_JOINTS} joints")
+                if len(self.joints) >= _MAX_JOINTS:
+                    raise self.wrong(f"more than {_MAX_JOINTS} joints")
                 self.joints.append(_Joint(name, self.open[-1] if self.open else -1, column=self.columns))
                 self.open.append(len(self.joints) - 1)
             elif word == b"}" and self.open:
@@ -95,15 +95,15 @@ class _Hierarchy:
 
     def wrong(self, what: str) -> SkeletonFormatError:
         """The error of the token that was taken last."""
-        number = min(max(self.place, 1), len(self.tokens)) - 1
+        number = min(max(self.position, 1), len(self.tokens)) - 1
         token = next(islice(_TOKEN.finditer(self.text), number, None))
         line = 1 + self.text.count(b"\n", 0, token.start())
         return SkeletonFormatError(f"{self.path}, line {line}: {what}")
 
     def take(self, count: int, what: str) -> list[bytes]:
         """The next tokens."""
-        found = self.tokens[self.place : self.place + count]
-        self.place += count
+        found = self.tokens[self.position : self.position + count]
+        self.position += count
         if len(found) < count:
             raise self.wrong(f"the hierarchy ends where {what} should follow: it is truncated")
         return found
@@ -111,7 +111,7 @@ class _Hierarchy:
     def read_name(self, is_end: bool) -> str:
         """A name, which may have blanks: all up to the brace."""
         parts: list[bytes] = []
-        while self.place < len(self.tokens) and self.tokens[self.place] not in (b"{", b"}"):
+        while self.position < len(self.tokens) and self.tokens[self.position] not in (b"{", b"}"):
             parts += self.take(1, "a name")
         return f"{self.joints[self.open[-1]].name}_end" if is_end and self.open else as_text(b" ".join(parts))
 
@@ -214,8 +214,8 @@ def _find_people(path: Path, joints: Sequence[_Joint], reading: Reading) -> tupl
 
 def _body(joints: Sequence[_Joint], inside: Sequence[int]) -> dict[str, int]:
     """Where the joints of a body are, of those below one root."""
-    places = [index for index in inside if not joints[index].name.endswith("_end")]
-    found = {name: places[index] for name, index in find_joints([joints[at].name for at in places]).items()}
+    named = [index for index in inside if not joints[index].name.endswith("_end")]
+    found = {name: named[index] for name, index in find_joints([joints[at].name for at in named]).items()}
     if lacking(found):
         return found
     for side in ("left", "right"):
@@ -260,12 +260,12 @@ def _pose(joints: Sequence[_Joint], chosen: Sequence[int], motion: np.ndarray) -
             needed.add(index)
             index = joints[index].parent
     order = sorted(needed)
-    positions = np.empty((len(motion), len(chosen), 3), dtype=np.float32)
+    result = np.empty((len(motion), len(chosen), 3), dtype=np.float32)
     step = max(16, _NUMBERS_AT_ONCE // (12 * len(order)))
     added = {index: _is_added(joints[index], motion) for index in order}
     for start in range(0, len(motion), step):
         part = motion[start : start + step].T
-        places: dict[int, np.ndarray] = {}
+        positions: dict[int, np.ndarray] = {}
         rotations: dict[int, Rotation] = {}
         for index in order:
             joint = joints[index]
@@ -278,11 +278,11 @@ def _pose(joints: Sequence[_Joint], chosen: Sequence[int], motion: np.ndarray) -
                     turned = turn(turned, axis, np.cos(angle), np.sin(angle))
                 else:
                     local[axis] = part[column] + (joint.offset[axis] if added[index] else 0.0)
-            places[index] = apply(rotation, local) + places.get(joint.parent, 0.0)
+            positions[index] = apply(rotation, local) + positions.get(joint.parent, 0.0)
             rotations[index] = turned
-        for place, index in enumerate(chosen):
-            positions[start : start + step, place] = places[index].T
-    return positions
+        for column, index in enumerate(chosen):
+            result[start : start + step, column] = positions[index].T
+    return result
 
 
 def _is_added(joint: _Joint, motion: np.ndarray) -> bool:
@@ -290,7 +290,7 @@ def _is_added(joint: _Joint, motion: np.ndarray) -> bool:
 
     Most writers write the position itself in place of the offset.
     """
-    columns = [joint.column + place for place, (is_rotation, _) in enumerate(joint.channels) if not is_rotation]
+    columns = [joint.column + number for number, (is_rotation, _) in enumerate(joint.channels) if not is_rotation]
     if joint.parent < 0 or not columns:
         return False
     return float(np.abs(motion[:, columns]).mean()) < 0.05 * float(np.abs(joint.offset).mean())

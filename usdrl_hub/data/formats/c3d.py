@@ -17,8 +17,8 @@ from .markers import find_people
 _BLOCK = 512
 # Processors by the fourth byte of the parameters: PC, DEC (VAX), SGI and MIPS (big-endian).
 _INTEL, _DEC, _MIPS = 84, 85, 86
-_MOST_PARAMETERS = 10_000
-_MOST_POINTS = 10_000
+_MAX_PARAMETERS = 10_000
+_MAX_POINTS = 10_000
 
 
 class _Cut(Exception):
@@ -78,7 +78,7 @@ def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
     scale = _number(parameters, "SCALE", processor, scale)
     rate = _number(parameters, "RATE", processor, rate)
     count = int(_number(parameters, "USED", processor, count))
-    if not 0 < count <= _MOST_POINTS or not np.isfinite(scale) or scale == 0:
+    if not 0 < count <= _MAX_POINTS or not np.isfinite(scale) or scale == 0:
         raise _Cut(f"it has {count} points of scale {scale:g}, which is not a recording")
     is_float = scale < 0
     size = count * 4 + analog
@@ -102,34 +102,32 @@ def _parse(content: bytes) -> tuple[list[str], np.ndarray, float, str]:
     return labels, points, float(rate) if np.isfinite(rate) else 0.0, unit
 
 
-def _parse_parameters(
-    content: bytes, place: int, end: int, order: str
-) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
+def _parse_parameters(content: bytes, at: int, end: int, order: str) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
     """Type, dimensions and bytes of the parameters of POINT, and of TRIAL as ``TRIAL:NAME``."""
     groups: dict[int, str] = {}
     found: list[tuple[int, str, tuple[int, tuple[int, ...], bytes]]] = []
     # The step of the last parameter may be anything.
-    while place < end and len(found) < _MOST_PARAMETERS:
-        size, group = struct.unpack("bb", content[place : place + 2])
+    while at < end and len(found) < _MAX_PARAMETERS:
+        size, group = struct.unpack("bb", content[at : at + 2])
         if size == 0 or group == 0:
             break
-        place += 2
-        name = as_text(content[place : place + abs(size)]).upper()
-        place += abs(size)
-        (step,) = struct.unpack(order + "H", content[place : place + 2])
+        at += 2
+        name = as_text(content[at : at + abs(size)]).upper()
+        at += abs(size)
+        (step,) = struct.unpack(order + "H", content[at : at + 2])
         if group < 0:
             groups[-group] = name
         else:
-            kind, axes = struct.unpack("bB", content[place + 2 : place + 4])
-            dims = tuple(content[place + 4 : place + 4 + axes])
-            begin = place + 4 + axes
+            kind, axes = struct.unpack("bB", content[at + 2 : at + 4])
+            dims = tuple(content[at + 4 : at + 4 + axes])
+            begin = at + 4 + axes
             length = abs(kind) * int(np.prod(dims, dtype=object)) if dims else abs(kind)
             if kind not in (-1, 1, 2, 4) or len(dims) < axes or begin + length > len(content):
                 raise _Cut(f"its parameter '{name[:40]}' is truncated or damaged")
             found.append((group, name, (kind, dims, content[begin : begin + length])))
         if step == 0:
             break
-        place += step
+        at += step
     prefixes = {"POINT": "", "TRIAL": "TRIAL:"}
     return {prefixes[groups[group]] + name: value for group, name, value in found if groups.get(group) in prefixes}
 

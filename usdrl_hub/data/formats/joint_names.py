@@ -253,25 +253,25 @@ def _spellings(name: str) -> list[tuple[str, list[str]]]:
 
 def find_joints(names: Sequence[str]) -> dict[str, int]:
     """Index of each of `JOINTS` among the names of a file, of those that it has, by `RIGS`."""
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for index, name in enumerate(plain_names(names)):
-        places.setdefault(name, index)
+        indices.setdefault(name, index)
     found: dict[str, int] = {}
     for part, joints in _PARTS.items():
-        made = [_of_rig(rig, joints, places) for rig in RIGS.values()]
+        made = [_of_rig(rig, joints, indices) for rig in RIGS.values()]
         # The trunk has the same names everywhere; what an arm or a leg is called depends on the rig.
         for joints_of_rig in reversed(made) if part == "trunk" else [max(made, key=len)]:
             found.update(joints_of_rig)
     return found
 
 
-def _of_rig(rig: Mapping[str, str], joints: Sequence[str], places: Mapping[str, int]) -> dict[str, int]:
+def _of_rig(rig: Mapping[str, str], joints: Sequence[str], indices: Mapping[str, int]) -> dict[str, int]:
     """Where some joints are, by the names of one rig."""
     made: dict[str, int] = {}
     for joint in joints:
         for name in rig.get(joint, "").split():
             for side, spellings in _spellings(name):
-                index = next((places[spelling] for spelling in spellings if spelling in places), None)
+                index = next((indices[spelling] for spelling in spellings if spelling in indices), None)
                 if index is not None and index not in made.values():
                     made.setdefault(joint.replace("@", side), index)
     return made
@@ -289,11 +289,11 @@ def lacking(joints: Mapping[str, object] | Sequence[str]) -> list[str]:
 
 def find_marker_layout(names: Sequence[str]) -> tuple[Layout, list[int]] | None:
     """A layout of the registry all of whose markers a file has, and where they are."""
-    places = {name: index for index, name in reversed(list(enumerate(plain_names(names))))}
+    indices = {name: index for index, name in reversed(list(enumerate(plain_names(names))))}
     for layout in (LAYOUTS[name] for name in _MARKER_LAYOUTS):
         wanted = ["".join(re.findall(r"[a-z0-9]+", name.lower())) for name in layout.joint_names]
-        if set(wanted) <= set(places):
-            return layout, [places[name] for name in wanted]
+        if set(wanted) <= set(indices):
+            return layout, [indices[name] for name in wanted]
     return None
 
 
@@ -304,7 +304,7 @@ def find_markers(names: Sequence[str]) -> tuple[Layout, list[int]]:
         A layout of those markers whose recipes (`Layout.derived`) make the joints, and where the markers are; the
         layout makes no joint where no marker is known.
     """
-    places = {name: index for index, name in reversed(list(enumerate(plain_names(names))))}
+    indices = {name: index for index, name in reversed(list(enumerate(plain_names(names))))}
     best: dict[str, str] = {}
     for table in MARKER_SETS.values():
         made: dict[str, str] = {}
@@ -312,7 +312,7 @@ def find_markers(names: Sequence[str]) -> tuple[Layout, list[int]]:
             for side in _SIDES if "@" in joint else ("",):
                 for recipe in recipes.split("|"):
                     parts = [part.partition("*") for part in recipe.split()]
-                    markers = [_place_of(marker, side, places) for marker, _, _ in parts]
+                    markers = [_index_of(marker, side, indices) for marker, _, _ in parts]
                     if all(marker is not None for marker in markers):
                         made[joint.replace("@", side)] = " ".join(
                             f"m{marker}{star}{weight}"
@@ -324,9 +324,9 @@ def find_markers(names: Sequence[str]) -> tuple[Layout, list[int]]:
     return Layout("markers", tuple(f"m{index}" for index in used), (), derived=best), used
 
 
-def _place_of(marker: str, side: str, places: Mapping[str, int]) -> int | None:
+def _index_of(marker: str, side: str, indices: Mapping[str, int]) -> int | None:
     plain = "".join(re.findall(r"[a-z0-9@]+", marker.lower()))
-    found = (places.get(plain.replace("@", letter)) for letter in (side[:1], side))
+    found = (indices.get(plain.replace("@", letter)) for letter in (side[:1], side))
     return next((index for index in found if index is not None), None)
 
 
@@ -342,11 +342,11 @@ def find_body(path: Path, names: Sequence[str], layout: LayoutLike | None) -> tu
     if layout is None:
         return None
     chosen = get_layout(layout)
-    places = {name: index for index, name in reversed(list(enumerate(names)))}
-    places |= {name.rpartition(":")[2]: index for name, index in places.items() if ":" in name}
-    missing = [name for name in chosen.joint_names if name not in places]
+    indices = {name: index for index, name in reversed(list(enumerate(names)))}
+    indices |= {name.rpartition(":")[2]: index for name, index in indices.items() if ":" in name}
+    missing = [name for name in chosen.joint_names if name not in indices]
     if not missing:
-        return chosen, [places[name] for name in chosen.joint_names]
+        return chosen, [indices[name] for name in chosen.joint_names]
     if isinstance(layout, str) or LAYOUTS.get(chosen.name) == chosen:
         return None
     raise SkeletonFormatError(

@@ -18,8 +18,8 @@ from ..reading import OnError, Reading
 from .bodies import check_size, make_sequence
 
 _BYTES_AT_ONCE = 1 << 16
-_MOST_SEGMENTS = 1000
-_MOST_PEOPLE = 100
+_MAX_SEGMENTS = 1000
+_MAX_PEOPLE = 100
 _DEEPEST = 100
 
 
@@ -117,12 +117,12 @@ class _Parser:
         if len(self.open) > _DEEPEST:
             raise _Refused("its elements are nested too deeply")
         if name == "subject":
-            if len(self.subjects) >= _MOST_PEOPLE:
-                raise _Refused(f"it has more than {_MOST_PEOPLE} people")
+            if len(self.subjects) >= _MAX_PEOPLE:
+                raise _Refused(f"it has more than {_MAX_PEOPLE} people")
             self.subjects.append(_Subject(attributes.get("frameRate", "")))
         elif name == "segment" and self.subjects and self.open[-2:-1] == ["segments"]:
-            if len(self.subjects[-1].segments) >= _MOST_SEGMENTS:
-                raise _Refused(f"it has more than {_MOST_SEGMENTS} segments")
+            if len(self.subjects[-1].segments) >= _MAX_SEGMENTS:
+                raise _Refused(f"it has more than {_MAX_SEGMENTS} segments")
             self.subjects[-1].segments.append(attributes.get("label", ""))
         elif name == "frame":
             # The first frames are the calibration's: "identity", "tpose", "tpose-isb", "npose".

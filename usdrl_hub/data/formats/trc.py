@@ -15,7 +15,7 @@ from .lines import as_text, parse_rows, read_text
 from .markers import find_people
 
 _HEAD = 5
-_MOST_POINTS = 10_000
+_MAX_POINTS = 10_000
 
 
 def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
@@ -51,7 +51,7 @@ def read_points(path: Path) -> tuple[list[str], np.ndarray, float | None, str]:
     cells = [as_text(cell).strip() for cell in head[3].split(separator)]
     names = [cell for cell in cells[2:] if cell]
     axes = sum(bool(cell.strip()) for cell in head[4].split(separator))
-    if not names or not cells[0].lower().startswith("frame") or len(names) > _MOST_POINTS:
+    if not names or not cells[0].lower().startswith("frame") or len(names) > _MAX_POINTS:
         raise SkeletonFormatError(f"{path}, line 4: expected Frame#, Time and the names of points")
     if axes != 3 * len(names):
         raise SkeletonFormatError(f"{path}, line 5: {axes} coordinates of {len(names)} points, expected three of each")
