@@ -95,7 +95,7 @@ def test_objects_and_nesting_are_bounded_by_the_size_of_a_file(tmp_path, content
     """faults.md 20 and 24."""
     path = tmp_path / "deep.pkl"
     path.write_bytes(content)
-    with pytest.raises(SkeletonFormatError, match="it is refused|it is cut or damaged") as caught:
+    with pytest.raises(SkeletonFormatError, match="it is refused|it is truncated or damaged") as caught:
         load_numpy_pickle(path)
     assert str(path) in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
 

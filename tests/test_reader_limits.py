@@ -155,7 +155,7 @@ def test_a_member_that_is_no_array_is_named(tmp_path):
     path = tmp_path / "notes.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("keypoints", b"text")
-    with pytest.raises(SkeletonFormatError, match="'keypoints' in it is no array: its name does not end in .npy"):
+    with pytest.raises(SkeletonFormatError, match="'keypoints' in it is not an array: its name does not end in .npy"):
         read_skeleton(path)
 
 

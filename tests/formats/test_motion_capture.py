@@ -480,7 +480,7 @@ def test_each_root_of_a_bvh_is_a_person(tmp_path):
     prop = "ROOT Ball\n{\nOFFSET 0 0 0\nCHANNELS 3 Xposition Yposition Zposition\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\n"
     with_prop = "\n".join([*rows[0][:2], *(f"{row} 1 2 3" for row in rows[0][2:-1])])
     sequence, told = read(write(tmp_path, "b.bvh", heads[0] + prop + "MOTION\n" + with_prop + "\n"), units="cm")
-    assert sequence.keypoints.shape == (86, 1, 20, 3) and "1 of 2 roots is no whole body" in told[0]
+    assert sequence.keypoints.shape == (86, 1, 20, 3) and "1 of 2 roots is not a whole body" in told[0]
 
 
 def test_encodings_and_line_endings(tmp_path):

@@ -39,12 +39,12 @@ def check_header(file: IO[bytes], size: int) -> int:
     # NumPy allocates as many bytes as the header claims for itself.
     start = file.tell()
     if int.from_bytes(file.read(2 * version[0]), "little") > _LONGEST_HEADER:
-        raise ValueError("it is cut")
+        raise ValueError("it is truncated")
     file.seek(start)
     shape, _, dtype = read(file)
     count = math.prod(shape)
     if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
-        raise ValueError("it is cut")
+        raise ValueError("it is truncated")
     return count * (dtype.itemsize + 4)
 
 
@@ -60,7 +60,7 @@ def _check_archive(path: Path) -> None:
         names = [member.filename for member in members]
         foreign = next((name for name in names if not name.endswith(".npy")), None)
         if foreign is not None:
-            raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is no array: its name does not end in .npy")
+            raise SkeletonFormatError(f"{path}: '{foreign[:80]}' in it is not an array: its name does not end in .npy")
         if len(names) > _MOST_ARRAYS or len(set(names)) < len(names):
             raise SkeletonFormatError(f"{path}: it holds more than {_MOST_ARRAYS} arrays, or one of them twice")
         max_bytes = _MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
@@ -115,7 +115,9 @@ def load_npz(path: str | os.PathLike, names: Collection[str] | None = None) -> d
         raise
     except Exception:
         # NumPy evaluates headers as Python literals, so damaged ones raise errors of any type.
-        raise SkeletonFormatError(f"{path}: cannot be read as a .npz archive: it is cut or something else") from None
+        raise SkeletonFormatError(
+            f"{path}: cannot be read as a .npz archive: it is damaged or of another format"
+        ) from None
     if not arrays:
         raise SkeletonFormatError(f"{path}: there is no array in it")
     return arrays
@@ -138,7 +140,7 @@ def load_npy(path: Path) -> np.ndarray:
         # NumPy evaluates headers as Python literals, so damaged ones raise errors of any type.
         with open(path, "rb") as file:
             known = file.read(6) == b"\x93NUMPY"
-        reason = "it is cut" if known else "it is something else"
+        reason = "it is truncated" if known else "it is something else"
         if known and "Object arrays" in str(error):
             reason = "it holds Python objects, which are never loaded"
         raise SkeletonFormatError(f"{path}: cannot be read as a NumPy array: {reason}") from None

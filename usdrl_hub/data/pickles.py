@@ -112,7 +112,7 @@ class _Reader:
                 return result
             read = opcodes.get(code)
             if read is None:
-                raise _Refused("it holds what is no array or plain container")
+                raise _Refused("it holds objects other than arrays and plain containers")
             read(self)
 
     def take(self, size: int) -> bytes:
@@ -166,13 +166,13 @@ class _Reader:
     def append(self, items: Sequence[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
-            raise _Refused("it holds what is no array or plain container")
+            raise _Refused("it holds objects other than arrays and plain containers")
         target.extend(items)
 
     def set_items(self, items: Sequence[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
-            raise _Refused("it holds what is no array or plain container")
+            raise _Refused("it holds objects other than arrays and plain containers")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing nested tuples recurses without a limit; large numbers can be chosen to collide.
             if not isinstance(key, str | bytes | None) and not (isinstance(key, int) and abs(key) < 1 << 31):
@@ -187,14 +187,14 @@ class _Reader:
                 "numpy.save(tensor.numpy())"
             )
         if found is None:
-            raise _Refused(f"it holds '{module}.{name}', which is no array or plain container")
+            raise _Refused(f"it holds '{module}.{name}', which is not an array or plain container")
         self.stack.append(found)
 
     def reduce(self) -> None:
         arguments = self.stack.pop()
         call = self.stack.pop()
         if type(arguments) is not tuple or not any(call is known for known in _CALLS):
-            raise _Refused("it holds what is no array or plain container")
+            raise _Refused("it holds objects other than arrays and plain containers")
         if call is _encode:
             self.copy(arguments[0])
         elif call is _scalar and len(arguments[-1]) > _SHORT:
@@ -214,7 +214,7 @@ class _Reader:
             target.set_state(state)
             return
         if not isinstance(target, _Array) or not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise _Refused("it holds what is no array or plain container")
+            raise _Refused("it holds objects other than arrays and plain containers")
         shape, kind, is_fortran, content = state[-4:]
         if isinstance(content, str):
             # Python 2 wrote bytes as text.
@@ -403,4 +403,4 @@ def load_numpy_pickle(path: str | os.PathLike) -> Any:
         raise SkeletonFormatError(f"{path}: it is refused: {' '.join(str(error).split())[:200]}") from None
     except Exception as error:
         # A damaged pickle raises errors of any type.
-        raise SkeletonFormatError(f"{path}: it is cut or damaged ({type(error).__name__})") from None
+        raise SkeletonFormatError(f"{path}: it is truncated or damaged ({type(error).__name__})") from None

@@ -132,7 +132,7 @@ def _pyskl_sequence(path: Path, number: int, entry: Any, reading: Reading) -> Sk
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         raise SkeletonFormatError(f"{where}: 'img_shape' or 'label' is not a number") from None
     if label is not None and label >= 1 << 31:
-        raise SkeletonFormatError(f"{where}: 'label' is no number of a class")
+        raise SkeletonFormatError(f"{where}: 'label' is not a class number")
     name = entry.get("frame_dir")
     fields: dict[str, Any] = {"coordinates": "3d", "up": reading.up or "y"} if is_3d else {"image_shape": image_shape}
     return SkeletonSequence.from_array(

@@ -41,7 +41,7 @@ def join_frames(files: Iterable[Path]) -> list[Path]:
 
 
 def series_of(file: Path) -> Path | None:
-    """The pattern of the recording that a file is a frame of; None if it is no frame."""
+    """The pattern of the recording that a file is a frame of; None if it is not a frame."""
     match = _FRAME.fullmatch(file.name)
     if match is None or not (_OPENPOSE_FRAME.fullmatch(file.name) or _is_frame(file)):
         return None

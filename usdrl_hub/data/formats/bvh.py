@@ -204,9 +204,9 @@ def _find_people(path: Path, joints: Sequence[_Joint], reading: Reading) -> tupl
     if len(alike) < len(roots):
         count = len(roots) - len(alike)
         notice(
-            f"{path}: {count} of {len(roots)} roots {'is' if count == 1 else 'are'} no whole body as the first is, "
+            f"{path}: {count} of {len(roots)} roots {'is' if count == 1 else 'are'} not a whole body as the first is, "
             "and left out",
-            "roots that are no whole body",
+            "roots that are not a whole body",
         )
     layout = named_layout(list(alike[0]))
     return layout, [[body[name] for name in layout.joint_names] for body in alike]

@@ -44,7 +44,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         on_error: Not called: a file holds one recording, of one person or several.
 
     Raises:
-        SkeletonFormatError: If it is no MVNX, is malformed, or lacks segments of the body.
+        SkeletonFormatError: If it is not MVNX, is malformed, or lacks segments of the body.
     """
     subjects = _parse(path)
     layout = get_layout("xsens23")
@@ -53,7 +53,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         missing = [name for name in layout.joint_names if name not in subject.segments]
         if missing:
             raise SkeletonFormatError(
-                f"{path}: its {len(subject.segments)} segments are no whole body: {', '.join(missing[:4])} "
+                f"{path}: its {len(subject.segments)} segments are not a whole body: {', '.join(missing[:4])} "
                 f"{'is' if len(missing) == 1 else 'are'} lacking"
             )
         positions = _positions(path, subject)
@@ -159,7 +159,7 @@ def _parse(path: Path) -> list[_Subject]:
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code) or "malformed"
         raise SkeletonFormatError(
-            f"{path}, line {error.lineno}: it is no MVNX, or cut: it is not well-formed XML ({reason})"
+            f"{path}, line {error.lineno}: it is not MVNX, or truncated: it is not well-formed XML ({reason})"
         ) from None
     except (LookupError, ValueError):
         # Names of encodings that Python does not know.
