@@ -148,7 +148,7 @@ def test_a_cut_begins_new_people(images):
 
 def test_a_film_without_people_is_refused(estimator):
     black = [np.zeros((90, 160, 3), np.uint8)] * 3
-    with pytest.raises(EmptySequenceError, match=r"dark\.mp4: nobody is found in its 3 pictures"):
+    with pytest.raises(EmptySequenceError, match=r"dark\.mp4: no person is found in its 3 pictures"):
         estimator.recording(black, name="dark", where="dark.mp4")
     with pytest.raises(EmptySequenceError, match="there is no picture in it"):
         estimator.recording([], name="none")

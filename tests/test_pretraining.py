@@ -355,7 +355,7 @@ def test_runs_are_compiled_where_asked_to(motion, tmp_path, quick_compiler, caps
     np.testing.assert_allclose(*losses, rtol=1e-3)
     # Another way of computing would not go on bit for bit.
     (out / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="a run with another compile_encoder lies there"):
+    with pytest.raises(ValueError, match="the folder has a run with another compile_encoder"):
         pretrain([motion], out, **shared)
     command = ["pretrain", motion, "--hidden-size", 16, "--batch-size", 8, "--max-steps", 1, "--precision", "float32"]
     assert run(capsys, *command, "--compile", "--output-dir", tmp_path / "command")[0] == 0
@@ -541,7 +541,7 @@ def test_empty_stretches_are_left_out():
     assert len(PretrainingDataset([dataset], extractor, window=30)) == 2
     disk = PretrainingDataset([dataset], extractor, window=30, in_memory=False)
     assert len(disk) == 3 and torch.equal(disk[1]["frames"], disk[2]["frames"])
-    with pytest.raises(SkeletonFormatError, match="no motion to pretrain on"):
+    with pytest.raises(SkeletonFormatError, match="nothing to pretrain on"):
         PretrainingDataset([dataset.select([False])], extractor)
 
 
@@ -659,7 +659,7 @@ def test_the_command_pretrains_and_lists(capsys, tmp_path):
     code, out, err = run(capsys, "pretrain", sample_path(), "--output-dir", folder, *options)
     assert code == 0 and "2 steps" in out and (folder / "model.safetensors").is_file(), err
     code, _, err = run(capsys, "pretrain", sample_path(), "--output-dir", folder, *options, "--seed", 1)
-    assert code == 2 and "a run with another seed lies there" in err
+    assert code == 2 and "the folder has a run with another seed" in err
     code, _, err = run(capsys, "pretrain", sample_path(), "--output-dir", tmp_path / "b", "--batch-size", 100000)
     assert code == 2 and "larger than the" in err
     code, out, _ = run(capsys, "recipes")

@@ -379,10 +379,10 @@ def test_render_draws_the_people_in_a_video(capsys, models, film, tmp_path):
     "arguments, message",
     [
         (["predict", "{film}", "--model", "{flat}"], "the model reads 2D keypoints, but without --pose-model"),
-        (["predict", "{film}", "--top-k", "1"], "film.mp4: nobody is found in its 20 pictures"),
+        (["predict", "{film}", "--top-k", "1"], "film.mp4: no person is found in its 20 pictures"),
         (["predict", "{film}", "--pose-model", "{pose}"], "people are found by a --detector .* name both"),
         (["predict", "{film}", "--detector", "{pose}", "--pose-model", "{pose}"], "the model reads 3D joints"),
-        (["render", "{film}", "--output", "{folder}/out.html"], "nobody is found in its 20 pictures"),
+        (["render", "{film}", "--output", "{folder}/out.html"], "no person is found in its 20 pictures"),
         (["predict", "{film}", "--detector", "x", "--pose-model", "a.onnx"], "has its own detector"),
         (
             ["render", "{film}", "--output", "{folder}/out.html", "--detector", "x/y", "--pose-model", "{pose}"],

@@ -146,7 +146,7 @@ def test_lines_of_msr_action3d(tmp_path):
         (" ".join(["1"] * 75) + "\n1 2\n", "line 2: 2 numbers, expected 75"),
         (" ".join(["1"] * 75) + "\n" + " ".join(["x"] * 75), "line 2: 'x' is not a number"),
         (" ".join(["1_0"] * 75) + "\n", ""),
-        (" ".join(["0"] * 75), "nobody is seen"),
+        (" ".join(["0"] * 75), "no person is visible"),
         (",".join(["nan"] * 100), "line 1: a coordinate is NaN"),
     ],
 )
@@ -256,5 +256,5 @@ def test_real_lines_of_keraal(name, layout, frames):
 
 def test_nobody_in_a_recording_of_msr_action3d(tmp_path):
     (tmp_path / "a13_s09_e02_skeleton3D.txt").write_text("0.0 0.0 0.0 0.0\n" * 40)
-    with pytest.raises(EmptySequenceError, match="nobody is seen"):
+    with pytest.raises(EmptySequenceError, match="no person is visible"):
         read_skeleton(tmp_path / "a13_s09_e02_skeleton3D.txt")

@@ -97,8 +97,8 @@ def stack_people(
 def _warn(where: str, shared: int, joined: int, people: int, left_out: int) -> None:
     if shared:
         notice(
-            f"{where}: two people have the same track number in a frame ({shared} numbers): they are told apart by "
-            "where they are",
+            f"{where}: two people have the same track number in a frame ({shared} numbers): they are tracked "
+            "by position",
             "track numbers that two people share",
         )
     if joined:
@@ -151,8 +151,7 @@ def _segments(
     sizes = np.diff(starts, append=len(frames))
     if sizes.max() > _MOST_IN_A_FRAME:
         raise SkeletonFormatError(
-            f"{where}, frame {int(frames[starts[sizes.argmax()]])}: {int(sizes.max())} people, of whom none can be "
-            "followed"
+            f"{where}, frame {int(frames[starts[sizes.argmax()]])}: {int(sizes.max())} people, too many to track"
         )
     before = np.full(len(frames), -1)
     # All pairs of detections in consecutive frames, in blocks.

@@ -33,7 +33,7 @@ _CENTER, _ROUND = 33, 34
 _OVERLAP = 0.3
 # Two tracks are of one person if their middles are closer than this share of the smaller square.
 _SAME = 0.15
-# Frames between searches for further people while somebody is tracked.
+# Frames between searches for further people while a person is tracked.
 _SEARCH_EVERY = 10
 # Seconds for which a lost person is remembered.
 _MEMORY = 1.0
@@ -247,7 +247,7 @@ class BlazePoseEstimator:
             fps: Pictures per second; 30 where None.
 
         Yields:
-            A list for each picture, by number of the person; empty where nobody is seen.
+            A list for each picture, by number of the person; empty where no person is visible.
         """
         tracks: list[_Track] = []
         lost: list[_Track] = []
@@ -323,12 +323,12 @@ class BlazePoseEstimator:
             less visible than `min_visibility` are zero, which means not seen.
 
         Raises:
-            EmptySequenceError: If there is no picture, or nobody is found in any.
+            EmptySequenceError: If there is no picture, or no person is found in any.
         """
         poses = list(self.track(images, fps))
         numbers = sorted({pose.track for people in poses for pose in people})
         if not numbers:
-            reason = f"nobody is found in its {len(poses)} pictures" if poses else "there is no picture in it"
+            reason = f"no person is found in its {len(poses)} pictures" if poses else "there is no picture in it"
             raise EmptySequenceError(f"{where or name or 'film'}: {reason}")
         keypoints = np.zeros((len(poses), len(numbers), get_layout(LAYOUT).num_joints, 3), np.float32)
         for person, number in enumerate(numbers):

@@ -104,7 +104,7 @@ def extract_frame_embeddings(
     Arguments and errors are those of `extract_embeddings`.
 
     Returns:
-        For each recording float32 ``(T, 2d)``, zero where nobody is seen.
+        For each recording float32 ``(T, 2d)``, zero where no person is visible.
     """
     stream = iter_frame_embeddings(
         inputs, model, reading=reading, batch_size=batch_size, device=device, dtype=dtype, each_person=each_person

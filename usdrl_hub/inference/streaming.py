@@ -164,7 +164,7 @@ class USDRLStream:
         return list(self._people)
 
     def reset(self, person: Hashable = None) -> None:
-        """Forget a person; everybody where None."""
+        """Forget a person; all if None."""
         for key in [person] if person is not None else self.people:
             self._people.pop(key, None)
             self._absent.pop(key, None)
@@ -174,7 +174,7 @@ class USDRLStream:
 
         Args:
             frame: ``(V, C)``, or ``(M, V, C)`` of the people of a scene, always in the same order; a joint that was
-                not seen is all zero. None if nobody is seen in this frame.
+                not seen is all zero. None if no person is visible in this frame.
 
         Returns:
             The result, in every `stride`-th frame; else None.
@@ -243,7 +243,7 @@ class USDRLStream:
         for key in self.people:
             self._absent[key] = 0 if key in present else self._absent.get(key, 0) + 1
             if self._absent[key] > self.patience:
-                # Not with `reset`, to which the key None of `push` means everybody.
+                # Not with `reset`, to which the key None of `push` means all people.
                 del self._people[key], self._absent[key]
 
     def _free_slot(self) -> int:

@@ -36,7 +36,7 @@ class Timeline:
 
     Attributes:
         class_names: Names of the K classes.
-        probabilities: Float32 ``(T, K)``, each row summing to 1, or all 0 where nobody is seen.
+        probabilities: Float32 ``(T, K)``, each row summing to 1, or all 0 where no person is visible.
         segments: Segments of a detector or segmenter, float64 ``(N, 4)`` of class, first frame, the frame after the
             last, and mean probability, in order of time; None for other models.
         overall: Probabilities ``(K,)`` of the recording as a whole, by recognition models; else None.
@@ -54,7 +54,7 @@ class Timeline:
     def runs(self) -> np.ndarray:
         """The segments or, without any, the runs of frames with the same most probable class ``(N, 4)``.
 
-        Frames in which nobody is seen are in no run.
+        Frames without visible people are in no run.
         """
         if self.segments is not None:
             return self.segments

@@ -134,7 +134,7 @@ class PoseEstimator:
             are zero. People are linked over time, see `track_persons`.
 
         Raises:
-            EmptySequenceError: If there is no picture, or nobody is found in any.
+            EmptySequenceError: If there is no picture, or no person is found in any.
         """
         results: list[list[dict[str, torch.Tensor]]] = []
         shape = None
@@ -148,7 +148,7 @@ class PoseEstimator:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[dict[str, torch.Tensor]]]:
-        """Find everybody's joints.
+        """Find the joints of all people.
 
         Args:
             images: Pictures ``(H, W, 3)`` uint8, RGB, of one size.
@@ -225,10 +225,10 @@ def read_video(
         progress: Show a bar on stderr, where that is a terminal.
 
     Returns:
-        A recording in the estimator's layout, as long as the video; frames in which nobody is found are all zero.
+        A recording in the estimator's layout, as long as the video; frames in which no person is found are all zero.
 
     Raises:
-        EmptySequenceError: If nobody is found in it.
+        EmptySequenceError: If no person is found in it.
         SkeletonFormatError: If it cannot be read.
         ValueError: If a package of the extra is not installed.
     """

@@ -41,7 +41,7 @@ def frame_outputs(
         on_error: Called with the error of a sequence whose outputs are not finite; None raises it.
 
     Yields:
-        The sequence, and ``(T_i, D)`` float32, zero where nobody is seen.
+        The sequence, and ``(T_i, D)`` float32, zero where no person is visible.
 
     Raises:
         NonFiniteError: If an output is NaN or infinite; the message names the sequence.

@@ -49,9 +49,9 @@ class PretrainingDataset(torch.utils.data.Dataset):
             feature_extractor: The model's.
             window: Longest segment in frames; longer sequences are cut into segments of equal length. None keeps them
                 whole (of which the extractor then reads its `max_frames`).
-            in_memory: Normalise all segments once and keep them as float32, without those in which nobody is seen.
+            in_memory: Normalise all segments once and keep them as float32, except those without people.
                 Otherwise segments are read and normalised on demand, by the data loader's workers, and the next
-                segment replaces one in which nobody is seen.
+                segment replaces one without visible people.
             progress: Show a bar while normalising.
             synthetic_pairs: Probability that a segment with one person gets a second one from another segment, see
                 `compose_pair`; other pairs in each epoch. A two-person model can so be pretrained on single-person
@@ -76,10 +76,10 @@ class PretrainingDataset(torch.utils.data.Dataset):
         if in_memory:
             self._keep(progress)
         if not len(self.segments):
-            raise SkeletonFormatError("there is no motion to pretrain on: nobody is seen in any frame of the data")
+            raise SkeletonFormatError("there is nothing to pretrain on: no person is visible in any frame")
 
     def _keep(self, progress: bool) -> None:
-        """Normalise all segments in which somebody is seen, and forget the others."""
+        """Normalise all segments with visible people, and forget the others."""
         self._check_memory()
         frames, lengths, kept = [], [], []
         batches = range(0, len(self.segments), _BATCH)
@@ -109,7 +109,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         check_memory(8 * numbers, f"{len(self.segments)} segments of motion to pretrain on", remedy)
 
     def _read(self, row: int) -> SkeletonSequence | None:
-        """A segment as it is in its data set; None where nobody is seen in it."""
+        """A segment as it is in its data set; None if no person is visible in it."""
         source, number, start, end = (int(value) for value in self.segments[row])
         try:
             return self.sources[source].read(number, start, end)
@@ -140,7 +140,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         return list(batch.frames.float().split(batch.lengths.tolist()))
 
     def _read_next(self, row: int) -> SkeletonSequence:
-        """A segment, or the next one in which somebody is seen."""
+        """A segment, or the next one with visible people."""
         rows = ((row + step) % len(self) for step in range(len(self) + 1))
         return next(segment for row in rows if (segment := self._read(row)) is not None)
 

@@ -63,7 +63,7 @@ def opened_run(folder: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
         other = next((key for key in settings if before.get(key) != settings[key]), None)
         if other is not None and begun:
             raise ValueError(
-                f"{folder}: a run with another {other} lies there: name a new folder, or repeat that run's command"
+                f"{folder}: the folder has a run with another {other}: name a new folder, or repeat that run's command"
             )
         if (folder / "model.safetensors").is_file():
             raise ValueError(f"{folder}: the run there is finished: name a new folder")

@@ -30,7 +30,7 @@ def observed_frames(num_frames: int, ratio: float) -> int:
 
 
 def truncate_to_ratio(sequence: SkeletonSequence, ratio: float) -> SkeletonSequence | None:
-    """The beginning of a sequence, see `observed_frames`; None where nobody is seen in it yet."""
+    """The beginning of a sequence, see `observed_frames`; None if no person is visible in it yet."""
     keypoints = sequence.keypoints[: observed_frames(sequence.num_frames, ratio)]
     return replace(sequence, keypoints=keypoints, events=None) if keypoints.any() else None
 
@@ -53,7 +53,7 @@ def cut_and_resize_accuracy(
         batch_size: Clips per batch.
 
     Returns:
-        `accuracy@r` for each ratio in percent, and `mean_accuracy` over them; a clip in which nobody is seen yet
+        `accuracy@r` for each ratio in percent, and `mean_accuracy` over them; a clip without visible people so far
         counts as wrong.
 
     Raises:

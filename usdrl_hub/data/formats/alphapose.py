@@ -20,7 +20,7 @@ def is_detections(content: Any) -> bool:
 
 
 def read_detections(path: Path, content: Sequence[Any]) -> Estimates:
-    """The recording of the images; those without people are absent, and are frames in which nobody is seen.
+    """The recording of the images; those without people are absent, and are frames without visible people.
 
     Raises:
         SkeletonFormatError: If a detection names no image, or has no keypoints.

@@ -58,7 +58,7 @@ class Columns:
         places: Column of each coordinate of each joint ``[V][C]``.
         axes: What the coordinates are: x, y, and perhaps z and score.
         when: Column of frame numbers or times, and what it is called; None where there is none.
-        person: Column that tells people apart, or None.
+        person: Column that identifies people, or None.
         joint: Column that says which joint a row is, of a table with a row for each; `places` then has one row.
     """
 

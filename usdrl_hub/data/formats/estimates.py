@@ -63,7 +63,7 @@ def to_sequence(
         size: Bytes of its files; those of the file where None.
 
     Raises:
-        EmptySequenceError: If nobody is seen.
+        EmptySequenceError: If no person is visible.
         SkeletonFormatError: If no layout fits, or a few people are spread over frames without end.
     """
     where = str(path)
@@ -180,7 +180,7 @@ def second_of(name: str, step: float) -> float | None:
             return second
     if name.lower().endswith(("_s", "_sec")) or step < 1:
         return 1.0
-    # A sensor takes 1 to 200 pictures in a second; of times from 1 to 5 apart nobody knows.
+    # A sensor takes 1 to 200 pictures in a second; times from 1 to 5 apart are ambiguous.
     return next((second for second in (1e3, 1e6, 1e9) if second / 200 <= step <= second), None)
 
 

@@ -171,7 +171,7 @@ def _one(keypoints: np.ndarray, layout: Layout, name: str, label: Any, fields: M
     """One recording without frames of zeros at its end and people of zeros."""
     seen: np.ndarray = (keypoints != 0).any((2, 3))
     if not seen.any():
-        raise EmptySequenceError(f"{name}: every number is zero: nobody is seen in it")
+        raise EmptySequenceError(f"{name}: every number is zero: no person is visible")
     length, people = int(np.flatnonzero(seen.any(1))[-1]) + 1, np.flatnonzero(seen.any(0))
     kept = np.array(keypoints[:length, people], dtype=np.float32)
     if "up" in fields:

@@ -92,7 +92,7 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
         # A state of 0 is a joint that the sensor does not track.
         keypoints = np.where(points[..., 3:] == 0, 0, keypoints) if points[..., 3].any() else keypoints
     if not keypoints.any():
-        raise EmptySequenceError(f"{path}: every number is zero: nobody is seen in it")
+        raise EmptySequenceError(f"{path}: every number is zero: no person is visible")
     sequence = SkeletonSequence(keypoints, form.layout, fps, path.stem)
     yield reading.complete(sequence, form.units if reading.units is None else None)
 
@@ -174,7 +174,7 @@ def _read_msr(path: Path, lines: Sequence[tuple[int, str]], reading: Reading) ->
         )
     points = _rows(path, lines, 4).reshape(frames, 1, _MSR_JOINTS, 4)[..., :3]
     if not points.any():
-        raise EmptySequenceError(f"{path}: every number is zero: nobody is seen in it")
+        raise EmptySequenceError(f"{path}: every number is zero: no person is visible")
     if np.median(np.abs(points[..., 0])) > 20 and (points >= 0).all():
         raise SkeletonFormatError(
             f"{path}: its numbers are places in the depth image, not in space: read MSR-Action3D's "
