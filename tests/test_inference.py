@@ -29,6 +29,7 @@ from usdrl_hub import (
     iter_predictions,
     iter_timelines,
     open_data,
+    write_embeddings,
 )
 from usdrl_hub.acceleration.prefetch import prefetch
 from usdrl_hub.cli import main as cli
@@ -352,6 +353,19 @@ def test_reading_ahead_keeps_order_brings_errors_in_place_and_stops_with_its_rea
     assert next(reader) == 0
     reader.close()
     assert len(made) <= 5 and not [t for t in threading.enumerate() if t.name == "usdrl-prefetch"]
+
+
+def test_embeddings_are_written_by_this_process_alone_unless_workers_are_given(tmp_path, monkeypatch, engine):
+    """In a distributed script of a user, too."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    clips = [SkeletonSequence(np.random.randn(frames, 1, 25, 3), name=str(frames)) for frames in (5, 70)]
+    assert write_embeddings(iter_embeddings(clips, engine), tmp_path / "clips.npz") == 2
+    assert write_embeddings(iter_frame_embeddings(clips, engine), tmp_path / "frames.npz") == 2
+    with np.load(tmp_path / "clips.npz") as file:
+        assert file["embeddings"].shape == (2, 160) and "offsets" not in file
+    with np.load(tmp_path / "frames.npz") as file:
+        assert file["embeddings"].shape == (75, 160) and file["offsets"].tolist() == [0, 5, 75]
 
 
 @pytest.mark.parametrize("count, block, workers", [(10, 4, 3), (0, 4, 2), (1, 64, 8), (129, 64, 2), (640, 64, 7)])
