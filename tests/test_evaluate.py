@@ -90,7 +90,7 @@ def test_metrics_alone_are_enough_to_repeat_a_run(tmp_path, benchmark):
     (tmp_path / "old.json").write_text(json.dumps(record))
     assert repeat(tmp_path / "old.json")["metrics"] == first["metrics"]
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match="no metrics.json"):
+    with pytest.raises(ValueError, match="not a metrics.json"):
         repeat(tmp_path / "other.json")
 
 
