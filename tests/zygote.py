@@ -133,6 +133,8 @@ def _run(main, request) -> None:
     import resource
 
     os.setsid()
+    # Where the tests were started in the background, interrupts are ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     said = os.open(request["said"], os.O_WRONLY | os.O_CREAT)
     for number, place in ((0, os.open(os.devnull, os.O_RDONLY)), (1, said), (2, said)):
         os.dup2(place, number)
