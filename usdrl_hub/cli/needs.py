@@ -60,7 +60,7 @@ def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str,
 def _video_needs(argument: str) -> _Need:
     options = ("pose_model", "detector", "person_threshold", "mirrored")
     may_hold_videos = _some(argument, lambda path: is_video(path) or (path.is_dir() and not is_store(path)))
-    return _Need(options, may_hold_videos, "on a file that is no video")
+    return _Need(options, may_hold_videos, "on a file that is not a video")
 
 
 def _is_array(path: Path) -> bool:
@@ -77,7 +77,7 @@ def _reading_needs(argument: str) -> tuple[_Need, ...]:
             _some(argument, lambda path: not is_store(path) and path.suffix.lower() != ".skeleton"),
             "on a file that says its layout",
         ),
-        _Need(("axes",), _some(argument, _is_array), "on a file that is no array"),
+        _Need(("axes",), _some(argument, _is_array), "on a file that is not an array"),
         _Need(("up", "units"), _some(argument, lambda path: not is_store(path)), "on a store, which says it"),
     )
 

@@ -191,7 +191,7 @@ def embed(
 
     errors = Errors()
     workers = Workers.of_environment()
-    # An older result in the folder is no recording.
+    # An older result in the folder is not a recording.
     how = video_reading(videos, computing.device)
     mine = Source(source, reading, on_error=errors, videos=how).share(workers, computing.batch_size, without=output)
 
