@@ -138,6 +138,7 @@ def test_bfloat16_is_near_float32(recordings):
         ({"dtype": "int32"}, "floating type"),
         ({"device": "gpu"}, "device 'gpu' is not available"),
         ({"model": "usdrl/nothing"}, "'usdrl/nothing' was not found"),
+        ({"model": 3.5}, "a float is no model"),
     ],
 )
 @pytest.mark.parametrize("verb", [iter_embeddings, iter_frame_embeddings, iter_predictions, iter_timelines])

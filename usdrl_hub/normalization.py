@@ -363,14 +363,14 @@ def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> tor
 
 
 def normalize_pixels(keypoints: np.ndarray, name: str, image_shape: Sequence[float]) -> np.ndarray:
-    """Divide 2D keypoints by the size of the picture.
+    """Divide 2D keypoints by the size of the image.
 
     Args:
         keypoints: ``(T, M, V, 2)`` in pixels, or ``(T, M, V, 3)`` with scores, which stay.
         name: ``"image"``, which divides x by the width and y by the height; or ``"release-2d"``, which repeats a slip
             of the release that its 2D checkpoints were trained with: joint 0 is divided by the height, joint 1 by the
             width, and the other joints stay in pixels.
-        image_shape: Height and width of the picture in pixels.
+        image_shape: Height and width of the image in pixels.
     """
     height, width = image_shape
     scale = np.ones((keypoints.shape[2], 2), dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Embeddings and predictions from files or sequences, and pictures of them."""
+"""Inference: from recordings of any source to embeddings, class probabilities and timelines."""

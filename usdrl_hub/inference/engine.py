@@ -13,7 +13,6 @@ import torch
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import extractor_of, find_device, load_feature_extractor, load_model
-from ..modeling_usdrl import USDRLPreTrainedModel
 from ..sequence import SkeletonSequence
 from ..speedups import for_inference, prefetch, with_cuda_graph
 from .source import Source
@@ -75,24 +74,29 @@ class Engine:
             CheckpointLoadError: If the model or its extractor cannot be found or loaded, or an ensemble is to embed.
             ValueError: If the device or the type is unknown.
         """
-        kind = find_dtype(dtype)
+        wanted = find_dtype(dtype)
         if isinstance(model, Engine):
             model, extractor = model.model, extractor or model.extractor
         if isinstance(model, str | os.PathLike):
-            place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            found = load_for_inference(model, head=head, fused=fused, device=place, dtype=kind or torch.float32)
+            target = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            found = load_for_inference(model, head=head, fused=fused, device=target, dtype=wanted or torch.float32)
             return cls(found, extractor or load_feature_extractor(model))
-        if isinstance(model, USDRLPreTrainedModel):
+        if hasattr(model, "base_model"):
+            # Also a class of the same name from a repository's own code.
             extractor = extractor or extractor_of(model)
             model = model if head else model.base_model
+        elif not hasattr(model, "feature_extractor"):
+            raise CheckpointLoadError(
+                f"a {type(model).__name__} is no model: give a name, a USDRL model, a USDRLEnsemble or an Engine"
+            )
         elif not head:
             raise CheckpointLoadError("an ensemble has no embedding of its own: take one of its models")
         else:
             extractor = extractor or model.feature_extractor
-        place = model.device if device is None else find_device(device)
-        kind = kind or model.dtype
-        if model.device != place or model.dtype != kind or model.training:
-            model = copy.deepcopy(model).to(device=place, dtype=kind).eval()
+        target = model.device if device is None else find_device(device)
+        wanted = wanted or model.dtype
+        if model.device != target or model.dtype != wanted or model.training:
+            model = copy.deepcopy(model).to(device=target, dtype=wanted).eval()
         return cls(model, extractor)
 
     @property

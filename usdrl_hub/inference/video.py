@@ -27,13 +27,13 @@ LAYOUT = "coco17"
 
 
 class PoseEstimator:
-    """Finds people in pictures, and their joints.
+    """Finds people in images, and their joints.
 
     Example::
 
         names = "usyd-community/vitpose-base-simple", "PekingU/rtdetr_r50vd_coco_o365"
         estimator = PoseEstimator.from_pretrained(*names)
-        recording = read_video("film.mp4", estimator)
+        recording = read_video("video.mp4", estimator)
     """
 
     layout = LAYOUT
@@ -47,19 +47,19 @@ class PoseEstimator:
         threshold: float = 0.5,
         batch_size: int = 8,
     ):
-        """Join models.
+        """Combine a detector and a pose model.
 
         Args:
             pose_model: A pose model of transformers for the 17 joints of COCO, such as `VitPoseForPoseEstimation`.
             pose_processor: Its image processor.
-            detector: An object detector of transformers one of whose classes is called "person".
+            detector: An object detector of transformers with a class "person".
             detector_processor: Its image processor.
-            threshold: Score above which something is a person, in [0, 1).
-            batch_size: Pictures per run of the models.
+            threshold: Score above which a detection is a person, in [0, 1).
+            batch_size: Images per run of the models.
 
         Raises:
-            CheckpointLoadError: If the detector knows no person, or the pose model other joints.
-            ValueError: If the threshold is impossible.
+            CheckpointLoadError: If the detector has no class "person", or the pose model has other joints.
+            ValueError: If the threshold is out of range.
         """
         if not 0 <= threshold < 1:
             raise ValueError(f"the threshold for persons must be at least 0 and below 1, got {threshold}")
@@ -94,12 +94,12 @@ class PoseEstimator:
         Args:
             pose_model: Repository on the hub, or a folder, such as ``usyd-community/vitpose-base-simple``.
             detector: The same, such as ``PekingU/rtdetr_r50vd_coco_o365``.
-            threshold: See the class.
+            threshold: Score above which a detection is a person, in [0, 1).
             device: Where to compute; CUDA if there is one where None.
-            batch_size: See the class.
+            batch_size: Images per run of the models.
 
         Raises:
-            CheckpointLoadError: If one cannot be loaded, or is of another kind.
+            CheckpointLoadError: If one cannot be loaded or does not fit, see the constructor.
             ValueError: If the device is not available.
         """
         from transformers import AutoImageProcessor, AutoModelForObjectDetection, AutoModelForPoseEstimation
@@ -130,11 +130,11 @@ class PoseEstimator:
             where: What to call it in errors; its name where None.
 
         Returns:
-            A recording of layout ``coco17``, in pixels with scores, a frame for each picture; frames without people
+            A recording of layout ``coco17``, in pixels with scores, a frame for each image; frames without people
             are zero. People are linked over time, see `track_persons`.
 
         Raises:
-            EmptySequenceError: If there is no picture, or no person is found in any.
+            EmptySequenceError: If there are no images, or no person is found in any.
         """
         results: list[list[dict[str, torch.Tensor]]] = []
         shape = None
@@ -154,31 +154,31 @@ class PoseEstimator:
             images: Pictures ``(H, W, 3)`` uint8, RGB, of one size.
 
         Returns:
-            For each picture, a dictionary for each person, likeliest first, as `post_process_pose_estimation` of the
-            image processor gives it: `keypoints` ``(17, 2)`` in pixels, `scores` ``(17,)`` and so on.
+            For each image, a dictionary for each person, highest score first, as by the image processor's
+            `post_process_pose_estimation`: `keypoints` ``(17, 2)`` in pixels, `scores` ``(17,)`` and so on.
         """
         boxes = self.find_persons(images)
-        some = [place for place, found in enumerate(boxes) if len(found)]
+        used = [index for index, found in enumerate(boxes) if len(found)]
         results: list[list[dict[str, torch.Tensor]]] = [[] for _ in images]
-        if not some:
+        if not used:
             return results
-        people = [boxes[place] for place in some]
-        inputs = self.pose_processor([images[place] for place in some], boxes=people, return_tensors="pt")
+        people = [boxes[index] for index in used]
+        inputs = self.pose_processor([images[index] for index in used], boxes=people, return_tensors="pt")
         pixels = inputs["pixel_values"].to(self.pose_model.device)
         more = {}
         if getattr(self.pose_model.config.backbone_config, "num_experts", 1) > 1:
-            # Of models trained on several data sets the first expert is COCO's.
+            # In models trained on several data sets, expert 0 is COCO's.
             more["dataset_index"] = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
         output = self.pose_model(pixel_values=pixels, **more)
-        for place, found in zip(
-            some, self.pose_processor.post_process_pose_estimation(output, boxes=people), strict=True
+        for index, found in zip(
+            used, self.pose_processor.post_process_pose_estimation(output, boxes=people), strict=True
         ):
-            results[place] = found
+            results[index] = found
         return results
 
     @torch.inference_mode()
     def find_persons(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Boxes of the people in pictures ``(N, 4)`` of left, top, width and height in pixels, likeliest first.
+        """Boxes of the people in each image ``(N, 4)``: left, top, width and height in pixels, highest score first.
 
         Args:
             images: See the call.
@@ -199,14 +199,14 @@ class PoseEstimator:
 
 
 class Estimator(Protocol):
-    """What `read_video` needs of a pose estimator: its joint layout, and recordings of pictures."""
+    """A pose estimator as `read_video` needs it: its joint layout, and recordings from images."""
 
     layout: str
 
     def recording(
         self, images: Iterable[np.ndarray], *, fps: float | None = None, name: str = "", where: str | None = None
     ) -> SkeletonSequence:
-        """The people in pictures ``(H, W, 3)`` uint8, RGB, as a recording."""
+        """The people in images ``(H, W, 3)`` uint8, RGB, as a recording."""
 
 
 def read_video(
@@ -221,7 +221,7 @@ def read_video(
     Args:
         path: The video, in any format that FFmpeg reads.
         estimator: A `BlazePoseEstimator` (3D; the default, whose networks come with the package) or `PoseEstimator`.
-        mirrored: Whether the film shows people as in a mirror, as front cameras do: pictures are flipped first.
+        mirrored: Whether the video is a mirror image, as of front cameras; its frames are flipped first.
         progress: Show a bar on stderr, where that is a terminal.
 
     Returns:
@@ -237,14 +237,14 @@ def read_video(
     frames, fps = open_video(path)
     shown = tqdm(frames, unit="frame", desc=printable(path.name), disable=None if progress else True, file=sys.stderr)
 
-    def pictures() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         shape = None
         for image in shown:
             if image.shape != (shape := shape or image.shape):
                 raise SkeletonFormatError(f"{path}: its pictures change their size")
             yield np.ascontiguousarray(image[:, ::-1]) if mirrored else image
 
-    return estimator.recording(pictures(), fps=fps, name=path.stem, where=str(path))
+    return estimator.recording(images(), fps=fps, name=path.stem, where=str(path))
 
 
 def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | None]:
@@ -254,7 +254,7 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
         path: The file.
 
     Returns:
-        Its pictures ``(H, W, 3)`` uint8, RGB, upright, one by one; and frames per second, None where unknown.
+        Its frames ``(H, W, 3)`` uint8, RGB, upright, one by one; and frames per second, None if unknown.
 
     Raises:
         SkeletonFormatError: If it cannot be read; while reading, if it is damaged.
@@ -283,7 +283,7 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
         with container:
             try:
                 for frame in container.decode(stream):
-                    # Telephones write upright pictures lying, with a note.
+                    # Phones store upright videos rotated, and note the angle.
                     yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
                     number += 1
             except av.FFmpegError as error:
@@ -293,11 +293,11 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
 
 
 def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) -> None:
-    """Check that a model reads the joints of a pose estimator, before any film is looked at.
+    """Check that a model reads the joints of a pose estimator, before any video is read.
 
     Args:
         extractor: The model's.
-        model_name: What the model is called, for the error.
+        model_name: Name of the model, for the error.
         layout: Joint layout of the estimator.
 
     Raises:
