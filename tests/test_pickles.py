@@ -166,7 +166,10 @@ def test_keypoints_in_space_are_not_pixels(tmp_path):
     sequence = read_skeleton(annotations(tmp_path, entry))
     assert (sequence.layout.name, sequence.coordinates, sequence.up, sequence.units) == ("ntu25", "3d", "y", "m")
     np.testing.assert_array_equal(sequence.keypoints, entry["keypoint"].transpose(1, 0, 2, 3))
-    with pytest.raises(SkeletonFormatError, match="annotation 0: no layout of a pose estimator has 17 joints: name"):
+    with pytest.raises(
+        SkeletonFormatError,
+        match="annotation 0: no layout of a pose estimator has 17 joints: name the layout, such as .*h36m17",
+    ):
         read_skeleton(annotations(tmp_path, annotation(3, 17, scored=False)))
     sequence = read_skeleton(annotations(tmp_path, annotation(3, 17, scored=False)), layout="uav17")
     assert (sequence.layout.name, sequence.coordinates) == ("uav17", "3d")

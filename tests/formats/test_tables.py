@@ -157,6 +157,13 @@ def test_damaged_lines_are_refused_by_number(tmp_path, text, message):
     assert "a.txt" in str(caught.value) and len(str(caught.value)) <= 300
 
 
+def test_layouts_with_the_number_of_joints_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text(table(range(17), squat("h36m17"), form="{axis}{joint}"))
+    with pytest.raises(SkeletonFormatError, match="of its 17 joints, name the layout, such as .*h36m17"):
+        read_skeleton(tmp_path / "a.csv")
+    same_squat(read_skeleton(tmp_path / "a.csv", layout="h36m17"), by_way_of="h36m17")
+
+
 def test_what_a_table_lacks_is_told(tmp_path):
     (tmp_path / "a.csv").write_text("frame,landmark,x,y,z\n0,tail,1,2,3\n0,fin,1,2,3\n")
     with pytest.raises(SkeletonFormatError, match="no layout has its 2 joints, such as 'tail'"):

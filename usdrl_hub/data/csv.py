@@ -19,9 +19,19 @@ import numpy as np
 from ..errors import notice
 from ..layouts import Layout, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .detections import LARGEST, max_numbers
+from .detections import LARGEST, layouts_with, max_numbers
 from .formats import mediapipe
-from .formats.columns import FRAMES, PEOPLE, TIMES, Columns, column_of, layout_of_rows, recognise, time_column
+from .formats.columns import (
+    FRAMES,
+    PEOPLE,
+    TIMES,
+    Columns,
+    column_of,
+    count_joints,
+    layout_of_rows,
+    recognise,
+    time_column,
+)
 from .formats.estimates import second_of
 from .formats.lines import read_text
 from .formats.sniffing import separator_of
@@ -139,7 +149,9 @@ def _columns(path: Path, reading: Reading, names: list[str], line: int) -> Colum
         return Columns(layout, places, tuple(axes), time_column(names), column_of(names, PEOPLE))
     found = recognise(names, reading)
     if found is None:
-        raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking}'")
+        joints, is_3d = count_joints(names)
+        remedy = f": of its {joints} joints, name the layout{layouts_with(joints, is_3d)}" if joints > 1 else ""
+        raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking}'{remedy}")
     return found
 
 

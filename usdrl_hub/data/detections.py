@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EmptySequenceError, notice
-from ..layouts import Layout, get_layout
+from ..layouts import LAYOUTS, Layout, get_layout
 from ..sequence import SkeletonFormatError
 from .pickles import without_collection
 from .reading import Reading
@@ -82,8 +82,16 @@ def choose_layout(where: str | Path, joints: int, reading: Reading, is_3d: bool)
                 f"{remedy}"
             )
     if joints not in known:
-        raise SkeletonFormatError(f"{where}: no layout of a pose estimator has {joints} joints: name the layout")
+        raise SkeletonFormatError(
+            f"{where}: no layout of a pose estimator has {joints} joints: name the layout{layouts_with(joints, is_3d)}"
+        )
     return get_layout(known[joints])
+
+
+def layouts_with(joints: int, is_3d: bool) -> str:
+    """Layouts that have so many joints, in words that follow "name the layout"; empty where there are none."""
+    fitting = [name for name, layout in LAYOUTS.items() if layout.num_joints == joints and (is_3d or not layout.is_3d)]
+    return f", such as {', '.join(fitting[:6])}" if fitting else ""
 
 
 def frame_positions(where: str | Path, numbers: Iterable[int]) -> tuple[dict[int, int], int]:

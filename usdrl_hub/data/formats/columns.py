@@ -92,12 +92,7 @@ def recognise(names: Sequence[str], reading: Reading) -> Columns | None:
         names: Names of the columns.
         reading: Its layout is taken, where it says one.
     """
-    found: dict[str | int, dict[str, int]] = {}
-    for place, name in enumerate(names):
-        joint, axis = _parse(name.strip())
-        if axis and axis not in found.setdefault(joint, {}):
-            found[joint][axis] = place
-    found = {joint: axes for joint, axes in found.items() if {"x", "y"} <= set(axes)}
+    found = _joints_of(names)
     when, person = time_column(names), column_of(names, PEOPLE)
     if set(found) == {""}:
         return _long(names, found[""], reading, when, person)
@@ -113,6 +108,22 @@ def recognise(names: Sequence[str], reading: Reading) -> Columns | None:
         return None
     places = [[found[joint][axis] for axis in axes] for joint in joints if joint is not None]
     return Columns(layout, places, axes, when, person)
+
+
+def _joints_of(names: Sequence[str]) -> dict[str | int, dict[str, int]]:
+    """Joints by name or number, and the column of each of their coordinates; those with x and y."""
+    found: dict[str | int, dict[str, int]] = {}
+    for place, name in enumerate(names):
+        joint, axis = _parse(name.strip())
+        if axis and axis not in found.setdefault(joint, {}):
+            found[joint][axis] = place
+    return {joint: axes for joint, axes in found.items() if {"x", "y"} <= set(axes)}
+
+
+def count_joints(names: Sequence[str]) -> tuple[int, bool]:
+    """How many joints the columns of a table have, and whether they are 3D."""
+    found = _joints_of(names)
+    return len(found), "z" in _shared_axes(list(found.values()))
 
 
 def _parse(name: str) -> tuple[str | int, str]:
