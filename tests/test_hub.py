@@ -323,7 +323,7 @@ PROJECTORS = {"architectures": ["USDRLForPreTraining"], "stream_projector_sizes"
         # faults.md 25.
         (poisoned("usdrl.temporal.embedding.fc1.weight", float("nan")), "fc1.weight' holds NaN or infinity"),
         (poisoned("classifier.bias", float("-inf")), "'classifier.bias' holds NaN or infinity"),
-        (damage(lambda w: w.update({"classifier.bias": w["classifier.bias"].int()})), "numbers of type I32"),
+        (damage(lambda w: w.update({"classifier.bias": w["classifier.bias"].int()})), "has the type I32"),
         (edited("config.json", layer_norm_eps=float("nan")), "layer_norm_eps must be above 0"),
         (edited("config.json", layer_norm_eps=-1.0), "layer_norm_eps must be above 0"),
         # faults.md 24: refused before anything is allocated.
@@ -548,7 +548,7 @@ def raw_header(header, data=b""):
         (raw_header(b"[1]"), "its header is damaged"),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20),
-            "it is truncated, or no",
+            "it is truncated or not",
         ),
         (
             raw_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
