@@ -31,7 +31,7 @@ class Source:
     """Recordings from files, folders, data sets, arrays and sequences, one after another.
 
     Iterating yields a `SkeletonSequence` each. One in a folder is named by its path below the folder, without the
-    ending.
+    suffix.
 
     Attributes:
         inputs: A file, a folder, a data set, a `SkeletonSequence`, an array, or an iterable of any of these.
@@ -141,7 +141,7 @@ class Source:
         for sequence in source:
             try:
                 if self.each_person:
-                    # People are linked while all of them are there.
+                    # People are tracked before they are separated.
                     people = extractor.persons.tracked(sequence).each_person()
                     yield from [extractor.prepare(person) for person in people]
                 else:
