@@ -183,9 +183,9 @@ def test_a_fused_model_is_not_saved_as_if_it_were_the_original(tmp_path):
     model = USDRLForActionRecognition(tiny_config(modality="joint+bone"))
     for packed in (True, False):
         fused = fuse(model, packed=packed)
-        with pytest.raises(ValueError, match="a fused model is not saved or published"):
+        with pytest.raises(ValueError, match="a fused model cannot be saved or published"):
             fused.save_pretrained(tmp_path / "model")
-        with pytest.raises(ValueError, match="a fused model is not saved or published"):
+        with pytest.raises(ValueError, match="a fused model cannot be saved or published"):
             fused.push_to_hub("somebody/model")
         assert not list(tmp_path.iterdir())
         shared = fused.state_dict().keys() & model.state_dict().keys()

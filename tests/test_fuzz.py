@@ -99,7 +99,7 @@ def _raises(error, path):
     ],
 )
 def test_every_wrong_outcome_is_seen(monkeypatch, read, kind):
-    monkeypatch.setattr(fuzzing, "MOST_SECONDS", (0.2, 0.0))
+    monkeypatch.setattr(fuzzing, "MOST_SECONDS", (1.0, 0.0))
     subject = Family("own", [{"a.txt": b"good"}], "a.txt", lambda path: None, [any_bytes()])
     with bench(subject) as place:
         place.family = Family("own", subject.seeds, "a.txt", read, subject.mutations)

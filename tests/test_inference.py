@@ -423,5 +423,5 @@ def test_where_one_process_cannot_go_on_all_say_so_and_nothing_is_left(tmp_path)
         np.save(recordings / f"{number}.npy", USDRLFeatureExtractor(num_persons=1).prepare(sample).keypoints)
     (tmp_path / "out.npz").mkdir()
     (first, told), (second, complained) = launch("embed", recordings, "--output", tmp_path / "out.npz")
-    assert (first, second) == (2, 2) and "it is a folder" in told and "another process could not go on" in complained
+    assert (first, second) == (2, 2) and "it is a folder" in told and "another process failed" in complained
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "recordings"]

@@ -486,7 +486,7 @@ def test_a_model_without_an_extractor_is_told_and_refused(tmp_path, capsys):
         main([*command, "--guess-preprocessing"])
     told = capsys.readouterr()
     assert not end.value.code and "LABEL_0" in told.out
-    assert "note: model" in told.err and "normalization 'ntu', as its layout suggests" in told.err
+    assert "note: model" in told.err and "normalization 'ntu' is used, as its layout suggests" in told.err
 
 
 @pytest.mark.parametrize("epochs", [0, float("inf")])
