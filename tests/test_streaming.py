@@ -15,10 +15,10 @@ from usdrl_hub import (
     USDRLModel,
     USDRLStream,
     extract_embeddings,
-    fuse,
     iter_predictions,
 )
 from usdrl_hub.inference.causal import causal_predictions
+from usdrl_hub.speedups import IS_PLAIN
 
 from .conftest import relative_error
 
@@ -233,6 +233,10 @@ def test_what_cannot_be_is_refused(options, message, monkeypatch):
 
 
 def test_causal_models_stream_in_their_own_window_and_unfused():
+    if IS_PLAIN:
+        pytest.skip("there is nothing fused without acceleration/")
+    from usdrl_hub import fuse
+
     model = built(USDRLForEarlyActionPrediction, is_causal=True)
     with pytest.raises(ValueError, match="goes through clips of 64 frames"):
         USDRLStream(model, window=32)
