@@ -159,6 +159,22 @@ def test_pictures_of_any_size_are_read(estimator, shape):
     assert list(estimator.track([np.full(shape, 90, np.uint8)])) == [[]]
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((90, 160), np.uint8),
+        np.zeros((90, 160, 4), np.uint8),
+        np.zeros((90, 160, 3), np.float32),
+        np.zeros((0, 160, 3), np.uint8),
+    ],
+)
+def test_what_is_no_picture_is_refused(estimator, picture):
+    """Four channels were read as if they were three."""
+    for call in (lambda: list(estimator.track([picture])), lambda: estimator.detect(picture)):
+        with pytest.raises(ValueError, match=r"a picture must be \(H, W, 3\) of uint8"):
+            call()
+
+
 def test_one_picture_is_a_recording(estimator, images):
     recording = estimator.recording(images[:1], name="still")
     assert recording.num_frames == 1 and recording.fps is None
@@ -179,7 +195,7 @@ def test_a_picture_turned_by_a_right_angle_gives_the_same_body(estimator, images
 @pytest.mark.parametrize(
     "choices, message",
     [
-        ({"max_persons": 0}, "max_persons must be at least 1"),
+        ({"max_persons": 1.5}, "max_persons must be a whole number of at least 1"),
         ({"threshold": 1.0}, "between 0 and 1"),
         ({"min_visibility": -0.1}, "min_visibility"),
     ],

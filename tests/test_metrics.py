@@ -89,6 +89,15 @@ def test_what_cannot_be_scored_is_refused():
         classification_report(probabilities[:0], labels[:0])
     with pytest.raises(ValueError, match=r"in \[0, 6\)"):
         confusion_matrix([6], [0], 6)
+    for wrong in (labels + 0.5, labels - 100):
+        with pytest.raises(ValueError, match="classes"):
+            classification_report(probabilities, wrong)
+    with pytest.raises(ValueError, match="may be logits"):
+        classification_report(10 * probabilities, labels)
+    with pytest.raises(ValueError, match="200 clips, but groups of 3"):
+        classification_report(probabilities, labels, groups=[1, 2, 3])
+    with pytest.raises(ValueError, match="equally many"):
+        confusion_matrix([0, 1], [0], 2)
     probabilities[3, 2] = np.nan
     with pytest.raises(NonFiniteError):
         classification_report(probabilities, labels)

@@ -22,7 +22,7 @@ from usdrl_hub import (
     extract_embeddings,
 )
 from usdrl_hub.cli import main
-from usdrl_hub.data.samples import sample_path
+from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 from usdrl_hub.inference.prediction import iter_predictions
@@ -160,6 +160,20 @@ def test_what_is_said_after_training_agrees_in_all_places(tmp_path):
     assert [score["value"] for score in data["scores"][:3]] == [
         record["scores"][name] for name in ("accuracy", "balanced_accuracy", "macro_f1")
     ]
+
+
+def test_unknown_people_are_not_one_person_and_names_of_any_bytes_are_written(tmp_path):
+    """After hours of training, a name that is not UTF-8 must not cost the model."""
+    samples = list(load_samples())
+    clips = [
+        replace(clip, subject=None, split="test" if number % 2 else "train", name=f"\udcff {clip.name}")
+        for number, clip in enumerate(samples)
+    ]
+    record = finetune(clips, tmp_path / "out", recipe=FitRecipe(epochs=0.1))
+    assert record["scores"]["interval_unit"] == "clip"
+    assert any("do not say who moves" in sentence for sentence in record["warnings"])
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "person tests" not in page and "\\udcff" in (tmp_path / "out" / "predictions.csv").read_text("utf-8")
 
 
 def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):

@@ -262,7 +262,7 @@ def default_split(
         SkeletonFormatError: If the data have none of these and no labels, there is no such fold, or a part is empty.
     """
     split, folds, subjects = (dataset.column(key) for key in ("split_test", "folds", "subjects"))
-    people = None if subjects is None else _people(subjects)
+    people = None if subjects is None else people_numbers(subjects)
     if split is not None:
         columns = split[:, None] if split.ndim == 1 else split
         rule = "the file's split_test" + (f", split {fold}" if split.ndim > 1 else "")
@@ -338,7 +338,7 @@ def parts_of(
     return dataset.select(train), dataset.select(test)
 
 
-def _people(subjects: np.ndarray) -> np.ndarray:
+def people_numbers(subjects: np.ndarray) -> np.ndarray:
     """Subjects as integers ``(n,)``, -1 for unknown; names are numbered in their order."""
     if subjects.dtype.kind in "US":
         names, numbers = np.unique(subjects, return_inverse=True)

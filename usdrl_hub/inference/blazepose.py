@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import CheckpointLoadError, EmptySequenceError
 from ..layouts import get_layout
-from ..sequence import SkeletonSequence
+from ..sequence import SkeletonSequence, is_rate
 
 LAYOUT = "mediapipe33"
 # The networks that come with the package: of people, and of their landmarks ("lite").
@@ -170,8 +170,8 @@ class BlazePoseEstimator:
             raise ValueError(f"the threshold for persons must be between 0 and 1, got {threshold}")
         if not 0 <= min_visibility < 1:
             raise ValueError(f"min_visibility must be at least 0 and below 1, got {min_visibility}")
-        if max_persons < 1:
-            raise ValueError(f"max_persons must be at least 1, got {max_persons}")
+        if max_persons < 1 or int(max_persons) != max_persons:
+            raise ValueError(f"max_persons must be a whole number of at least 1, got {max_persons}")
         self._detector = _session(detector or SHIPPED / "detector.onnx", ("boxes", "scores"), num_threads)
         outputs = ("landmarks", "presence", "heatmap", "world")
         self._landmarker = _session(landmarks or SHIPPED / "lite.onnx", outputs, num_threads)
@@ -188,6 +188,7 @@ class BlazePoseEstimator:
         The whole picture is searched first. If that leaves room for further people, overlapping squares of its short
         side are searched, in which people far away are large enough to be found.
         """
+        _check_picture(image)
         height, width = image.shape[:2]
         short, side = sorted((height, width))
         windows = [_Square(width / 2, height / 2, side, 0.0)]
@@ -244,15 +245,19 @@ class BlazePoseEstimator:
 
         Args:
             images: Pictures ``(H, W, 3)`` uint8, RGB.
-            fps: Pictures per second; 30 where None.
+            fps: Pictures per second; 30 where that is None or cannot be.
 
         Yields:
             A list for each picture, by number of the person; empty where no person is visible.
+
+        Raises:
+            ValueError: If a picture has another shape or type.
         """
         tracks: list[_Track] = []
         lost: list[_Track] = []
-        fps, number, before = fps or 30.0, 0, None
+        fps, number, before = fps if is_rate(fps) else 30.0, 0, None
         for frame, image in enumerate(images):
+            _check_picture(image)
             thumbnail = image[:: max(image.shape[0] // 24, 1), :: max(image.shape[1] // 24, 1)].mean(-1)
             if before is None or before.shape != thumbnail.shape or np.abs(thumbnail - before).mean() > _CUT:
                 tracks, lost = [], []
@@ -376,6 +381,12 @@ def _session(path: str | os.PathLike, outputs: tuple[str, ...], threads: int | N
             "conversion/blazepose.py has made"
         )
     return session
+
+
+def _check_picture(image: Any) -> None:
+    shape, kind = np.shape(image), getattr(image, "dtype", None)
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind != np.uint8:
+        raise ValueError(f"a picture must be (H, W, 3) of uint8, RGB, got shape {shape} of {kind}")
 
 
 def _crop(image: np.ndarray, square: _Square, side: int) -> np.ndarray:

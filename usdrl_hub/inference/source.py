@@ -184,7 +184,7 @@ class Source:
             return
         try:
             found = (
-                iter([self.videos.read(file, self._extractor)])
+                iter([self.reading.complete(self.videos.read(file, self._extractor), units="m")])
                 if is_video(file)
                 else iter_skeletons(file, self.reading, on_error=self.on_error)
             )

@@ -99,9 +99,14 @@ def confusion_matrix(labels: Any, predicted: Any, num_classes: int) -> np.ndarra
         num_classes: K.
 
     Raises:
-        ValueError: If a class is not in [0, K).
+        ValueError: If lengths differ, or a class is not a whole number in [0, K).
     """
-    labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if labels.shape != predicted.shape or any(
+        values.size and values.dtype.kind not in "iu" for values in (labels, predicted)
+    ):
+        raise ValueError("true and predicted classes must be equally many whole numbers")
+    labels, predicted = labels.astype(np.int64), predicted.astype(np.int64)
     if len(labels) and not (
         0 <= min(labels.min(), predicted.min()) <= max(labels.max(), predicted.max()) < num_classes
     ):
@@ -169,8 +174,9 @@ def classification_report(
     Args:
         probabilities: ``(N, K)``, of K exclusive classes; ties go to the first class.
         labels: True classes ``(N,)``.
-        groups: Group of each clip ``(N,)``, such as the person: clips of a group are not independent, so the bootstrap
-            resamples whole groups. It resamples clips if None or if there is a single group.
+        groups: Group of each clip ``(N,)``, such as the person; all numbers or all names. Clips of a group are not
+            independent, so the bootstrap resamples whole groups. It resamples clips if None or if there is a single
+            group.
         level: Confidence level of the intervals, in (0, 1).
         resamples: Number of bootstrap samples.
         seed: Random seed of the bootstrap.
@@ -183,15 +189,20 @@ def classification_report(
 
     Raises:
         NonFiniteError: If a probability is NaN or infinite.
-        ValueError: If there are no clips, or lengths differ.
+        ValueError: If there are no clips, lengths differ, labels are not classes, or rows are not probabilities.
     """
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels, np.int64)
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.ndim != 2 or len(probabilities) != len(labels) or not len(labels):
         raise ValueError(f"probabilities (N, K) and labels (N,) do not fit: {probabilities.shape}, {labels.shape}")
     check_finite(probabilities, "the probabilities")
+    if probabilities.min() < 0 or np.abs(probabilities.sum(1) - 1).max() > 1e-2:
+        raise ValueError("each row of probabilities must be at least 0 and sum to 1: these may be logits")
+    if groups is not None and np.shape(groups) != labels.shape:
+        raise ValueError(f"there are {len(labels)} clips, but groups of {len(groups)}")
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(labels, predicted, classes)
+    labels = labels.astype(np.int64)
     units = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     by_group = units.max() > 0 and groups is not None
     units = units if by_group else np.arange(len(labels))

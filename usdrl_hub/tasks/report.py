@@ -12,6 +12,7 @@ import torch
 
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData
+from ..data.protocols import people_numbers
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..finite import check_finite
@@ -110,7 +111,10 @@ class TrainingReport:
         self.class_names = list(classifier.config.class_names)
         self.probabilities = class_probabilities(classifier, extractor, test)
         self.labels = np.asarray(test.column("labels"))
-        self.groups = test.column("subjects")
+        # Clips of unknown people cannot be grouped, so then clips are resampled.
+        subjects = test.column("subjects")
+        known = None if subjects is None else people_numbers(subjects) >= 0
+        self.groups = subjects if known is not None and known.all() else None
         self.scores = classification_report(self.probabilities, self.labels, groups=self.groups)
         trained = np.asarray(train.column("labels"))
         majority = np.bincount(trained, minlength=len(self.class_names)).argmax()
@@ -133,8 +137,8 @@ class TrainingReport:
             )
         if self.groups is None:
             found.append(
-                "The data do not say who moves: the same people may train and test, and then the accuracy for a new "
-                "person is lower."
+                "The data do not say who moves in each test clip: the same people may train and test, and then the "
+                "accuracy for a new person is lower."
             )
         untested = [
             name for name, row in zip(self.class_names, self.scores["classes"], strict=True) if not row["support"]
@@ -184,7 +188,10 @@ class TrainingReport:
         """
         clips = self._scored_clips()
         header = ["name", "group", "true_class", "predicted_class", *(f"p:{name}" for name in self.class_names)]
-        with new_file(folder / "predictions.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            new_file(folder / "predictions.csv") as partial,
+            open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(header)
             for clip in clips:
