@@ -62,7 +62,8 @@ def test_an_input_follows_from_its_number_alone():
 
 
 def _takes_memory(path):
-    assert path.read_bytes() == b"good" or np.ones(20_000_000).any()
+    # More than the allocator may have kept of what earlier tests have freed, which no limit counts again.
+    assert path.read_bytes() == b"good" or np.ones(2**28).any()
 
 
 def _hides_a_lack_of_memory(path):
