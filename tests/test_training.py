@@ -176,6 +176,17 @@ def test_unknown_people_are_not_one_person_and_names_of_any_bytes_are_written(tm
     assert "person tests" not in page and "\\udcff" in (tmp_path / "out" / "predictions.csv").read_text("utf-8")
 
 
+def test_the_split_that_was_asked_for_is_recorded_and_a_mixed_one_is_reported(tmp_path):
+    clips = [replace(clip, split="test" if number % 2 else "train") for number, clip in enumerate(load_samples())]
+    record = finetune(clips, tmp_path / "mixed", recipe=FitRecipe(epochs=0.1))
+    assert record["groups"] == {"by": "subject", "train": 5, "test": 5, "shared": 5}
+    assert any("5 people both train and test" in sentence for sentence in record["warnings"])
+    record = finetune(clips, tmp_path / "apart", recipe=FitRecipe(epochs=0.1), group_by="subject")
+    assert record["groups"] == {"by": "subject", "train": 4, "test": 1, "shared": 0}
+    assert record["split"].startswith("1 of 5 people tests") and record["n"] == {"train": 80, "test": 20}
+    assert not any("both train and test" in sentence for sentence in record["warnings"])
+
+
 def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):
     recipe = FitRecipe(epochs=0.1, learning_rate=1e-9)
     with pytest.warns(USDRLWarning, match="is not better than the nearest neighbour on normalised joints"):

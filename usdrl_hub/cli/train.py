@@ -41,6 +41,10 @@ def finetune(
     mirror: Annotated[
         bool, typer.Option(help="Augment by mirroring; not if the classes distinguish left and right.")
     ] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Never on both sides of the split: subject, folder or a column; subject where it is known."),
+    ] = None,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
 ) -> None:
@@ -64,6 +68,7 @@ def finetune(
             encoder=encoder, hidden_size=hidden_size, num_persons=num_persons, layout=layout, modality=modality
         ),
         normalization=normalization,
+        group_by=group_by,
         baseline=baseline,
         seed=seed,
     )

@@ -17,7 +17,8 @@ from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
-from ..data.protocols import check_classes, default_split, with_clips
+from ..data.protocols import check_classes, with_clips
+from ..data.splits import split_data
 from ..errors import notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -47,6 +48,7 @@ def finetune(
     recipe: FitRecipe = FINETUNING,
     config: Mapping[str, Any] | None = None,
     normalization: str | None = None,
+    group_by: str | None = None,
     baseline: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def finetune(
         recipe: How it is trained; `linear_start` is set by whether the head is new.
         config: Fields of `USDRLConfig` for a model from random weights.
         normalization: That of the feature extractor of a model from random weights; the layout's default where None.
+        group_by: What is never on both sides of the split: "subject", "folder" or a column, see `split_data`.
         baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
             position subtracted.
         seed: Random seed of weights, order and augmentation.
@@ -84,7 +87,8 @@ def finetune(
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
         known = None if model is None else load_config(model).class_names
         dataset = with_clips(open_data(data).drop_empty(), known, where)
-        train, test, split = default_split(dataset)
+        parts = split_data(dataset, group_by, seed=seed)
+        train, test, split = parts.train, parts.test, parts.rule
         check_classes(train, test)
         set_seed(seed)
         classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
@@ -114,7 +118,7 @@ def finetune(
             "Split": split,
             "Recipe": ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items()),
         }
-        report = TrainingReport(classifier, extractor, train, test, about=about, history=history)
+        report = TrainingReport(classifier, extractor, parts, about=about, history=history)
         metrics |= {name: report.scores[name] for name in ("balanced_accuracy", "macro_f1")}
         report.write(folder, f"{Path(output_dir).name}: {source_name(data)}")
         for sentence in report.warnings:
@@ -125,6 +129,7 @@ def finetune(
             "task": task,
             "dataset": source_name(data),
             "split": split,
+            "groups": parts.to_dict(),
             "n": {"train": len(train), "test": len(test)},
             "metrics": metrics,
             **report.metrics(),

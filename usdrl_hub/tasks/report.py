@@ -12,7 +12,7 @@ import torch
 
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData
-from ..data.protocols import people_numbers
+from ..data.splits import Parts, groups_of, titled
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..finite import check_finite
@@ -90,8 +90,7 @@ class TrainingReport:
         self,
         classifier: USDRLForActionRecognition,
         extractor: USDRLFeatureExtractor,
-        train: SkeletonData,
-        test: SkeletonData,
+        parts: Parts,
         *,
         about: Mapping[str, str],
         history: Sequence[Mapping[str, float]] = (),
@@ -101,20 +100,19 @@ class TrainingReport:
         Args:
             classifier: The trained model.
             extractor: Its feature extractor.
-            train: What it was trained on, with labels.
-            test: What tests it, with labels.
+            parts: What it was trained on and what tests it, with labels.
             about: What was trained on what, by term.
             history: A row per epoch, see `visualize.report.Report`.
         """
-        self.classifier, self.extractor, self.train, self.test = classifier, extractor, train, test
+        self.classifier, self.extractor, self.parts = classifier, extractor, parts
+        self.train, self.test = train, test = parts.train, parts.test
         self.about, self.history = dict(about), history
         self.class_names = list(classifier.config.class_names)
         self.probabilities = class_probabilities(classifier, extractor, test)
         self.labels = np.asarray(test.column("labels"))
-        # Clips of unknown people cannot be grouped, so then clips are resampled.
-        subjects = test.column("subjects")
-        known = None if subjects is None else people_numbers(subjects) >= 0
-        self.groups = subjects if known is not None and known.all() else None
+        # Clips of unknown groups cannot be grouped, so then clips are resampled.
+        groups = groups_of(test, parts.by)
+        self.groups = groups if (groups != "").all() else None
         self.scores = classification_report(self.probabilities, self.labels, groups=self.groups)
         trained = np.asarray(train.column("labels"))
         majority = np.bincount(trained, minlength=len(self.class_names)).argmax()
@@ -135,7 +133,13 @@ class TrainingReport:
                 f"The model ({100 * accuracy:.1f} %) is not better than the {name} ({100 * value:.1f} %), "
                 "which needs no training."
             )
-        if self.groups is None:
+        if self.parts.shared:
+            title = titled(self.parts.by, self.parts.shared)
+            found.append(
+                f"{self.parts.shared} {title} both train and test, as the data's own split has it: the accuracy for a "
+                f"new {titled(self.parts.by)} is lower. --group-by {self.parts.by} keeps them apart."
+            )
+        elif self.groups is None:
             found.append(
                 "The data do not say who moves in each test clip: the same people may train and test, and then the "
                 "accuracy for a new person is lower."
@@ -153,8 +157,8 @@ class TrainingReport:
     def _limits(self) -> list[str]:
         found = []
         if self.groups is not None:
-            people = len(np.unique(self.groups))
-            found.append(f"{people} {'person tests' if people == 1 else 'people test'} the model.")
+            count = len(np.unique(self.groups))
+            found.append(f"{count} {titled(self.parts.by, count)} {'tests' if count == 1 else 'test'} the model.")
         few = [
             name
             for name, row in zip(self.class_names, self.scores["classes"], strict=True)
@@ -216,7 +220,8 @@ class TrainingReport:
         # The surest wrong answers; where none is wrong, the least sure right ones.
         hardest = np.argsort(np.where(wrong, -sure, 1 + sure), kind="stable")[:_SHOWN]
         hardest = hardest[wrong[hardest]] if wrong.any() else hardest
-        people = "" if self.groups is None else f"{len(np.unique(self.groups))} people"
+        count = 0 if self.groups is None else len(np.unique(self.groups))
+        people = "" if not count else f"{count} {titled(self.parts.by, count)}"
         facts = [f"{len(clips)} tested clips", f"{len(self.class_names)} classes", people]
         return Report(
             title=title,
@@ -231,6 +236,7 @@ class TrainingReport:
             history=self.history,
             warnings=self.warnings,
             limits=self.limits,
+            group=titled(self.parts.by),
         )
 
     def _examples(self) -> dict[int, Any]:
