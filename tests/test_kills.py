@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -334,9 +335,33 @@ def test_a_signal_ends_it_cleanly(name, number, zygote, inputs, tmp_path):
     assert stopped
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupts(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch._prims" and not hasattr(self, "sent"):
+            self.sent = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+from usdrl_hub.cli import main
+main(["embed", sys.argv[1], "--output", sys.argv[2]])
+"""
+
+
+def test_an_interrupt_during_the_import_of_torch_ends_it_cleanly(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, str(sample_path()), str(tmp_path / "out.npz")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "usdrl: interrupted\n")
+
+
 @contextmanager
 def _limited(folder: Path):
-    yield {"most": 2000}
+    # What the command says goes to a file, too.
+    yield {"most": 10_000}
 
 
 @contextmanager

@@ -151,11 +151,14 @@ def _run(main, request) -> None:
         import traceback
 
         traceback.print_exc()
-    if steps is not None:
-        print(f"steps: {steps[0]}", flush=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        if steps is not None:
+            print(f"steps: {steps[0]}", flush=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Not the end of an ordinary process: it would wait for onnxruntime's threads, which are not in a fork.
+        os._exit(status)
 
 
 def _count(folder: str, last: int | None) -> list[int]:

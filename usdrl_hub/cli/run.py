@@ -32,10 +32,10 @@ def run(arguments: Sequence[str] | None) -> int:
         with Notices().collected():
             return _run(arguments)
     finally:
-        if "torch.distributed" in sys.modules:
-            from ..distributed import Workers
-
-            Workers.leave()
+        # Imported here it would import torch again where a signal has broken off torch's import.
+        workers = getattr(sys.modules.get("usdrl_hub.distributed"), "Workers", None)
+        if workers is not None:
+            workers.leave()
 
 
 def _quieten_transformers() -> None:
