@@ -137,7 +137,7 @@ def _show_timelines(
         return
     say(heading(model, names))
     if found[0][1].segments is None:
-        say("the model finds no segments: these are the runs of frames with the same most probable class")
+        say("the model is not a detector: these are the runs of frames with the same most probable class")
     say("frames count from 0, and an end is the frame after the last\n")
     rows = [["file", "class", "start", "end", "from", "to", "probability"]]
     for sequence, timeline in found:

@@ -28,6 +28,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ..errors import USDRLError
 from ..facts.checkpoints import namespace
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
@@ -46,7 +47,7 @@ _OPTIMIZER = "optimizer.safetensors"
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
 
 
-class PublishError(ValueError):
+class PublishError(USDRLError):
     """A model that cannot be published; the message says why and what to do."""
 
 
