@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing.connection
 import os
-import signal
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UNREADABLE, EmptySequenceError, USDRLWarning, notice, unreadable
+from ..errors import UNREADABLE, EmptySequenceError, notice, unreadable
 from ..files import check_space
 from ..layouts import seen_joints
 from ..persons import PersonSelection
@@ -29,6 +24,7 @@ from .arrays import load_npz
 from .dataset import open_data
 from .formats.sniffing import array_names
 from .npz import SkeletonDataset
+from .parallel import ReadingPool
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
 from .readers import iter_skeletons
@@ -65,6 +61,10 @@ class PrepareOptions:
     split_file: str | os.PathLike | None = None
     clips: bool = False
     int16: bool = False
+
+
+# Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
+_Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,6 @@ def prepare(
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
     raw = Path(raw)
     sources, class_names = _find(kind, raw, options)
     job = _Job(
@@ -137,8 +135,9 @@ def prepare(
     )
     stamps = {source.name: file_stamp(source.path) for source in sources}
     settings = _settings(kind, raw, job, class_names, [(str(source), stamps[source.name]) for source in sources])
-    with StoreWriter(output_dir, settings, "int16" if options.int16 else "float32") as writer:
-        _read_all(writer, sources, job, {name: size for name, (size, _) in stamps.items()}, workers, progress)
+    dtype = "int16" if options.int16 else "float32"
+    with ReadingPool(workers) as pool, StoreWriter(output_dir, settings, dtype) as writer:
+        _read_all(writer, sources, job, {name: size for name, (size, _) in stamps.items()}, pool, progress)
         report = _join_reports([part["report"] for part in writer.parts])
         if not report["read"]:
             # The files may be corrected before the next run.
@@ -183,15 +182,15 @@ def _read_all(
     sources: Sequence[InputFile],
     job: _Job,
     sizes: Mapping[str, int],
-    workers: int,
+    pool: ReadingPool,
     progress: bool,
 ) -> None:
     """Read the files that are not in finished parts, and write further parts."""
     done = writer.finished_sources
     left = [source for source in sources if source.name not in done]
     bar = tqdm(total=len(sources), initial=len(sources) - len(left), unit="file", disable=None if progress else True)
-    with bar, _mapper(workers) as mapped:
-        results = zip(left, _with_notices(mapped(partial(_read_with_notices, job=job), left)), strict=True)
+    with bar:
+        results = zip(left, _counted(pool.map(partial(_read_source, job=job), left), bar), strict=True)
         rest = sum(sizes[source.name] for source in left)
         while batch := list(islice(results, _PART)):
             written = _write_batch(writer, batch)
@@ -199,21 +198,12 @@ def _read_all(
             rest -= size
             if size:
                 check_space(writer.partial, written * rest // size, f"{writer.path} with the files still to be read")
-            bar.update(len(batch))
 
 
-def _begin_worker() -> None:
-    """Let a reading process end with its parent, however that ends, and only then."""
-    # Ctrl-C reaches all processes of a terminal; the parent reports it and ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _counted(results: Iterator[_Read], bar: tqdm) -> Iterator[_Read]:
+    for result in results:
+        yield result
+        bar.update()
 
 
 def _report_empty_classes(store: SkeletonStore) -> None:
@@ -223,42 +213,6 @@ def _report_empty_classes(store: SkeletonStore) -> None:
     if (found >= 0).any() and empty:
         shown = ", ".join(f"'{name}'" for name in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
         notice(f"{len(empty)} of {len(store.class_names)} classes have no clip: {shown}", "classes without clips")
-
-
-class _mapper:
-    """`map` in this process, or in several that end with the block or with this process."""
-
-    def __init__(self, workers: int):
-        self.pool = ProcessPoolExecutor(workers, initializer=_begin_worker) if workers > 1 else None
-
-    def __enter__(self) -> Callable[..., Iterator[Any]]:
-        return partial(self.pool.map, chunksize=16) if self.pool else map
-
-    def __exit__(self, *_: Any) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
-
-
-# Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
-_Read: TypeAlias = tuple[list[tuple[SkeletonSequence, dict[str, Any]]], list[tuple[str, str]], Counter[str]]
-
-
-def _read_with_notices(source: InputFile, job: _Job) -> tuple[_Read, list[tuple[str, str]]]:
-    """Read a file; return also its notices with their kinds, for the first process to issue."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", USDRLWarning)
-        read = _read_source(source, job)
-    messages = [warning.message for warning in caught]
-    return read, [(str(message), message.kind) for message in messages if isinstance(message, USDRLWarning)]
-
-
-def _with_notices(results: Iterator[tuple[_Read, list[tuple[str, str]]]]) -> Iterator[_Read]:
-    """Issue the notices of other processes in this one, which counts them."""
-    for read, notices in results:
-        for message, kind in notices:
-            notice(message, kind)
-        yield read
 
 
 def _read_source(source: InputFile, job: _Job) -> _Read:
