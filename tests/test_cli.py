@@ -269,6 +269,7 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
         ("prepare pku1 X --output-dir m --split-file X", "--split-file has no effect without --protocol"),
         ("predict X --fps 30", "--fps has no effect without --timeline"),
         ("embed X --output a.npz --fps 30", "--fps has no effect on an embedding"),
+        ("embed X --output a.npz --workers 2", "--workers has no effect on a single file or a store"),
         ("map X --output a.html --fps 30", "--fps has no effect on an embedding"),
         ("check X --units mm", "--units has no effect on whether a file can be read"),
         ("predict a.skeleton --layout ntu25", "--layout has no effect on a file that says its layout"),

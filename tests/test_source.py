@@ -5,7 +5,10 @@ import pytest
 
 from usdrl_hub import Reading, SkeletonDataset, SkeletonSequence, USDRLFeatureExtractor, open_data, write_store
 from usdrl_hub.distributed import Workers
+from usdrl_hub.errors import SkeletonFormatError
 from usdrl_hub.inference.source import Source
+
+from .helpers import walking
 
 BODY = np.random.default_rng(0).random((12, 2, 25, 3)).astype(np.float32) + 1
 
@@ -95,3 +98,20 @@ def test_only_what_arrives_one_by_one_is_a_stream(forms):
     assert not any(Source(value).is_stream for value in forms.values())
     assert Source(iter(forms["sequences"])).is_stream
     assert isinstance(forms["dataset"], SkeletonDataset)
+
+
+def test_several_processes_read_the_same_as_one(tmp_path):
+    for number in range(40):
+        np.save(tmp_path / f"r{number:02d}.npy", walking(4 + number).keypoints[:, 0])
+    (tmp_path / "r05.npy").write_bytes(b"")
+    found = {}
+    for workers in (1, 3):
+        errors = []
+        source = Source(tmp_path, Reading(layout="ntu25", fps=25), on_error=errors.append, workers=workers)
+        found[workers] = [(one.name, one.fps, one.keypoints.tobytes()) for one in source], list(map(str, errors))
+    assert found[1] == found[3]
+    assert len(found[1][0]) == 39 and found[1][1] == [f"{tmp_path / 'r05.npy'}: the file is empty"]
+    with pytest.raises(SkeletonFormatError, match="r05.npy: the file is empty"):
+        list(Source(tmp_path, workers=2))
+    with pytest.raises(SkeletonFormatError, match="there is no such file"):
+        list(Source(tmp_path / "none.npy", workers=2))

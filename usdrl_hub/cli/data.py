@@ -14,7 +14,7 @@ from ..errors import printable
 from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError
 from .messages import Errors
-from .options import grouped, join_or
+from .options import ReadingWorkers, grouped, join_or
 from .tables import say
 
 
@@ -32,7 +32,7 @@ def prepare(
     output_dir: Annotated[Path, typer.Option(help="Folder to create.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file with names of recordings to leave out.")] = None,
     int16: Annotated[bool, typer.Option("--int16", help="Store int16: half the size, at most 0.1 mm off.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Number of reading processes.")] = 1,
+    workers: ReadingWorkers = 1,
     protocol: Annotated[
         str | None,
         typer.Option(

@@ -63,6 +63,11 @@ def _video_needs(argument: str) -> _Need:
     return _Need(options, may_hold_videos, "on a file that is not a video")
 
 
+def _workers_need(argument: str) -> _Need:
+    is_folder = _some(argument, lambda path: path.is_dir() and not is_store(path))
+    return _Need(("workers",), is_folder, "on a single file or a store")
+
+
 def _is_array(path: Path) -> bool:
     return path.suffix.lower() in (".npy", ".npz", ".json") or (path.is_dir() and not is_store(path))
 
@@ -94,7 +99,13 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _ALONE_NEEDS,
         *_reading_needs("files"),
     ),
-    "embed": (_video_needs("source"), _ALONE_NEEDS, _EMBEDDING_NEEDS, *_reading_needs("source")),
+    "embed": (
+        _video_needs("source"),
+        _ALONE_NEEDS,
+        _EMBEDDING_NEEDS,
+        _workers_need("source"),
+        *_reading_needs("source"),
+    ),
     "map": (_EMBEDDING_NEEDS, *_reading_needs("source")),
     "check": (
         _Need(("fps", "up", "units", "image_size"), lambda values: False, "on whether a file can be read"),

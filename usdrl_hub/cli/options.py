@@ -102,6 +102,7 @@ GuessPreprocessing = Annotated[
         "--guess-preprocessing", help="For a model without a preprocessor: the preprocessing that its layout suggests."
     ),
 ]
+ReadingWorkers = Annotated[int, typer.Option("--workers", min=1, help="Number of reading processes.")]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for each person in a recording.")]
 
 

@@ -23,6 +23,7 @@ from .options import (
     Model,
     ModelOptions,
     PerPerson,
+    ReadingWorkers,
     VideoOptions,
     complete_model,
     grouped,
@@ -168,6 +169,7 @@ def embed(
     videos: VideoOptions,
     reading: Reading,
     per_person: PerPerson = False,
+    workers: ReadingWorkers = 1,
     computing: ModelOptions,
 ) -> None:
     """Write the embeddings of skeleton recordings.
@@ -190,14 +192,16 @@ def embed(
     from ..inference.source import Source
 
     errors = Errors()
-    workers = Workers.of_environment()
+    ranks = Workers.of_environment()
     # An older result in the folder is not a recording.
     how = video_reading(videos, computing.device)
-    mine = Source(source, reading, on_error=errors, videos=how).share(workers, computing.batch_size, without=output)
+    mine = Source(source, reading, on_error=errors, videos=how, workers=workers).share(
+        ranks, computing.batch_size, without=output
+    )
 
     # Loaded when the file is locked: a process that may not write it has no work to do.
     def stream() -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-        engine = load_engine(model, reading, computing, head=False, device=workers.device)
+        engine = load_engine(model, reading, computing, head=False, device=ranks.device)
         yield from (iter_frame_embeddings if level == "frame" else iter_embeddings)(
             mine.for_model(engine.extractor),
             engine,
@@ -206,9 +210,9 @@ def embed(
             on_error=errors,
         )
 
-    shown = {"unit": "recording", "disable": None if workers.is_first else True, "file": sys.stderr}
+    shown = {"unit": "recording", "disable": None if ranks.is_first else True, "file": sys.stderr}
     progress = tqdm(stream(), total=expected_rows(mine.inputs), **shown)
-    count = write_embeddings(progress, output, rows=expected_rows(mine.inputs, level == "frame"), workers=workers)
-    if workers.is_first:
+    count = write_embeddings(progress, output, rows=expected_rows(mine.inputs, level == "frame"), workers=ranks)
+    if ranks.is_first:
         say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from ..errors import USDRLWarning, notice
 
-_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 # Items that a process takes at once, and blocks that it is ahead of the caller at most, which bounds memory.
 _BLOCK, _AHEAD = 16, 4
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from ..data.dataset import open_data
 from ..data.npz import SkeletonDataset
+from ..data.parallel import ReadingPool
 from ..data.readers import SUFFIXES, find_recordings, find_videos, is_video, iter_skeletons
 from ..data.reading import Reading
 from ..data.series import recording_name
@@ -41,6 +43,7 @@ class Source:
         videos: How videos are read. A folder's videos are read if there is no other recording in it, or if a pose
             estimator is named here.
         folder: Folder that the files given as `inputs` lie in, below which they are named; None names them alone.
+        workers: Processes that read files, where there are several; videos and stores are read in this one.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Source:
         on_error: ErrorHandler | None = None,
         videos: VideoReading | None = None,
         folder: str | os.PathLike | None = None,
+        workers: int = 1,
     ):
         self.inputs: Any = inputs.detach().cpu().float().numpy() if isinstance(inputs, torch.Tensor) else inputs
         self.reading = reading
@@ -59,6 +63,7 @@ class Source:
         self.on_error = on_error
         self.videos = videos or VideoReading()
         self.folder = folder
+        self.workers = workers
         self._extractor: USDRLFeatureExtractor | None = None
 
     @property
@@ -113,11 +118,38 @@ class Source:
             yield from self.reading.sequences(inputs)
             return
         single = isinstance(inputs, str | os.PathLike | SkeletonSequence)
+        if self.workers > 1 and (single or isinstance(inputs, Sequence)):
+            yield from self._in_processes([inputs] if single else inputs)
+            return
         for number, item in enumerate([inputs] if single else inputs):
             try:
                 yield from self._item(item, number)
             except SkeletonFormatError as error:
                 self._report(error)
+
+    def _in_processes(self, items: Sequence[Any]) -> Iterator[SkeletonSequence]:
+        """Yield the recordings of inputs whose files several processes read."""
+        parts = [self._files_of(item) if isinstance(item, str | os.PathLike) else [item] for item in items]
+        paths = [part for found in parts for part in found if isinstance(part, Path)]
+        with ReadingPool(self.workers) as pool:
+            read = pool.map(partial(_read_whole, reading=self.reading), paths)
+            for number, (item, found) in enumerate(zip(items, parts, strict=True)):
+                for part in found:
+                    try:
+                        if isinstance(part, Path):
+                            folder = Path(item if self.folder is None else self.folder)
+                            yield from self._file(part, folder, next(read))
+                        else:
+                            yield from self._item(part, number)
+                    except SkeletonFormatError as error:
+                        self._report(error)
+
+    def _files_of(self, item: str | os.PathLike) -> list[Path]:
+        try:
+            return [Path(item)] if is_store(item) else list_files(item, self.videos.estimator is not None)
+        except SkeletonFormatError as error:
+            self._report(error)
+            return []
 
     def for_model(self, extractor: USDRLFeatureExtractor) -> Source:
         """The source with a model's layout and treatment of NaN where `reading` names none."""
@@ -153,7 +185,7 @@ class Source:
 
     def _with(self, inputs: Any, reading: Reading, folder: str | os.PathLike | None) -> Source:
         choices: dict[str, Any] = {"each_person": self.each_person, "on_error": self.on_error, "videos": self.videos}
-        return Source(inputs, reading, **choices, folder=folder)
+        return Source(inputs, reading, **choices, folder=folder, workers=self.workers)
 
     def _report(self, error: SkeletonFormatError, cause: BaseException | None = None) -> None:
         if self.on_error is None:
@@ -177,23 +209,43 @@ class Source:
         for sequence in data.iterate(self.on_error):
             yield self.reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
 
-    def _file(self, file: Path, folder: Path) -> Iterator[SkeletonSequence]:
-        """Yield the recordings of a file or store, named by their path below a folder."""
+    def _file(self, file: Path, folder: Path, read: _Read | None = None) -> Iterator[SkeletonSequence]:
+        """Yield the recordings of a file or store, named by their path below a folder; `read` if a process read it."""
         if is_store(file):
             yield from self._data(SkeletonStore.open(file))
             return
         try:
-            found = (
-                iter([self.reading.complete(self.videos.read(file, self._extractor), units="m")])
-                if is_video(file)
-                else iter_skeletons(file, self.reading, on_error=self.on_error)
-            )
+            found: Iterable[SkeletonSequence]
+            if is_video(file):
+                found = [self.reading.complete(self.videos.read(file, self._extractor), units="m")]
+            elif read is not None:
+                found = read[0]
+            else:
+                found = iter_skeletons(file, self.reading, on_error=self.on_error)
+            for error in () if read is None else read[1]:
+                self._report(error)
             for sequence in found:
                 if file != folder and sequence.name == recording_name(file):
                     sequence = replace(sequence, name=(file.parent / sequence.name).relative_to(folder).as_posix())
                 yield sequence
         except UNREADABLE as error:
             self._report(unreadable(error, str(file)), error.__cause__)
+
+
+# The recordings of a file that another process has read, and the errors of those that cannot be used.
+_Read: TypeAlias = tuple[list[SkeletonSequence], list[SkeletonFormatError]]
+
+
+def _read_whole(file: Path, reading: Reading) -> _Read:
+    """The recordings of a file; none of a video or a store."""
+    sequences: list[SkeletonSequence] = []
+    errors: list[SkeletonFormatError] = []
+    if not is_video(file) and not is_store(file):
+        try:
+            sequences += iter_skeletons(file, reading, on_error=errors.append)
+        except UNREADABLE as error:
+            errors.append(unreadable(error, str(file)))
+    return sequences, errors
 
 
 def list_files(path: str | os.PathLike, with_videos: bool = False) -> list[Path]:
