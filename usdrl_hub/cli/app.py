@@ -48,6 +48,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "convert": hub.convert,
     "export": hub.export,
     "prepare": data.prepare,
+    "inspect": data.inspect,
     "check": data.check,
     "list": hub.list_command,
     "push": hub.push,

@@ -1,21 +1,23 @@
-"""The commands 'prepare' and 'check'."""
+"""The commands 'prepare', 'check' and 'inspect'."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..data.readers import SUFFIXES
 from ..data.reading import Reading
-from ..errors import printable
+from ..errors import notice, printable
 from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError
+from .facts import facts_rows, print_facts, summary_line
 from .messages import Errors
-from .options import ReadingWorkers, grouped, join_or
-from .tables import say
+from .options import RECORDINGS, ReadingWorkers, grouped, join_or
+from .tables import print_table, say
 
 
 @grouped
@@ -98,3 +100,47 @@ def check(
     for damage in found.damages:
         errors(SkeletonFormatError(damage))
     errors.finish()
+
+
+@grouped
+def inspect(
+    path: Annotated[
+        str, typer.Argument(help=f"A recording {RECORDINGS}, a video, a data set, a store, or a folder of them.")
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    workers: ReadingWorkers = 1,
+    reading: Reading,
+) -> None:
+    """Show what recordings are: kind, layout, people, frames, rate, units, up, size, and what is passed over."""
+    from tqdm import tqdm
+
+    from ..data.inspection import files_to_inspect, inspect_files, summary_of
+
+    files = files_to_inspect(path)
+    errors = Errors()
+    found = []
+    shown = inspect_files(files, reading, film=_film, workers=workers)
+    # A single file has no bar.
+    is_quiet = None if len(files) > 1 else True
+    for facts in tqdm(shown, total=len(files), unit="file", disable=is_quiet, file=sys.stderr):
+        found.append(facts)
+        for message, kind in facts.notes:
+            notice(message, kind)
+        for problem in facts.problems:
+            errors(SkeletonFormatError(problem))
+    if as_json:
+        print(json.dumps({"files": [facts.to_dict() for facts in found], "summary": summary_of(found)}, indent=2))
+    elif Path(path).is_dir() and files != [Path(path)]:
+        print_table(facts_rows(found, Path(path)))
+        say(f"\n{summary_line(summary_of(found))}")
+    else:
+        print_facts(found[0])
+    errors.finish()
+
+
+def _film(path: Path) -> dict[str, Any]:
+    """What the container of a video says; only a video needs the packages."""
+    from ..inference.video import video_facts
+
+    return video_facts(path)

@@ -111,6 +111,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(("fps", "up", "units", "image_size"), lambda values: False, "on whether a file can be read"),
         *_reading_needs("path"),
     ),
+    "inspect": (_workers_need("path"), *_reading_needs("path")),
     "render": (
         _Need(
             ("gallery", "threshold", "choose_by", "batch_size", "dtype"), _with("model"), "without --model", "--model"

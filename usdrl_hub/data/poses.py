@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,37 +157,77 @@ def _on_cpu(values: Any) -> Any:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
+def program_of(content: Any) -> str | None:
+    """The program or data set whose form the content of a JSON file has; None where it is an array or unknown."""
+    numbers = content.get("keypoints") if isinstance(content, dict) else content
+    if _is_array(numbers):
+        return None
+    if coco.is_annotations(content):
+        return "COCO annotations"
+    if (name := next((name for name, fits, _ in _FORMS if fits(content)), None)) is not None:
+        return name
+    return "ViTPose" if isinstance(content, list) and any(isinstance(frame, list) for frame in content) else None
+
+
 def _estimates(path: Path, content: Any) -> Estimates | None:
     """The content of a file of one recording; None if the form is unknown."""
-    if kinetics.is_kinetics(content):
-        return kinetics.read_kinetics(path, content)
-    if azure.is_azure(content):
-        return azure.read_azure(path, content)
-    if keraal.is_positions(content):
-        return keraal.read_positions(path, content)
-    if panoptic.is_panoptic(content):
-        _warn_of_one_frame("CMU Panoptic", "NAME_*.json")
-        return panoptic.read_panoptic([(0, path, content)])
-    if isinstance(content, dict) and isinstance(content.get("people"), list):
-        _warn_of_one_frame("OpenPose", "NAME_*_keypoints.json")
-        return Estimates(read_openpose(path, content), 1)
-    if isinstance(content, dict) and isinstance(content.get("bodies"), dict) and "time" in content:
-        raise SkeletonFormatError(f"{path}: {FOREIGN['opencap']}")
-    if (frames := mmpose.frames_of(content)) is not None:
-        return mmpose.read_frames(path, frames)
-    if alphapose.is_detections(content):
-        return alphapose.read_detections(path, content)
-    if (frames := ultralytics.frames_of(content)) is not None:
-        return ultralytics.read_images(path, frames)
-    if (frames := mediapipe.frames_of(content)) is not None:
-        return mediapipe.read_landmarks(path, content, frames)
-    return None
+    read = next((read for _, fits, read in _FORMS if fits(content)), None)
+    return None if read is None else read(path, content)
+
+
+def _is_openpose(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("people"), list)
+
+
+def _is_opencap(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("bodies"), dict) and "time" in content
+
+
+def _read_panoptic(path: Path, content: Any) -> Estimates:
+    _warn_of_one_frame("CMU Panoptic", "NAME_*.json")
+    return panoptic.read_panoptic([(0, path, content)])
+
+
+def _read_openpose(path: Path, content: Any) -> Estimates:
+    _warn_of_one_frame("OpenPose", "NAME_*_keypoints.json")
+    return Estimates(read_openpose(path, content), 1)
+
+
+def _refuse_opencap(path: Path, _: Any) -> Estimates:
+    raise SkeletonFormatError(f"{path}: {FOREIGN['opencap']}")
+
+
+def _read_mmpose(path: Path, content: Any) -> Estimates:
+    return mmpose.read_frames(path, mmpose.frames_of(content) or [])
+
+
+def _read_ultralytics(path: Path, content: Any) -> Estimates:
+    return ultralytics.read_images(path, ultralytics.frames_of(content) or [])
+
+
+def _read_mediapipe(path: Path, content: Any) -> Estimates:
+    return mediapipe.read_landmarks(path, content, mediapipe.frames_of(content) or [])
+
+
+# The form of each program or data set: how its content is known, and its reader; the first that fits is taken.
+_FORMS: tuple[tuple[str, Callable[[Any], bool], Callable[[Path, Any], Estimates]], ...] = (
+    ("Kinetics-skeleton", kinetics.is_kinetics, kinetics.read_kinetics),
+    ("Azure Kinect", azure.is_azure, azure.read_azure),
+    ("KERAAL", keraal.is_positions, keraal.read_positions),
+    ("CMU Panoptic", panoptic.is_panoptic, _read_panoptic),
+    ("OpenPose", _is_openpose, _read_openpose),
+    ("OpenCap", _is_opencap, _refuse_opencap),
+    ("MMPose", lambda content: mmpose.frames_of(content) is not None, _read_mmpose),
+    ("AlphaPose or COCO results", alphapose.is_detections, alphapose.read_detections),
+    ("Ultralytics", lambda content: ultralytics.frames_of(content) is not None, _read_ultralytics),
+    ("MediaPipe", lambda content: mediapipe.frames_of(content) is not None, _read_mediapipe),
+)
 
 
 def _warn_of_one_frame(program: str, pattern: str) -> None:
     notice(
         f"a file of {program} holds one frame: the others are read with it where a folder is named, or '{pattern}'",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

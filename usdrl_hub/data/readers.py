@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,19 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
 
     Subfolders that cannot be opened, and folders that are named like a file, are reported by a warning.
     """
+    files, others = walk(folder)
+    foreign = {suffix: count for suffix, count in others.items() if suffix != ".asf" and is_foreign(suffix)}
+    if foreign:
+        notice(
+            f"{folder}: files of kinds that are not read are left out ({count_endings(foreign)}): name one to learn "
+            "what to do",
+            "files of kinds that are not read",
+        )
+    return files
+
+
+def walk(folder: str | os.PathLike) -> tuple[list[Path], Counter[str]]:
+    """The recordings in a folder as `find_recordings` finds them, and how many other files have each ending."""
 
     def warn(error: OSError) -> None:
         notice(f"{error.filename}: it cannot be opened: {error.strerror}", "folders that cannot be opened")
@@ -51,24 +64,25 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
     files: list[Path] = []
     others: Counter[str] = Counter()
     for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
-        files += [Path(parent, name) for name in names if _is_recording(Path(parent, name))]
-        endings = (Path(name).suffix.lower() for name in names)
-        others.update(suffix for suffix in endings if suffix != ".asf" and BY_SUFFIX.get(suffix) in FOREIGN)
+        for name in names:
+            if _is_recording(Path(parent, name)):
+                files.append(Path(parent, name))
+            else:
+                others[Path(name).suffix.lower()] += 1
         for name in folders:
             if Path(name).suffix.lower() in SUFFIXES:
                 notice(f"{Path(parent, name)}: it is a folder, not a file", "folders with a name like a file's")
-    _warn_of_others(Path(folder), others)
-    return join_frames(file for file in files if file.is_file())
+    return join_frames(file for file in files if file.is_file()), others
 
 
-def _warn_of_others(folder: Path, others: Counter[str]) -> None:
-    """Report files of kinds that are not read, by their endings."""
-    if others:
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        notice(
-            f"{folder}: files of kinds that are not read are left out ({counts}): name one to learn what to do",
-            "files of kinds that are not read",
-        )
+def is_foreign(suffix: str) -> bool:
+    """Whether files with an ending are of a kind that is not read."""
+    return BY_SUFFIX.get(suffix) in FOREIGN
+
+
+def count_endings(counts: Mapping[str, int]) -> str:
+    """How many files have each ending, in words: ``2 .fbx, 1 without an ending``."""
+    return ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in sorted(counts.items()))
 
 
 def find_videos(folder: str | os.PathLike) -> list[Path]:

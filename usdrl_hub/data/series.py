@@ -74,11 +74,11 @@ def recording_name(path: str | os.PathLike) -> str:
     return match["start"].rstrip("_-. ") or Path(path).absolute().parent.name
 
 
-def read_series(path: Path, reading: Reading) -> SkeletonSequence:
-    """Read a recording with a file per frame; missing numbers are frames in which no person is seen.
+def frame_files(path: Path) -> dict[int, Path]:
+    """The files of a recording with a file per frame, by the numbers of the frames.
 
     Raises:
-        SkeletonFormatError: If there are no such files, or one has another format; the message names it.
+        SkeletonFormatError: If there are none, or two have the same number.
     """
     files: dict[int, Path] = {}
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
@@ -90,6 +90,16 @@ def read_series(path: Path, reading: Reading) -> SkeletonSequence:
             files[number] = file
     if not files:
         raise SkeletonFormatError(f"{path}: there is no such file")
+    return files
+
+
+def read_series(path: Path, reading: Reading) -> SkeletonSequence:
+    """Read a recording with a file per frame; missing numbers are frames in which no person is seen.
+
+    Raises:
+        SkeletonFormatError: If there are no such files, or one has another format; the message names it.
+    """
+    files = frame_files(path)
     positions, num_frames = frame_positions(path, sorted(files))
     in_order = [(positions[number], file) for number, file in sorted(files.items())]
     size = sum(file.stat().st_size for _, file in in_order)

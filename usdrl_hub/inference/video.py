@@ -260,21 +260,9 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
         SkeletonFormatError: If it cannot be read; while reading, if it is damaged.
         ValueError: If PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError:
-        raise ValueError("reading video needs PyAV: pip install 'usdrl-hub[video]'") from None
-    path = Path(path)
-    if not path.is_file():
-        raise SkeletonFormatError(f"{path}: there is no such file")
-    try:
-        # A playlist may name other files, but nothing on a network.
-        container = av.open(str(path), options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        raise SkeletonFormatError(f"{path}: it cannot be read as a video: {error.strerror}") from None
-    if not container.streams.video:
-        container.close()
-        raise SkeletonFormatError(f"{path}: there is no video in it")
+    container = _container(Path(path))
+    import av
+
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
 
@@ -290,6 +278,50 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
                 raise SkeletonFormatError(f"{path}: it is damaged after {number} frames: {error.strerror}") from None
 
     return frames(), None if not rate else float(rate)
+
+
+def video_facts(path: str | os.PathLike) -> dict[str, Any]:
+    """What the container of a video says, without its pictures.
+
+    Returns:
+        `frames`, `fps`, `seconds`, and `width` and `height` of the stored pictures, each None if it does not say.
+
+    Raises:
+        SkeletonFormatError: If it cannot be read.
+        ValueError: If PyAV is not installed.
+    """
+    with _container(Path(path)) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
+        seconds = stream.duration and stream.duration * stream.time_base
+        if not seconds and container.duration:
+            seconds = container.duration / 1_000_000
+        return {
+            "frames": stream.frames or None,
+            "fps": float(rate) if rate else None,
+            "seconds": float(seconds) if seconds else None,
+            "width": stream.width or None,
+            "height": stream.height or None,
+        }
+
+
+def _container(path: Path) -> Any:
+    """A video, opened by PyAV."""
+    try:
+        import av
+    except ImportError:
+        raise ValueError("reading video needs PyAV: pip install 'usdrl-hub[video]'") from None
+    if not path.is_file():
+        raise SkeletonFormatError(f"{path}: there is no such file")
+    try:
+        # A playlist may name other files, but nothing on a network.
+        container = av.open(str(path), options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise SkeletonFormatError(f"{path}: it cannot be read as a video: {error.strerror}") from None
+    if not container.streams.video:
+        container.close()
+        raise SkeletonFormatError(f"{path}: there is no video in it")
+    return container
 
 
 def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) -> None:
