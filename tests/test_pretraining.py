@@ -128,8 +128,23 @@ def test_a_second_person_keeps_shape_speed_and_missing_joints():
     torch.testing.assert_close(moved[:, 0, 1], partner[order, 0, 1])
 
 
-def test_a_paired_run_goes_on_to_the_same_weights(motion, tmp_path):
-    settings = paired(epochs=3, save_epochs=0.7)
+SEEN_BY_CAMERAS = Recipe(
+    model=MODEL | {"layout": "coco17"},
+    extractor={"normalization": "image", "max_frames": None},
+    window=40,
+    views=VIEWS | {"camera": True, "pose_errors": True},
+)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(replace(paired(), views=VIEWS | {"pose_errors": True}), id="pairs"),
+        pytest.param(SEEN_BY_CAMERAS, id="camera", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_of_random_views_goes_on_to_the_same_weights(motion, tmp_path, made):
+    settings = replace(made, training=paired(epochs=3, save_epochs=0.7).training)
     for name in ("whole", "stopped"):
         pretrain([motion], tmp_path / name, settings)
     folder = tmp_path / "stopped"

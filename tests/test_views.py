@@ -4,8 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from usdrl_hub.data.pose_errors import PoseErrors
+from usdrl_hub.facts.recipes import Recipe
 from usdrl_hub.layouts import LAYOUTS, get_layout
 from usdrl_hub.normalization import RaggedFrames
+from usdrl_hub.pretraining.build import build_recipe, motion_extractor
+from usdrl_hub.pretraining.camera import DRAWS, RandomCamera, in_picture
 from usdrl_hub.pretraining.views import ViewAugmentation, _Body, crop_resize, hashed_uniform
 
 from .conftest import relative_error
@@ -262,3 +266,167 @@ def test_every_layout_can_lose_joints_and_come_in_others(layout):
 def test_what_no_sensor_does_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ViewAugmentation(**fields)
+
+
+# -- what cameras and pose estimators do
+
+OBSERVED = {
+    "estimator": ViewAugmentation(layout="ntu25", pose_errors=PoseErrors()),
+    "camera": ViewAugmentation(
+        layout="ntu25",
+        keypoint_layout="coco17",
+        corrupted_joints=5,
+        joint_dropout=0.3,
+        mirror=0.5,
+        camera=RandomCamera(),
+        pose_errors=PoseErrors(),
+    ),
+}
+
+
+@pytest.mark.parametrize("augmentation", OBSERVED.values(), ids=OBSERVED)
+def test_observed_views_do_not_depend_on_the_batch_either(augmentation):
+    lengths, clips = [30, 1, 80], torch.tensor([7, 2, 9])
+    batch = random_frames(lengths)
+    together = augmentation(batch, clips, 4, 3)
+    assert torch.isfinite(together).all() and torch.equal(together, augmentation(batch, clips, 4, 3))
+    start = 0
+    for number, length in enumerate(lengths):
+        alone = RaggedFrames(batch.frames[start : start + length], torch.tensor([length]))
+        torch.testing.assert_close(augmentation(alone, clips[number : number + 1], 4, 3)[:, 0], together[:, number])
+        start += length
+    for seed, step in ((5, 3), (4, 4)):
+        assert not torch.isclose(augmentation(batch, clips, seed, step), together).all()
+
+
+def test_estimated_bodies_stay_about_their_centre():
+    batch = upright_body(persons=2)
+    views = ViewAugmentation(**STILL, pose_errors=PoseErrors(1.0))(batch, torch.tensor([0]))
+    assert not views[..., 0, 1, :].any() and views[..., 1, 1, :].any()
+    assert not torch.isclose(views[0, 0], views[1, 0]).all(-1)[..., 0, 2].any()
+
+
+def test_later_layouts_do_not_change_other_layouts(monkeypatch):
+    batch = upright_body()
+    views = ViewAugmentation(**STILL, other_layout=1.0, num_views=20)
+    before = views(batch, torch.tensor([0]))
+    monkeypatch.setitem(LAYOUTS, "later", LAYOUTS["kinect20"])
+    again = ViewAugmentation(**STILL, other_layout=1.0, num_views=20)
+    assert torch.equal(before, again(batch, torch.tensor([0])))
+    one = ViewAugmentation(**STILL, other_layout=1.0, other_layouts=["kinect20"], num_views=20)
+    assert len(one(batch, torch.tensor([0])).flatten(1).unique(dim=0)) == 1
+
+
+FRONT = {"max_yaw": 0, "pitch": (0, 0), "max_roll": 0, "aspect": (1, 1), "coverage": (0.5, 0.5), "distance": (4, 4)}
+POINTS = get_layout([[1, 0], [2, 1]])
+
+
+def seen_points(points, **changes):
+    """Points of a layout of three joints in a picture."""
+    camera = RandomCamera(layout=POINTS, **(FRONT | changes))
+    drawn = torch.full((1, DRAWS), 0.5)
+    flat, aspect = camera.project(torch.tensor(points, dtype=torch.float32)[None, :, None], POINTS, drawn)
+    return in_picture(flat, aspect, 3, None)[0, :, 0]
+
+
+def test_a_camera_in_front_sees_left_on_the_right_and_the_head_above():
+    seen = seen_points([[[0.5, 1.0, 0], [-0.5, -1, 0], [0, 0, 0]]])[0]
+    # Two metres high in half of the picture, in its middle.
+    torch.testing.assert_close(seen, torch.tensor([[0.625, 0.25, 1], [0.375, 0.75, 1], [0.5, 0.5, 1]]))
+
+
+def test_what_is_nearer_is_larger():
+    seen = seen_points([[[0.5, 1.0, 1], [-0.5, 1.0, 1], [0, -1, 1]], [[0.5, 1.0, -1], [-0.5, 1.0, -1], [0, -1, -1]]])
+    widths = seen[:, 0, 0] - seen[:, 1, 0]
+    assert (widths[0] / widths[1]).item() == pytest.approx(5 / 3)
+    far = seen_points(
+        [[[0.5, 1.0, 1], [-0.5, 1.0, 1], [0, -1, 1]], [[0.5, 1.0, -1], [-0.5, 1.0, -1], [0, -1, -1]]],
+        distance=(1000, 1000),
+    )
+    widths = far[:, 0, 0] - far[:, 1, 0]
+    assert (widths[0] / widths[1]).item() == pytest.approx(1, abs=0.01)
+
+
+def test_joints_outside_the_picture_are_missing():
+    seen = seen_points([[[0, 1.0, 0], [0, -1, 0], [0, 0, 0]]], coverage=(2, 2))[0]
+    assert not seen[:2].any() and seen[2, 2] == 1
+    torch.testing.assert_close(seen[2, :2], torch.tensor([0.5, 0.5]))
+
+
+def test_cameras_cover_their_ranges():
+    body = get_layout("ntu25")
+    points = torch.randn(1, 5, 1, 25, 3, generator=torch.Generator().manual_seed(0)).expand(3000, -1, -1, -1, -1) * 0.4
+    camera = RandomCamera(coverage=(0.3, 0.8))
+    drawn = torch.rand(3000, DRAWS, generator=torch.Generator().manual_seed(1))
+    flat, aspect = camera.project(points, body, drawn)
+    assert 0.5625 <= aspect.min() < 0.57 and 1.76 < aspect.max() <= 1.7778
+    shares = in_picture(flat, aspect, 2, None)
+    assert shares.shape == (3000, 5, 1, 25, 2) and shares.any(-1).all()
+    extent = (shares.amax((1, 2, 3)) - shares.amin((1, 2, 3))).amax(-1)
+    assert 0.3 <= extent.min() + 1e-5 < 0.31 and 0.79 < extent.max() < 0.8001
+    # Anywhere in the picture, and from all sides.
+    assert shares[..., 0].min() < 0.01 and shares[..., 0].max() > 0.99
+    names = list(body.joint_names)
+    wide = flat[:, 0, 0, names.index("left_shoulder"), 0] - flat[:, 0, 0, names.index("right_shoulder"), 0]
+    assert 0.4 < (wide > 0).float().mean() < 0.6
+
+
+def camera_recipe(**views):
+    return Recipe(
+        model={"hidden_size": 16, "num_persons": 1, "layout": "coco17", "num_frames": 16},
+        extractor={"normalization": "image", "max_frames": None},
+        views={"corrupted_joints": 5, "min_length": 6, **views},
+    )
+
+
+def test_a_recipe_of_a_2d_model_sees_3d_motion():
+    from usdrl_hub.data.samples import load_samples
+
+    recipe = camera_recipe(camera=True, pose_errors={"probability": 1.0}, corruption=0.0, shear=0.0)
+    config, extractor, _, augmentation = build_recipe(recipe)
+    motion = motion_extractor(recipe, extractor)
+    assert motion.layout == "ntu25" and motion.fill_joints and not augmentation.pose_errors.fill
+    batch = motion.normalized(list(load_samples())[:3])
+    views = augmentation(batch, torch.arange(3))
+    assert views.shape == (4, 3, 16, 1, 17, 3)
+    seen = views[..., 2] > 0
+    assert 0.5 < seen.float().mean() < 1 and not views[~seen].any()
+    positions = views[seen]
+    assert 0 <= positions[:, :2].min() and positions[:, :2].max() <= 1 and 0.05 <= positions[:, 2].min()
+    eyes = views[..., [1, 2], :]
+    assert (eyes[..., 0, :2] != eyes[..., 1, :2]).any(), "a face is no point"
+    # The picture's y points down: knees are below shoulders.
+    layout = get_layout("coco17")
+    knee, shoulder = (layout.joint_names.index(name) for name in ("left_knee", "left_shoulder"))
+    both = seen[..., knee] & seen[..., shoulder]
+    assert (views[..., knee, 1] > views[..., shoulder, 1])[both].float().mean() > 0.9
+    flat = build_recipe(camera_recipe(camera={}))[3]
+    assert flat.pose_errors is None and flat(batch, torch.arange(3)).shape == (4, 3, 16, 1, 17, 3)
+
+
+def test_corruption_in_the_picture_leaves_scores():
+    views = ViewAugmentation(
+        layout="ntu25", keypoint_layout="coco17", camera=RandomCamera(coverage=(0.5, 0.5)), corruption=1.0, zeroed=0.5
+    )(random_frames([20], persons=1), torch.tensor([0]))
+    scores = views[..., 2]
+    assert set(scores.unique().tolist()) == {0.0, 1.0} and not views[scores == 0].any()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: build_recipe(camera_recipe(camera={"yaw": 3})), "there is no entry 'views.camera.yaw'"),
+        (lambda: build_recipe(camera_recipe(camera=3)), "views.camera must be true or a mapping of entries, got 3"),
+        (lambda: build_recipe(camera_recipe(camera={"layout": "coco17"})), "no spine_base and neck"),
+        (lambda: build_recipe(camera_recipe(pose_errors={"strength": "x"})), "strength must be at least 0"),
+        (lambda: build_recipe(Recipe(views={"camera": True})), "give the model a 2D layout and normalization 'image'"),
+        (lambda: RandomCamera(layout="coco17"), "layout 'coco17' is not 3D"),
+        (lambda: RandomCamera(distance=(3, 2)), "distance must be two numbers from 1 to 1000, rising"),
+        (lambda: RandomCamera(max_yaw=200), r"max_yaw must be an angle in \[0, 180\]"),
+        (lambda: ViewAugmentation(layout="ntu25", camera=RandomCamera()), "needs keypoint_layout"),
+        (lambda: ViewAugmentation(pose_errors=PoseErrors()), "pose_errors need the layout"),
+    ],
+)
+def test_impossible_cameras_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

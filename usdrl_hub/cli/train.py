@@ -45,6 +45,10 @@ def finetune(
         str | None,
         typer.Option(help="Never on both sides of the split: subject, folder or a column; subject where it is known."),
     ] = None,
+    pose_errors: Annotated[
+        float,
+        typer.Option(help="Probability that a training clip has the errors of pose estimators; for films, try 0.5."),
+    ] = 0.0,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
 ) -> None:
@@ -62,6 +66,7 @@ def finetune(
             learning_rate=learning_rate,
             batch_size=batch_size,
             mirror=mirror,
+            pose_errors=pose_errors,
             freeze_encoder=linear_probe,
         ),
         config=_model_fields(

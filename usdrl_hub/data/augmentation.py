@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..layouts import LayoutLike, get_layout
+from ..normalization import center_persons_
+from .pose_errors import PoseErrors, erring_body, torch_bits
+
 
 def random_crop(clips: torch.Tensor, shortest: float) -> torch.Tensor:
     """Replace each clip by a random part of it, resized linearly to the same number of frames.
@@ -60,24 +64,37 @@ def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Random mirroring, cropping, shearing and joint dropout for supervised training.
+    """Random mirroring, pose errors, cropping, shearing and joint dropout for supervised training.
 
     Attributes:
         shortest_crop: See `random_crop`; 1 switches it off.
         shear: See `random_shear`; 0 switches it off. Clips that are not 3D are not sheared.
         missing_joints: See `random_missing_joints`; 0 switches it off.
         mirrored: See `random_mirror`; None switches it off. Not for classes that tell left from right.
+        pose_errors: Errors of pose estimators, for models that are to read films; None leaves them out.
+        layout: Layout of the clips, for `pose_errors`.
+        center_joint: Joint of the first person that bodies are centred on again after pose errors; None leaves them.
+        pace: Recorded frames from one frame of a clip to the next, over which pose errors last.
     """
 
     shortest_crop: float = 0.5
     shear: float = 0.3
     missing_joints: float = 0.3
     mirrored: tuple[int, ...] | None = None
+    pose_errors: PoseErrors | None = None
+    layout: LayoutLike = "ntu25"
+    center_joint: int | None = None
+    pace: float = 1.0
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Augment clips ``(B, T, M, V, C)``."""
         if self.mirrored is not None:
             clips = random_mirror(clips, self.mirrored)
+        if self.pose_errors is not None:
+            layout = get_layout(self.layout)
+            bits = torch_bits(len(clips), clips.device)
+            clips = self.pose_errors(clips, erring_body(layout, layout.is_3d), bits, self.pace)
+            clips = center_persons_(clips, self.center_joint)
         if self.shortest_crop < 1:
             clips = random_crop(clips, self.shortest_crop)
         if self.shear and clips.shape[-1] == 3:

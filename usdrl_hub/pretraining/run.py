@@ -27,7 +27,7 @@ from ..modeling_usdrl import USDRLForPreTraining
 from ..records import run_record
 from ..sequence import SkeletonSequence
 from .arguments import ComputeOptions, PretrainingArguments
-from .build import build_recipe, load_recipe
+from .build import build_recipe, load_recipe, motion_extractor
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
 from .resume import is_first_process, opened_run, write_model, write_settings
@@ -50,7 +50,7 @@ def pretrain(
 
     Args:
         data: Data sets (``.npz`` files, stores, or what `open_data` gives) of 3D motion, or of 2D for a 2D
-            recipe; or sequences, which are one data set.
+            recipe without a camera; or sequences, which are one data set.
         output_dir: Folder of the run: checkpoints while it runs, the model, its feature extractor and ``metrics.json``
             at the end. A run that was begun there with the same arguments is resumed from its newest complete
             checkpoint.
@@ -86,7 +86,7 @@ def pretrain(
     with locked(folder) if is_first_process() else nullcontext():
         with opened_run(folder, settings) as checkpoint:
             config, extractor, loss, views = build_recipe(recipe)
-            dataset = _dataset(given, split, extractor, recipe, seed, compute)
+            dataset = _dataset(given, split, motion_extractor(recipe, extractor), recipe, seed, compute)
             prober = None if probe is None else _prober(probe, extractor)
             arguments = _arguments(folder, recipe.training, len(dataset), seed, max_steps, compute)
             arguments.probe_epochs = probe_epochs

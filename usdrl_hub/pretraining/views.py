@@ -7,18 +7,29 @@ batched, or on the number of processes and workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count as counted
 
 import numpy as np
 import torch
 
-from ..layouts import LAYOUTS, Layout, LayoutLike, get_layout, seen_joints, weights_through
-from ..normalization import RaggedFrames, nearest_joints
+from ..data.pose_errors import PoseErrors, erring_body, limbs
+from ..layouts import Layout, LayoutLike, get_layout, seen_joints, weights_through
+from ..normalization import RaggedFrames, center_persons_, nearest_joints
+from .camera import DRAWS, RandomCamera, in_picture
 
 _MASK = (1 << 63) - 1
 # Seeds the stream of random numbers of the simulated sensor, apart from that of the release's changes.
 _SENSOR = 0x5E2505
+# The same for cameras and pose estimators, and the step between two streams of one of them.
+_CAMERA, _ESTIMATOR, _NEXT = 0xCA3E2A, 0xE571A7, 0x1000003
+# Layouts that `other_layout` draws from. Layouts added to the registry later are not among them, so that runs of a
+# recipe stay the same.
+OTHER_LAYOUTS = tuple(
+    "ntu25 kinect20 coco17 coco17-release uav17 openpose18 openpose25 h36m17 mediapipe33 smpl22 smpl24 ui-prmd39 "
+    "cmu31 hdm05 bandai21 sbu15 jhmdb15".split()
+)
 
 
 def crop_resize(
@@ -61,7 +72,12 @@ def _hash(values: torch.Tensor) -> torch.Tensor:
 
 
 def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> torch.Tensor:
-    """Random numbers in [0, 1) that depend on the seed, the step and each clip's number only.
+    """Random numbers in [0, 1) of `hashed_bits`, float64 ``(B, count)``."""
+    return ((hashed_bits(seed, step, clips, count) >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+
+
+def hashed_bits(seed: int, step: int, clips: torch.Tensor, count: int) -> torch.Tensor:
+    """Random whole numbers that depend on the seed, the step and each clip's number only.
 
     Args:
         seed: Any whole number.
@@ -70,33 +86,27 @@ def hashed_uniform(seed: int, step: int, clips: torch.Tensor, count: int) -> tor
         count: Numbers for each clip.
 
     Returns:
-        Float64 ``(B, count)``.
+        Int64 ``(B, count)``.
     """
     golden = -7046029254386353131
     index = torch.arange(1, count + 1, device=clips.device, dtype=torch.int64)
     key = torch.tensor([seed & _MASK, step & _MASK], device=clips.device, dtype=torch.int64)
     state = _hash(_hash(_hash(key[0] + golden) + key[1] + golden) + clips + golden)
-    mixed = _hash(_hash(state[:, None] + index * golden))
-    return ((mixed >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+    return _hash(_hash(state[:, None] + index * golden))
 
 
 class _Body:
     """Distances, mirror images, limbs and conversions of a layout's joints, as tensors."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout, others: Sequence[LayoutLike] = OTHER_LAYOUTS):
         self.center = layout.center
         self.distances = torch.from_numpy(layout.distances)
         self.mirrored = torch.eye(layout.num_joints)[list(layout.mirrored)]
-        # The limb beyond the bone that leads to each joint: the smaller of the two parts that the bone joins.
-        beyond = np.eye(layout.num_joints, dtype=bool)
-        for _ in range(layout.num_joints):
-            beyond |= beyond[:, list(layout.parents)]
-        beyond = beyond ^ (beyond.sum(1, keepdims=True) > layout.num_joints / 2)
-        self.parts = torch.from_numpy(beyond)
+        self.parts = torch.from_numpy(limbs(layout))
         # The identity where it converts to no other layout.
-        known = [other for other in LAYOUTS.values() if other.name != layout.name]
-        others = [weights for other in known if (weights := weights_through(layout, other, layout)) is not None]
-        self.others = torch.from_numpy(np.stack(others or [np.eye(layout.num_joints, dtype=np.float32)]))
+        known = [other for other in map(get_layout, others) if other.name != layout.name]
+        through = [weights for other in known if (weights := weights_through(layout, other, layout)) is not None]
+        self.others = torch.from_numpy(np.stack(through or [np.eye(layout.num_joints, dtype=np.float32)]))
 
 
 @dataclass(frozen=True)
@@ -129,12 +139,22 @@ class ViewAugmentation:
             them, filled from the nearest joints, see `normalization.nearest_joints`.
         max_joint_dropout: Largest share of missing joints, in (0, 1).
         limb_dropout: Probability that a part of the body is missing instead: all joints beyond one bone.
-        other_layout: Probability that the body is instead converted to another layout of the registry and back.
+        other_layout: Probability that the body is instead converted to another layout and back.
+        other_layouts: The layouts that it is drawn from; those that the model's does not convert to are left out.
         max_stride: Every k-th frame is used, k uniform from 1 to this number.
         noise: Largest standard deviation of noise, in normalised units, drawn for each view.
         mirror: Probability that a sequence is mirrored, in all its views.
         max_yaw: Largest rotation about the vertical, in degrees.
         scale_jitter: Largest change of size, as a share.
+
+    Then the motion can be seen by cameras and pose estimators.
+
+    Attributes:
+        camera: Random cameras that turn 3D motion into 2D keypoints for a 2D model. `layout` is then that of the 3D
+            motion, and `keypoint_layout` the model's.
+        keypoint_layout: Layout of the keypoints that cameras see.
+        num_channels: Coordinates of those keypoints: 2, or 3 with the score.
+        pose_errors: What pose estimators do to bodies: see `PoseErrors`.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -154,11 +174,16 @@ class ViewAugmentation:
     max_joint_dropout: float = 0.5
     limb_dropout: float = 0.0
     other_layout: float = 0.0
+    other_layouts: Sequence[LayoutLike] = OTHER_LAYOUTS
     max_stride: int = 1
     noise: float = 0.0
     mirror: float = 0.0
     max_yaw: float = 0.0
     scale_jitter: float = 0.0
+    camera: RandomCamera | None = None
+    keypoint_layout: LayoutLike | None = None
+    num_channels: int = 3
+    pose_errors: PoseErrors | None = None
     _body: _Body | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -183,10 +208,12 @@ class ViewAugmentation:
             raise ValueError("noise must be at least 0, and max_yaw in [0, 180] degrees")
         if not isinstance(self.max_stride, int) or self.max_stride < 1:
             raise ValueError(f"max_stride must be a whole number of at least 1, got {self.max_stride!r}")
-        if self._of_joints:
+        if self.camera is not None and self.keypoint_layout is None:
+            raise ValueError("a camera needs keypoint_layout, the layout of the keypoints that it sees")
+        if self._of_joints or self.pose_errors is not None:
             if self.layout is None:
-                raise ValueError("joint and limb dropout, other layouts and mirror images need the layout")
-            object.__setattr__(self, "_body", _Body(get_layout(self.layout)))
+                raise ValueError("joint and limb dropout, other layouts, mirror and pose_errors need the layout")
+            object.__setattr__(self, "_body", _Body(get_layout(self.layout), self.other_layouts))
         candidates = self.corruptible_joints
         if self.corrupted_joints < 0 or (candidates is not None and candidates < self.corrupted_joints):
             raise ValueError(f"{self.corrupted_joints} joints cannot be drawn from the first {candidates}")
@@ -253,6 +280,9 @@ class ViewAugmentation:
         Raises:
             ValueError: If there are fewer joints than `corrupted_joints`.
         """
+        count = 8 + joints
+        if self.camera is not None:
+            joints = get_layout(self.keypoint_layout or self.camera.layout).num_joints
         candidates = min(self.corruptible_joints or joints, joints)
         if self.corrupted_joints > candidates:
             raise ValueError(
@@ -277,13 +307,16 @@ class ViewAugmentation:
         matrix = torch.where(corrupt[..., None, None], corrupted, shear[..., None, :, :])
         result = {"start": start, "length": length, "matrix": matrix}
         if self._of_joints or self.max_stride > 1 or self.noise or self.max_yaw or self.scale_jitter:
-            count = 8 + joints
             drawn = hashed_uniform(seed ^ _SENSOR, step, clips, 1 + views * count)
             mirror, drawn = drawn[:, 0] < self.mirror, drawn[:, 1:].unflatten(-1, (views, count)).transpose(0, 1)
-            result["matrix"] = matrix @ self._drawn_matrices(drawn, mirror)[..., None, :, :]
+            change = self._drawn_matrices(drawn, mirror)
+            if self.camera is None:
+                result["matrix"] = matrix @ change[..., None, :, :]
+            else:
+                result["change"] = change
             result["stride"] = 1 + (drawn[..., 3] * self.max_stride).long()
             result["spread"] = drawn[..., 4] * self.noise
-            if self._body is not None:
+            if self._of_joints and self._body is not None:
                 result["joints"] = self._drawn_joints(drawn, mirror, self._body)
         return result
 
@@ -304,9 +337,61 @@ class ViewAugmentation:
         views = crop_resize(batch, drawn["start"], drawn["length"], self.num_frames, drawn.get("stride"))
         if "spread" in drawn:
             views = self._sensed(views, drawn, clips, seed, step)
+        if self.camera is not None or self.pose_errors is not None:
+            views = self._observed(views, drawn, clips, seed, step)
+            joints, channels = views.shape[-2:]
+        if self.camera is not None:
+            return _changed_in_picture(views, drawn["matrix"])
         matrix = drawn["matrix"][:, :, None, None, :, :channels, :channels].to(views.dtype)
         # Faster than millions of 3x3 matrix products.
         changed = views[..., :1] * matrix[..., 0]
         for channel in range(1, channels):
             changed.addcmul_(views[..., channel : channel + 1], matrix[..., channel])
         return changed
+
+    def _observed(self, views: torch.Tensor, drawn: dict, clips: torch.Tensor, seed: int, step: int) -> torch.Tensor:
+        """Views as cameras and pose estimators see them."""
+        number, batch = views.shape[:2]
+
+        def bits(salt: int) -> Callable[[int], torch.Tensor]:
+            calls = counted()
+
+            def draw(count: int) -> torch.Tensor:
+                stream = seed ^ (salt + next(calls) * _NEXT)
+                rows = hashed_bits(stream, step, clips, number * count).view(batch, number, count)
+                return rows.transpose(0, 1).flatten(0, 1)
+
+            return draw
+
+        flat, camera, errors = views.flatten(0, 1), self.camera, self.pose_errors
+        aspect, fill = None, False
+        if camera is not None:
+            if "change" in drawn:
+                flat = torch.einsum("ntmvc,ndc->ntmvd", flat, drawn["change"].flatten(0, 1).to(flat.dtype))
+            random = ((bits(_CAMERA)(DRAWS) >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+            flat, aspect = camera.project(flat, self.keypoint_layout or camera.layout, random)
+        layout = get_layout(self.layout if aspect is None else self.keypoint_layout)  # type: ignore[arg-type]
+        if errors is not None:
+            # In the picture, joints are filled below, with those outside it.
+            fill, errors = errors.fill, errors if aspect is None else replace(errors, fill=False)
+            pace = (drawn["length"].double() / self.num_frames).flatten()
+            body = erring_body(layout, aspect is None and layout.is_3d)
+            flat = errors(flat, body, bits(_ESTIMATOR), pace)
+        if aspect is not None:
+            distances = torch.from_numpy(layout.distances) if fill else None
+            flat = in_picture(flat, aspect, self.num_channels, distances)
+        elif layout.is_3d:
+            flat = center_persons_(flat, layout.center)
+        return flat.unflatten(0, (number, batch))
+
+
+def _changed_in_picture(views: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Views ``(n, B, T, M, V, C)`` with joint corruption or shear about the middle of the picture.
+
+    Scores stay, but for joints that are set to zero.
+    """
+    matrix = matrix[:, :, None, None].to(views.dtype)
+    kept = (matrix != 0).any(-1).any(-1)
+    flat = torch.einsum("...dc,...c->...d", matrix[..., :2, :2], views[..., :2] - 0.5) + 0.5
+    changed = torch.cat([flat, views[..., 2:]], -1)
+    return torch.where((kept & seen_joints(views))[..., None], changed, 0)

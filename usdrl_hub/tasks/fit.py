@@ -31,6 +31,8 @@ class FitRecipe:
         max_grad_norm: Gradients are clipped at this norm; 0 disables clipping.
         augment: Augment clips, see `ClipAugmentation`.
         mirror: Also train on mirror images; not for classes that tell left from right.
+        pose_errors: Probability that a clip is augmented by what pose estimators do, see `PoseErrors`, in [0, 1]; for
+            recognisers that are to read films.
         freeze_encoder: Train the head only, with the encoder in eval mode.
         linear_start: Start a recogniser's head from the logistic regression on its encoder's features, see
             `recognition.train_recogniser`. With few clips, the gradients of a random head spoil a pretrained encoder.
@@ -49,6 +51,7 @@ class FitRecipe:
     max_grad_norm: float = 1.0
     augment: bool = True
     mirror: bool = False
+    pose_errors: float = 0.0
     freeze_encoder: bool = False
     linear_start: bool = False
 
@@ -59,6 +62,10 @@ class FitRecipe:
             raise ValueError("epochs, learning_rate and batch_size must be positive numbers")
         if self.optimizer not in ("adamw", "sgd") or self.schedule not in ("cosine", "constant"):
             raise ValueError("optimizer must be adamw or sgd, and schedule cosine or constant")
+        if not 0 <= self.pose_errors <= 1:
+            raise ValueError(f"pose_errors must be a probability in [0, 1], got {self.pose_errors}")
+        if self.pose_errors and not self.augment:
+            raise ValueError("pose_errors augment clips, so augment must be true")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FitRecipe:

@@ -17,6 +17,7 @@ from ..configuration_usdrl import USDRLConfig
 from ..data.augmentation import ClipAugmentation
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.pose_errors import PoseErrors
 from ..data.protocols import check_classes, with_clips
 from ..data.splits import split_data
 from ..errors import notice
@@ -161,7 +162,13 @@ def train_recogniser(
         classifier.classifier.load_state_dict(start.state_dict())
     augment = None
     if recipe.augment:
-        augment = ClipAugmentation(mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None)
+        augment = ClipAugmentation(
+            mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None,
+            pose_errors=PoseErrors(recipe.pose_errors, fill=extractor.fill_joints) if recipe.pose_errors else None,
+            layout=extractor.layout,
+            center_joint=extractor.center_joint,
+            pace=float(np.mean(train.lengths)) / extractor.num_frames,
+        )
     tested = None if test is None else ClipDataset(test, extractor)
     clips = ClipDataset(train, extractor, augment)
     return fit(classifier, clips, recipe, seed=seed, test=tested, progress=progress, history=history)
