@@ -20,7 +20,7 @@ import torch
 from .layouts import NORMALIZATIONS, Layout, get_layout, seen_joints
 
 # Shorter vectors have no direction and no rotation axis; the release uses the same number.
-_NO_DIRECTION = 1e-6
+NO_DIRECTION = 1e-6
 # Frames that decide how a body is turned upright: a single frame of a depth sensor is noisy.
 FIRST_FRAMES = 8
 # Normalizations that fill empty frames, and those of 2D keypoints in pixels.
@@ -302,7 +302,7 @@ def rotation_onto(vector: torch.Tensor, target: tuple[float, float, float]) -> t
     normal = torch.linalg.cross(vector, onto)
     length = torch.linalg.vector_norm(vector, dim=-1)
     angle = torch.arccos(((vector * onto).sum(-1) / length.clamp(min=1e-300)).clamp(-1, 1))
-    fixed = (vector.abs().sum(-1) < _NO_DIRECTION) | (normal.abs().sum(-1) < _NO_DIRECTION) | (angle < _NO_DIRECTION)
+    fixed = (vector.abs().sum(-1) < NO_DIRECTION) | (normal.abs().sum(-1) < NO_DIRECTION) | (angle < NO_DIRECTION)
     x, y, z = (normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True).clamp(min=1e-300)).unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).view(-1, 3, 3)
@@ -346,9 +346,9 @@ def upright_rotation(first_frames: torch.Tensor, x_axis: Sequence[int]) -> torch
     """
     vector = (first_frames[:, :, x_axis[1]] - first_frames[:, :, x_axis[0]]).double().mean(dim=1)
     length = torch.linalg.vector_norm(vector[:, [0, 2]], dim=-1)
-    fixed = length < _NO_DIRECTION
-    cosine = torch.where(fixed, 1, vector[:, 0] / length.clamp(min=_NO_DIRECTION))
-    sine = torch.where(fixed, 0, vector[:, 2] / length.clamp(min=_NO_DIRECTION))
+    fixed = length < NO_DIRECTION
+    cosine = torch.where(fixed, 1, vector[:, 0] / length.clamp(min=NO_DIRECTION))
+    sine = torch.where(fixed, 0, vector[:, 2] / length.clamp(min=NO_DIRECTION))
     zero, one = torch.zeros_like(sine), torch.ones_like(sine)
     return torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], dim=-1).view(-1, 3, 3)
 
@@ -359,7 +359,7 @@ def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> tor
     distance = torch.linalg.vector_norm(ends[:, 1] - ends[:, 0], dim=-1)
     seen = seen_joints(ends).all(-1).double()
     mean = batch.sum(distance * seen) / batch.sum(seen).clamp(min=1)
-    return torch.where(mean < _NO_DIRECTION, 1, length / mean.clamp(min=_NO_DIRECTION))
+    return torch.where(mean < NO_DIRECTION, 1, length / mean.clamp(min=NO_DIRECTION))
 
 
 def normalize_pixels(keypoints: np.ndarray, name: str, image_shape: Sequence[float]) -> np.ndarray:

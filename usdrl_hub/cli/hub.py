@@ -11,10 +11,12 @@ import typer
 from ..facts.benchmarks import BENCHMARKS, TASKS
 from ..facts.checkpoints import Checkpoint, list_models, namespace
 from ..facts.datasets import DATASETS
-from ..facts.outputs import EXPORT_FORMATS
+from ..facts.outputs import EXPORT_FORMATS, RUNTIME, RUNTIME_VERSION
 from ..facts.recipes import read_recipe, recipe_names
 from ..files import new_folder
 from ..layouts import MODALITIES
+from ..sequence import DETECTION_THRESHOLD
+from .messages import Errors
 from .options import Namespace, complete_layout, complete_model, join_or
 from .tables import print_table, say
 
@@ -192,16 +194,50 @@ def export(
             autocompletion=complete_model, help="Checkpoint: a name (see 'usdrl list'), a folder, or a repository."
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Folder to create for model.onnx.")],
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to create for model.onnx.")] = None,
     format: Annotated[str, typer.Option(help=f"Format of the file: {', '.join(EXPORT_FORMATS)}.")] = EXPORT_FORMATS[0],
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Page to write, .html: it runs pose estimator and model on a camera or film, in a browser."),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="For the page: data set (.npz or store) to search for the nearest clips.")
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"For the page: folder of the npm package {RUNTIME}, to make it part of the page; if unset, the page "
+            "loads it from a CDN."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="For the page of a detector: probability above which a frame belongs to a segment, "
+            f"{DETECTION_THRESHOLD} if unset."
+        ),
+    ] = None,
 ) -> None:
-    """Export a model to one ONNX file and compare its outputs with PyTorch.
+    """Export a model to one ONNX file, compared with PyTorch, or to a page that runs it in a browser.
 
-    Its metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
+    The file's metadata hold class names, joint names and preprocessing; docs/run_onnx.py shows how to run it.
     """
+    if (output_dir is None) == (page is None):
+        raise ValueError("give --output-dir for one ONNX file, or --page for a page that runs in a browser")
+    if page is not None:
+        from ..visualize.live import write_live_page
+
+        errors = Errors()
+        live = write_live_page(model, page, gallery=gallery, runtime=runtime, threshold=threshold, on_error=errors)
+        size = f"{live.path.stat().st_size / 1e6:.1f} MB"
+        clips = f", {live.num_clips} clips to search" if live.num_clips else ""
+        origin = f"loads it from {live.runtime}" if live.runtime else "requests nothing from any network"
+        say(f"{live.path}: {size}{clips}; runs by {RUNTIME} {RUNTIME_VERSION} and {origin}")
+        errors.finish()
+        return
     from ..inference.export import export_model
 
-    done = export_model(model, output_dir, format)
+    done = export_model(model, str(output_dir), format)
     say(f"{done.path}: {done.model_class}, {done.path.stat().st_size / 1e6:.1f} MB")
     for role, arrays in (("input", done.inputs), ("output", done.outputs)):
         for name, sizes in arrays.items():

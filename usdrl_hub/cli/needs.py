@@ -122,6 +122,10 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         _Need(("name",), _some("file", lambda path: not is_video(path)), "on a video"),
         *_reading_needs("file"),
     ),
+    "export": (
+        _Need(("gallery", "runtime", "threshold"), _with("page"), "without --page", "--page"),
+        _Need(("format",), _with("output_dir"), "without --output-dir", "--output-dir"),
+    ),
     "finetune": (
         _Need(
             ("encoder", "hidden_size", "num_persons", "layout", "modality", "normalization"),

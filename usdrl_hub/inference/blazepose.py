@@ -21,6 +21,8 @@ from ..sequence import SkeletonSequence, is_rate
 LAYOUT = "mediapipe33"
 # The networks that come with the package: of people, and of their landmarks ("lite").
 SHIPPED = Path(__file__).parent.parent / "pose"
+# Probability above which a person is there; landmarks that are less visible count as not seen.
+THRESHOLD, MIN_VISIBILITY = 0.5, 0.1
 # Side of what the networks see, in pixels, and of the landmarks' heat map.
 _DETECTOR_SIDE, _LANDMARK_SIDE, _HEATMAP_SIDE = 224, 256, 64
 # Cells along a side of the detector's grids, and anchors per cell.
@@ -29,6 +31,7 @@ _GRIDS = ((28, 2), (14, 2), (7, 6))
 _MARGIN = 1.25
 # Landmarks that are no joints: middle of the hips, and a point on the circle around the body.
 _CENTER, _ROUND = 33, 34
+SHOULDERS, HIPS = [11, 12], [23, 24]
 # Detections overlapping more than this (intersection over union) are one person.
 _OVERLAP = 0.3
 # Two tracks are of one person if their middles are closer than this share of the smaller square.
@@ -145,8 +148,8 @@ class BlazePoseEstimator:
         *,
         detector: str | os.PathLike | None = None,
         max_persons: int = 2,
-        threshold: float = 0.5,
-        min_visibility: float = 0.1,
+        threshold: float = THRESHOLD,
+        min_visibility: float = MIN_VISIBILITY,
         smooth: bool = True,
         num_threads: int | None = None,
     ):
@@ -357,6 +360,32 @@ def _anchors() -> np.ndarray:
 ANCHORS = _anchors()
 
 
+def constants() -> dict[str, Any]:
+    """What another implementation must know of the method, such as the JavaScript of an exported page."""
+    return {
+        "detector_side": _DETECTOR_SIDE,
+        "landmark_side": _LANDMARK_SIDE,
+        "heatmap_side": _HEATMAP_SIDE,
+        "grids": [list(grid) for grid in _GRIDS],
+        "margin": _MARGIN,
+        "center": _CENTER,
+        "round": _ROUND,
+        "overlap": _OVERLAP,
+        "same": _SAME,
+        "search_every": _SEARCH_EVERY,
+        "memory": _MEMORY,
+        "cut": _CUT,
+        "min_cutoff": MIN_CUTOFF,
+        "beta": BETA,
+        "speed_cutoff": SPEED_CUTOFF,
+        "joints": get_layout(LAYOUT).num_joints,
+        "shoulders": SHOULDERS,
+        "hips": HIPS,
+        "threshold": THRESHOLD,
+        "min_visibility": MIN_VISIBILITY,
+    }
+
+
 def _session(path: str | os.PathLike, outputs: tuple[str, ...], threads: int | None) -> Any:
     """An ONNX file ready to run."""
     try:
@@ -444,11 +473,9 @@ def _path(image: np.ndarray, world: np.ndarray) -> np.ndarray:
         image: Landmarks in pixels ``(T, 33, 2)``.
         world: The same in metres ``(T, 33, 3)``.
     """
-    names = get_layout(LAYOUT).joint_names
-    shoulders, hips = ([names.index(f"{side}_{joint}") for side in ("left", "right")] for joint in ("shoulder", "hip"))
     lengths = []
     for points in (world[..., :2], image):
-        torso = points[:, shoulders].mean(1) - points[:, hips].mean(1)
+        torso = points[:, SHOULDERS].mean(1) - points[:, HIPS].mean(1)
         lengths.append(np.linalg.norm(torso, axis=-1))
     scale = np.median(lengths[0] / np.maximum(lengths[1], 1e-6))
-    return image[:, hips].mean(1) * scale
+    return image[:, HIPS].mean(1) * scale

@@ -12,10 +12,11 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -79,6 +80,21 @@ def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format:
     """
     if format not in EXPORT_FORMATS:
         raise ValueError(f"there is no format '{format}': use {', '.join(EXPORT_FORMATS)}")
+    check_exportable(name)
+    with new_folder(output_dir) as folder:
+        model = load_model(name, dtype=torch.float32)
+        if model.task == "pretraining":
+            model = cast(USDRLPreTrainedModel, model.base_model)
+        done = write_onnx(model, folder / FILE_NAME, _metadata(name, model))
+    return replace(done, path=Path(output_dir) / FILE_NAME)
+
+
+def check_exportable(name: str | os.PathLike) -> None:
+    """Refuse an ensemble, and an export without its packages.
+
+    Raises:
+        ValueError: See above.
+    """
     if "," in str(name) and not Path(name).is_dir():
         raise ValueError(f"'{name}' is an ensemble: export its models one by one, and average their probabilities")
     for package in _PACKAGES:
@@ -86,23 +102,31 @@ def export_model(name: str | os.PathLike, output_dir: str | os.PathLike, format:
             import_module(package)
         except ImportError:
             raise ValueError(f"an export needs the package {package}: pip install 'usdrl-hub[onnx]'") from None
-    with new_folder(output_dir) as folder:
-        model = load_model(name, dtype=torch.float32)
-        if model.task == "pretraining":
-            model = cast(USDRLPreTrainedModel, model.base_model)
-        # A fused model returns neither, even if the configuration asks for them.
-        model.config.output_hidden_states = model.config.output_attentions = False
-        size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-        if size > _LARGEST:
-            raise ValueError(f"model '{name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2 at most")
-        metadata = _metadata(name, model)
-        program = _trace(model)
-        _save(program, metadata, folder / FILE_NAME)
-        error = _check(folder / FILE_NAME, model)
-    sizes = [
+
+
+def write_onnx(model: USDRLPreTrainedModel, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> Export:
+    """Write a loaded model as an ONNX file, and compare the file's outputs with the model's.
+
+    Args:
+        model: Any model but a pretraining one, in float32; its configuration no longer asks for hidden states.
+        path: File to write.
+        metadata: Entries of the file.
+
+    Raises:
+        ValueError: If the model is larger than 2 GB, or the outputs differ.
+    """
+    # A fused model returns neither, even if the configuration asks for them.
+    model.config.output_hidden_states = model.config.output_attentions = False
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if size > _LARGEST:
+        name = model.name_or_path or type(model).__name__
+        raise ValueError(f"model '{name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2 at most")
+    program = _trace(model)
+    _save(program, metadata, path)
+    inputs, outputs = (
         {value.name: _sizes(value) for value in values} for values in (program.graph.inputs, program.graph.outputs)
-    ]
-    return Export(Path(output_dir) / FILE_NAME, type(model).__name__, sizes[0], sizes[1], error)
+    )
+    return Export(path, type(model).__name__, inputs, outputs, _check(path, model))
 
 
 def _metadata(name: str | os.PathLike, model: USDRLPreTrainedModel) -> dict[str, str]:
@@ -170,7 +194,7 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _save(program: Any, metadata: dict[str, str], path: Path) -> None:
+def _save(program: Any, metadata: Mapping[str, str], path: Path) -> None:
     import onnx_ir
 
     # The metadata name source files, with this machine's folders.

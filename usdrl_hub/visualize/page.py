@@ -56,7 +56,7 @@ def check_output(output: str | os.PathLike, suffixes: Sequence[str], what: str) 
     return suffix
 
 
-def write_page(template: str, title: str, content: dict[str, Any], path: Path) -> None:
+def write_page(template: str, title: str, content: dict[str, Any], path: Path, **parts: str) -> None:
     """Write a self-contained page.
 
     Args:
@@ -65,17 +65,19 @@ def write_page(template: str, title: str, content: dict[str, Any], path: Path) -
         title: Title.
         content: Data of the page's script.
         path: File to write.
+        **parts: Text in place of other names in the template, as it is.
     """
     # Escaped, so that no name can end the script element.
     text = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, allow_nan=False))
     title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
-    filled = {"title": title, "data": text, "page_style": _shared("page.css"), "scene_script": _shared("scene.js")}
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _shared(template))
+    shared = {"page_style": shared_file("page.css"), "scene_script": shared_file("scene.js")}
+    filled = {"title": title, "data": text, **shared, **parts}
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], shared_file(template))
     with new_file(path) as partial:
         partial.write_text(page, "utf-8")
 
 
-def _shared(name: str) -> str:
+def shared_file(name: str) -> str:
     """Text of a file in this folder."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
