@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .pretraining.arguments import ComputeOptions as ComputeOptions
     from .pretraining.arguments import PretrainingArguments as PretrainingArguments
     from .pretraining.data import PretrainingDataset as PretrainingDataset
+    from .pretraining.readout import fit_readout as fit_readout
     from .pretraining.run import pretrain as pretrain
     from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
     from .sequence import SkeletonFormatError as SkeletonFormatError
@@ -126,6 +127,7 @@ _MODULES = {
         "normalization": ["Geometry"],
         "pretraining.arguments": ["ComputeOptions", "PretrainingArguments"],
         "pretraining.data": ["PretrainingDataset"],
+        "pretraining.readout": ["fit_readout"],
         "pretraining.run": ["pretrain"],
         "pretraining.trainer": ["USDRLPreTrainer"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],

@@ -71,6 +71,12 @@ class USDRLConfig(PreTrainedConfig):
         is_causal (`bool`, defaults to `False`):
             Whether no frame sees a later one: masked attention and token mixing, motion as the difference to the
             frame before, and the temporal stream only, because each spatial token holds every frame.
+        readout_parts (`list[int]`, *optional*):
+            Numbers of equal parts of a clip, such as `[1, 2]`, whose maxima over the temporal tokens a model compares
+            clips by, beside the maximum over the spatial tokens; see `USDRLReadout`. None compares by the pooled
+            embedding of the paper, and so does every causal model.
+        readout_size (`int`, defaults to 256):
+            Numbers of such an embedding; at most those that are pooled.
         segmentation_stages (`int`, defaults to 4):
             Stages of the temporal convolution of `USDRLForActionSegmentation`.
         segmentation_layers (`int`, defaults to 10):
@@ -113,6 +119,8 @@ class USDRLConfig(PreTrainedConfig):
     stream_projector_sizes: list[int] | None = None
     instance_projector_sizes: list[int] | None = None
     is_causal: bool = False
+    readout_parts: list[int] | None = None
+    readout_size: int = 256
     segmentation_stages: int = 4
     segmentation_layers: int = 10
     segmentation_channels: int = 64
@@ -134,6 +142,9 @@ class USDRLConfig(PreTrainedConfig):
             self.layout = RELEASE_LAYOUTS.get(self.num_joints)
         else:
             self.layout = get_layout(self.layout).to_config()
+        if self.is_causal:
+            # Its clips grow frame by frame, and it has no spatial tokens.
+            self.readout_parts = None
         self._check_inherited(kwargs.get("num_labels", 2), kwargs.get("quantization_config"))
         super().__post_init__(**kwargs)
         # transformers derives label2id only where it makes up the labels itself.
@@ -151,7 +162,7 @@ class USDRLConfig(PreTrainedConfig):
         """Refuse sizes that are not positive, or too large."""
         sizes = ("num_frames", "num_persons", "num_joints", "num_channels", "hidden_size", "num_hidden_layers")
         head = ("segmentation_stages", "segmentation_layers", "segmentation_channels")
-        for name in (*sizes, *head, "num_attention_heads", "shift_gap", "intermediate_size"):
+        for name in (*sizes, *head, "num_attention_heads", "shift_gap", "intermediate_size", "readout_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -201,6 +212,7 @@ class USDRLConfig(PreTrainedConfig):
             )
         if not 0 < self.layer_norm_eps < 1:
             raise ValueError(f"layer_norm_eps must be above 0 and below 1, got {self.layer_norm_eps}")
+        self._check_readout()
         for name in ("initializer_range", "classifier_initializer_range"):
             value = getattr(self, name)
             if not 0 <= value or not math.isfinite(value):
@@ -219,6 +231,31 @@ class USDRLConfig(PreTrainedConfig):
                 "make them equal"
             )
 
+    def _check_readout(self) -> None:
+        parts = self.readout_parts
+        if parts is None:
+            return
+        if not parts or any(part < 1 or self.num_frames % part for part in parts) or len(set(parts)) < len(parts):
+            raise ValueError(
+                f"readout_parts must be different numbers that divide the {self.num_frames} frames, "
+                f"got {_short(parts)}"
+            )
+        if self.readout_size > self.readout_input_size:
+            raise ValueError(
+                f"readout_size must be at most the {self.readout_input_size} numbers that are pooled, "
+                f"got {self.readout_size}"
+            )
+
+    @property
+    def readout_input_size(self) -> int:
+        """Numbers that are pooled for the readout."""
+        return self.hidden_size * (sum(self.readout_parts or ()) + 1)
+
+    @property
+    def clip_embedding_size(self) -> int:
+        """Width of the embeddings by which clips are compared: the readout's, or `embedding_size` without one."""
+        return self.embedding_size if self.readout_parts is None else self.readout_size
+
     @property
     def modalities(self) -> list[str]:
         """The modalities that the model reads."""
@@ -226,7 +263,7 @@ class USDRLConfig(PreTrainedConfig):
 
     @property
     def embedding_size(self) -> int:
-        """Width of clip and frame embeddings: both streams', or the temporal stream's in a causal model."""
+        """Width of pooled and frame embeddings: both streams', or the temporal stream's in a causal model."""
         return self.hidden_size if self.is_causal else 2 * self.hidden_size
 
     @property

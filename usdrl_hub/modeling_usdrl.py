@@ -43,6 +43,8 @@ class USDRLModelOutput(ModelOutput):
         spatial_hidden_states: Spatial tokens after the same layers, each ``(B, M*V, d)``.
         attentions: Weights of the temporal layers, then of the spatial layers, each ``(B, K, heads, S, S)``; K is 3
             for DSTE (convolutional, shifted, plain) and 1 for STTR.
+        readout: Clip embedding ``(B, E)`` to compare clips by, where the configuration names a readout; see
+            `USDRLReadout`.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -53,6 +55,7 @@ class USDRLModelOutput(ModelOutput):
     temporal_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     spatial_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    readout: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -410,6 +413,34 @@ class USDRLModalityTokens(nn.Module):
         return temporal, spatial
 
 
+class USDRLReadout(nn.Module):
+    """Tokens to an embedding to compare clips by: maxima over parts of the clip, decorrelated and reduced.
+
+    The maxima over n equal parts are divided by the root of n, so that each n counts as much. Mean and projection are
+    statistics of the pretraining data, see `fit_readout`; before they are fitted, the first numbers are kept.
+    """
+
+    mean: torch.Tensor
+    projection: torch.Tensor
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        self.parts = list(config.readout_parts or ())
+        self.register_buffer("mean", torch.zeros(config.readout_input_size))
+        self.register_buffer("projection", torch.eye(config.readout_size, config.readout_input_size))
+
+    def pool(self, temporal: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+        """Maxima ``(B, E')`` of temporal ``(B, T, d)`` and spatial tokens ``(B, M*V, d)``."""
+        pooled = [
+            (temporal.unflatten(1, (parts, -1)).amax(dim=2) / math.sqrt(parts)).flatten(1) for parts in self.parts
+        ]
+        return torch.cat([*pooled, spatial.amax(dim=1)], dim=-1)
+
+    def forward(self, temporal: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+        """The embedding ``(B, E)``."""
+        return nn.functional.linear(self.pool(temporal, spatial) - self.mean, self.projection)
+
+
 class USDRLPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation of all USDRL models."""
 
@@ -462,6 +493,9 @@ class USDRLPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.num_batches_tracked)
         elif isinstance(module, USDRLLearnedPosition):
             init.trunc_normal_(module.values, std=self.config.initializer_range)
+        elif isinstance(module, USDRLReadout):
+            init.zeros_(module.mean)
+            init.copy_(module.projection, torch.eye(*module.projection.shape, device="cpu"))
         elif isinstance(module, USDRLSinusoidPosition):
             init.copy_(module.values, module.table())
         elif isinstance(module, USDRLModalityTokens) and "bone" in module.modalities:
@@ -541,6 +575,8 @@ class USDRLModel(USDRLPreTrainedModel):
         self.temporal = USDRLTokenStream(config, frames, joints * channels, USDRLSinusoidPosition(config))
         if not config.is_causal:
             self.spatial = USDRLTokenStream(config, joints, frames * channels, USDRLLearnedPosition(config))
+        if config.readout_parts is not None:
+            self.readout = USDRLReadout(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -616,6 +652,8 @@ class USDRLModel(USDRLPreTrainedModel):
             temporal_hidden_state=temporal,
             spatial_hidden_state=spatial,
         )
+        if config.readout_parts is not None:
+            output.readout = self.readout(temporal, spatial)
         if output_hidden_states:
             output.hidden_states = tuple(map(self.dense, temporal_states, spatial_states))
             output.temporal_hidden_states = tuple(temporal_states)

@@ -45,6 +45,8 @@ MEANING = (
     "num_attention_heads",
     "alpha",
     "shift_gap",
+    "readout_parts",
+    "readout_size",
 )
 # Types of weights; those of quantised models have others.
 _FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

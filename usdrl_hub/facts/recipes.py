@@ -110,6 +110,7 @@ class Recipe:
         synthetic_pairs: Probability that a person of another recording is added to a single-person segment; see
             `PretrainingDataset`.
         training: Optimiser and schedule.
+        readout: Arguments of `fit_readout`, which is called at the end; no readout where it is empty.
     """
 
     about: str = ""
@@ -120,6 +121,7 @@ class Recipe:
     views: Mapping[str, Any] = field(default_factory=dict)
     synthetic_pairs: float = 0.0
     training: Training = field(default_factory=Training)
+    readout: Mapping[str, Any] = field(default_factory=dict)
 
     def changed(self, model: Mapping[str, Any] | None = None, **training: Any) -> Recipe:
         """The recipe with changed model fields and training values; a training value of None is kept.
@@ -192,7 +194,7 @@ def _make_recipe(content: Any) -> Recipe:
     _check_size(content)
     content = {_RENAMED.get(key, key): value for key, value in content.items()}
     check_keys("", content, [entry.name for entry in fields(Recipe)])
-    for key in ("model", "extractor", "views", "training"):
+    for key in ("model", "extractor", "views", "training", "readout"):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"'{key}' must be a mapping")
     check_keys("training.", content.get("training", {}), [entry.name for entry in fields(Training)])

@@ -123,7 +123,7 @@ def library_code(source: CardSource) -> str:
             f'for prediction in iter_predictions("recording.npy", model="{name}"):\n'
             "    print(prediction.sequence.name, prediction.top(3))\n"
             f'embeddings = extract_embeddings("recordings/", model="{name}")  '
-            f"# (recordings, {source.config.embedding_size})"
+            f"# (recordings, {source.config.clip_embedding_size})"
         )
     lines = [
         f"from usdrl_hub import {kind}, USDRLFeatureExtractor, read_skeleton\n",
@@ -132,7 +132,8 @@ def library_code(source: CardSource) -> str:
         'clip = extractor(read_skeleton("recording.npy"), return_tensors="pt")',
     ]
     if source.task == "embedding":
-        lines.append(f"embedding = model(**clip).pooler_output  # (1, {source.config.embedding_size})")
+        field = "pooler_output" if source.config.readout_parts is None else "readout"
+        lines.append(f"embedding = model(**clip).{field}  # (1, {source.config.clip_embedding_size})")
     elif source.task == "segmentation":
         lines[0] = "import torch\n" + lines[0]
         lines.append("windows = clip.keypoints[:, None]  # one window per recording; see usdrl_hub.inference.windows")

@@ -136,7 +136,7 @@ def _values(source: CardSource) -> dict[str, str]:
             f"{config.encoder.upper()}: {streams}, {config.num_hidden_layers} layers, hidden size "
             f"{config.hidden_size}, {config.num_attention_heads} head(s); modality {config.modality}"
         ),
-        "embedding": f"{config.embedding_size} numbers per clip, and per frame",
+        "embedding": _embedding(config),
         "size": f"{source.num_bytes / 1e6:.2f} MB" + ("" if source.has_weights else " in float32"),
         "license": "for academic research only" if _license(source) == "other" else f"`{_license(source)}`",
         "origin": entry.origin if entry is not None else "trained with the package",
@@ -159,6 +159,16 @@ def _values(source: CardSource) -> dict[str, str]:
         if authors
         else "The model is the authors'; these weights are not.",
     }
+
+
+def _embedding(config: USDRLConfig) -> str:
+    if config.readout_parts is None:
+        return f"{config.embedding_size} numbers per clip, and per frame"
+    parts = ", ".join(map(str, config.readout_parts))
+    return (
+        f"{config.readout_size} numbers per clip to compare clips by (`readout`: maxima over {parts} parts of the "
+        f"clip, decorrelated); {config.embedding_size} per clip for heads, and per frame"
+    )
 
 
 def _input(config: USDRLConfig) -> str:

@@ -47,7 +47,8 @@ def extract_embeddings(
         each_person: Whether each person of a recording is embedded alone, as recordings ``<name>#<index>``.
 
     Returns:
-        Float32 ``(N, 2d)``, in the order of the inputs; ``(0, 2d)`` if there are none.
+        Float32 ``(N, E)``, in the order of the inputs; ``(0, E)`` if there are none. E is the model's
+        `config.clip_embedding_size`: its readout's, or 2d of the paper's pooled embedding.
 
     Raises:
         SkeletonFormatError: If an input cannot be read or does not fit the model.
@@ -64,7 +65,7 @@ def extract_embeddings(
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
     stream = iter_embeddings(inputs, engine, reading=reading, batch_size=batch_size, each_person=each_person)
     embeddings = [embedding for _, embedding in stream]
-    return np.stack(embeddings) if embeddings else np.zeros((0, engine.model.config.embedding_size), np.float32)
+    return np.stack(embeddings) if embeddings else np.zeros((0, engine.model.config.clip_embedding_size), np.float32)
 
 
 def iter_embeddings(
@@ -78,14 +79,14 @@ def iter_embeddings(
     each_person: bool = False,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    """Yield each recording, in the model's layout, with its embedding ``(2d,)``; memory does not grow with them.
+    """Yield each recording, in the model's layout, with its embedding ``(E,)``; memory does not grow with them.
 
     Arguments and errors are those of `extract_embeddings`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
     """
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
     batches = engine.batches(Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size)
-    embedded = ((batch, engine.run(clips).pooler_output.float().cpu().numpy()) for batch, clips in batches)
+    embedded = ((batch, clip_embeddings(engine.run(clips)).float().cpu().numpy()) for batch, clips in batches)
     return (row for batch, rows in embedded for row in finite_rows(batch, rows, "its embedding", on_error))
 
 
@@ -134,9 +135,21 @@ def iter_frame_embeddings(
     return frame_outputs(engine, source.prepared(engine.extractor), encode, batch_size, on_error=on_error)
 
 
+def clip_embeddings(output: Any) -> torch.Tensor:
+    """What clips are compared by ``(B, E)``: the encoder's readout, or its pooled output where it has none."""
+    # The output class of a repository's own, older code lacks the field.
+    readout = getattr(output, "readout", None)
+    return output.pooler_output if readout is None else readout
+
+
 @torch.inference_mode()
-def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tensor:
-    """Clip embeddings ``(N, 2d)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode.
+def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor, *, pooled: bool = False) -> torch.Tensor:
+    """Clip embeddings ``(N, E)`` float32 on the CPU of clips ``(N, T, M, V, C)``; the model is left in its mode.
+
+    Args:
+        model: A model, whose head is not used.
+        clips: Normalised clips.
+        pooled: Whether to give the pooled embeddings ``(N, 2d)``, which heads read, of a model with a readout, too.
 
     Raises:
         NonFiniteError: If one is NaN or infinite.
@@ -144,7 +157,8 @@ def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tenso
     encoder: USDRLModel = model.base_model  # type: ignore[assignment]
     training = encoder.training
     encoder.eval()
-    parts = [encoder(part.to(encoder.device)).pooler_output.float().cpu() for part in clips.split(_CLIPS_AT_ONCE)]
+    outputs = (encoder(part.to(encoder.device)) for part in clips.split(_CLIPS_AT_ONCE))
+    parts = [(output.pooler_output if pooled else clip_embeddings(output)).float().cpu() for output in outputs]
     encoder.train(training)
     embeddings = torch.cat(parts)
     check_finite(embeddings, "the embeddings of the clips")
@@ -152,11 +166,11 @@ def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor) -> torch.Tenso
 
 
 def embed_part(
-    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: SkeletonData
+    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: SkeletonData, *, pooled: bool = False
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Embeddings ``(N, 2d)`` of a part of a data set, and its labels; memory holds one batch of clips."""
+    """Embeddings of a part of a data set, see `embed_clips`, and its labels; memory holds one batch of clips."""
     features = []
     for start in range(0, len(part), _CLIPS_AT_ONCE):
         sequences = list(part[start : start + _CLIPS_AT_ONCE])
-        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"]))
+        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"], pooled=pooled))
     return torch.cat(features), np.asarray(part.column("labels"))

@@ -22,6 +22,7 @@ from ..layouts import LayoutLike
 from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
 from ..sequence import SkeletonFormatError, SkeletonSequence
+from .embedding import clip_embeddings
 from .engine import find_device, find_dtype
 from .ensemble import USDRLEnsemble
 from .scores import NOT_FINITE, class_scores
@@ -205,9 +206,9 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
 class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
     """Embeds skeleton recordings; see `SkeletonPipeline` for the inputs.
 
-    The result for a recording is its embedding as nested lists ``(1, 2d)``; with ``pool=False`` one embedding for
-    each of the T frames of its clip, ``(1, T, 2d)``; with ``return_tensors=True`` a float32 tensor of that shape. The
-    task is ``"skeleton-feature-extraction"``.
+    The result for a recording is its embedding as nested lists ``(1, E)``, see `extract_embeddings`; with
+    ``pool=False`` one embedding for each of the T frames of its clip, ``(1, T, 2d)``; with ``return_tensors=True`` a
+    float32 tensor of that shape. The task is ``"skeleton-feature-extraction"``.
     """
 
     _own = frozenset({"pool", "return_tensors"})
@@ -231,7 +232,7 @@ class SkeletonFeatureExtractionPipeline(SkeletonPipeline):
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
         output = self.model(input_tensors["keypoints"])
-        return {"pooled": output.pooler_output, "frames": output.last_hidden_state}
+        return {"pooled": clip_embeddings(output), "frames": output.last_hidden_state}
 
     def postprocess(self, model_outputs: Any, **chosen: Any) -> torch.Tensor | list:
         """The embedding of one clip."""

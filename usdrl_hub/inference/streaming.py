@@ -20,6 +20,7 @@ from ..normalization import FIRST_FRAMES
 from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
 from .cache import CausalCache
 from .causal import OVERLAP
+from .embedding import clip_embeddings
 from .engine import Engine
 from .scores import NOT_FINITE, class_scores, top_classes
 
@@ -31,7 +32,8 @@ class StreamResult:
     Attributes:
         frame: Number of the frame that the result is for, counted from 0 for each person or scene.
         start: First frame that the model saw for it.
-        embedding: Float32 ``(2d,)``; for a causal model ``(d,)``, the maximum over the frames so far.
+        embedding: Float32 ``(E,)``, as of `extract_embeddings`; for a causal model ``(d,)``, the maximum over the
+            frames so far.
         probabilities: One per class ``(K,)``, see `Prediction`; None without a head.
         class_names: Names of the classes; empty without a head.
     """
@@ -274,7 +276,7 @@ class USDRLStream:
         elif self.model.task == "segmentation":
             starts = torch.zeros(len(clips), 1, dtype=torch.long, device=clips.device)
             scores = self._of_frames(self.model(clips[:, None], window_starts=starts).logits, lengths)
-        results = self._results(due, encoded.pooler_output, scores)
+        results = self._results(due, clip_embeddings(encoded), scores)
         starts_at = {key: person.count - len(person.frames) for key, person in zip(due, people, strict=True)}
         return {
             key: replace(result, frame=max(result.frame - self.delay, starts_at[key]), start=starts_at[key])

@@ -16,6 +16,7 @@ from ..layouts import get_layout
 from .camera import RandomCamera
 from .data import check_synthetic_pairs
 from .losses import MultiGrainedFeatureDecorrelation
+from .readout import check_readout
 from .views import ViewAugmentation
 
 
@@ -46,7 +47,10 @@ def build_recipe(
     check_keys("views.", recipe.views, [entry.name for entry in fields(ViewAugmentation)])
     if not isinstance(recipe.loss, str):
         check_keys("loss.", recipe.loss, [entry.name for entry in fields(MultiGrainedFeatureDecorrelation)])
+    check_keys("readout.", recipe.readout, ["parts", "size", "shrinkage"])
     config, extractor = model_parts(recipe)
+    if recipe.readout:
+        check_readout(config, **recipe.readout)
     check_synthetic_pairs(recipe.synthetic_pairs, motion_extractor(recipe, extractor))
     given: dict[str, Any] = {"num_frames": config.num_frames, "layout": config.layout, **recipe.views}
     for name in ("camera", "pose_errors"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,12 @@ class PretrainingDataset(torch.utils.data.Dataset):
             return [self.memory[start : int(self.ends[index])] for start, index in zip(starts, indices, strict=True)]
         batch = self.feature_extractor.normalized([self._read_next(index) for index in indices])
         return list(batch.frames.float().split(batch.lengths.tolist()))
+
+    def batches(self, most: int = 20_000) -> Iterator[dict[str, torch.Tensor]]:
+        """Segments in order, in batches as of `collate`: at most so many segments, evenly spread."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)).tolist()
+        for start in range(0, len(rows), _BATCH):
+            yield self.collate(self.__getitems__(rows[start : start + _BATCH]))
 
     def _read_next(self, row: int) -> SkeletonSequence:
         """A segment, or the next one with visible people."""

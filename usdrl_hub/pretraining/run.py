@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -24,14 +24,17 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import locked
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
+from ..normalization import RaggedFrames
 from ..records import run_record
 from ..sequence import SkeletonSequence
 from .arguments import ComputeOptions, PretrainingArguments
 from .build import build_recipe, load_recipe, motion_extractor
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
+from .readout import fit_readout
 from .resume import is_first_process, opened_run, write_model, write_settings
 from .trainer import USDRLPreTrainer
+from .views import ViewAugmentation
 
 
 def pretrain(
@@ -112,6 +115,8 @@ def pretrain(
             **run_record(started),
         }
         if trainer.is_world_process_zero():
+            if recipe.readout:
+                fit_readout(model.usdrl, _whole_clips(dataset, views, seed), **recipe.readout)
             write_model(folder, model, extractor, record)
         trainer.accelerator.wait_for_everyone()
     return record
@@ -138,6 +143,13 @@ def _dataset(
         synthetic_pairs=recipe.synthetic_pairs,
         seed=seed,
     )
+
+
+def _whole_clips(dataset: PretrainingDataset, views: ViewAugmentation, seed: int) -> Iterator[torch.Tensor]:
+    """Whole segments as clips: as they are or, for a model of 2D keypoints, as the recipe's cameras see them."""
+    whole = views.whole()
+    for batch in dataset.batches():
+        yield whole(RaggedFrames(batch["frames"], batch["lengths"]), batch["clips"], seed)[0]
 
 
 def _prober(probe: Any, extractor: USDRLFeatureExtractor) -> NeighbourProbe:

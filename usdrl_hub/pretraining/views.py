@@ -264,6 +264,25 @@ class ViewAugmentation:
             return views
         return torch.where(seen_joints(views)[..., None], views - views[..., :1, center : center + 1, :], 0)
 
+    def whole(self) -> ViewAugmentation:
+        """Views of whole sequences that change nothing; for a model of 2D keypoints, as cameras see them."""
+        return replace(
+            self,
+            num_views=2,
+            crop_ratio=(1.0, 1.0),
+            corruption=0.0,
+            shear=0.0,
+            joint_dropout=0.0,
+            limb_dropout=0.0,
+            other_layout=0.0,
+            max_stride=1,
+            noise=0.0,
+            mirror=0.0,
+            max_yaw=0.0,
+            scale_jitter=0.0,
+            pose_errors=self.pose_errors if self.camera is not None else None,
+        )
+
     def draw(self, lengths: torch.Tensor, joints: int, clips: torch.Tensor, seed: int, step: int) -> dict:
         """Draw the changes of each view.
 

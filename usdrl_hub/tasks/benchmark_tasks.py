@@ -132,7 +132,7 @@ class Task:
 
 def fit_linear(context: Context) -> USDRLForActionRecognition:
     """A linear layer on the frozen encoder's features."""
-    features, labels = embed_part(context.encoder, context.extractor, context.train)
+    features, labels = embed_part(context.encoder, context.extractor, context.train, pooled=True)
     recipe, num_classes = context.recipe, len(context.class_names)
     if recipe.get("solver") == "logistic":
         layer = fit_logistic_regression(features, labels, num_classes, strength=recipe["strength"])
@@ -162,7 +162,7 @@ def fit_recogniser(context: Context) -> USDRLForActionRecognition:
 
 def score_recogniser(context: Context, classifier: USDRLForActionRecognition) -> Scores:
     """Accuracy on the test part."""
-    features, labels = embed_part(classifier, context.extractor, context.test)
+    features, labels = embed_part(classifier, context.extractor, context.test, pooled=True)
     with torch.no_grad():
         return accuracy(classifier.classifier(features.to(classifier.device)).cpu(), labels)
 

@@ -157,7 +157,7 @@ def train_recogniser(
     if recipe.linear_start:
         if torch.cuda.is_available():
             classifier.to("cuda")  # type: ignore[arg-type]
-        features, labels = embed_part(classifier, extractor, train)
+        features, labels = embed_part(classifier, extractor, train, pooled=True)
         start = fit_logistic_regression(features, labels, len(classifier.config.class_names))
         classifier.classifier.load_state_dict(start.state_dict())
     augment = None
