@@ -96,9 +96,9 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
         arrays = dict(file)
     arrays["subjects"] = arrays["subjects"] // 2
     np.savez(tmp_path / "data.npz", **arrays)
-    options = ["--output-dir", tmp_path / "model", "--epochs", 1, "--linear-probe"]
+    options = ["--output-dir", tmp_path / "model", "--linear-probe"]
     code, out, _ = run(capsys, "finetune", tmp_path / "data.npz", *options)
-    assert code == 0 and "trained on 60 clips" in out and "on 40 test clips" in out
+    assert code == 0 and "linear recognition, trained on 60 clips" in out and "on 40 test clips" in out
     code, out, _ = run(capsys, "predict", sample_path(), "--model", tmp_path / "model")
     assert code == 0 and f"model {tmp_path / 'model'}" in out
 
@@ -256,6 +256,7 @@ def test_a_doubt_about_a_body_reaches_the_user_of_the_command(capsys, tmp_path):
         ("render X --output a.html --pose-model a", "--pose-model has no effect on a file that is not a video"),
         ("render a.mp4 --output a.html --pose-model a --detector a --fps 9", "--fps has no effect on a video"),
         ("finetune X --output-dir m --hidden-size 8", "--hidden-size has no effect without --from-scratch"),
+        ("finetune X --output-dir m --linear-probe --epochs 3", "--epochs has no effect with --linear-probe"),
         ("finetune X --output-dir m --normalization ntu", "--normalization has no effect without --from-scratch"),
         ("finetune X --output-dir m --from-scratch --model m", "--model has no effect with --from-scratch"),
         ("pretrain X --output-dir m --max-steps 1 --epochs 2", "--epochs has no effect with --max-steps"),

@@ -21,10 +21,10 @@ from usdrl_hub.facts.datasets import DATASETS, NTU120_CLASSES, PKU_CLASSES
 from usdrl_hub.inference.embedding import embed_part
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.tasks.benchmark_tasks import TASKS as RUNS
-from usdrl_hub.tasks.benchmark_tasks import Context
+from usdrl_hub.tasks.benchmark_tasks import Context, score_recogniser
+from usdrl_hub.tasks.choice import train_recogniser
 from usdrl_hub.tasks.evaluate import evaluate, repeat
 from usdrl_hub.tasks.fit import FitRecipe
-from usdrl_hub.tasks.recognition import train_recogniser
 from usdrl_hub.tasks.tiny import tiny_recordings
 
 from .helpers import run
@@ -105,7 +105,8 @@ def test_cached_features_score_as_the_whole_loop_does():
     looped = context.new_head(USDRLForActionRecognition)
     loop = FitRecipe.of({**recipe, "optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0})
     loop = FitRecipe.of({**loop.to_dict(), "augment": False, "freeze_encoder": True, "max_grad_norm": 0.0})
-    scores = train_recogniser(looped, extractor, context.train, context.test, loop)
+    train_recogniser(looped, extractor, context.train, loop)
+    scores = score_recogniser(context, looped)
     assert abs(scores["accuracy"] - cached["accuracy"]) <= 0.001
     for ours, theirs in zip(classifier.usdrl.parameters(), looped.usdrl.parameters(), strict=True):
         assert torch.equal(ours, theirs)

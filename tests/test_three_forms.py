@@ -27,7 +27,7 @@ from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.tasks.evaluate import evaluate, repeat
 from usdrl_hub.tasks.fit import FitRecipe
-from usdrl_hub.tasks.recognition import finetune
+from usdrl_hub.tasks.recognition import Evaluation, finetune
 
 from .helpers import recipe, run
 from .three_forms import FORMS, assert_same_sequence, labelled_arrays, sequences_of
@@ -346,7 +346,9 @@ def test_names_that_tell_a_protocol_decide(in_three_forms):
 def test_every_form_is_fine_tuned_alike(in_three_forms, tmp_path):
     forms = in_three_forms(labelled_arrays())
     recipe = FitRecipe(epochs=1, freeze_encoder=True)
-    records = [finetune(forms[form], tmp_path / form, recipe=recipe, baseline=True) for form in FORMS]
+    records = [
+        finetune(forms[form], tmp_path / form, recipe=recipe, evaluation=Evaluation(baseline=True)) for form in FORMS
+    ]
     assert records[0]["metrics"] == records[1]["metrics"] == records[2]["metrics"]
     assert len({record["checkpoint_sha256"] for record in records}) == 1
     assert [record["dataset"] for record in records] == ["data.npz", "store", "list of sequences"]

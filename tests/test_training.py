@@ -29,8 +29,9 @@ from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
+from usdrl_hub.tasks.choice import FULL
 from usdrl_hub.tasks.fit import FitRecipe
-from usdrl_hub.tasks.recognition import FINETUNING, finetune, nearest_neighbour_baselines
+from usdrl_hub.tasks.recognition import Evaluation, finetune, nearest_neighbour_baselines
 
 from .helpers import Clips, arguments, tiny_config
 
@@ -116,9 +117,11 @@ def test_accuracy_counts_ranks_and_leaves_out_what_is_ignored():
 
 @pytest.mark.parametrize("probe", [False, True])
 def test_finetuning_on_the_shipped_clips_gives_a_model_folder_that_repeats(tmp_path, probe):
-    options = {"recipe": replace(FINETUNING, freeze_encoder=probe, epochs=2, batch_size=16), "seed": 3}
+    recipe = None if probe else replace(FULL, epochs=2, min_steps=0)
+    options = {"recipe": recipe, "method": "linear" if probe else "full", "seed": 3}
     data = _with_even_and_odd_people(tmp_path)
-    records = [finetune(data, tmp_path / name, baseline=True, **options) for name in ("a", "b")]
+    evaluation = Evaluation(baseline=True)
+    records = [finetune(data, tmp_path / name, evaluation=evaluation, **options) for name in ("a", "b")]
     assert records[0]["metrics"] == records[1]["metrics"]
     assert records[0]["checkpoint_sha256"] == records[1]["checkpoint_sha256"]
     record = json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -181,7 +184,9 @@ def test_the_split_that_was_asked_for_is_recorded_and_a_mixed_one_is_reported(tm
     record = finetune(clips, tmp_path / "mixed", recipe=FitRecipe(epochs=0.1))
     assert record["groups"] == {"by": "subject", "train": 5, "test": 5, "shared": 5}
     assert any("5 people both train and test" in sentence for sentence in record["warnings"])
-    record = finetune(clips, tmp_path / "apart", recipe=FitRecipe(epochs=0.1), group_by="subject")
+    record = finetune(
+        clips, tmp_path / "apart", recipe=FitRecipe(epochs=0.1), evaluation=Evaluation(group_by="subject")
+    )
     assert record["groups"] == {"by": "subject", "train": 4, "test": 1, "shared": 0}
     assert record["split"].startswith("1 of 5 people tests") and record["n"] == {"train": 80, "test": 20}
     assert not any("both train and test" in sentence for sentence in record["warnings"])
@@ -190,7 +195,9 @@ def test_the_split_that_was_asked_for_is_recorded_and_a_mixed_one_is_reported(tm
 def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):
     recipe = FitRecipe(epochs=0.1, learning_rate=1e-9)
     with pytest.warns(USDRLWarning, match="is not better than the nearest neighbour on normalised joints"):
-        record = finetune(_with_even_and_odd_people(tmp_path), tmp_path / "out", None, recipe=recipe)
+        record = finetune(
+            _with_even_and_odd_people(tmp_path), tmp_path / "out", None, recipe=recipe, config={"hidden_size": 16}
+        )
     assert record["metrics"]["accuracy"] <= record["baselines"]["nearest neighbour on normalised joints"]
     assert any("is not better than" in sentence for sentence in record["warnings"])
 
@@ -236,7 +243,7 @@ def test_training_from_random_weights_takes_the_data_layout(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"normalization": "none"}, "has its own"),
+        ({"config": {"normalization": "none"}}, "has its own"),
         ({"model": "usdrl/tiny-uiprmd", "config": {"hidden_size": 8}}, "has its own"),
         ({"model": None, "config": {"hidden_size": 7}}, "must be even"),
     ],

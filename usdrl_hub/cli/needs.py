@@ -134,6 +134,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
             "--from-scratch",
         ),
         _Need(("model",), _without("from_scratch"), "with --from-scratch"),
+        _Need(
+            ("epochs", "learning_rate", "batch_size", "mirror", "pose_errors"),
+            _without("linear_probe"),
+            "with --linear-probe, which fits the last layer in one go",
+        ),
     ),
     "pretrain": (
         _Need(("epochs",), _without("max_steps"), "with --max-steps"),

@@ -34,12 +34,18 @@ def finetune(
     normalization: Annotated[
         str | None, typer.Option(help=f"{join_or(NORMALIZATIONS)}; the layout's if unset.")
     ] = None,
-    linear_probe: Annotated[bool, typer.Option(help="Train the linear layer only, on the frozen encoder.")] = False,
-    epochs: Annotated[float, typer.Option(help="Passes over the training clips.")] = 40,
-    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 32,
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="Fit the last layer only, on the frozen encoder's features.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights, without comparing with a probe.")] = False,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training clips, if all weights are trained.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate, that of the head.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per step.")] = None,
+    balance: Annotated[bool, typer.Option("--balance", help="Weight all classes alike, however many clips.")] = False,
     mirror: Annotated[
-        bool, typer.Option(help="Augment by mirroring; not if the classes distinguish left and right.")
+        bool, typer.Option("--mirror", help="Augment by mirroring; not if the classes distinguish left and right.")
     ] = False,
     group_by: Annotated[
         str | None,
@@ -53,37 +59,47 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
-    from ..tasks.recognition import FINETUNING
+    from ..tasks.choice import FULL, SCRATCH
+    from ..tasks.recognition import Console, Evaluation
     from ..tasks.recognition import finetune as finetune_recognition
 
+    if linear_probe and full:
+        raise ValueError("--linear-probe and --full contradict each other: give one of them, or none to compare both")
+    changes = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    recipe = replace(
+        SCRATCH if from_scratch else FULL, mirror=mirror, pose_errors=pose_errors, balance=balance, **given
+    )
+    config = _model_fields(
+        encoder=encoder,
+        hidden_size=hidden_size,
+        num_persons=num_persons,
+        layout=layout,
+        modality=modality,
+        normalization=normalization,
+    )
     record = finetune_recognition(
         data,
         output_dir,
         None if from_scratch else model,
-        recipe=replace(
-            FINETUNING,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            mirror=mirror,
-            pose_errors=pose_errors,
-            freeze_encoder=linear_probe,
-        ),
-        config=_model_fields(
-            encoder=encoder, hidden_size=hidden_size, num_persons=num_persons, layout=layout, modality=modality
-        ),
-        normalization=normalization,
-        group_by=group_by,
-        baseline=baseline,
+        recipe=recipe if epochs is None else replace(recipe, min_steps=0),
+        method="linear" if linear_probe else "full" if full or pose_errors else "auto",
+        config=config,
+        evaluation=Evaluation(group_by, baseline),
+        # The warnings are printed before the scores.
+        console=Console(say, warn=lambda text: None),
         seed=seed,
     )
-    say(f"\n{output_dir}: trained on {record['n']['train']} clips; {record['split']}")
+    say(f"\n{output_dir}: {record['task']}, trained on {record['n']['train']} clips; {record['split']}")
+    for sentence in record["warnings"]:
+        say(f"warning: {sentence}")
+    rows = [["score", "", "95 % interval"]]
     for name, value in record["metrics"].items():
         low, high = record["scores"]["intervals"].get(name, (None, None))
-        spread = "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"
-        say(f"  {name}: {100 * value:.1f} %{spread} on {record['n']['test']} test clips")
-    for name, value in record["baselines"].items():
-        say(f"  {name}: {100 * value:.1f} %")
+        rows.append([name, f"{100 * value:.1f} %", "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"])
+    rows += [[name, f"{100 * value:.1f} %", ""] for name, value in record["baselines"].items()]
+    print_table(rows)
+    say(f"on {record['n']['test']} test clips")
     say(f"confusions and misclassified clips: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
 

@@ -33,12 +33,12 @@ from ..modeling_usdrl import (
 from ..postprocessing import action_points, detect
 from ..sequence import DETECTION_THRESHOLD
 from ..visualize.pictures import draw_segments
+from .choice import train_recogniser
 from .detection import FrameLabelDataset, dilate_events, true_actions
 from .early_prediction import LeftAlignedDataset, causal_accuracy, cut_and_resize_accuracy
 from .fit import FitRecipe, fit
 from .heads import Head, with_head
 from .linear import fit_logistic_regression, train_linear
-from .recognition import train_recogniser
 from .segmentation import WholeVideoDataset
 
 Scores = dict[str, float]
@@ -156,7 +156,7 @@ def fit_recogniser(context: Context) -> USDRLForActionRecognition:
     """All weights, or those of the head where the recipe freezes the encoder."""
     classifier = context.new_head(USDRLForActionRecognition)
     recipe = FitRecipe.of(context.recipe)
-    train_recogniser(classifier, context.extractor, context.train, None, recipe, seed=context.seed)
+    train_recogniser(classifier, context.extractor, context.train, recipe, seed=context.seed)
     return classifier
 
 

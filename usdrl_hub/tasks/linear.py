@@ -11,7 +11,12 @@ from ..finite import check_finite
 
 
 def fit_logistic_regression(
-    features: torch.Tensor, labels: np.ndarray | torch.Tensor, num_classes: int, *, strength: float = 1.0
+    features: torch.Tensor,
+    labels: np.ndarray | torch.Tensor,
+    num_classes: int,
+    *,
+    strength: float = 1.0,
+    weights: torch.Tensor | None = None,
 ) -> nn.Linear:
     """The linear layer with the smallest regularised cross-entropy, found by L-BFGS.
 
@@ -23,6 +28,7 @@ def fit_logistic_regression(
         num_classes: Number of classes K.
         strength: The inverse of the penalty, scikit-learn's C: half the squared norm of the weights over `strength` is
             added to the summed cross-entropy.
+        weights: Weight of each class ``(K,)`` in the cross-entropy; 1 where None.
 
     Returns:
         A layer from D features to K logits, on the features' device.
@@ -43,6 +49,7 @@ def fit_logistic_regression(
     if len(standard) < standard.shape[1]:
         directions, reduced = torch.linalg.qr(standard.T)
         standard = reduced.T
+    per_class = None if weights is None else weights.to(features.device, torch.float64)
     weight = torch.zeros(num_classes, standard.shape[1], dtype=torch.float64, device=features.device)
     bias = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
@@ -52,7 +59,7 @@ def fit_logistic_regression(
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        entropy = nn.functional.cross_entropy(standard @ weight.T + bias, labels, reduction="sum")
+        entropy = nn.functional.cross_entropy(standard @ weight.T + bias, labels, per_class, reduction="sum")
         loss = (entropy + weight.square().sum() / (2 * strength)) / len(labels)
         loss.backward()
         if not torch.isfinite(loss):

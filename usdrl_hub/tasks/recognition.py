@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,13 @@ import torch
 from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.augmentation import ClipAugmentation
-from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
-from ..data.pose_errors import PoseErrors
 from ..data.protocols import check_classes, with_clips
-from ..data.splits import split_data
+from ..data.splits import Parts, split_data
 from ..errors import notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
-from ..inference.embedding import embed_part
 from ..layouts import get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
@@ -32,13 +28,42 @@ from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from ..visualize.page import shown_name
-from .fit import FitRecipe, fit
+from .choice import FULL, SCRATCH, TITLES, Training
+from .fit import FitRecipe, Progress
 from .heads import with_head
-from .linear import fit_logistic_regression
 from .report import TrainingReport
 
-# AdamW with a cosine schedule, as `finetune` trains.
-FINETUNING = FitRecipe(label_smoothing=0.1)
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a recogniser is tested.
+
+    Attributes:
+        group_by: What is never on both sides of the split: "subject", "folder" or a column, see `split_data`; people
+            where None and they are known.
+        baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
+            position subtracted.
+    """
+
+    group_by: str | None = None
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Console:
+    """What is shown during a training.
+
+    Attributes:
+        say: Receives sentences: the split, the clips of each class, what is decided.
+        warn: Receives the warnings about the model.
+        bar: Show progress bars.
+        report_to: Where transformers logs: "none", "tensorboard", "trackio" or "wandb".
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = lambda text: notice(text, "warnings about the model")
+    bar: bool = True
+    report_to: str = "none"
 
 
 def finetune(
@@ -46,17 +71,18 @@ def finetune(
     output_dir: str | os.PathLike,
     model: str | os.PathLike | None = ENCODER,
     *,
-    recipe: FitRecipe = FINETUNING,
+    recipe: FitRecipe | None = None,
+    method: str | None = None,
     config: Mapping[str, Any] | None = None,
-    normalization: str | None = None,
-    group_by: str | None = None,
-    baseline: bool = False,
+    evaluation: Evaluation = Evaluation(),
+    console: Console = Console(),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
-    The training clips are augmented, see `ClipAugmentation`. A new head on a pretrained encoder starts from the
-    logistic regression on the encoder's features, so that a few clips are enough.
+    By default a validation part of the training people chooses between a linear probe and full fine-tuning; a handful
+    of clips get a linear probe. The clips of full fine-tuning are augmented, see `ClipAugmentation`, and a new head on
+    a pretrained encoder starts from the logistic regression on the encoder's features.
 
     Args:
         data: A data set in the ``.npz`` form of `SkeletonDataset`, with labels and `split_test` or `subjects`; or the
@@ -66,12 +92,14 @@ def finetune(
             the tested clips, and ``report.html``.
         model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
             weights.
-        recipe: How it is trained; `linear_start` is set by whether the head is new.
-        config: Fields of `USDRLConfig` for a model from random weights.
-        normalization: That of the feature extractor of a model from random weights; the layout's default where None.
-        group_by: What is never on both sides of the split: "subject", "folder" or a column, see `split_data`.
-        baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
-            position subtracted.
+        recipe: How all weights are trained; `choice.FULL`, or `choice.SCRATCH` from random weights, where None.
+            `linear_start` is set by whether the head is new.
+        method: "linear", a logistic regression on the frozen encoder's features; "full"; or "auto" to choose. None is
+            "full" where a recipe is given, else "auto".
+        config: Fields of `USDRLConfig` for a model from random weights, and the `normalization` of its feature
+            extractor.
+        evaluation: How the model is tested.
+        console: What is shown.
         seed: Random seed of weights, order and augmentation.
 
     Returns:
@@ -84,54 +112,53 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
+    method = method or ("auto" if recipe is None else "full")
     with new_folder(output_dir) as folder:
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
         known = None if model is None else load_config(model).class_names
         dataset = with_clips(open_data(data).drop_empty(), known, where)
-        parts = split_data(dataset, group_by, seed=seed)
-        train, test, split = parts.train, parts.test, parts.rule
-        check_classes(train, test)
+        parts = split_data(dataset, evaluation.group_by, seed=seed)
+        check_classes(parts.train, parts.test)
         set_seed(seed)
-        classifier, extractor, has_head = _model(model, config or {}, dataset, normalization)
-        flat = [not get_layout(layout).is_3d for layout in (dataset.layout, extractor.layout)]
-        if model is not None and flat[0] != flat[1]:
-            kinds = ["2D" if is_flat else "3D" for is_flat in flat]
-            raise ValueError(
-                f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
-                "with --from-scratch (model=None)"
-            )
+        classifier, extractor, has_head = _model(model, config or {}, dataset)
+        _check_dimensions(where, model, dataset, extractor)
+        recipe = recipe or (SCRATCH if model is None else FULL)
         recipe = replace(recipe, linear_start=model is not None and not has_head)
         # Refuse sequences that cannot be read before the training, not after it.
-        for sequence in (*train, *test):
+        for sequence in (*parts.train, *parts.test):
             extractor.prepare(sequence)
-        history: list[dict[str, float]] = []
-        scores = train_recogniser(
-            classifier, extractor, train, test, recipe, seed=seed, progress=True, history=history
+        _say_parts(console.say, parts)
+        training = Training(
+            classifier, extractor, parts, recipe, seed, Progress(console.bar, console.report_to), console.say
         )
+        classifier, chosen, tried = training.run(method, model is not None)
+        parts = replace(parts, rule=tried.rule)
         classifier.save_pretrained(folder)
         extractor.save_pretrained(folder)
-        metrics: dict[str, float] = {name: scores[name] for name in ("accuracy", "top5_accuracy") if name in scores}
-        task = "linear recognition" if recipe.freeze_encoder else "fine-tuned recognition"
+        task = "linear recognition" if chosen.method == "linear" or recipe.freeze_encoder else "fine-tuned recognition"
         about = {
             "Task": task,
             "Starts from": "random weights" if model is None else shown_name(model),
-            "Data": f"{source_name(data)}: {len(train)} clips train, {len(test)} test",
-            "Split": split,
-            "Recipe": ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items()),
+            "Data": f"{source_name(data)}: {len(parts.train)} clips train, {len(parts.test)} test",
+            "Split": parts.rule,
+            "Method": f"{TITLES[chosen.method]}: {chosen.reason}",
         }
-        report = TrainingReport(classifier, extractor, parts, about=about, history=history)
-        metrics |= {name: report.scores[name] for name in ("balanced_accuracy", "macro_f1")}
+        if chosen.recipe is not None:
+            about["Recipe"] = ", ".join(f"{name} {value}" for name, value in chosen.recipe.to_dict().items())
+        report = TrainingReport(classifier, extractor, parts, about=about, history=chosen.history)
         report.write(folder, f"{Path(output_dir).name}: {source_name(data)}")
         for sentence in report.warnings:
-            notice(f"{output_dir}: {sentence}", "warnings about the model")
-        if baseline:
-            metrics |= nearest_neighbour_baselines(train, test, extractor.num_frames)
+            console.warn(f"{output_dir}: {sentence}")
+        metrics = report.summary()
+        if evaluation.baseline:
+            metrics |= nearest_neighbour_baselines(parts.train, parts.test, extractor.num_frames)
         record = {
             "task": task,
             "dataset": source_name(data),
-            "split": split,
-            "groups": parts.to_dict(),
-            "n": {"train": len(train), "test": len(test)},
+            "split": parts.rule,
+            "groups": tried.to_dict(),
+            "n": {"train": len(parts.train), "test": len(parts.test)},
+            "choice": chosen.to_dict(),
             "metrics": metrics,
             **report.metrics(),
             "seed": seed,
@@ -142,54 +169,47 @@ def finetune(
     return record
 
 
-def train_recogniser(
-    classifier: USDRLForActionRecognition,
-    extractor: USDRLFeatureExtractor,
-    train: SkeletonData,
-    test: SkeletonData | None,
-    recipe: FitRecipe,
-    *,
-    seed: int = 0,
-    progress: bool = False,
-    history: list[dict[str, float]] | None = None,
-) -> dict[str, float]:
-    """Train a recogniser in place, and score it on the test part if there is one; see `fit`."""
-    if recipe.linear_start:
-        if torch.cuda.is_available():
-            classifier.to("cuda")  # type: ignore[arg-type]
-        features, labels = embed_part(classifier, extractor, train, pooled=True)
-        start = fit_logistic_regression(features, labels, len(classifier.config.class_names))
-        classifier.classifier.load_state_dict(start.state_dict())
-    augment = None
-    if recipe.augment:
-        augment = ClipAugmentation(
-            mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None,
-            pose_errors=PoseErrors(recipe.pose_errors, fill=extractor.fill_joints) if recipe.pose_errors else None,
-            layout=extractor.layout,
-            center_joint=extractor.center_joint,
-            pace=float(np.mean(train.lengths)) / extractor.num_frames,
+def _say_parts(say: Callable[[str], None], parts: Parts) -> None:
+    """The split, and the clips of each class."""
+    say(f"split: {parts.rule}")
+    names = parts.train.class_names
+    trained, tested = (
+        np.bincount(np.asarray(part.column("labels")), minlength=len(names)) for part in (parts.train, parts.test)
+    )
+    shown = [f"{name} {train}/{test}" for name, train, test in zip(names, trained, tested, strict=True)]
+    say(f"clips of each class, training/test: {', '.join(shown)}")
+    if trained.max() >= 10 * max(trained[trained > 0].min(), 1):
+        say("the classes differ much in their number of clips: --balance weights them alike")
+
+
+def _check_dimensions(
+    where: str, model: str | os.PathLike | None, dataset: SkeletonData, extractor: USDRLFeatureExtractor
+) -> None:
+    """Refuse 2D keypoints for a model of 3D ones, and the reverse."""
+    flat = [not get_layout(layout).is_3d for layout in (dataset.layout, extractor.layout)]
+    if model is not None and flat[0] != flat[1]:
+        kinds = ["2D" if is_flat else "3D" for is_flat in flat]
+        raise ValueError(
+            f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
+            "with --from-scratch (model=None)"
         )
-    tested = None if test is None else ClipDataset(test, extractor)
-    clips = ClipDataset(train, extractor, augment)
-    return fit(classifier, clips, recipe, seed=seed, test=tested, progress=progress, history=history)
 
 
 def _model(
     name: str | os.PathLike | None,
     fields: Mapping[str, Any],
     dataset: SkeletonData,
-    normalization: str | None,
 ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor, bool]:
     """The model to train, its feature extractor, and whether its head already has the data set's classes."""
     id2label = dict(enumerate(dataset.class_names))
     if name is None:
+        normalization = fields.get("normalization")
+        fields = {key: value for key, value in fields.items() if key != "normalization"}
         layout = fields.get("layout", dataset.layout.to_config())
         given = {"num_persons": dataset.max_persons, "num_joints": dataset.layout.num_joints} | dict(fields)
         config = USDRLConfig(**(given | {"layout": layout, "id2label": id2label}))
         extractor = USDRLFeatureExtractor.from_model_config(config, max_frames=None, normalization=normalization)
         return USDRLForActionRecognition(config), extractor, False
-    if normalization is not None:
-        fields = {**fields, "normalization": normalization}
     if fields:
         raise ValueError(f"'{next(iter(fields))}' is for a model from random weights; '{name}' has its own")
     loaded, extractor = load_model(name, dtype=torch.float32), load_feature_extractor(name)

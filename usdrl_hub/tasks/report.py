@@ -18,7 +18,7 @@ from ..files import new_file
 from ..finite import check_finite
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
-from ..metrics.classification import classification_report
+from ..metrics.classification import accuracy, classification_report
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..visualize.report import Report, ScoredClip
 
@@ -173,6 +173,13 @@ class TrainingReport:
         )
         found.append("The model answers with one of its classes, also for a movement that is none of them.")
         return found
+
+    def summary(self) -> dict[str, float]:
+        """The main scores: accuracy, with more than five classes top-5 accuracy, balanced accuracy and macro F1."""
+        top = accuracy(self.probabilities, self.labels)
+        names = ("accuracy", "balanced_accuracy", "macro_f1")
+        scores = {name: self.scores[name] for name in names}
+        return scores | {name: value for name, value in top.items() if name != "accuracy"}
 
     def metrics(self) -> dict[str, Any]:
         """What goes into ``metrics.json``: `scores`, `baselines` and `warnings`."""

@@ -1,0 +1,100 @@
+"""The choice between linear probe and full fine-tuning, by the number of clips and by validation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.data.splits import split_data
+from usdrl_hub.loading import load_feature_extractor, load_model
+from usdrl_hub.modeling_usdrl import USDRLForActionRecognition
+from usdrl_hub.tasks import choice
+from usdrl_hub.tasks.choice import FULL, Training
+from usdrl_hub.tasks.fit import choice_score, class_weights
+from usdrl_hub.tasks.heads import with_head
+from usdrl_hub.tasks.linear import fit_logistic_regression
+
+QUICK = replace(FULL, epochs=2, min_steps=0)
+
+
+def training(recipe=QUICK, movements=3, clips_of_each=100, **fields) -> Training:
+    """Of the shipped clips of a few movements: five people, of whom one tests."""
+    samples = load_samples()
+    labels, taken = np.asarray(samples.column("labels")), np.zeros(len(samples), bool)
+    for label in range(movements):
+        taken[np.flatnonzero(labels == label)[:clips_of_each]] = True
+    data = samples.select(taken)
+    model = with_head(load_model("usdrl/mocap-tiny"), USDRLForActionRecognition, data.class_names)
+    extractor = load_feature_extractor("usdrl/mocap-tiny")
+    return Training(model, extractor, split_data(data, "subject"), recipe, **fields)
+
+
+def test_a_handful_of_clips_gets_a_linear_probe_and_says_why():
+    said = []
+    run = training(clips_of_each=4, say=said.append)
+    before = {name: values.clone() for name, values in run.classifier.usdrl.state_dict().items()}
+    model, chosen, parts = run.run()
+    assert chosen.method == "linear" and "too few" in chosen.reason and parts.validation is None
+    assert said == [f"linear probe: {chosen.reason}"]
+    assert all(torch.equal(before[name], values) for name, values in model.usdrl.state_dict().items())
+
+
+def test_a_training_that_spoils_the_encoder_is_not_taken():
+    model, chosen, parts = training(replace(QUICK, learning_rate=0.3, encoder_rate=1.0)).run()
+    assert chosen.method == "linear" and not model.training
+    assert chosen.validation["linear probe"] > chosen.validation["full fine-tuning"]
+    assert parts.rule.endswith("1 of 4 training people validate") and chosen.validation["n"] == len(parts.validation)
+    assert {"validation_accuracy", "validation_loss"} <= {key for row in chosen.history for key in row}
+
+
+def test_full_fine_tuning_is_taken_where_it_validates_better(monkeypatch):
+    probe, calls = choice.train_linear_probe, []
+
+    def first_is_bad(model, *rest):
+        calls.append(rest)
+        torch.nn.init.zeros_(model.classifier.weight) if len(calls) == 1 else probe(model, *rest)
+
+    monkeypatch.setattr(choice, "train_linear_probe", first_is_bad)
+    run = training(QUICK)
+    model, chosen, _ = run.run()
+    assert chosen.method == "full" and chosen.recipe.epochs == pytest.approx(2, abs=0.1)
+    assert chosen.validation["full fine-tuning"] > chosen.validation["linear probe"]
+    assert model is run.classifier
+
+
+def test_with_many_clips_the_weights_that_validated_best_are_kept(monkeypatch):
+    monkeypatch.setattr(choice, "MANY", 10)
+    run = training(replace(QUICK, epochs=4))
+    model, chosen, parts = run.run("full")
+    accuracies = [row["validation_accuracy"] for row in chosen.history if "validation_accuracy" in row]
+    assert chosen.validation["full fine-tuning"] == pytest.approx(max(accuracies))
+    assert model is not run.classifier and len(parts.validation) == chosen.validation["n"]
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="method must be one of auto, linear, full"):
+        training().run("best")
+
+
+def test_balanced_scores_and_weights_count_classes_alike():
+    labels = np.array([0] * 8 + [1] * 2)
+    probabilities = np.tile([0.9, 0.1], (10, 1))
+    assert choice_score(probabilities, labels) == pytest.approx(0.8, abs=1e-3)
+    assert choice_score(probabilities, labels, balance=True) == pytest.approx(0.5, abs=1e-3)
+    # Of two that are as often right, the surer.
+    assert choice_score(probabilities, labels) > choice_score(np.tile([0.6, 0.4], (10, 1)), labels)
+    np.testing.assert_allclose(class_weights(labels, 3), [10 / 16, 10 / 4, 0])
+
+
+def test_a_weighted_class_counts_as_if_its_clips_were_repeated():
+    features, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), np.array([0, 1] * 6)
+    weighted = fit_logistic_regression(features[:7], labels[:7], 2, weights=torch.tensor([1.0, 1.0]))
+    plain = fit_logistic_regression(features[:7], labels[:7], 2)
+    assert torch.equal(weighted.weight, plain.weight)
+    standard = torch.cat([features, -features])  # Repeated clips change neither mean nor deviation.
+    both = np.concatenate([labels, labels])
+    tripled = fit_logistic_regression(standard.repeat(3, 1), np.tile(both, 3), 2)
+    heavy = fit_logistic_regression(standard, both, 2, weights=torch.tensor([3.0, 3.0]))
+    torch.testing.assert_close(heavy.weight, tripled.weight, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,227 @@
+"""How a recogniser is trained: linear probe or full fine-tuning, by the number of clips and by validation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.augmentation import ClipAugmentation
+from ..data.clips import ClipDataset
+from ..data.dataset import SkeletonData
+from ..data.pose_errors import PoseErrors
+from ..data.splits import Parts, with_validation
+from ..feature_extraction_usdrl import USDRLFeatureExtractor
+from ..inference.embedding import embed_part
+from ..layouts import get_layout
+from ..modeling_usdrl import USDRLForActionRecognition
+from .fit import FitRecipe, Progress, choice_score, class_weights, fit
+from .linear import fit_logistic_regression
+from .report import class_probabilities
+
+METHODS = ("auto", "linear", "full")
+TITLES = {"linear": "linear probe", "full": "full fine-tuning"}
+# Of a pretrained encoder: it learns more slowly than the head, and the learning rate rises from zero, so that the
+# first steps do not spoil it. Chosen on training people of utd_mhad and utkinect.
+FULL = FitRecipe(
+    epochs=10,
+    min_steps=200,
+    batch_size=16,
+    learning_rate=1e-3,
+    encoder_rate=0.3,
+    label_smoothing=0.1,
+    linear_start=True,
+)
+# Of random weights.
+SCRATCH = FitRecipe(label_smoothing=0.1)
+# With fewer training clips in the median class, a linear probe is taken without a trial; with as many clips in all as
+# the second number, the weights that validated best are kept, and no second training follows.
+HANDFUL, MANY = 4, 5000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method, and why it was taken.
+
+    Attributes:
+        method: "linear" or "full".
+        reason: Why, as a sentence.
+        recipe: How the full model was trained; None for a linear probe.
+        validation: Accuracy on the validation part by method, with the number of its clips as `n`; empty where
+            nothing was tried.
+        history: See `Progress`.
+    """
+
+    method: str
+    reason: str
+    recipe: FitRecipe | None
+    validation: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice, as JSON has it."""
+        recipe = None if self.recipe is None else self.recipe.to_dict()
+        return {"method": self.method, "reason": self.reason, "recipe": recipe, "validation": self.validation}
+
+
+def train_recogniser(
+    classifier: USDRLForActionRecognition,
+    extractor: USDRLFeatureExtractor,
+    train: SkeletonData,
+    recipe: FitRecipe,
+    *,
+    seed: int = 0,
+    validation: SkeletonData | None = None,
+    progress: Progress | None = None,
+) -> Progress:
+    """Train a recogniser in place, see `fit`."""
+    if recipe.linear_start:
+        train_linear_probe(classifier, extractor, train, recipe.balance)
+    augment = None
+    if recipe.augment:
+        augment = ClipAugmentation(
+            mirrored=get_layout(extractor.layout).mirrored if recipe.mirror else None,
+            pose_errors=PoseErrors(recipe.pose_errors, fill=extractor.fill_joints) if recipe.pose_errors else None,
+            layout=extractor.layout,
+            center_joint=extractor.center_joint,
+            pace=float(np.mean(train.lengths)) / extractor.num_frames,
+        )
+    return fit(
+        classifier,
+        ClipDataset(train, extractor, augment),
+        recipe,
+        seed=seed,
+        validation=None if validation is None else ClipDataset(validation, extractor),
+        labels=np.asarray(train.column("labels")),
+        progress=progress,
+    )
+
+
+def train_linear_probe(
+    classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, train: SkeletonData, balance: bool = False
+) -> None:
+    """Put a logistic regression on the frozen encoder's features into the head of a recogniser."""
+    if torch.cuda.is_available():
+        classifier.to("cuda")  # type: ignore[arg-type]
+    features, labels = embed_part(classifier, extractor, train, pooled=True)
+    count = len(classifier.config.class_names)
+    weights = class_weights(labels, count) if balance else None
+    layer = fit_logistic_regression(features, labels, count, weights=weights)
+    classifier.classifier.load_state_dict(layer.state_dict())
+    classifier.eval()
+
+
+@dataclass
+class Training:
+    """The training of a recogniser by a method, or by the one that a validation part finds better.
+
+    Attributes:
+        classifier: The model to start from; it is trained in place, or a copy of it is.
+        extractor: Its feature extractor.
+        parts: What trains, without a validation part.
+        recipe: Of the full model.
+        seed: Random seed of the order and the augmentation.
+        progress: How the training is shown.
+        say: Receives what is decided, as sentences.
+    """
+
+    classifier: USDRLForActionRecognition
+    extractor: USDRLFeatureExtractor
+    parts: Parts
+    recipe: FitRecipe
+    seed: int = 0
+    progress: Progress = field(default_factory=Progress)
+    say: Callable[[str], None] = lambda text: None
+
+    def run(self, method: str = "auto", is_pretrained: bool = True) -> tuple[USDRLForActionRecognition, Chosen, Parts]:
+        """Train.
+
+        A trial trains on the training part without its validation part. The method that it finds better then trains
+        on both; with many clips, the weights that validated best are kept instead.
+
+        Args:
+            method: "linear", "full", or "auto" to choose.
+            is_pretrained: Whether the encoder has features for a linear probe.
+
+        Returns:
+            The model, what was chosen, and the parts, with a validation part where one was used.
+
+        Raises:
+            ValueError: If there is no such method.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got '{method}'")
+        counts = np.bincount(np.asarray(self.parts.train.column("labels")))
+        typical = int(np.median(counts[counts > 0]))
+        tried = with_validation(self.parts, self.seed)
+        many = counts.sum() >= MANY and tried.validation is not None
+        reason = "as asked for"
+        if method == "auto" and not is_pretrained:
+            method, reason = "full", "the weights are random, so there are no features for a linear probe"
+        elif method == "auto" and (typical < HANDFUL or tried.validation is None):
+            clips = "1 training clip" if typical == 1 else f"{typical} training clips"
+            method, reason = "linear", f"the median class has {clips}, too few to compare it with full fine-tuning"
+        if method == "linear":
+            return *self._linear(reason, {}), self.parts
+        if method == "full" and not many:
+            return *self._full(reason, {}, self.recipe), self.parts
+        return *self._tried(method, tried, bool(many)), tried
+
+    def _linear(self, reason: str, validation: dict[str, float]) -> tuple[USDRLForActionRecognition, Chosen]:
+        self.say(f"{TITLES['linear']}: {reason}")
+        train_linear_probe(self.classifier, self.extractor, self.parts.train, self.recipe.balance)
+        return self.classifier, Chosen("linear", reason, None, validation, self.progress.history)
+
+    def _full(
+        self, reason: str, validation: dict[str, float], recipe: FitRecipe
+    ) -> tuple[USDRLForActionRecognition, Chosen]:
+        self.say(f"{TITLES['full']}: {reason}")
+        progress = Progress(self.progress.bar, self.progress.report_to)
+        train_recogniser(self.classifier, self.extractor, self.parts.train, recipe, seed=self.seed, progress=progress)
+        # The curves of a trial have a validation part.
+        history = self.progress.history or progress.history
+        return self.classifier, Chosen("full", reason, recipe, validation, history)
+
+    def _tried(self, method: str, parts: Parts, many: bool) -> tuple[USDRLForActionRecognition, Chosen]:
+        """Compare the methods on the validation part."""
+        assert parts.validation is not None
+        scores, validation = {}, {"n": float(len(parts.validation))}
+        if method == "auto":
+            probe = copy.deepcopy(self.classifier)
+            train_linear_probe(probe, self.extractor, parts.train, self.recipe.balance)
+            scores["linear"], validation[TITLES["linear"]] = self._score(probe, parts.validation)
+        model = copy.deepcopy(self.classifier)
+        train_recogniser(
+            model,
+            self.extractor,
+            parts.train,
+            self.recipe,
+            seed=self.seed,
+            validation=parts.validation,
+            progress=self.progress,
+        )
+        scores["full"], validation[TITLES["full"]] = self._score(model, parts.validation)
+        best = max(scores, key=lambda name: scores[name])
+        reason = f"of {len(parts.validation)} validation clips, " + " and ".join(
+            f"{TITLES[name]} gets {100 * validation[TITLES[name]]:.1f} % right" for name in scores
+        )
+        if best == "linear":
+            return self._linear(reason, validation)
+        if many:
+            self.say(f"{TITLES['full']}: {reason}; the weights of epoch {self.progress.best['epoch']:.1f} are kept")
+            return model, Chosen("full", reason, self.recipe, validation, self.progress.history)
+        # As long as the trial, which may have been stopped early.
+        share = self.progress.epochs / self.recipe.epochs_for(len(parts.train))
+        epochs = share * self.recipe.epochs_for(len(self.parts.train))
+        return self._full(reason, validation, replace(self.recipe, epochs=epochs, min_steps=0))
+
+    def _score(self, model: USDRLForActionRecognition, data: SkeletonData) -> tuple[float, float]:
+        """`choice_score` and accuracy."""
+        truth = np.asarray(data.column("labels"))
+        probabilities = class_probabilities(model, self.extractor, data)
+        right = float((probabilities.argmax(1) == truth).mean())
+        return choice_score(probabilities, truth, self.recipe.balance), right
