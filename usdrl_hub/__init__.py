@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .data.sequence_list import SkeletonList as SkeletonList
     from .data.store import SkeletonStore as SkeletonStore
     from .data.store_writer import write_store as write_store
+    from .data.writing import write_skeleton as write_skeleton
     from .facts.checkpoints import checkpoint_path as checkpoint_path
     from .facts.checkpoints import list_models as list_models
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
@@ -95,6 +96,7 @@ _MODULES = {
         "data.sequence_list": ["SkeletonList"],
         "data.store": ["SkeletonStore"],
         "data.store_writer": ["write_store"],
+        "data.writing": ["write_skeleton"],
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
         "facts.checkpoints": ["checkpoint_path", "list_models"],
         "inference.archive": ["write_embeddings"],

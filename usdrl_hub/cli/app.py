@@ -49,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": hub.export,
     "prepare": data.prepare,
     "inspect": data.inspect,
+    "write": data.write,
     "check": data.check,
     "list": hub.list_command,
     "push": hub.push,

@@ -1,4 +1,4 @@
-"""The commands 'prepare', 'check' and 'inspect'."""
+"""The commands 'prepare', 'check', 'inspect' and 'write'."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.readers import SUFFIXES
+from ..data.readers import SUFFIXES, choose_recording, is_video, iter_skeletons
 from ..data.reading import Reading
+from ..data.store import SkeletonStore, is_store
+from ..data.writing import WRITABLE
 from ..errors import notice, printable
+from ..layouts import get_layout
 from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError
 from .facts import facts_rows, print_facts, summary_line
 from .messages import Errors
-from .options import RECORDINGS, ReadingWorkers, grouped, join_or
+from .models import video_reading
+from .options import RECORDINGS, ReadingWorkers, VideoOptions, complete_layout, grouped, join_or, layout_of, options_of
 from .tables import print_table, say
 
 
@@ -144,3 +148,49 @@ def _film(path: Path) -> dict[str, Any]:
     from ..inference.video import video_facts
 
     return video_facts(path)
+
+
+@grouped
+def write(
+    file: Annotated[Path, typer.Argument(help=f"A recording {RECORDINGS}, a video, a data set or a store.")],
+    *,
+    output: Annotated[Path, typer.Option(help=f"File to write: {join_or(WRITABLE)}.")],
+    to_layout: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=complete_layout,
+            help="Joint layout to convert to, a name or a .json file of joint_names and bones; 3D is then y up.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name or index (from 0) of one recording of several.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")] = False,
+    videos: VideoOptions,
+    reading: Reading,
+) -> None:
+    """Convert a recording to .npz, .json, .csv or .npy, which are read back equal.
+
+    Several recordings go into one .npz. For what .csv and .npy cannot say, the options to read them are printed.
+    """
+    from ..data.writing import check_output, in_layout, write_skeleton
+
+    check_output(output, overwrite)
+    if file.is_dir() and not is_store(file):
+        raise SkeletonFormatError(f"{file}: it is a folder: 'usdrl prepare' makes a data set of it; here, name a file")
+    target = layout_of(to_layout)
+    if is_video(file):
+        found = [video_reading(videos, None).read(file)]
+    else:
+        found = list(SkeletonStore.open(file) if is_store(file) else iter_skeletons(file, reading))
+    if name is not None:
+        found = [found[choose_recording(file, [sequence.name for sequence in found], name)]]
+    if target is not None:
+        found = [in_layout(sequence, target) for sequence in found]
+    rest = options_of(write_skeleton(found, output, overwrite=overwrite))
+    layout, people = get_layout(found[0].layout), max(sequence.num_persons for sequence in found)
+    frames = sum(sequence.num_frames for sequence in found)
+    say(
+        f"{output}: {len(found)} recording{'s' * (len(found) > 1)}, {frames} frames, {people} "
+        f"{'people' if people > 1 else 'person'}, layout {layout.name}"
+    )
+    if rest:
+        say(f"  read it with {rest}")

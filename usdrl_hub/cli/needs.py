@@ -112,6 +112,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         *_reading_needs("path"),
     ),
     "inspect": (_workers_need("path"), *_reading_needs("path")),
+    "write": (_video_needs("file"), *_reading_needs("file")),
     "render": (
         _Need(
             ("gallery", "threshold", "choose_by", "batch_size", "dtype"), _with("model"), "without --model", "--model"

@@ -133,6 +133,16 @@ def layout_of(name: str | None) -> LayoutLike | None:
         raise ValueError(f"{name}: it describes no layout: {one_sentence(error)}") from None
 
 
+def options_of(reading: Reading) -> str:
+    """The options that say what a `Reading` of a layout with a name says."""
+    given: dict[str, Any] = {"layout": reading.layout, "axes": reading.axes, "up": reading.up}
+    if reading.fps is not None:
+        given["fps"] = f"{reading.fps:.10g}"
+    if reading.image_shape is not None:
+        given["image-size"] = f"{reading.image_shape[1]:g}x{reading.image_shape[0]:g}"
+    return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+
+
 def _reading(
     layout: SourceLayout = None,
     axes: Axes = None,

@@ -256,8 +256,11 @@ def _describe(path: Path) -> tuple[str, str]:
         return "", ""
     kind = kind_of(path)
     if kind == "json":
-        program = program_of(load_json(path))
-        return (program, _origin(program)) if program else _KINDS["json"]
+        content = load_json(path)
+        if (program := program_of(content)) is not None:
+            return program, _origin(program)
+        name, origin = _KINDS["json"]
+        return name, "file" if isinstance(content, dict) and "layout" in content else origin
     if kind == "body text" and is_uav(path):
         return "UAV-Human", "file"
     if kind == "npz":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,11 +32,11 @@ class SkeletonDataset(Sequence):
     `offsets` ``(n + 1,)``; also `labels` (-1 where unknown), `subjects`, `cameras`, `setups`, `names`, `class_names`,
     `joint_names`, `edges`, `split_test` ``(n,)`` or, of several splits, ``(n, S)``, `split_test_leaked`, `folds`,
     `fps` (one for all, or one per sequence, NaN where unknown), `image_shape` (height and width, for all or per
-    sequence), `up`, `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and `layout`, the
-    name of a registered layout, instead of `joint_names` and `edges`; of untrimmed recordings `frame_labels`
-    ``(frames,)``, -1 for no class, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of
-    sequence, first frame, the frame after the last, and class. A fourth coordinate is a sensor's tracking flag and is
-    ignored. Further arrays of numbers with one entry per sequence are extra columns.
+    sequence), `up`, `units`, `coordinates`, `mirrored`, see `SkeletonSequence`, and instead of `joint_names` and
+    `edges` `layout`, the name of a registered layout or a description as JSON; of untrimmed recordings `frame_labels`
+    ``(frames,)``, -1 for no class, or `events` ``(E, 3)`` of sequence, frame and class, or ``(E, 4)`` of sequence,
+    first frame, the frame after the last, and class. A fourth coordinate is a sensor's tracking flag and is ignored.
+    Further arrays of numbers with one entry per sequence are extra columns.
 
     Attributes:
         frames: Keypoints of all sequences ``(F, M, V, C)``, as stored.
@@ -382,7 +383,7 @@ def _layout_of(
     """The layout that a data set names or describes, and the order that brings its joints into it."""
     try:
         if "joint_names" not in arrays and ("layout" in arrays or given is not None):
-            layout = get_layout(str(arrays["layout"].reshape(())) if "layout" in arrays else given)  # type: ignore[arg-type]
+            layout = get_layout(_named_in(arrays) if "layout" in arrays else given)  # type: ignore[arg-type]
             order = list(range(layout.num_joints))
         else:
             names = arrays.get("joint_names", np.array([f"joint_{i}" for i in range(joints)]))
@@ -390,15 +391,21 @@ def _layout_of(
                 raise ValueError(f"it has {max(len(names), joints)} joints, no body has more than {_MOST_JOINTS}")
             edges = _edges_of(arrays, joints)
             layout, order = match_layout([str(name) for name in names], edges)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SkeletonFormatError(f"{where}: its layout cannot be read: {error}") from None
     if layout.num_joints != joints:
         raise SkeletonFormatError(f"{where}: its layout has {layout.num_joints} joints, but 'data' has {joints}")
-    if channels == 2:
+    if channels == 2 and layout.is_3d and "coordinates" not in arrays:
         layout = replace(layout, coordinates="2d")
-    elif channels not in (3, 4):
+    elif channels not in (2, 3, 4):
         raise SkeletonFormatError(f"{where}: 'data' has {channels} coordinates per joint, expected 2, 3 or 4")
     return layout, order
+
+
+def _named_in(arrays: Mapping[str, np.ndarray]) -> LayoutLike:
+    """The name of a layout, or its description as JSON, in the array `layout`."""
+    text = str(arrays["layout"].reshape(()))
+    return json.loads(text) if text.startswith("{") else text
 
 
 def _edges_of(arrays: Mapping[str, np.ndarray], joints: int) -> list[list[int]]:

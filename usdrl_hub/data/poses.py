@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import EmptySequenceError, notice
-from ..layouts import get_layout
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..layouts import TO_Y_UP, get_layout
+from ..sequence import AXES, CHANNELS, METRES, SkeletonFormatError, SkeletonSequence
 from .detections import Detection, choose_layout, load_json, max_numbers, stack_detections, to_numbers
 from .formats import alphapose, azure, coco, keraal, kinetics, mediapipe, mmpose, panoptic, ultralytics
 from .formats.estimates import Estimates, rate_of_file, to_sequence
@@ -43,7 +43,8 @@ def iter_pose_json(
     frames of a recording, see `series.join_frames`), AlphaPose and COCO's results, MMPose (2D and 3D), MediaPipe
     (world landmarks, in metres and y down, or landmarks in shares of the image), Ultralytics, annotations of COCO,
     Kinetics-skeleton, Azure Kinect, CMU Panoptic and KERAAL; lists as `from_pose_estimation` takes them; and an array
-    of any layout: lists of frames (of persons) of joints of coordinates, by themselves or as ``keypoints``.
+    of any layout: lists of frames (of persons) of joints of coordinates, by themselves or as ``keypoints`` beside
+    fields of `SkeletonSequence`, as `write_skeleton` writes them.
 
     Args:
         path: The file.
@@ -63,13 +64,7 @@ def iter_pose_json(
     content = load_json(path)
     numbers = content.get("keypoints") if isinstance(content, dict) else content
     if _is_array(numbers):
-        array = _array(path, numbers)
-        landmarks = mediapipe.read_array(array, str(path), reading)
-        rate = rate_of_file(content.get("fps")) if isinstance(content, dict) else None
-        if landmarks is not None:
-            yield replace(landmarks, name=path.stem, fps=rate or landmarks.fps)
-        else:
-            yield replace(reading.sequence(array, str(path), fps=rate), name=path.stem)
+        yield _read_array(path, _array(path, numbers), content if isinstance(content, dict) else {}, reading)
         return
     if coco.is_annotations(content):
         for name, found in coco.read_annotations(path, content):
@@ -229,6 +224,74 @@ def _warn_of_one_frame(program: str, pattern: str) -> None:
         f"a file of {program} holds one frame: the others are read with it where a folder is named, or '{pattern}'",
         stacklevel=4,
     )
+
+
+def _read_array(path: Path, array: np.ndarray, content: Mapping[str, Any], reading: Reading) -> SkeletonSequence:
+    """The recording of an array, with what the file says beside it, as `write_skeleton` does."""
+    said = _said_of_array(path, content)
+    name, rate = said.pop("name", path.stem), rate_of_file(content.get("fps"))
+    if "layout" not in said and (landmarks := mediapipe.read_array(array, str(path), reading)) is not None:
+        return replace(landmarks, name=name, fps=rate or landmarks.fps)
+    layout, axes = said.pop("layout", reading.layout or reading.default_layout), said.pop("axes", reading.axes)
+    missing = reading.missing or "refuse"
+    found = SkeletonSequence.from_array(array, layout, axes, str(path), missing, fps=rate, **said)
+    return replace(reading.complete(found, found.units), name=name)
+
+
+def _said_of_array(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of its array; values that mean nothing here are reported and left out."""
+    said: dict[str, Any] = {}
+    for name, convert in _SAID_OF_ARRAYS.items():
+        if content.get(name) is not None:
+            try:
+                said[name] = convert(content[name])
+            except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
+                notice(f"{path}: its '{name}' means nothing here and is left out", f"files whose '{name}' is unknown")
+    return said
+
+
+def _one_of(known: Collection[Any], kind: type = str) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, kind) or value not in known:
+            raise ValueError
+        return value
+
+    return convert
+
+
+def _of_type(*kinds: type) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError
+        return value
+
+    return convert
+
+
+def _size(value: Any) -> tuple[float, float]:
+    height, width = map(float, value)
+    if not 0 < min(height, width) <= max(height, width) < np.inf:
+        raise ValueError
+    return height, width
+
+
+# What a file may say of an array of keypoints, besides its rate: fields of `SkeletonSequence`, and the axis order.
+_SAID_OF_ARRAYS: dict[str, Callable[[Any], Any]] = {
+    "layout": get_layout,
+    "axes": _one_of(AXES),
+    "name": _of_type(str),
+    "up": _one_of(TO_Y_UP),
+    "units": _one_of(METRES),
+    "coordinates": _one_of(CHANNELS),
+    "mirrored": _of_type(bool),
+    "image_shape": _size,
+    "label": _of_type(int),
+    "subject": _of_type(int, str),
+    "camera": _of_type(int),
+    "setup": _of_type(int),
+    "split": _one_of(("train", "test")),
+    "events": lambda value: np.array(value, dtype=np.int64).reshape(-1, 3),
+}
 
 
 def _is_array(content: Any) -> bool:

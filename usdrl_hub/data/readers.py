@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,23 @@ def iter_skeletons(
         raise named(error) from None
     except OSError as error:
         raise SkeletonFormatError(f"{path}: it cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def choose_recording(path: Path, names: Sequence[str], name: str | None = None) -> int:
+    """Index of the recording of a file with a name or number; of the only one where neither is given.
+
+    Raises:
+        SkeletonFormatError: If there are several and none is named, or none has the name.
+    """
+    if name is None:
+        if len(names) == 1:
+            return 0
+        raise SkeletonFormatError(f"{path}: it holds {len(names)} recordings: choose one by name, such as {names[0]}")
+    if name in names:
+        return list(names).index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise SkeletonFormatError(f"{path}: none of its {len(names)} recordings is called '{name}', such as {names[0]}")
 
 
 def _reader_of(path: Path) -> Reader:

@@ -48,8 +48,8 @@ def stack_people(
 
     A track number that two people share in a frame is ignored: its detections are tracked by position, as those
     without a number. Tracks by position persist over frames in which the person is not seen. With `join`, a track
-    number that begins near the recent end of another continues it. Warnings report shared and joined numbers, and
-    people who are left out.
+    number that begins near the recent end of another continues it; without it, people who all have numbers stay in
+    the file's order. Warnings report shared and joined numbers, and people who are left out.
 
     Args:
         where: Name of the recording, used in errors and warnings.
@@ -78,6 +78,9 @@ def stack_people(
     first = np.full(len(count), len(people))
     np.minimum.at(first, people, np.arange(len(people)))
     longest = np.lexsort((first, -count))[:MOST_PERSONS]
+    if not join and (numbers >= 0).all():
+        # The file itself says who is who, and so in which order they are.
+        longest = longest[np.argsort(first[longest])]
     _warn(where, shared, joined, len(count), int(count.sum() - count[longest].sum()))
     shape = (total, len(longest), *found.rows.shape[1:])
     # A few rows may claim any number of frames.

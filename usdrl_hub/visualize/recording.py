@@ -14,7 +14,7 @@ import torch
 from ..data.arrays import load_npz
 from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
-from ..data.readers import iter_skeletons
+from ..data.readers import choose_recording, iter_skeletons
 from ..data.reading import Reading
 from ..data.store import is_store
 from ..facts.checkpoints import ENCODER
@@ -100,23 +100,11 @@ def find_recording(path: str | os.PathLike, name: str | None = None, reading: Re
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
     if is_store(path) or (path.suffix == ".npz" and "offsets" in load_npz(path)):
         data = open_data(path, reading.layout)
-        sequence = data[_chosen(path, data.names, name)]
+        sequence = data[choose_recording(path, data.names, name)]
         sequence = reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
         return Recording(sequence, data.class_names)
     found = list(iter_skeletons(path, reading))
-    return Recording(found[_chosen(path, [sequence.name for sequence in found], name)])
-
-
-def _chosen(path: Path, names: Sequence[str], name: str | None) -> int:
-    if name is None:
-        if len(names) == 1:
-            return 0
-        raise SkeletonFormatError(f"{path}: it holds {len(names)} recordings: choose one by name, such as {names[0]}")
-    if name in names:
-        return list(names).index(name)
-    if name.isdecimal() and int(name) < len(names):
-        return int(name)
-    raise SkeletonFormatError(f"{path}: none of its {len(names)} recordings is called '{name}', such as {names[0]}")
+    return Recording(found[choose_recording(path, [sequence.name for sequence in found], name)])
 
 
 def nearest_clips(
