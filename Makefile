@@ -25,13 +25,14 @@ demo: $(VENV)/package
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-# With the lowest versions that pyproject.toml allows. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+# With the lowest versions that pyproject.toml allows, so without the extra onnx, which needs a newer torch than the
+# package. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt \
-		--editable '.[datasets,map,onnx,video]' --group dev
+		--editable '.[datasets,map,video]' --group dev
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # Without acceleration/: everything computes the same.
