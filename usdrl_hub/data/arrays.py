@@ -43,6 +43,9 @@ def check_header(file: IO[bytes], size: int) -> int:
     file.seek(start)
     shape, _, dtype = read(file)
     count = math.prod(shape)
+    # NumPy 2.0 lets the size of a type of text overflow.
+    if dtype.itemsize < 0:
+        raise ValueError("its type has an impossible size")
     if not dtype.hasobject and file.tell() + count * dtype.itemsize > size:
         raise ValueError("it is truncated")
     return count * (dtype.itemsize + 4)
