@@ -25,7 +25,7 @@ FLOORS = [
     ["inference"],
     ["visualize"],
     ["hub"],
-    ["training"],
+    ["training", "resume"],
     ["tasks"],
     ["pretraining"],
     ["cli", "usdrl_hub"],

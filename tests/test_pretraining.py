@@ -35,10 +35,10 @@ from usdrl_hub.pretraining.arguments import ComputeOptions, PretrainingArguments
 from usdrl_hub.pretraining.build import build_recipe, load_recipe
 from usdrl_hub.pretraining.data import PretrainingDataset, compose_pair
 from usdrl_hub.pretraining.probe import NeighbourProbe
-from usdrl_hub.pretraining.resume import find_checkpoint
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.trainer import USDRLPreTrainer, compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
+from usdrl_hub.resume import find_checkpoint
 
 from .helpers import MODEL, VIEWS, recipe, run, tiny_config
 

@@ -56,6 +56,12 @@ def finetune(
         typer.Option(help="Probability that a training clip has the errors of pose estimators; for films, try 0.5."),
     ] = 0.0,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
+    folds: Annotated[
+        str | None,
+        typer.Option(help="Test every clip once: a number of folds, or subject to leave out each person in turn."),
+    ] = None,
+    report_to: Annotated[str, typer.Option(help="Log to tensorboard, trackio, wandb or none.")] = "none",
+    resume: Annotated[bool, typer.Option(help="Go on with a run of the same command that was killed.")] = True,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
@@ -85,9 +91,9 @@ def finetune(
         recipe=recipe if epochs is None else replace(recipe, min_steps=0),
         method="linear" if linear_probe else "full" if full or pose_errors else "auto",
         config=config,
-        evaluation=Evaluation(group_by, baseline),
+        evaluation=Evaluation(group_by, baseline, folds),
         # The warnings are printed before the scores.
-        console=Console(say, warn=lambda text: None),
+        console=Console(say, lambda text: None, report_to=report_to, resume=resume),
         seed=seed,
     )
     say(f"\n{output_dir}: {record['task']}, trained on {record['n']['train']} clips; {record['split']}")
@@ -99,9 +105,14 @@ def finetune(
         rows.append([name, f"{100 * value:.1f} %", "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"])
     rows += [[name, f"{100 * value:.1f} %", ""] for name, value in record["baselines"].items()]
     print_table(rows)
+    if "folds" in record:
+        mean, deviation = (100 * record["accuracy_of_folds"][name] for name in ("mean", "std"))
+        say(f"accuracy of {len(record['folds'])} folds: mean {mean:.1f} %, deviation {deviation:.1f}")
     say(f"on {record['n']['test']} test clips")
     say(f"confusions and misclassified clips: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
+    if record["stopped"]:
+        raise typer.Exit(130)
 
 
 def pretrain(

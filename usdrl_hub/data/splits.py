@@ -28,6 +28,7 @@ class Parts:
         rule: The split in words.
         by: What no two parts share, see `groups_of`; None where no group is known.
         shared: Groups that both train and test, because the data's own split puts them on both sides.
+        tested: Indices of the test clips in the whole data set; only of folds.
     """
 
     train: SkeletonData
@@ -36,6 +37,7 @@ class Parts:
     rule: str
     by: str | None
     shared: int = 0
+    tested: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Numbers of groups of each part, as JSON has them; not their names, which may be those of people."""
@@ -238,7 +240,7 @@ def fold_parts(dataset: SkeletonData, folds: str, group_by: str | None = None, *
     for place, title in enumerate(titles):
         text = rule.format(title)
         train, test = parts_of(dataset, number != place, number == place, text)
-        parts.append(Parts(train, None, test, text, by))
+        parts.append(Parts(train, None, test, text, by, tested=np.flatnonzero(number == place)))
     return parts
 
 

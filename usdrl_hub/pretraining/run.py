@@ -26,13 +26,13 @@ from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
 from ..normalization import RaggedFrames
 from ..records import run_record
+from ..resume import is_first_process, opened_run, write_model, write_settings
 from ..sequence import SkeletonSequence
 from .arguments import ComputeOptions, PretrainingArguments
 from .build import build_recipe, load_recipe, motion_extractor
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
 from .readout import fit_readout
-from .resume import is_first_process, opened_run, write_model, write_settings
 from .trainer import USDRLPreTrainer
 from .views import ViewAugmentation
 

@@ -19,12 +19,12 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..errors import PretrainingCollapseError
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
 from ..normalization import RaggedFrames
+from ..resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from ..training import PublishingTrainer
 from .arguments import PretrainingArguments
 from .data import PretrainingDataset
 from .gather import gather_clips
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
-from .resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from .views import ViewAugmentation
 
 # A feature with a smaller standard deviation over views and clips is dead.

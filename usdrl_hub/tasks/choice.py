@@ -22,6 +22,7 @@ from ..modeling_usdrl import USDRLForActionRecognition
 from .fit import FitRecipe, Progress, choice_score, class_weights, fit
 from .linear import fit_logistic_regression
 from .report import class_probabilities
+from .state import RunState
 
 METHODS = ("auto", "linear", "full")
 TITLES = {"linear": "linear probe", "full": "full fine-tuning"}
@@ -127,6 +128,8 @@ class Training:
         seed: Random seed of the order and the augmentation.
         progress: How the training is shown.
         say: Receives what is decided, as sentences.
+        state: Keeps what is done, so that a run that was killed goes on; None for none.
+        key: Name of this training in the state.
     """
 
     classifier: USDRLForActionRecognition
@@ -136,6 +139,8 @@ class Training:
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda text: None
+    state: RunState | None = None
+    key: str = "main"
 
     def run(self, method: str = "auto", is_pretrained: bool = True) -> tuple[USDRLForActionRecognition, Chosen, Parts]:
         """Train.
@@ -177,14 +182,56 @@ class Training:
         return self.classifier, Chosen("linear", reason, None, validation, self.progress.history)
 
     def _full(
-        self, reason: str, validation: dict[str, float], recipe: FitRecipe
+        self,
+        reason: str,
+        validation: dict[str, float],
+        recipe: FitRecipe,
+        tried: USDRLForActionRecognition | None = None,
     ) -> tuple[USDRLForActionRecognition, Chosen]:
         self.say(f"{TITLES['full']}: {reason}")
-        progress = Progress(self.progress.bar, self.progress.report_to)
+        progress = self._progress("final")
         train_recogniser(self.classifier, self.extractor, self.parts.train, recipe, seed=self.seed, progress=progress)
+        model = self.classifier
+        if progress.stopped:
+            kept = "the last weights are kept" if tried is None else "the weights of the trial are kept"
+            whole = recipe.epochs_for(len(self.parts.train))
+            reason += f"; stopped by Ctrl-C at epoch {progress.epochs:.1f} of {whole:g}, {kept}"
+            model = model if tried is None else tried
+        self.progress.stopped = progress.stopped
         # The curves of a trial have a validation part.
         history = self.progress.history or progress.history
-        return self.classifier, Chosen("full", reason, recipe, validation, history)
+        return model, Chosen("full", reason, recipe, validation, history)
+
+    def _progress(self, part: str) -> Progress:
+        folder = None if self.state is None else self.state.folder(f"{self.key}/{part}")
+        return Progress(self.progress.bar, self.progress.report_to, folder)
+
+    def _trial(self, parts: Parts) -> USDRLForActionRecognition:
+        """The full model that validates best, trained without the validation part."""
+        model, key = copy.deepcopy(self.classifier), f"{self.key}/trial"
+        done = None if self.state is None else self.state.load(key)
+        if done is not None:
+            values, tensors = done
+            model.load_state_dict(tensors)
+            for name, value in values.items():
+                setattr(self.progress, name, value)
+            return model.eval()
+        progress = self._progress("trial")
+        train_recogniser(
+            model,
+            self.extractor,
+            parts.train,
+            self.recipe,
+            seed=self.seed,
+            validation=parts.validation,
+            progress=progress,
+        )
+        values = {name: getattr(progress, name) for name in ("history", "best", "epochs", "stopped")}
+        for name, value in values.items():
+            setattr(self.progress, name, value)
+        if self.state is not None and not progress.stopped:
+            self.state.save(key, values, dict(model.state_dict()))
+        return model
 
     def _tried(self, method: str, parts: Parts, many: bool) -> tuple[USDRLForActionRecognition, Chosen]:
         """Compare the methods on the validation part."""
@@ -194,30 +241,24 @@ class Training:
             probe = copy.deepcopy(self.classifier)
             train_linear_probe(probe, self.extractor, parts.train, self.recipe.balance)
             scores["linear"], validation[TITLES["linear"]] = self._score(probe, parts.validation)
-        model = copy.deepcopy(self.classifier)
-        train_recogniser(
-            model,
-            self.extractor,
-            parts.train,
-            self.recipe,
-            seed=self.seed,
-            validation=parts.validation,
-            progress=self.progress,
-        )
+        model = self._trial(parts)
         scores["full"], validation[TITLES["full"]] = self._score(model, parts.validation)
         best = max(scores, key=lambda name: scores[name])
         reason = f"of {len(parts.validation)} validation clips, " + " and ".join(
             f"{TITLES[name]} gets {100 * validation[TITLES[name]]:.1f} % right" for name in scores
         )
+        whole = self.recipe.epochs_for(len(parts.train))
+        if self.progress.stopped:
+            reason += f"; stopped by Ctrl-C at epoch {self.progress.epochs:.1f} of {whole:g}, the best so far is kept"
         if best == "linear":
             return self._linear(reason, validation)
-        if many:
-            self.say(f"{TITLES['full']}: {reason}; the weights of epoch {self.progress.best['epoch']:.1f} are kept")
+        if many or self.progress.stopped:
+            epoch = self.progress.best.get("epoch", self.progress.epochs)
+            self.say(f"{TITLES['full']}: {reason}; the weights of epoch {epoch:.1f} are kept")
             return model, Chosen("full", reason, self.recipe, validation, self.progress.history)
         # As long as the trial, which may have been stopped early.
-        share = self.progress.epochs / self.recipe.epochs_for(len(parts.train))
-        epochs = share * self.recipe.epochs_for(len(self.parts.train))
-        return self._full(reason, validation, replace(self.recipe, epochs=epochs, min_steps=0))
+        epochs = self.progress.epochs / whole * self.recipe.epochs_for(len(self.parts.train))
+        return self._full(reason, validation, replace(self.recipe, epochs=epochs, min_steps=0), model)
 
     def _score(self, model: USDRLForActionRecognition, data: SkeletonData) -> tuple[float, float]:
         """`choice_score` and accuracy."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
 
 from ..files import scratch_folder
+from ..resume import StopOnSignal, find_checkpoint, write_manifest
 from ..training import USDRLTrainer, default_scores
 
 # Evaluations in a run with a validation part, and how many without an improvement end it.
@@ -113,10 +118,14 @@ class Progress:
             {"epoch": 4.0, "validation_loss": 1.1, "validation_accuracy": 0.8}.
         best: Scores of the weights that were kept; empty without a validation part.
         epochs: Epochs trained.
+        folder: Where checkpoints are kept, so that a run that was killed goes on; None for none.
+        stopped: Whether Ctrl-C ended the training; then the best weights so far are kept.
     """
 
     bar: bool = False
     report_to: str = "none"
+    folder: Path | None = None
+    stopped: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     epochs: float = 0.0
@@ -163,6 +172,11 @@ class _FitTrainer(USDRLTrainer):
         )
         outputs.loss = loss
         return (loss, outputs) if kwargs.get("return_outputs", args[:1] == (True,)) else loss
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if not self.args.save_only_model:
+            write_manifest(Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """SGD with momentum where the recipe has it; else transformers', with a rate of its own for the encoder."""
@@ -270,11 +284,13 @@ def fit(
     if labels is not None and recipe.balance:
         weights = class_weights(labels, int(model.config.num_labels))  # type: ignore[union-attr, arg-type]
     steps = -(-len(dataset) // recipe.batch_size) * epochs  # type: ignore[arg-type]
-    with scratch_folder() as scratch:
+    interrupt = StopOnSignal([signal.SIGINT])
+    with scratch_folder() if progress.folder is None else nullcontext(progress.folder) as folder:
+        checkpoint = None if progress.folder is None else _newest(folder)
         trainer = _FitTrainer(
             model,
             TrainingArguments(
-                output_dir=str(scratch),
+                output_dir=str(folder),
                 num_train_epochs=epochs,
                 per_device_train_batch_size=recipe.batch_size,
                 per_device_eval_batch_size=max(recipe.batch_size, 128),
@@ -290,7 +306,7 @@ def fit(
                 remove_unused_columns=False,
                 dataloader_pin_memory=torch.cuda.is_available(),
                 seed=seed,
-                **_validating(validation is not None, int(steps)),
+                **_saving(validation is not None, progress.folder is not None, int(steps)),
             ),
             train_dataset=dataset,
             eval_dataset=validation,
@@ -299,13 +315,16 @@ def fit(
             linear_probe=recipe.freeze_encoder,
             recipe=recipe,
             weights=weights,
-            callbacks=None if validation is None else [EarlyStoppingCallback(_PATIENCE)],
+            callbacks=[interrupt, *([] if validation is None else [EarlyStoppingCallback(_PATIENCE)])],
         )
         for shown in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(shown)
         if progress.bar:
             trainer.add_callback(_Bar())
-        trainer.train()
+        # Without a folder to go on from, an interrupt ends the training as it ends anything.
+        with interrupt.listening() if progress.folder is not None else nullcontext():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        progress.stopped = interrupt.received is not None
         progress.read(trainer.state.log_history)
         if validation is not None:
             best = [
@@ -316,18 +335,26 @@ def fit(
     return progress
 
 
-def _validating(validates: bool, steps: int) -> dict[str, Any]:
-    """Arguments of a trainer that keeps the best weights, or that keeps no checkpoint."""
-    if not validates:
-        return {"save_strategy": "no"}
+def _newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of an earlier run; later ones, which are not complete, are deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = find_checkpoint(folder)
+    for path in folder.glob("checkpoint-*"):
+        if found is None or int(path.name.rpartition("-")[2]) > int(found.name.rpartition("-")[2]):
+            shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
+def _saving(validates: bool, keeps: bool, steps: int) -> dict[str, Any]:
+    """Arguments of a trainer that keeps the best weights, or that can go on, or that keeps no checkpoint."""
     every = max(steps // _EVALUATIONS, 1)
+    saving = {"save_strategy": "steps", "save_steps": every, "save_total_limit": 2, "save_only_model": not keeps}
+    if not validates:
+        return saving if keeps else {"save_strategy": "no"}
     return {
+        **saving,
         "eval_strategy": "steps",
         "eval_steps": every,
-        "save_strategy": "steps",
-        "save_steps": every,
-        "save_total_limit": 1,
-        "save_only_model": True,
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_choice",
         "greater_is_better": True,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import set_seed
 from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, with_clips
-from ..data.splits import Parts, split_data
+from ..data.splits import Parts, fold_parts, split_data, titled
 from ..errors import notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
@@ -28,10 +30,11 @@ from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from ..visualize.page import shown_name
-from .choice import FULL, SCRATCH, TITLES, Training
+from .choice import FULL, SCRATCH, TITLES, Chosen, Training
 from .fit import FitRecipe, Progress
 from .heads import with_head
-from .report import TrainingReport
+from .report import Tested, TrainingReport
+from .state import RunState, kept_state
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,14 @@ class Evaluation:
             where None and they are known.
         baseline: Also score nearest neighbours on the joints as they are in the file, and with each recording's mean
             position subtracted.
+        folds: A number of folds, or what is left out in turn, such as "subject": every clip is tested once, by a model
+            that was not trained on its group, and the model that is written is trained on all clips. None for one
+            split.
     """
 
     group_by: str | None = None
     baseline: bool = False
+    folds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,14 @@ class Console:
         warn: Receives the warnings about the model.
         bar: Show progress bars.
         report_to: Where transformers logs: "none", "tensorboard", "trackio" or "wandb".
+        resume: Go on with a run that was killed, if its settings are the same.
     """
 
     say: Callable[[str], None] = lambda text: None
     warn: Callable[[str], None] = lambda text: notice(text, "warnings about the model")
     bar: bool = True
     report_to: str = "none"
+    resume: bool = True
 
 
 def finetune(
@@ -112,72 +121,214 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
-    method = method or ("auto" if recipe is None else "full")
+    if evaluation.folds is not None and evaluation.baseline:
+        raise ValueError("baseline is of one split: leave it out with folds, which has its own baselines")
     with new_folder(output_dir) as folder:
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
         known = None if model is None else load_config(model).class_names
         dataset = with_clips(open_data(data).drop_empty(), known, where)
-        parts = split_data(dataset, evaluation.group_by, seed=seed)
-        check_classes(parts.train, parts.test)
-        set_seed(seed)
-        classifier, extractor, has_head = _model(model, config or {}, dataset)
-        _check_dimensions(where, model, dataset, extractor)
+        method = method or ("auto" if recipe is None else "full")
         recipe = recipe or (SCRATCH if model is None else FULL)
-        recipe = replace(recipe, linear_start=model is not None and not has_head)
-        # Refuse sequences that cannot be read before the training, not after it.
-        for sequence in (*parts.train, *parts.test):
-            extractor.prepare(sequence)
-        _say_parts(console.say, parts)
-        training = Training(
-            classifier, extractor, parts, recipe, seed, Progress(console.bar, console.report_to), console.say
-        )
-        classifier, chosen, tried = training.run(method, model is not None)
-        parts = replace(parts, rule=tried.rule)
-        classifier.save_pretrained(folder)
-        extractor.save_pretrained(folder)
-        task = "linear recognition" if chosen.method == "linear" or recipe.freeze_encoder else "fine-tuned recognition"
-        about = {
-            "Task": task,
-            "Starts from": "random weights" if model is None else shown_name(model),
-            "Data": f"{source_name(data)}: {len(parts.train)} clips train, {len(parts.test)} test",
-            "Split": parts.rule,
-            "Method": f"{TITLES[chosen.method]}: {chosen.reason}",
-        }
-        if chosen.recipe is not None:
-            about["Recipe"] = ", ".join(f"{name} {value}" for name, value in chosen.recipe.to_dict().items())
-        report = TrainingReport(classifier, extractor, parts, about=about, history=chosen.history)
-        report.write(folder, f"{Path(output_dir).name}: {source_name(data)}")
-        for sentence in report.warnings:
-            console.warn(f"{output_dir}: {sentence}")
-        metrics = report.summary()
-        if evaluation.baseline:
-            metrics |= nearest_neighbour_baselines(parts.train, parts.test, extractor.num_frames)
-        record = {
-            "task": task,
-            "dataset": source_name(data),
-            "split": parts.rule,
-            "groups": tried.to_dict(),
-            "n": {"train": len(parts.train), "test": len(parts.test)},
-            "choice": chosen.to_dict(),
-            "metrics": metrics,
-            **report.metrics(),
-            "seed": seed,
-            **run_record(started),
-            "checkpoint_sha256": sha256(folder / "model.safetensors"),
-        }
-        write_metrics(folder, record)
+        session = _Session(dataset, where, model, config or {}, recipe, method, seed, console)
+        settings = session.settings(evaluation)
+        with kept_state(output_dir, settings, console.resume, console.say) as state:
+            outcome = session.run(evaluation, state)
+            outcome.classifier.save_pretrained(folder)
+            outcome.extractor.save_pretrained(folder)
+            record = _write(folder, Path(output_dir).name, session, outcome, evaluation)
+            record |= {"seed": seed, **run_record(started)}
+            record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
+            write_metrics(folder, record)
     return record
 
 
-def _say_parts(say: Callable[[str], None], parts: Parts) -> None:
-    """The split, and the clips of each class."""
-    say(f"split: {parts.rule}")
-    names = parts.train.class_names
-    trained, tested = (
-        np.bincount(np.asarray(part.column("labels")), minlength=len(names)) for part in (parts.train, parts.test)
+@dataclass(frozen=True)
+class _Outcome:
+    """A trained model, and what tests it."""
+
+    classifier: USDRLForActionRecognition
+    extractor: USDRLFeatureExtractor
+    chosen: Chosen
+    parts: Parts
+    groups: dict[str, Any]
+    tested: Tested
+    folds: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The trainings of one call of `finetune`."""
+
+    dataset: SkeletonData
+    where: str
+    model: str | os.PathLike | None
+    config: Mapping[str, Any]
+    recipe: FitRecipe
+    method: str
+    seed: int
+    console: Console
+
+    def settings(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What has to be the same for a run to go on."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.dataset.names, self.dataset.class_names, self.dataset.layout.name]).encode())
+        for key in ("labels", "subjects", "split_test", "folds"):
+            values = self.dataset.column(key)
+            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+        digest.update(np.ascontiguousarray(self.dataset.lengths).tobytes())
+        return {
+            "data": digest.hexdigest(),
+            "model": None if self.model is None else str(self.model),
+            "config": {name: str(value) for name, value in self.config.items()},
+            "recipe": self.recipe.to_dict(),
+            "method": self.method,
+            "seed": self.seed,
+            "split": [evaluation.group_by, evaluation.folds],
+        }
+
+    def run(self, evaluation: Evaluation, state: RunState | None) -> _Outcome:
+        """Train and test on one split, or on folds."""
+        say = self.console.say
+        if evaluation.folds is not None:
+            return self._folds(evaluation, state)
+        parts = split_data(self.dataset, evaluation.group_by, seed=self.seed)
+        check_classes(parts.train, parts.test)
+        say(f"split: {parts.rule}")
+        _say_classes(say, parts.train, parts.test)
+        classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
+        parts = replace(parts, rule=tried.rule)
+        tested = Tested.of(classifier, extractor, parts)
+        return _Outcome(classifier, extractor, chosen, parts, tried.to_dict(), tested, stopped=stopped)
+
+    def _folds(self, evaluation: Evaluation, state: RunState | None) -> _Outcome:
+        """Test each fold by a model of the others; the model is trained on all clips."""
+        say, begun = self.console.say, time.monotonic()
+        folds = fold_parts(self.dataset, str(evaluation.folds), evaluation.group_by, seed=self.seed)
+        say(f"split: {len(folds)} folds, then a model of all clips")
+        _say_classes(say, self.dataset)
+        tests, rows, fresh = [], [], 0
+        for number, parts in enumerate(folds):
+            check_classes(parts.train, parts.test)
+            done = None if state is None else state.load(f"fold-{number}")
+            if done is not None:
+                row, tensors = done
+                names = row.pop("baselines")
+                answers = {name: tensors[f"baseline.{place}"].numpy() for place, name in enumerate(names)}
+                tested = Tested(parts.test, tensors["probabilities"].numpy(), answers)
+            else:
+                classifier, extractor, chosen, _, stopped = self._train(parts, state, f"fold-{number}")
+                if stopped:
+                    # The folds that are done are kept, and the command goes on with the others.
+                    raise KeyboardInterrupt
+                tested = Tested.of(classifier, extractor, parts)
+                row = {"fold": parts.rule.partition(";")[0], "n": len(parts.test), "accuracy": tested.accuracy()}
+                row["method"] = chosen.method
+                fresh += 1
+                if state is not None:
+                    tensors = {
+                        f"baseline.{place}": torch.from_numpy(np.ascontiguousarray(values))
+                        for place, values in enumerate(tested.baselines.values())
+                    }
+                    tensors["probabilities"] = torch.from_numpy(tested.probabilities)
+                    state.save(f"fold-{number}", {**row, "baselines": list(tested.baselines)}, tensors)
+            tests.append(tested)
+            rows.append(row)
+            left = (time.monotonic() - begun) / max(fresh, 1) * (len(folds) - number)
+            say(f"{row['fold']}: {100 * row['accuracy']:.1f} % of {row['n']} clips; about {_duration(left)} left")
+        members = [parts.tested for parts in folds if parts.tested is not None]
+        pooled = Tested.pooled(self.dataset, tests, members)
+        tail = folds[0].rule.partition("; ")[2] or f"each {titled(folds[0].by)} is left out in turn"
+        whole = Parts(self.dataset, None, pooled.data, f"{len(folds)} folds; {tail}", folds[0].by)
+        classifier, extractor, chosen, _, stopped = self._train(whole, state, "all")
+        return _Outcome(classifier, extractor, chosen, whole, folds[0].to_dict(), pooled, rows, stopped)
+
+    def _train(
+        self, parts: Parts, state: RunState | None, key: str
+    ) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor, Chosen, Parts, bool]:
+        """A model of a training part."""
+        set_seed(self.seed)
+        classifier, extractor, has_head = _model(self.model, self.config, self.dataset)
+        _check_dimensions(self.where, self.model, self.dataset, extractor)
+        if key in ("main", "fold-0"):
+            # Refuse sequences that cannot be read before the training, not after it.
+            for sequence in (*parts.train, *parts.test):
+                extractor.prepare(sequence)
+        recipe = replace(self.recipe, linear_start=self.model is not None and not has_head)
+        progress = Progress(self.console.bar, self.console.report_to)
+        training = Training(classifier, extractor, parts, recipe, self.seed, progress, self.console.say, state, key)
+        classifier, chosen, tried = training.run(self.method, self.model is not None)
+        return classifier, extractor, chosen, tried, progress.stopped
+
+
+def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
+    """Write the report and the predictions; returns the record."""
+    chosen, parts, source = outcome.chosen, outcome.parts, source_name(session.dataset)
+    is_linear = chosen.method == "linear" or session.recipe.freeze_encoder
+    task = "linear recognition" if is_linear else "fine-tuned recognition"
+    about = {
+        "Task": task,
+        "Starts from": "random weights" if session.model is None else shown_name(session.model),
+        "Data": f"{source}: {len(parts.train)} clips train, {len(outcome.tested.data)} test",
+        "Split": parts.rule,
+        "Method": f"{TITLES[chosen.method]}: {chosen.reason}",
+    }
+    if chosen.recipe is not None:
+        about["Recipe"] = ", ".join(f"{key} {value}" for key, value in chosen.recipe.to_dict().items())
+    extra: dict[str, Any] = {}
+    if outcome.folds:
+        accuracies = [row["accuracy"] for row in outcome.folds]
+        extra = {
+            "folds": outcome.folds,
+            "accuracy_of_folds": {"mean": float(np.mean(accuracies)), "std": float(np.std(accuracies))},
+        }
+        about["Folds"] = (
+            f"accuracy {100 * np.mean(accuracies):.1f} % on average, with a standard deviation of "
+            f"{100 * np.std(accuracies):.1f}, from {100 * min(accuracies):.1f} to {100 * max(accuracies):.1f}: "
+            + ", ".join(f"{row['fold'].removesuffix(' tests')} {100 * row['accuracy']:.1f}" for row in outcome.folds)
+        )
+    report = TrainingReport(
+        outcome.classifier, outcome.extractor, parts, about=about, history=chosen.history, tested=outcome.tested
     )
-    shown = [f"{name} {train}/{test}" for name, train, test in zip(names, trained, tested, strict=True)]
-    say(f"clips of each class, training/test: {', '.join(shown)}")
+    if outcome.stopped:
+        report.warnings.insert(0, f"The training was stopped by Ctrl-C: {chosen.reason.rpartition('; ')[2]}.")
+    report.write(folder, f"{name}: {source}")
+    for sentence in report.warnings:
+        session.console.warn(f"{name}: {sentence}")
+    metrics = report.summary()
+    if evaluation.baseline:
+        metrics |= nearest_neighbour_baselines(parts.train, parts.test, outcome.extractor.num_frames)
+    return {
+        "task": task,
+        "dataset": source,
+        "split": parts.rule,
+        "groups": outcome.groups,
+        "n": {"train": len(parts.train), "test": len(outcome.tested.data)},
+        "choice": chosen.to_dict(),
+        "stopped": outcome.stopped,
+        **extra,
+        "metrics": metrics,
+        **report.metrics(),
+    }
+
+
+def _duration(seconds: float) -> str:
+    """A duration in words, rounded."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _say_classes(say: Callable[[str], None], train: SkeletonData, test: SkeletonData | None = None) -> None:
+    """The clips of each class."""
+    names = train.class_names
+    trained, *tested = (
+        np.bincount(np.asarray(part.column("labels")), minlength=len(names))
+        for part in (train, test)
+        if part is not None
+    )
+    shown = [f"{name} {'/'.join(map(str, counts))}" for name, *counts in zip(names, trained, *tested, strict=True)]
+    say(f"clips of each class{', training/test' if tested else ''}: {', '.join(shown)}")
     if trained.max() >= 10 * max(trained[trained > 0].min(), 1):
         say("the classes differ much in their number of clips: --balance weights them alike")
 

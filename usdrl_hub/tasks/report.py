@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,53 @@ def _clips(data: SkeletonData, extractor: USDRLFeatureExtractor, start: int, end
     return extractor(list(data[start:end]), return_tensors="pt")["keypoints"].flatten(1)
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What models and baselines answer for tested clips.
+
+    Attributes:
+        data: N tested clips with labels.
+        probabilities: ``(N, K)``.
+        baselines: Answers ``(N,)`` of simpler methods, by name.
+    """
+
+    data: SkeletonData
+    probabilities: np.ndarray
+    baselines: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, parts: Parts) -> Tested:
+        """The answers of a model that was trained on a part, and of baselines, for the test part."""
+        majority = np.bincount(np.asarray(parts.train.column("labels"))).argmax()
+        baselines = {
+            "nearest neighbour on normalised joints": joint_neighbours(parts.train, parts.test, extractor),
+            "majority class": np.full(len(parts.test), majority),
+        }
+        return cls(parts.test, class_probabilities(classifier, extractor, parts.test), baselines)
+
+    @classmethod
+    def pooled(cls, dataset: SkeletonData, folds: Sequence[Tested], members: Sequence[np.ndarray]) -> Tested:
+        """The answers of several folds as one.
+
+        Args:
+            dataset: All clips.
+            folds: What is known of each fold.
+            members: Indices in the data set of the clips of each fold.
+        """
+        order = np.argsort(np.concatenate(members))
+        mask = np.zeros(len(dataset), dtype=bool)
+        mask[np.concatenate(members)] = True
+        probabilities = np.concatenate([fold.probabilities for fold in folds])[order]
+        baselines = {
+            name: np.concatenate([fold.baselines[name] for fold in folds])[order] for name in folds[0].baselines
+        }
+        return cls(dataset.select(mask), probabilities, baselines)
+
+    def accuracy(self) -> float:
+        """Share of the clips that are right."""
+        return float((self.probabilities.argmax(1) == np.asarray(self.data.column("labels"))).mean())
+
+
 class TrainingReport:
     """Scores of a recogniser on its test part, beside baselines.
 
@@ -94,6 +142,8 @@ class TrainingReport:
         *,
         about: Mapping[str, str],
         history: Sequence[Mapping[str, float]] = (),
+        tested: Tested | None = None,
+        curve: Sequence[Mapping[str, float]] = (),
     ):
         """Score a recogniser.
 
@@ -103,24 +153,22 @@ class TrainingReport:
             parts: What it was trained on and what tests it, with labels.
             about: What was trained on what, by term.
             history: A row per epoch, see `visualize.report.Report`.
+            tested: The answers for the tested clips, if models of several folds gave them; the model's own where None.
+            curve: Accuracy by clips per class, see `visualize.report.Report`.
         """
         self.classifier, self.extractor, self.parts = classifier, extractor, parts
-        self.train, self.test = train, test = parts.train, parts.test
-        self.about, self.history = dict(about), history
+        self.about, self.history, self.curve = dict(about), history, curve
         self.class_names = list(classifier.config.class_names)
-        self.probabilities = class_probabilities(classifier, extractor, test)
-        self.labels = np.asarray(test.column("labels"))
+        tested = Tested.of(classifier, extractor, parts) if tested is None else tested
+        self.train, self.test = parts.train, tested.data
+        self.probabilities = tested.probabilities
+        self.labels = np.asarray(self.test.column("labels"))
         # Clips of unknown groups cannot be grouped, so then clips are resampled.
-        groups = groups_of(test, parts.by)
+        groups = groups_of(self.test, parts.by)
         self.groups = groups if (groups != "").all() else None
         self.scores = classification_report(self.probabilities, self.labels, groups=self.groups)
-        trained = np.asarray(train.column("labels"))
-        majority = np.bincount(trained, minlength=len(self.class_names)).argmax()
-        neighbours = joint_neighbours(train, test, extractor)
-        self.baselines = {
-            "nearest neighbour on normalised joints": float((neighbours == self.labels).mean()),
-            "majority class": float((self.labels == majority).mean()),
-        }
+        self.baselines = {name: float((answers == self.labels).mean()) for name, answers in tested.baselines.items()}
+        trained = np.asarray(self.train.column("labels"))
         self.warnings = self._warnings(np.bincount(trained, minlength=len(self.class_names)))
         self.limits = self._limits()
 
@@ -241,6 +289,7 @@ class TrainingReport:
             about=list(self.about.items()),
             facts=[fact for fact in facts if fact],
             history=self.history,
+            curve=self.curve,
             warnings=self.warnings,
             limits=self.limits,
             group=titled(self.parts.by),

@@ -1,4 +1,4 @@
-"""Stopping a pretraining run and resuming it: its folder, complete checkpoints, and signals."""
+"""Stopping a training run and resuming it: its folder, complete checkpoints, and signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 from transformers.trainer_utils import sort_checkpoints
 
-from ..errors import notice
-from ..files import is_new, naming, new_file, remove_leftovers
-from ..records import sha256, write_metrics
+from .errors import notice
+from .files import is_new, naming, new_file, remove_leftovers
+from .records import sha256, write_metrics
 
 # In a run's folder: its arguments, the checkpoint that is being written, and the model that is.
 _RUN = "run.json"
@@ -130,6 +130,13 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     return None
 
 
+def write_manifest(checkpoint: Path) -> None:
+    """Mark a checkpoint as complete, with a list of its files, see `find_checkpoint`."""
+    manifest = {file.name: sha256(file) for file in sorted(checkpoint.iterdir()) if file.is_file()}
+    with new_file(checkpoint / _MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2), "utf-8")
+
+
 def move_checkpoint(run: Path, step: int) -> None:
     """Move the checkpoint of a step from its staging folder into the run's, with a list of its files.
 
@@ -137,8 +144,7 @@ def move_checkpoint(run: Path, step: int) -> None:
     """
     name = f"checkpoint-{step}"
     staged = run / STAGING / name
-    manifest = {file.name: sha256(file) for file in sorted(staged.iterdir()) if file.is_file()}
-    (staged / _MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+    write_manifest(staged)
     if (run / name).exists():
         shutil.rmtree(run / name)
     os.replace(staged, run / name)
@@ -149,14 +155,19 @@ def move_checkpoint(run: Path, step: int) -> None:
 
 
 class StopOnSignal(TrainerCallback):
-    """Save a checkpoint and stop after the step in which SIGTERM or SIGINT comes; stop at once on a second signal.
+    """Save a checkpoint and stop after the step in which a signal comes; stop at once on a second one.
 
     Attributes:
         received: The signal, or None.
     """
 
-    def __init__(self) -> None:
-        """No signal has come yet."""
+    def __init__(self, numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> None:
+        """No signal has come yet.
+
+        Args:
+            numbers: The signals.
+        """
+        self.numbers = tuple(numbers)
         self.received: int | None = None
 
     @contextmanager
@@ -164,7 +175,7 @@ class StopOnSignal(TrainerCallback):
         """Receive signals in the block; the handlers before it are put back."""
         self.received = None
         is_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+        numbers = self.numbers if is_main else ()
         before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield

@@ -1,0 +1,147 @@
+"""`usdrl finetune` without options, beside its alternatives: linear probe, full fine-tuning, 1-NN on the joints.
+
+    python benchmarks/finetuning.py measure --data DATA [--sets SET ...]
+    python benchmarks/finetuning.py table [benchmarks/README.md]
+
+DATA holds the open sets as .npz files (they cannot be part of this repository). Each set is split as it says itself;
+on sbu, draw k is scored on fold k. With 5 clips of each class, five random draws; with all clips, one run. Measured
+figures are kept, so a stopped run continues when the command is repeated.
+
+`default` is what the command does without options; `linear` and `full` are --linear-probe and --full; `1nn` is the
+nearest training clip by normalised joints. Figures are the test clips that are right, one bit each.
+
+`table` prints mean accuracies, and the difference of the default to each alternative with its 95 % interval (paired
+bootstrap over the test clips of each set and draw), and updates the tables of a document.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mocap import Record, difference, packed, unpacked
+from transformers import set_seed
+
+from usdrl_hub import USDRLForActionRecognition, open_data
+from usdrl_hub.data.protocols import default_split, draw_exemplars
+from usdrl_hub.data.splits import Parts
+from usdrl_hub.facts.checkpoints import ENCODER
+from usdrl_hub.loading import load_feature_extractor, load_model
+from usdrl_hub.records import redact_paths, run_record
+from usdrl_hub.tasks.choice import FULL, Training
+from usdrl_hub.tasks.fit import Progress
+from usdrl_hub.tasks.heads import with_head
+from usdrl_hub.tasks.report import class_probabilities, joint_neighbours
+
+SETS = ("utkinect", "sbu", "hdm05_11", "utd_mhad", "nw_ucla", "cad60")
+SHOTS, DRAWS = 5, 5
+METHODS = {"default": "auto", "linear": "linear", "full": "full"}
+TITLES = {"default": "no options", "linear": "`--linear-probe`", "full": "`--full`", "1nn": "1-NN, normalised joints"}
+OUTPUT = Path(__file__).with_name("finetuning.json")
+
+
+def parts_of(path: Path, shots: str, draw: int) -> Parts:
+    """The parts of a set for one draw of the training clips."""
+    dataset = open_data(path)
+    train, test, rule = default_split(dataset, draw if dataset.column("folds") is not None else 0)
+    train, test = train.drop_empty(), test.drop_empty()
+    if shots != "all":
+        train = train.select(draw_exemplars(np.asarray(train.column("labels")), int(shots), draw))
+    subjects = train.column("subjects")
+    return Parts(train, None, test, rule, None if subjects is None else "subject")
+
+
+def measure(data: Path, sets: list[str], record: Record) -> None:
+    """Measure the missing figures."""
+    started = time.monotonic()
+    extractor, encoder = load_feature_extractor(ENCODER), load_model(ENCODER)
+    runs = [(name, "5", draw) for draw in range(DRAWS) for name in sets]
+    runs[len(sets) : len(sets)] = [(name, "all", 0) for name in sets]
+    # What the command does comes first; full fine-tuning is what takes long.
+    for methods in (("1nn", "linear", "default"), ("full",)):
+        for name, shots, draw in runs:
+            missing = [method for method in methods if not record.has("hits", name, method, shots, str(draw))]
+            if not missing:
+                continue
+            parts = parts_of(data / f"{name}.npz", shots, draw)
+            truth = np.asarray(parts.test.column("labels"))
+            record.put("sets", f"{name} {shots} {draw}", value={"split": parts.rule, "test": len(truth)})
+            for method in missing:
+                if method == "1nn":
+                    hits = joint_neighbours(parts.train, parts.test, extractor) == truth
+                else:
+                    set_seed(draw)
+                    model = with_head(encoder, USDRLForActionRecognition, parts.train.class_names)
+                    training = Training(model, extractor, parts, FULL, draw, Progress())
+                    trained, chosen, tried = training.run(METHODS[method])
+                    hits = class_probabilities(trained, extractor, parts.test).argmax(1) == truth
+                    if method == "default":
+                        content = {**chosen.to_dict(), "rule": tried.rule}
+                        record.put("choices", name, shots, str(draw), value=content)
+                record.put("hits", name, method, shots, str(draw), value=packed(torch.from_numpy(hits)))
+                print(f"{name} {shots} {draw} {method}: {100 * hits.mean():.1f}", flush=True)
+            record.put("recipe", value=FULL.to_dict())
+            record.put("run", value=redact_paths(run_record(started)))
+
+
+def hits_of(content: dict, method: str, shots: str) -> dict[str, list[np.ndarray]]:
+    """Hits of each set whose draws have all been measured with every method."""
+    draws = [str(draw) for draw in range(DRAWS if shots == "5" else 1)]
+
+    def measured(name: str, kind: str) -> dict[str, str]:
+        return content["hits"].get(name, {}).get(kind, {}).get(shots, {})
+
+    return {
+        name: [
+            unpacked(measured(name, method)[draw], content["sets"][f"{name} {shots} {draw}"]["test"]) for draw in draws
+        ]
+        for name in SETS
+        if all(draw in measured(name, kind) for kind in TITLES for draw in draws)
+    }
+
+
+def tables(content: dict) -> list[str]:
+    """Accuracies of each set, and differences of the default to its alternatives."""
+    lines = [f"| clips of a class | training | mean | {' | '.join(SETS)} |", "|" + "---|" * (3 + len(SETS))]
+    gaps = ["| clips of a class | no options against | difference | 95 % interval |", "|---|---|---|---|"]
+    for shots in ("5", "all"):
+        for method, title in TITLES.items():
+            found = hits_of(content, method, shots)
+            means = {name: 100 * float(np.mean([hits.mean() for hits in draws])) for name, draws in found.items()}
+            cells = [f"{means[name]:.1f}" if name in means else "" for name in SETS]
+            if means:
+                mean = f"{np.mean(list(means.values())):.1f}"
+                lines.append(f"| {shots} | {title} | {mean} | {' | '.join(cells)} |")
+            if means and method != "default":
+                mean, low, high = (100 * value for value in difference(hits_of(content, "default", shots), found))
+                gaps.append(f"| {shots} | {title} | {mean:+.1f} | {low:+.1f} to {high:+.1f} |")
+    return ["\n".join(lines), "\n".join(gaps)]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--data", type=Path, required=True)
+    measuring.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    writing = commands.add_parser("table")
+    writing.add_argument("document", type=Path, nargs="?")
+    options = parser.parse_args()
+    record = Record(OUTPUT)
+    if options.command == "measure":
+        measure(options.data, options.sets, record)
+        return
+    for table in tables(record.content):
+        print(table, end="\n\n")
+        if options.document is not None:
+            text = options.document.read_text()
+            head, found, rest = text.partition("\n" + table.splitlines()[0] + "\n")
+            if not found:
+                raise SystemExit(f"{options.document}: no table begins with '{table.splitlines()[0]}'")
+            options.document.write_text(f"{head}\n{table}\n\n{rest.partition(chr(10) * 2)[2]}")
+
+
+if __name__ == "__main__":
+    main()
