@@ -59,6 +59,8 @@ NOT_RUN = {
     "tests/test_live.py",
     "usdrl export usdrl/mocap-tiny --page search.html --gallery labelled.npz": "takes seconds; tests/test_live.py",
     "usdrl export detector --page detector.html --threshold 0.5": "as above",
+    "usdrl predict --camera 0 --json": "needs a camera; tests/test_camera.py",
+    "usdrl predict --camera rtsp://camera.local/stream --model detector": "as above",
     "usdrl predict camera.json --timeline": "needs a camera; tests/test_live.py",
     "usdrl render camera.json --model usdrl/tiny-uiprmd --output camera.html": "as above",
     "hf auth login": "needs an account on the real hub",

@@ -51,16 +51,17 @@ def _some(argument: str, test: Callable[[Path], bool]) -> Callable[[Mapping[str,
     """Whether a test holds for one of the paths given as an argument."""
 
     def met(values: Mapping[str, Any]) -> bool:
-        given = values[argument]
+        given = values[argument] or []
         return any(test(Path(path)) for path in (given if isinstance(given, list | tuple) else [given]))
 
     return met
 
 
-def _video_needs(argument: str) -> _Need:
+def _video_needs(argument: str, camera: str | None = None) -> _Need:
     options = ("pose_model", "detector", "person_threshold", "mirrored")
     may_hold_videos = _some(argument, lambda path: is_video(path) or (path.is_dir() and not is_store(path)))
-    return _Need(options, may_hold_videos, "on a file that is not a video")
+    has_pictures = may_hold_videos if camera is None else lambda values: values[camera] or may_hold_videos(values)
+    return _Need(options, has_pictures, "on a file that is not a video")
 
 
 def _workers_need(argument: str) -> _Need:
@@ -90,12 +91,18 @@ def _reading_needs(argument: str) -> tuple[_Need, ...]:
 _EMBEDDING_NEEDS = _Need(("fps",), lambda values: False, "on an embedding, which does not depend on the frame rate")
 
 
+_WITHOUT_CAMERA = (
+    *("files", "timeline", "output", "threshold", "per_person", "choose_by", "relink", "guess_preprocessing"),
+    *("batch_size", "device", "dtype", "workers", "layout", "axes", "fps", "up", "units", "image_size", "missing"),
+)
+
 # An option without effect is refused: its user expects one.
 _NEEDS: dict[str, tuple[_Need, ...]] = {
     "predict": (
+        _Need(_WITHOUT_CAMERA, _without("camera"), "with --camera"),
         _Need(("output", "threshold", "fps"), _with("timeline"), "without --timeline", "--timeline"),
         _Need(("top_k",), _without("timeline"), "with --timeline"),
-        _video_needs("files"),
+        _video_needs("files", "camera"),
         _ALONE_NEEDS,
         *_reading_needs("files"),
     ),

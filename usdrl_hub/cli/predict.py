@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,10 +39,14 @@ if TYPE_CHECKING:
 def predict(
     context: typer.Context,
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help=f"Skeleton files {RECORDINGS}, videos, and folders or stores of them."),
-    ],
+    ] = None,
     *,
+    camera: Annotated[
+        str | None,
+        typer.Option(help="Instead of files: number of a camera (0), or URL of a stream (rtsp, http, ...), live."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -65,7 +70,15 @@ def predict(
     per_person: PerPerson = False,
     computing: ModelOptions,
 ) -> None:
-    """Recognise the action in skeleton recordings, or with --timeline all actions over time."""
+    """Recognise the action in skeleton recordings, or with --timeline all actions over time.
+
+    With --camera, a line for each result (with --json as JSON) until the stream ends or Ctrl-C.
+    """
+    if camera is not None:
+        _watch_camera(camera, model, videos, top_k, as_json)
+        return
+    if not files:
+        raise ValueError("name recordings to predict, or a --camera")
     refuse_unreadable(files, model, reading)
 
     from ..inference.prediction import iter_predictions
@@ -110,6 +123,49 @@ def predict(
     else:
         print_predictions(predictions, model, names, top_k)
     errors.finish()
+
+
+def _watch_camera(camera: str, model: str, videos: VideoOptions, top_k: int, as_json: bool) -> None:
+    """Print what a model says of a camera, a line for each result, until it ends or Ctrl-C."""
+    if "," in model:
+        raise ValueError("--camera is for a single model: name one")
+    if videos.detector is not None or (videos.pose_model or ".onnx")[-5:] != ".onnx":
+        raise ValueError("--camera reads BlazePose: name another size of it (.onnx) as --pose-model, no --detector")
+
+    from ..inference.camera import open_camera, watch
+    from ..loading import load_config
+
+    results = watch(
+        open_camera(camera),
+        model,
+        mirrored=videos.mirrored,
+        threshold=videos.person_threshold,
+        landmarks=videos.pose_model,
+    )
+    is_regression = load_config(model).problem_type == "regression"
+    count = 0
+    try:
+        for live in results:
+            if live.result.probabilities is None:
+                raise ValueError(f"{model} has no classes: take a model with a head")
+            top = live.result.top(top_k)
+            if as_json:
+                score = "value" if is_regression else "probability"
+                classes = [{"label": label, score: value} for label, value in top]
+                print(json.dumps({"time": round(live.time, 3), "persons": live.persons, "top": classes}))
+            else:
+                cells = [f"{value:.4g} {label}" if is_regression else f"{value:6.1%} {label}" for label, value in top]
+                say("  ".join([f"{live.time:7.2f} s", *cells]))
+            sys.stdout.flush()
+            count += 1
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        # Who reads the lines has enough; Python flushes once more at its end.
+        sys.stdout = open(os.devnull, "w")
+        return
+    if not count:
+        raise SkeletonFormatError("the stream ended without a person in it for long enough")
 
 
 def _show_timelines(

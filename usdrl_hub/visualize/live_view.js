@@ -62,7 +62,8 @@ async function analysed(keypoints) {
   return result;
 }
 async function nearest(clip) {
-  return nearestClips((await model.embed(clip)).pooler_output, { rows: model.rows }, data.gallery.top_k);
+  const { readout, pooler_output } = await model.embed(clip);
+  return nearestClips(readout || pooler_output, { rows: model.rows }, data.gallery.top_k);
 }
 
 /* ---- a camera or a film ---- */
