@@ -273,9 +273,11 @@ function drawPicture(picture, people, mirrored) {
   context.translate(-picture.width / 2, -picture.height / 2);
   context.drawImage(work.canvas, 0, 0);
   context.lineCap = "round";
-  const thick = 4 / scale, seen = (person, joint) => person.visibility[joint] >= pose.min_visibility;
+  const seen = (person, joint) => person.visibility[joint] >= pose.min_visibility;
   people.forEach(person => {
-    const shades = style.palette[person.track % style.palette.length];
+    const shades = style.palette[person.track % style.palette.length], [shoulder, hip] = [pose.shoulders[0], pose.hips[0]].map(joint => person.image[joint]);
+    // As thick as the person is large.
+    const thick = clamp(0.09 * scale * Math.hypot(shoulder[0] - hip[0], shoulder[1] - hip[1]), 1.5, 7) / scale;
     for (const [a, b] of data.skeleton.edges) {
       if (!seen(person, a) || !seen(person, b)) continue;
       context.strokeStyle = shades[(data.skeleton.sides[a] || data.skeleton.sides[b]) + 1]; context.lineWidth = thick;
