@@ -16,6 +16,12 @@ BODY = np.random.default_rng(0).random((12, 25, 3)).astype(np.float32)
 FLAT = np.random.default_rng(1).random((12, 17, 2)).astype(np.float32)
 
 
+def _only_doubts_of_bodies():
+    """Every warning is an error, but that these joints, which lie at random, are no body."""
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message=".*: (people|heads|toes) ")
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -39,7 +45,7 @@ def test_a_field_out_of_range_is_refused(fields, message):
 def test_what_a_file_does_not_say_is_filled_in(tmp_path):
     np.save(tmp_path / "walk.npy", BODY)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        _only_doubts_of_bodies()
         found = read_skeleton(tmp_path / "walk.npy", fps=25, up="-z", units="mm")
         assert (found.fps, found.up, found.units, found.name) == (25, "-z", "m", "walk")
         np.testing.assert_allclose(found.keypoints[:, 0], BODY * 0.001, rtol=1e-6)
@@ -67,7 +73,7 @@ def test_a_data_set_without_joint_names_has_the_layout_given(tmp_path):
     keypoints = np.random.default_rng(2).random((9, 1, 20, 3)).astype(np.float32)
     np.savez(tmp_path / "set.npz", data=keypoints, offsets=[0, 9])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        _only_doubts_of_bodies()
         [found] = iter_skeletons(tmp_path / "set.npz", Reading("kinect20"))
         assert found.layout.name == open_data(tmp_path / "set.npz", "kinect20").layout.name == "kinect20"
     with pytest.raises(SkeletonFormatError, match="its layout has 17 joints, but 'data' has 20"):
@@ -78,7 +84,7 @@ def test_a_field_replaces_the_convention_of_a_format(tmp_path):
     path = write_ntu(tmp_path / "S001C001P001R001A001.skeleton", BODY[:, None])
     assert read_skeleton(path).fps == 30
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        _only_doubts_of_bodies()
         found = read_skeleton(path, fps=15, units="cm")
     assert found.fps == 15
     np.testing.assert_allclose(found.keypoints, read_skeleton(path).keypoints / 100, rtol=1e-5)

@@ -410,7 +410,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             step = (lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)
             index = (lengths.cumsum(0) - lengths)[:, None] + step.long()
             if doubt := implausible(frames[index, 0].numpy(), layout):
-                notice(doubt)
+                notice(doubt, "implausible bodies")
         batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
         batch = select_persons(batch, self.num_persons)
         if self.max_frames is not None:

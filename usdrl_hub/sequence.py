@@ -317,39 +317,51 @@ def is_rate(fps: float | None) -> TypeGuard[float]:
 def implausible(bodies: np.ndarray, layout: LayoutLike) -> str | None:
     """Describe an implausible size or handedness of 3D bodies, and the remedy; None if there is none.
 
-    A person's trunk (pelvis to neck) is between 0.2 and 1 m long; with right-handed axes the toes point away from the
-    back. Bodies that are upside down or lack one of these joints in all frames are not judged.
+    A person's trunk (pelvis to neck) is between 0.1 m (MediaPipe estimates such in yoga) and 1 m long; with
+    right-handed axes the toes point away from the back. Bodies that lack one of these joints in all frames are not
+    judged.
 
     Args:
         bodies: K frames of each of B recordings ``(B, K, V, 3)``, metres.
         layout: Their layout.
     """
     layout = get_layout(layout)
-    names = ("spine_base", "neck", "left_shoulder", "right_shoulder", "left_ankle", "left_foot")
-    made = [make_joint(name, layout) for name in names]
-    if made[0] is None or made[1] is None:
-        return None
+    ends = [make_joint(name, layout) for name in ("spine_base", "neck")]
     whole = seen_joints(bodies).all(-1)
-    if not whole.any():
+    if ends[0] is None or ends[1] is None or not whole.any():
         return None
-    has_toes = {"left_ankle", "left_foot"} <= set(layout.joint_names) and made[2] is not None and made[3] is not None
-    joints = np.stack(made[: 6 if has_toes else 2]) @ bodies.astype(np.float64)  # type: ignore[arg-type]
-    trunk = joints[..., 1, :] - joints[..., 0, :]
+    trunk = (ends[1] - ends[0]) @ bodies.astype(np.float64)
     lengths = _middle(np.sqrt((trunk * trunk).sum(-1)), whole)
-    if (lengths < 0.2).any():
+    if (lengths < 0.1).any():
         return "A body is much smaller than a person is in metres: check the units."
     if (lengths > 1).any():
         unit = "mm" if np.nanmax(lengths) > 100 else "cm"
         return f"A body is much larger than a person is in metres: give units='{unit}'."
-    if has_toes:
-        toes, shoulders = joints[..., 5, :] - joints[..., 4, :], joints[..., 3, :] - joints[..., 2, :]
-        ahead = np.cross(trunk, shoulders)
-        size = np.sqrt((ahead * ahead).sum(-1) * (toes * toes).sum(-1))
-        if (_middle((ahead * toes).sum(-1) / np.maximum(size, 1e-9), whole) < -0.5).any():
-            return (
-                "The toes of a body point backwards, so its axes may be left-handed: give the sequence mirrored=True."
-            )
+    if toes_point_backwards(bodies, layout):
+        return "The toes of a body point backwards, so its axes may be left-handed: give the sequence mirrored=True."
     return None
+
+
+def toes_point_backwards(bodies: np.ndarray, layout: LayoutLike) -> bool:
+    """Whether the toes of a body point to its back in most frames, as they do where left and right are exchanged.
+
+    Args:
+        bodies: K frames of each of B bodies ``(B, K, V, 3)``, in any unit and with any axis up.
+        layout: Their layout; toes that it does not name are not judged.
+    """
+    layout = get_layout(layout)
+    names = ("spine_base", "neck", "left_shoulder", "right_shoulder", "left_ankle", "left_foot")
+    made = [make_joint(name, layout) for name in names]
+    whole = seen_joints(bodies).all(-1)
+    if not {"left_ankle", "left_foot"} <= set(layout.joint_names) or any(joint is None for joint in made):
+        return False
+    if not whole.any():
+        return False
+    joints = np.stack(made) @ bodies.astype(np.float64)  # type: ignore[arg-type]
+    trunk, shoulders = joints[..., 1, :] - joints[..., 0, :], joints[..., 3, :] - joints[..., 2, :]
+    ahead, toes = np.cross(trunk, shoulders), joints[..., 5, :] - joints[..., 4, :]
+    size = np.sqrt((ahead * ahead).sum(-1) * (toes * toes).sum(-1))
+    return bool((_middle((ahead * toes).sum(-1) / np.maximum(size, 1e-9), whole) < -0.5).any())
 
 
 def _middle(values: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -69,13 +69,17 @@ def _workers_need(argument: str) -> _Need:
     return _Need(("workers",), is_folder, "on a single file or a store")
 
 
+# Options of the axes and the unit of 3D keypoints.
+_AXES = ("up", "units", "left_handed")
+
+
 def _is_array(path: Path) -> bool:
     return path.suffix.lower() in (".npy", ".npz", ".json") or (path.is_dir() and not is_store(path))
 
 
 def _reading_needs(argument: str) -> tuple[_Need, ...]:
     """Options of `Reading` without effect on the paths given; what the content shows is reported while reading."""
-    file_options = ("layout", "axes", "fps", "up", "units", "image_size")
+    file_options = ("layout", "axes", "fps", "image_size", *_AXES)
     return (
         _Need(file_options, _some(argument, lambda path: not is_video(path)), "on a video"),
         _Need(
@@ -84,7 +88,11 @@ def _reading_needs(argument: str) -> tuple[_Need, ...]:
             "on a file that says its layout",
         ),
         _Need(("axes",), _some(argument, _is_array), "on a file that is not an array"),
-        _Need(("up", "units"), _some(argument, lambda path: not is_store(path)), "on a store, which says it"),
+        _Need(
+            ("up", "units", "left_handed"),
+            _some(argument, lambda path: not is_store(path)),
+            "on a store, which says it",
+        ),
     )
 
 
@@ -115,7 +123,9 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     ),
     "map": (_EMBEDDING_NEEDS, *_reading_needs("source")),
     "check": (
-        _Need(("fps", "up", "units", "image_size"), lambda values: False, "on whether a file can be read"),
+        _Need(
+            ("fps", "up", "units", "image_size", "left_handed"), lambda values: False, "on whether a file can be read"
+        ),
         *_reading_needs("path"),
     ),
     "inspect": (_workers_need("path"), *_reading_needs("path")),

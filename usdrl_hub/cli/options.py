@@ -65,6 +65,10 @@ Up = Annotated[str | None, typer.Option(help=f"Axis that points up in files that
 Units = Annotated[
     str | None, typer.Option(help=f"Unit of 3D keypoints of files that do not say it: {join_or(METRES)}.")
 ]
+LeftHanded = Annotated[
+    bool,
+    typer.Option("--left-handed", help="3D axes of files are left-handed, as Unity's are, which mirrors the body."),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(
@@ -151,9 +155,11 @@ def _reading(
     units: Units = None,
     image_size: ImageSize = None,
     missing: Missing = None,
+    left_handed: LeftHanded = False,
 ) -> Reading:
     """What the files do not say."""
-    return Reading(layout_of(layout), axes, fps, up, units, image_shape(image_size), missing)
+    shape = image_shape(image_size)
+    return Reading(layout_of(layout), axes, fps, up, units, shape, missing, mirrored=left_handed or None)
 
 
 def _persons(

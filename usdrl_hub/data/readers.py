@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import notice
-from ..layouts import LAYOUTS, TO_Y_UP, get_layout, make_joint, seen_joints
+from ..layouts import LAYOUTS, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
 from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, trc
-from .formats.bodies import find_up
+from .formats.bodies import find_up, note_implausible, put_upright
 from .formats.foreign import FOREIGN
 from .formats.sniffing import BY_SUFFIX, array_names, is_recording_text, is_uav, kind_of
 from .npz import SkeletonDataset
@@ -27,10 +27,6 @@ from .reading import OnError, Reader, Reading
 from .series import is_series, join_frames
 from .text import NTU, UAV, read_body_text
 
-# Joints that show whether a body is upside down.
-_HEADS, _FEET = ("head", "neck"), ("left_ankle", "right_ankle")
-# Layouts of programs whose y points down.
-_Y_DOWN = {"mediapipe33": "MediaPipe", "azure32": "Azure Kinect", "panoptic19": "CMU Panoptic"}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
@@ -148,7 +144,9 @@ def iter_skeletons(
 
     try:
         reader = _read_json if is_series(path) else _reader_of(path)
-        yield from reader(path, reading, on_error and (lambda error: on_error(named(error))))
+        for sequence in reader(path, reading, on_error and (lambda error: on_error(named(error)))):
+            note_implausible(sequence, str(path))
+            yield sequence
     except SkeletonFormatError as error:
         raise named(error) from None
     except OSError as error:
@@ -321,37 +319,3 @@ def _is_recording(file: Path) -> bool:
         return is_recording_text(file)
     except OSError:
         return False
-
-
-def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
-    """Warn of 3D people whose heads are below their feet in most frames; turn MediaPipe's, whose y points down.
-
-    Args:
-        sequence: A recording; one that says which axis points up is left as it is.
-        where: Its name in the warning.
-    """
-    layout = get_layout(sequence.layout)
-    if not sequence.is_3d or sequence.up is not None:
-        return sequence
-    head = next((joint for name in _HEADS if (joint := make_joint(name, layout)) is not None), None)
-    feet = [joint for name in _FEET if (joint := make_joint(name, layout)) is not None]
-    if head is None or not feet:
-        return sequence
-    order, signs = TO_Y_UP[layout.up]
-    height = sequence.keypoints[..., order[1]] * signs[1]
-    seen = seen_joints(sequence.keypoints)
-    used = (head != 0) | (np.stack(feet) != 0).any(0)
-    there = seen[..., used].all(-1)
-    if not there.any() or (height @ head < height @ np.mean(feet, axis=0))[there].mean() <= 0.5:
-        return sequence
-    down = layout.up.removeprefix("-") if layout.up.startswith("-") else f"-{layout.up}"
-    if layout.name in _Y_DOWN:
-        program = _Y_DOWN[layout.name]
-        notice(f"{where}: {program}'s y points down: the people are turned over (up='-y')", "people turned over")
-        return replace(sequence, up=down)
-    notice(
-        f"{where}: heads are below feet in most frames: if {layout.up} does not point up, name the axis that does, "
-        f"such as up='{down}'",
-        "heads below feet",
-    )
-    return sequence

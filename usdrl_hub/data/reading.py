@@ -15,7 +15,7 @@ from ..layouts import TO_Y_UP, LayoutLike, get_layout
 from ..sequence import AXES, METRES, MISSING, SkeletonSequence, is_rate, sequences_of
 
 # What a recording may say itself.
-_SAID = ("layout", "fps", "up", "units", "image_shape")
+_SAID = ("layout", "fps", "up", "units", "image_shape", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Reading:
         image_shape: Height and width in pixels of the image that 2D keypoints lie in.
         missing: What NaN in an array means: an error (``"refuse"``), or a joint that was not seen
             (``"interpolate"``). None takes the model's choice where a model reads, else refuses.
+        mirrored: Whether the axes of 3D keypoints are left-handed, as Unity's are, which mirrors the body. None takes
+            what the file says, else right-handed ones.
         default_layout: Joint layout where neither `layout` nor the file says; a model's own where a model reads.
 
     Raises:
@@ -56,6 +58,7 @@ class Reading:
     image_shape: tuple[float, float] | None = None
     missing: str | None = None
     default_layout: LayoutLike = "ntu25"
+    mirrored: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields that are out of range."""
@@ -116,7 +119,7 @@ class Reading:
         where = sequence.name or "sequence"
         if "layout" in given:
             given["layout"] = get_layout(given["layout"]).name
-        for name in ("image_shape",) if sequence.is_3d else ("up", "units"):
+        for name in ("image_shape",) if sequence.is_3d else ("up", "units", "mirrored"):
             if given.pop(name, None) is not None:
                 kind = "3D" if sequence.is_3d else "2D, in pixels"
                 notice(f"{where}: it is {kind}, so {name} has no effect", f"recordings on which {name} has no effect")
@@ -126,6 +129,7 @@ class Reading:
             "up": sequence.up,
             "units": sequence.units if sequence.units != "m" else units,
             "image_shape": sequence.image_shape,
+            "mirrored": sequence.mirrored or None,
         }
         for name, value in given.items():
             if said[name] not in (None, value):

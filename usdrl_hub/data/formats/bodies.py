@@ -1,14 +1,15 @@
-"""What all motion-capture readers do with positions: find which axis is up and the unit, and make the recording."""
+"""What readers do with positions: find which axis is up and the unit, doubt implausible bodies, make the recording."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import notice
-from ...layouts import Layout, make_joint, seen_joints
-from ...sequence import METRES, SkeletonFormatError, SkeletonSequence
+from ...layouts import TO_Y_UP, Layout, get_layout, make_joint, seen_joints
+from ...sequence import METRES, SkeletonFormatError, SkeletonSequence, toes_point_backwards
 from ..reading import Reading
 
 # Frames that are looked at to find the unit and which axis is up.
@@ -24,6 +25,12 @@ _UNITS = {
 }
 # Heights that a person may have, in metres, and the one that others are scaled to.
 _HEIGHTS, _USUAL_HEIGHT = (1.1, 2.3), 1.7
+# Heights that people have in files, in metres: children, and MediaPipe's estimates of people who bend.
+_PLAUSIBLE = (0.4, 2.5)
+# Joints that show whether a body is upside down, and the share of frames above which it is: people turn somersaults.
+_HEADS, _FEET, _MOST = ("head", "neck"), ("left_ankle", "right_ankle"), 0.75
+# Layouts of programs whose y points down.
+_Y_DOWN = {"mediapipe33": "MediaPipe", "azure32": "Azure Kinect", "panoptic19": "CMU Panoptic"}
 # What a person's shank, thigh and trunk (hip to shoulder) are together, in heights.
 _SHARE_OF_HEIGHT = 0.78
 # A body stands along an axis where the line from its ankles to its head is so near to it (a cosine).
@@ -72,6 +79,74 @@ def height_of(keypoints: np.ndarray, layout: Layout) -> float | None:
             lengths.append(np.linalg.norm(np.diff(positions, axis=0), axis=-1).sum(0))
     joined = np.concatenate(lengths) if lengths else np.zeros(0)
     return float(np.median(joined)) / _SHARE_OF_HEIGHT if len(joined) else None
+
+
+def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
+    """Turn over the people of programs whose y points down, where their heads are below their feet in most frames.
+
+    Args:
+        sequence: A recording; one that says which axis points up is left as it is.
+        where: Its name in the warning.
+    """
+    layout = get_layout(sequence.layout)
+    if layout.name not in _Y_DOWN or sequence.up is not None or _share_upside_down(sequence) <= 0.5:
+        return sequence
+    program = _Y_DOWN[layout.name]
+    notice(f"{where}: {program}'s y points down: the people are turned over (up='-y')", "people turned over")
+    return replace(sequence, up=_opposite(layout.up))
+
+
+def _share_upside_down(sequence: SkeletonSequence) -> float:
+    """Share of the frames in which heads of 3D people are below their feet, of those in which both are seen."""
+    layout = get_layout(sequence.layout)
+    if not sequence.is_3d:
+        return 0.0
+    head = next((joint for name in _HEADS if (joint := make_joint(name, layout)) is not None), None)
+    feet = [joint for name in _FEET if (joint := make_joint(name, layout)) is not None]
+    if head is None or not feet:
+        return 0.0
+    order, signs = TO_Y_UP[sequence.up or layout.up]
+    height = sequence.keypoints[..., order[1]] * signs[1]
+    used = (head != 0) | (np.stack(feet) != 0).any(0)
+    there = seen_joints(sequence.keypoints)[..., used].all(-1)
+    return float((height @ head < height @ np.mean(feet, axis=0))[there].mean()) if there.any() else 0.0
+
+
+def _opposite(axis: str) -> str:
+    return axis.removeprefix("-") if axis.startswith("-") else f"-{axis}"
+
+
+def note_implausible(sequence: SkeletonSequence, where: str) -> None:
+    """Warn of 3D people whose heads are below their feet, who are too small or too large, or whose toes point back.
+
+    Heads and toes are judged by most frames in which they are seen; the height is that of the bones, in any pose.
+
+    Args:
+        sequence: A recording in metres. An axis up that it says itself is not doubted, since people turn over.
+        where: Its file.
+    """
+    if not sequence.is_3d or sequence.units != "m":
+        return
+    layout = get_layout(sequence.layout)
+    if sequence.up is None and _share_upside_down(sequence) > _MOST:
+        notice(
+            f"{where}: heads are below feet in most frames: if {layout.up} does not point up, name the axis that "
+            f"does, such as up='{_opposite(layout.up)}'",
+            "heads below feet",
+        )
+    height = height_of(sequence.keypoints, layout)
+    if height is not None and not _PLAUSIBLE[0] <= height <= _PLAUSIBLE[1]:
+        units = [unit for unit, metres in METRES.items() if _HEIGHTS[0] <= height * metres <= _HEIGHTS[1]]
+        remedy = f"if it says no unit, give units='{units[0]}'" if units else "check the unit that it is in"
+        notice(f"{where}: people are {height:.3g} m tall by their bones: {remedy}", "implausible bodies")
+        return
+    every = sequence.keypoints[:: max(1, sequence.num_frames // _FRAMES)]
+    if not sequence.mirrored and toes_point_backwards(every.transpose(1, 0, 2, 3), layout):
+        notice(
+            f"{where}: toes point backwards in most frames: if its axes are left-handed, as Unity's are, give "
+            "--left-handed (mirrored=True)",
+            "implausible bodies",
+        )
 
 
 def guess_unit(path: Path, kind: str, height: float | None) -> float:
