@@ -12,6 +12,7 @@ _PORT, _RESERVED = reserve_port()
 _HOME = tempfile.mkdtemp(prefix="usdrl-tests-")
 os.environ |= {
     "HF_HOME": _HOME,
+    "USDRL_HOME": f"{_HOME}/usdrl",
     "HF_ENDPOINT": f"http://127.0.0.1:{_PORT}",
     "NO_PROXY": "127.0.0.1,localhost",
     "HF_HUB_OFFLINE": "1",

@@ -141,10 +141,10 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
 @pytest.mark.parametrize(
     "name, parts",
     [
-        ("usdrl/ntu60-xsub-bone", ["FoundSkelModel", "usdrl convert", "--modality bone", "--layout ntu25"]),
+        ("usdrl/ntu60-xsub-bone", ["FoundSkelModel", "usdrl convert", "--name usdrl/ntu60-xsub-bone"]),
         ("usdrl/ntu120-xset-sttr", ["wengwanjiang/USDRL", "usdrl convert"]),
         ("usdrl/ntu60-xsub-linear", ["usdrl evaluate usdrl/ntu60-xsub --benchmark linear/ntu60-xsub"]),
-        ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--task detection"]),
+        ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--name usdrl/pkummd1-xsub-detection"]),
         ("usdrl/ntu60-xsub-joint-motion-bone", ["usdrl pretrain ntu60", "--modality joint+motion+bone"]),
         ("ntu120-xsub", ["wengwanjiang/FoundSkelModel", "usdrl convert"]),
         ("usdrl/ntu120xsub", ["no checkpoint of that name. Did you mean usdrl/ntu120-xsub or"]),

@@ -432,8 +432,8 @@ def test_the_pretrainer_publishes_too(hub, tmp_path):
 
 def test_a_folder_of_the_authors_checkpoints_becomes_repositories(hub, hub_environment, tmp_path):
     manifest = [
-        {"file": "recognition_dste_uav17.pth.tar", "name": "usdrl/uav-v1-linear"},
-        {"file": "detection_dste_ntu25.pth.tar", "name": "usdrl/pkummd1-xsub-detection"},
+        {"file": "recognition_dste_uav17.pth.tar", "name": "own/uav-v1-linear", "layout": "uav17"},
+        {"file": "detection_dste_ntu25.pth.tar", "name": "own/pkummd1-xsub-detection", "task": "detection"},
     ]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     script = Path(__file__).parent.parent / "conversion" / "convert_all.py"

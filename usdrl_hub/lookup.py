@@ -1,4 +1,4 @@
-"""Find a checkpoint by its name: in the package, in the repository around it, or on the hub."""
+"""Find a checkpoint by its name: installed on this machine, in the package or around it, or on the hub."""
 
 import os
 from collections.abc import Iterator
@@ -9,42 +9,59 @@ from typing import Any
 from huggingface_hub import constants, get_session, is_offline_mode
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from .errors import CheckpointLoadError, CheckpointNotFoundError
+from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
+
+# Names of installed models whose use has been reported.
+_reported: set[str] = set()
 
 
 def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
-    """Return the folder of a checkpoint in the package or around it, or the name unchanged.
+    """Return the folder of a checkpoint that is installed or ships with the package, or the name unchanged.
 
-    As in transformers, a folder of that name in the working directory takes precedence. With a `revision` or
-    `subfolder` the name is that of the repository on the hub.
+    As in transformers, a folder of that name in the working directory takes precedence. Otherwise the order is: models
+    installed under a name, which is said once; the package; the repository around it. With a `subfolder` or a
+    `revision` the name is that of the repository on the hub; an installed model answers for the revision "main", too.
 
     Args:
         name: A repository name such as ``usdrl/tiny-uiprmd``, or a path.
         **kwargs: The keyword arguments of the caller's `from_pretrained`.
     """
-    if kwargs.get("revision") or kwargs.get("subfolder") or not isinstance(name, str) or os.path.isdir(name):
+    revision = kwargs.get("revision")
+    if kwargs.get("subfolder") or revision not in (None, "", "main") or not isinstance(name, str):
         return name
-    if name.count("/") > 1 or ".." in name or not name:
+    if os.path.isdir(name) or name.count("/") > 1 or ".." in name or not name:
         return name
     # Names of this project may be given without its namespace.
     folder_name = name.replace("/", "--") if "/" in name else f"usdrl--{name}"
-    return next((str(parent / folder_name) for parent in _parents() if (parent / folder_name).is_dir()), name)
+    installed, *bundled = _parents() or (None,)
+    if installed is not None and not kwargs.get("force_download") and (installed / folder_name).is_dir():
+        _report(name, installed / folder_name)
+        return str(installed / folder_name)
+    if revision:
+        return name
+    return next((str(parent / folder_name) for parent in bundled if (parent / folder_name).is_dir()), name)
+
+
+def _report(name: str, folder: Path) -> None:
+    if name not in _reported:
+        _reported.add(name)
+        notice(f"model '{name}' is the one that is installed on this machine, in {folder}", stacklevel=4)
 
 
 def checkpoint_name(folder: str | os.PathLike | None) -> str:
-    """The name of a checkpoint in the package or around it, by its folder; empty for any other."""
+    """The name of a checkpoint that is installed or ships with the package, by its folder; empty for any other."""
     path = Path(folder or "")
     return path.name.replace("--", "/", 1) if path.parent in _parents() else ""
 
 
 def _parents() -> tuple[Path, ...]:
-    """Folders of the checkpoints in the package and around it; none where the package is not installed."""
+    """Folders of installed checkpoints, of those in the package and of those around it; none without the package."""
     try:
         # Absolute, and not at the top: as remote code this file stands alone.
-        from usdrl_hub.facts.checkpoints import CHECKPOINTS_FOLDER, REPOSITORY_FOLDER
+        from usdrl_hub.facts.checkpoints import CHECKPOINTS_FOLDER, REPOSITORY_FOLDER, installed_models
     except ImportError:
         return ()
-    return CHECKPOINTS_FOLDER, REPOSITORY_FOLDER
+    return installed_models(), CHECKPOINTS_FOLDER, REPOSITORY_FOLDER
 
 
 @contextmanager

@@ -46,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": hub.recipes,
     "card": hub.card,
     "convert": hub.convert,
+    "install": hub.install,
     "export": hub.export,
     "prepare": data.prepare,
     "inspect": data.inspect,

@@ -1,19 +1,19 @@
-"""The commands 'list', 'benchmarks', 'recipes', 'card', 'push', 'convert' and 'export'."""
+"""The commands 'list', 'benchmarks', 'recipes', 'card', 'push', 'convert', 'install' and 'export'."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..facts.benchmarks import BENCHMARKS, TASKS
-from ..facts.checkpoints import Checkpoint, list_models, namespace
+from ..facts.checkpoints import Checkpoint, cached_names, installed_names, list_models, namespace
 from ..facts.datasets import DATASETS
 from ..facts.outputs import EXPORT_FORMATS, RUNTIME, RUNTIME_VERSION
 from ..facts.recipes import read_recipe, recipe_names
-from ..files import new_folder
+from ..files import new_folder, scratch_folder
 from ..layouts import MODALITIES
 from ..sequence import DETECTION_THRESHOLD
 from .messages import Errors
@@ -34,11 +34,14 @@ def list_command(
     if not infos:
         raise ValueError(f"there is no such checkpoint with '{text}' in its name: see 'usdrl list'")
     if as_json:
-        print(json.dumps([{**info.describe(), "num_bytes": _size(info)} for info in infos], indent=2))
+        names = installed_names()
+        described = ({**info.describe(), "num_bytes": _size(info), "installed": info.name in names} for info in infos)
+        print(json.dumps(list(described), indent=2))
         return
     rows = [["name", "task", "layout", "classes", "size", "licence", "weights", "published", "measured"]]
     # A filter shows all matches.
-    here = [info for info in infos if info.shipped]
+    installed, cached = installed_names(), cached_names()
+    here = [info for info in infos if info.shipped or info.name in {*installed, *cached}]
     left = 0 if everything or text or task or not here else len(infos) - len(here)
     for info in here if left else infos:
         published = next(iter(info.published.values()), None)
@@ -51,14 +54,23 @@ def list_command(
                 str(info.num_labels or ""),
                 f"{_size(info) / 1e6:.1f} MB",
                 "research only" if info.license == "other" else info.license,
-                info.origin,
+                _where(info, installed, cached),
                 "" if published is None else f"{100 * published:.1f} %",
                 "" if measured is None else f"{100 * measured:.1f} %",
             ]
         )
     print_table(rows)
+    others = [name for name in installed if text in name and name not in {info.name for info in infos}]
+    if others and not task:
+        print(f"\nalso installed on this machine: {', '.join(others)}")
     if left:
         print(f"\n{left} more without available weights: usdrl list --all")
+
+
+def _where(info: Checkpoint, installed: list[str], cached: list[str]) -> str:
+    if info.name in installed:
+        return "installed on this machine"
+    return "in the hub's cache" if info.name in cached and not info.shipped else info.origin
 
 
 def _size(info: Checkpoint) -> int:
@@ -143,8 +155,17 @@ def push(
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' file; with --to-original, a model.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder to create.")],
-    modality: Annotated[str, typer.Option(help=f"Modality of the training data: {join_or(MODALITIES)}.")] = "joint",
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to create.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Install the model under this name, such as usdrl/ntu120-xsub, which then loads on this machine; of "
+            "a known name, modality, layout and task follow."
+        ),
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help=f"Modality of the training data: {join_or(MODALITIES)}. By default joint.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(autocompletion=complete_layout, help="Joint layout; by default from the number of joints."),
@@ -153,38 +174,60 @@ def convert(
     alpha: Annotated[float, typer.Option(help="Weight of the convolutional attention.")] = 0.5,
     shift_gap: Annotated[int, typer.Option(min=1, help="Gap of the dense shift.")] = 4,
     num_persons: Annotated[int, typer.Option(min=1, help="Number of persons in the spatial tokens.")] = 2,
-    task: Annotated[str, typer.Option(help="Task of its classes: recognition or detection.")] = "recognition",
+    task: Annotated[
+        str | None, typer.Option(help="Task of its classes: recognition (by default) or detection.")
+    ] = None,
     include_code: Annotated[bool, typer.Option(help="Add the code for trust_remote_code=True.")] = False,
     to_original: Annotated[bool, typer.Option(help="Write the authors' format instead.")] = False,
 ) -> None:
     """Convert the authors' checkpoint to a model folder, or back."""
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..hub.convert import convert_checkpoint, save_original
+    from ..hub.install import conversion_choices, install, install_target
     from ..loading import load_model
     from ..remote_code import add_remote_code
 
-    if to_original:
+    if (output_dir is None) == (name is None):
+        raise ValueError("name the folder to create (--output-dir), or the name to install it under (--name)")
+    if to_original and output_dir is not None:
         model = load_model(checkpoint.as_posix())
         with new_folder(output_dir) as folder:
             save_original(model, folder / "checkpoint.pth.tar")
         say(f"{output_dir / 'checkpoint.pth.tar'}: {type(model).__name__} in the authors' format")
         return
-    choices: dict[str, Any] = {"modality": modality, "num_attention_heads": num_attention_heads, "alpha": alpha}
-    choices |= {"shift_gap": shift_gap, "num_persons": num_persons}
-    if layout is not None:
-        choices["layout"] = layout
-    model = convert_checkpoint(checkpoint, task, **choices)
+    if name is not None:
+        # Before the work.
+        install_target(name)
+    task, choices = conversion_choices(name or "", task=task, modality=modality, layout=layout)
+    choices = {"modality": "joint", "num_attention_heads": num_attention_heads, "alpha": alpha} | choices
+    model = convert_checkpoint(checkpoint, task, **choices, shift_gap=shift_gap, num_persons=num_persons)
     config = model.config
-    with new_folder(output_dir) as folder:
+    with scratch_folder() if output_dir is None else new_folder(output_dir) as folder:
         model.save_pretrained(folder)
         if config.layout is not None:
             USDRLFeatureExtractor.from_model_config(config).save_pretrained(folder)
         if include_code:
             add_remote_code(folder)
+        where = output_dir if name is None else install(folder, name)
     tokens = f"{config.num_spatial_tokens} spatial tokens"
     origin = "as given" if layout is not None else f"inferred from the {tokens}; change it with --layout"
-    say(f"{output_dir}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
-    say(f"layout {config.layout} ({origin}); modality {modality}, alpha {alpha}, gap {shift_gap}")
+    say(f"{where}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
+    say(f"layout {config.layout} ({origin}); modality {config.modality}, alpha {alpha}, gap {shift_gap}")
+    if name is not None:
+        say(f"installed as {name}")
+
+
+def install(
+    folder: Annotated[Path, typer.Argument(help="A model folder of convert, finetune, pretrain or evaluate.")],
+    name: Annotated[str, typer.Option(help="Name to install it under: owner/name, or a name of this project.")],
+) -> None:
+    """Install a model under a name, which then loads on this machine, offline, in Python and in every command.
+
+    Models are installed in the folder models of USDRL_HOME, by default ~/.usdrl.
+    """
+    from ..hub.install import full_name, install
+
+    say(f"{install(folder, name)}: installed as {full_name(name)}")
 
 
 def export(

@@ -174,7 +174,10 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     ),
     "convert": (
         _Need(
-            ("modality", "layout", "num_attention_heads", "alpha", "shift_gap", "num_persons", "task", "include_code"),
+            (
+                *("modality", "layout", "num_attention_heads", "alpha", "shift_gap", "num_persons", "task"),
+                *("include_code", "name"),
+            ),
             _without("to_original"),
             "with --to-original",
         ),

@@ -15,7 +15,7 @@ import typer
 from ..data.readers import SUFFIXES
 from ..data.reading import Reading
 from ..errors import one_sentence
-from ..facts.checkpoints import list_models
+from ..facts.checkpoints import installed_names, list_models
 from ..layouts import LAYOUTS, TO_Y_UP, LayoutLike, get_layout
 from ..persons import CHOOSE_BY, PersonSelection
 from ..sequence import AXES, METRES, MISSING
@@ -33,7 +33,7 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 def _shipped() -> Iterable[str]:
-    return (entry.name for entry in list_models())
+    return dict.fromkeys([*(entry.name for entry in list_models()), *installed_names()])
 
 
 complete_layout = completing(lambda: LAYOUTS)

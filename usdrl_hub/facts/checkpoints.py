@@ -28,6 +28,8 @@ ORIGINALS = {
 CHECKPOINTS_FOLDER = Path(__file__).parent.parent / "checkpoints"
 # Checkpoints in the project's repository only: their terms or size keep them out of the package.
 REPOSITORY_FOLDER = CHECKPOINTS_FOLDER.parent.parent / "checkpoints"
+# Where models are installed under a name: set USDRL_HOME to a folder that several users share.
+_HOME, _INSTALLED = "~/.usdrl", "models"
 _REPOSITORY = "in the folder checkpoints/ of the project's repository, not in the package"
 _SHIPPED, _AUTHORS, _TO_TRAIN = "ships with the package", "the authors' release, to be converted", "to be trained"
 _RESEARCH = "other"
@@ -139,21 +141,19 @@ class Checkpoint:
         """How to get or make the weights, as a sentence without its capital and full stop."""
         short = self.name.partition("/")[2]
         if self.origin == _AUTHORS:
-            modality = "" if self.modality == "joint" else f" --modality {self.modality}"
-            task = " --task detection" if self.task == "detection" else ""
             url = ORIGINALS[self.encoder].partition(" ")[0]
-            made = (
-                f"download the original from {url} and run 'usdrl convert FILE.pth.tar "
-                f"--layout {self.layout}{modality}{task} --output-dir {short}'"
+            return (
+                f"download the original from {url} and run 'usdrl convert FILE.pth.tar --name {self.name}' once; then "
+                "the name loads here, without a network, too"
             )
-        elif self.origin == _SHIPPED:
+        if self.origin == _SHIPPED:
             return f"it ships with the package, as {self.name}"
-        elif self.origin == _REPOSITORY:
+        if self.origin == _REPOSITORY:
             return (
                 f"take its folder from checkpoints/ of the project's repository, or run 'python benchmarks/mocap.py "
                 f"pretrain {short} --data DATA --runs RUNS'; then use the folder"
             )
-        elif self.base:
+        if self.base:
             made = (
                 f"after 'usdrl prepare', run 'usdrl evaluate {self.base} --benchmark {self.benchmarks[0]} --data "
                 f"{self.dataset} --output-dir {short}'"
@@ -395,16 +395,45 @@ def list_models(
     return here + absent
 
 
+def installed_models() -> Path:
+    """Folder of the models that are installed under a name: ``models`` in USDRL_HOME, by default ``~/.usdrl``."""
+    return Path(os.environ.get("USDRL_HOME") or _HOME).expanduser() / _INSTALLED
+
+
+def installed_names() -> list[str]:
+    """Names of the models that are installed on this machine."""
+    found = sorted(installed_models().glob("*--*/config.json"))
+    return [path.parent.name.replace("--", "/", 1) for path in found]
+
+
+def cached_names() -> list[str]:
+    """Names of this project's models that the hub's cache holds."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return [name for name in CHECKPOINTS if isinstance(try_to_load_from_cache(name, "config.json"), str)]
+
+
+def installed_path(name: str) -> Path | None:
+    """Folder of an installed model; None if no model is installed under the name, with or without its owner."""
+    path = installed_models() / (name.replace("/", "--") if "/" in name else f"{NAMESPACE}--{name}")
+    return path if (path / "config.json").is_file() else None
+
+
 def checkpoint_path(name: str) -> Path:
-    """Folder of a shipped checkpoint, for Auto classes and pipelines.
+    """Folder of an installed or shipped checkpoint, for Auto classes and pipelines.
 
     Raises:
-        CheckpointLoadError: If no checkpoint of that name ships; the message lists those that do.
+        CheckpointLoadError: If no checkpoint of that name is here; the message lists those that are.
     """
+    if (installed := installed_path(name)) is not None:
+        return installed
     entry = find_checkpoint(name)
     if entry is None or entry.folder is None:
-        shipped = sorted(name for name, entry in CHECKPOINTS.items() if entry.folder is not None)
-        raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package; there are: {', '.join(shipped)}")
+        if entry is not None:
+            raise CheckpointLoadError(f"checkpoint '{name}' is not here. How to make it: {entry.how_to_make()}.")
+        shipped = {name for name, entry in CHECKPOINTS.items() if entry.folder is not None}
+        here = ", ".join(sorted({*shipped, *installed_names()}))
+        raise CheckpointLoadError(f"no checkpoint '{name}' ships with the package or is installed; there are: {here}")
     return entry.folder
 
 

@@ -1,0 +1,210 @@
+"""Models that are installed under a name: found by it in every process, offline, whole or not at all."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from usdrl_hub import (
+    USDRLConfig,
+    USDRLFeatureExtractor,
+    USDRLForActionRecognition,
+    USDRLForPreTraining,
+    USDRLModel,
+    checkpoint_path,
+    extract_embeddings,
+)
+from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
+from usdrl_hub.facts.checkpoints import find_checkpoint, installed_names
+from usdrl_hub.hub.convert import save_original
+from usdrl_hub.hub.install import InstallError, conversion_choices, install
+from usdrl_hub.hub.listing import model_config
+from usdrl_hub.loading import load_feature_extractor, load_model
+
+from .helpers import run
+
+NAME = "usdrl/ntu120-xsub"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("USDRL_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("usdrl_hub.lookup._reported", set())
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> USDRLModel:
+    """Random weights in the sizes that the registry promises of the name, narrow for the test."""
+    torch.manual_seed(0)
+    return USDRLModel(narrow(NAME)).eval()
+
+
+def narrow(name: str) -> USDRLConfig:
+    return USDRLConfig(**{**model_config(find_checkpoint(name)).to_dict(), "hidden_size": 16, "intermediate_size": 32})
+
+
+@pytest.fixture
+def promised(monkeypatch):
+    """The registry with narrow encoders."""
+    monkeypatch.setattr("usdrl_hub.hub.install.model_config", lambda entry: narrow(entry.name))
+
+
+@pytest.fixture
+def original(encoder, tmp_path) -> Path:
+    return save_original(encoder, tmp_path / "authors.pth.tar")
+
+
+def test_a_converted_file_loads_by_its_name(capsys, home, original, encoder, promised, tmp_path, monkeypatch):
+    code, out, err = run(capsys, "convert", original, "--name", NAME)
+    assert code == 0 and f"installed as {NAME}" in out, err
+    folder = home / "models" / "usdrl--ntu120-xsub"
+    clips = torch.randn(2, 64, 2, 25, 3)
+    expected = encoder(clips).pooler_output
+    monkeypatch.chdir(tmp_path)
+    for name in (NAME, "ntu120-xsub", checkpoint_path(NAME)):
+        assert torch.equal(USDRLModel.from_pretrained(name).eval()(clips).pooler_output, expected)
+        assert load_model(name).config.layout == "ntu25" and load_feature_extractor(name).normalization == "ntu"
+    assert torch.equal(USDRLModel.from_pretrained(NAME, revision="main").eval()(clips).pooler_output, expected)
+    assert isinstance(AutoModel.from_pretrained(checkpoint_path(NAME)), USDRLModel)
+    assert USDRLModel.from_pretrained(NAME).name_or_path == NAME and checkpoint_path(NAME) == folder
+    for file in folder.glob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
+def test_another_process_in_another_folder_gets_the_same_bits(home, encoder, promised, tmp_path):
+    encoder.save_pretrained(tmp_path / "made")
+    USDRLFeatureExtractor(normalization="ntu").save_pretrained(tmp_path / "made")
+    install(tmp_path / "made", NAME)
+    recording = np.random.default_rng(0).normal(size=(30, 25, 3)).astype(np.float32)
+    np.save(tmp_path / "recording.npy", recording)
+    # Read-only, as a folder that several users share.
+    for path in [*home.rglob("*"), home]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (tmp_path / "elsewhere").mkdir()
+    code = (
+        "import sys; import numpy as np; from usdrl_hub import extract_embeddings;"
+        f"np.save('found.npy', extract_embeddings([sys.argv[1]], {NAME!r}))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "recording.npy")]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is installed on this machine") <= 1
+    with pytest.warns(USDRLWarning, match="installed on this machine"):
+        expected = extract_embeddings([recording], NAME)
+    assert np.array_equal(np.load(tmp_path / "elsewhere" / "found.npy"), expected)
+    for path in [home, *home.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_its_use_is_said_once_and_the_hub_can_be_asked(encoder, promised, tmp_path, recwarn):
+    encoder.save_pretrained(tmp_path / "made")
+    USDRLFeatureExtractor(normalization="ntu").save_pretrained(tmp_path / "made")
+    install(tmp_path / "made", NAME)
+    for _ in range(2):
+        USDRLModel.from_pretrained(NAME)
+    said = [str(entry.message) for entry in recwarn if "installed on this machine" in str(entry.message)]
+    assert len(said) == 1 and NAME in said[0]
+    for arguments in ({"revision": "v1"}, {"force_download": True}):
+        with pytest.raises(OSError):
+            USDRLModel.from_pretrained(NAME, **arguments)
+
+
+def test_an_installed_model_goes_before_the_shipped_one(tmp_path):
+    shutil.copytree(checkpoint_path("usdrl/tiny-uiprmd"), tmp_path / "mine")
+    model = USDRLForActionRecognition.from_pretrained(tmp_path / "mine")
+    with torch.no_grad():
+        model.classifier.bias.fill_(3)
+    model.save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "metrics.json").unlink()
+    install(tmp_path / "mine", "tiny-uiprmd")
+    assert installed_names() == ["usdrl/tiny-uiprmd"]
+    assert USDRLForActionRecognition.from_pretrained("usdrl/tiny-uiprmd").classifier.bias.eq(3).all()
+
+
+def test_the_list_shows_what_can_be_loaded(capsys, encoder, promised, tmp_path):
+    encoder.save_pretrained(tmp_path / "made")
+    USDRLFeatureExtractor(normalization="ntu").save_pretrained(tmp_path / "made")
+    assert NAME not in run(capsys, "list")[1]
+    for name in (NAME, "alice/mine"):
+        code, out, err = run(capsys, "install", tmp_path / "made", "--name", name)
+        assert code == 0 and f"installed as {name}" in out, err
+    out = run(capsys, "list")[1]
+    assert [line for line in out.splitlines() if NAME in line and "installed on this machine" in line]
+    assert "also installed on this machine: alice/mine" in out
+    listed = {entry["name"]: entry for entry in json.loads(run(capsys, "list", "--json")[1])}
+    assert listed[NAME]["installed"] and not listed["usdrl/mocap-tiny"]["installed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layout": "coco17-release", "num_joints": 17}, "layout"),
+        ({"num_persons": 1}, "num_persons 2, and this model 1"),
+        ({"modality": "bone"}, "modality joint, and this model bone"),
+        ({"hidden_size": 32}, "hidden_size 16, and this model 32"),
+    ],
+)
+def test_a_model_that_the_name_does_not_promise_is_refused(change, said, home, promised, tmp_path):
+    config = {**narrow(NAME).to_dict(), "intermediate_size": None, **change}
+    USDRLModel(USDRLConfig(**config)).save_pretrained(tmp_path / "made")
+    USDRLFeatureExtractor.from_model_config(USDRLConfig(**config)).save_pretrained(tmp_path / "made")
+    with pytest.raises(InstallError, match=said):
+        install(tmp_path / "made", NAME)
+    assert installed_names() == [] and not list(home.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("usdrl/uav-v1-linear", ("recognition", "uav17", "joint")),
+        ("ntu60-xsub-bone", ("recognition", "ntu25", "bone")),
+        ("usdrl/pkummd1-xsub-detection", ("detection", "ntu25", "joint")),
+    ],
+)
+def test_a_known_name_brings_what_its_file_does_not_contain(name, expected):
+    task, choices = conversion_choices(name)
+    assert (task, choices["layout"], choices["modality"]) == expected
+    assert conversion_choices(name, modality="motion", task="recognition")[1]["modality"] == "motion"
+    assert conversion_choices("alice/mine", layout=None) == ("recognition", {})
+
+
+def test_what_cannot_be_installed_is_refused(capsys, home, encoder, promised, tmp_path, original):
+    made = tmp_path / "made"
+    USDRLForPreTraining(narrow(NAME)).save_pretrained(made)
+    with pytest.raises(InstallError, match="preprocessor_config.json"):
+        install(made, NAME)
+    USDRLFeatureExtractor(normalization="ntu").save_pretrained(made)
+    with pytest.raises(InstallError, match="cannot be a model's name"):
+        install(made, "a/b/c")
+    for name in ("../x", "", "a--b"):
+        with pytest.raises(InstallError):
+            install(made, name)
+    with pytest.raises(InstallError, match="no model folder"):
+        install(tmp_path / "nothing", NAME)
+    with pytest.raises(InstallError, match="usdrl/ntu120-xsub-linear is a USDRLForActionRecognition"):
+        install(made, "usdrl/ntu120-xsub-linear")
+    # The projectors of pretraining are the authors' form of an encoder.
+    install(made, NAME)
+    with pytest.raises(InstallError, match="is installed as usdrl/ntu120-xsub already: remove"):
+        install(made, "ntu120-xsub")
+    for arguments in (["--name", NAME], [], ["--name", "x", "--output-dir", tmp_path / "out"]):
+        code, _, err = run(capsys, "convert", original, *arguments)
+        assert code == 2 and err.startswith("usdrl: ") and len(err.splitlines()) == 1
+    (made / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InstallError, match="model.safetensors"):
+        install(made, "alice/broken")
+    assert installed_names() == [NAME]
+
+
+def test_a_name_of_nothing_says_what_is_here():
+    with pytest.raises(CheckpointLoadError, match="'usdrl/ntu60-xsub' is not here. .* --name usdrl/ntu60-xsub'"):
+        checkpoint_path("usdrl/ntu60-xsub")
