@@ -6,9 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from usdrl_hub.data.samples import load_samples
+from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.classification import classification_report
+from usdrl_hub.tasks.recognition import Console, Evaluation, finetune
+from usdrl_hub.tasks.report import report_model
 from usdrl_hub.visualize.report import Report, ScoredClip
+
+from .helpers import run
 
 SCRIPT = "<script>document.title = 'broken'</script>"
 
@@ -136,3 +140,71 @@ def test_another_kind_of_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"report\.pdf"):
         make_report().write(tmp_path / "report.pdf")
     assert not list(tmp_path.iterdir())
+
+
+def test_any_recogniser_is_reported_on_any_data(tmp_path, capsys):
+    code, out, _ = run(
+        capsys, "report", "usdrl/tiny-uiprmd", "--data", sample_path(), "--output-dir", tmp_path / "out"
+    )
+    assert code == 0 and "every second person, in order, tests" in out and "on 40 test clips" in out
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert data_of(tmp_path / "out" / "report.html")["confusion"] == record["scores"]["confusion"]
+    assert np.sum(record["scores"]["confusion"]) == 40 and record["metrics"]["accuracy"] >= 0.9
+    assert set(record["baselines"]) == {"nearest neighbour on normalised joints", "majority class"}
+
+
+def test_clips_that_may_have_trained_the_model_are_reported(tmp_path):
+    """Also data whose classes are some of the model's, in another order."""
+    samples = load_samples()
+    some = samples.select(np.isin(samples.column("labels"), (0, 3)))
+    labels = np.where(np.asarray(some.column("labels")) == 3, 0, 1)
+    data = some.relabelled(labels, [samples.class_names[3], samples.class_names[0]])
+    finetune(data, tmp_path / "model", method="linear")
+    ours = report_model(tmp_path / "model", data, tmp_path / "test")
+    assert not any("another split" in sentence for sentence in ours["warnings"])
+    everything = report_model(tmp_path / "model", data, tmp_path / "all", part="all")
+    assert "by another split" in everything["warnings"][0] and everything["n"] == {"test": 20}
+    shipped = report_model("usdrl/tiny-uiprmd", data, tmp_path / "shipped", part="all")
+    assert shipped["metrics"]["accuracy"] == 1 and shipped["baselines"] == {}
+
+
+@pytest.mark.parametrize(
+    "model, options, message",
+    [
+        ("usdrl/mocap-tiny", {}, "USDRLModel without exclusive classes"),
+        ("usdrl/tiny-uiprmd", {"part": "train"}, "part must be test or all"),
+        ("usdrl/tiny-uiprmd", {"names": ["deep squat", "jump"]}, "does not know the class 'jump'"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_and_leaves_nothing(tmp_path, model, options, message):
+    samples = load_samples()
+    data = samples.select(np.asarray(samples.column("labels")) < 2)
+    if names := options.pop("names", None):
+        data = data.relabelled(np.asarray(data.column("labels")), names)
+    with pytest.raises(ValueError, match=message):
+        report_model(model, data, tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learning_curve_ends_at_all_clips(tmp_path):
+    said, samples = [], load_samples()
+    record = finetune(
+        samples.select(np.asarray(samples.column("labels")) < 4),
+        tmp_path / "out",
+        method="linear",
+        evaluation=Evaluation(learning_curve=True),
+        console=Console(said.append),
+    )
+    rows = record["learning_curve"]
+    assert [row["clips"] for row in rows] == [1, 2, 5, 6] and rows[-1]["accuracy"] == record["metrics"]["accuracy"]
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows[:-1])
+    assert sum("learning curve" in sentence and "left" in sentence for sentence in said) == 9
+    assert data_of(tmp_path / "out" / "report.html")["curve"]
+
+
+@pytest.mark.parametrize("name, message", [("paper", "report_to must be one of"), ("trackio", "pip install trackio")])
+def test_loggers_that_are_not_there_are_refused(tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr("usdrl_hub.tasks.recognition.find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=message):
+        finetune(load_samples(), tmp_path / "out", console=Console(report_to=name))
+    assert list(tmp_path.iterdir()) == []

@@ -147,6 +147,6 @@ def test_state_is_for_the_same_settings_and_goes_with_what_fails(tmp_path):
 
 
 def test_baselines_of_one_split_are_refused_with_folds(tmp_path):
-    with pytest.raises(ValueError, match="leave it out with folds"):
+    with pytest.raises(ValueError, match="leave them out with folds"):
         finetune(load_samples(), tmp_path / "out", evaluation=Evaluation(folds="2", baseline=True))
     assert not (tmp_path / "out").exists()

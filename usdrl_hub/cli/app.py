@@ -40,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "render": show.render,
     "map": show.map_command,
     "finetune": train.finetune,
+    "report": train.report,
     "pretrain": train.pretrain,
     "evaluate": train.evaluate,
     "benchmarks": hub.benchmarks,

@@ -157,7 +157,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
             _without("linear_probe"),
             "with --linear-probe, which fits the last layer in one go",
         ),
-        _Need(("baseline",), _without("folds"), "with --folds, which has baselines of its own"),
+        _Need(("baseline", "learning_curve"), _without("folds"), "with --folds"),
     ),
     "pretrain": (
         _Need(("epochs",), _without("max_steps"), "with --max-steps"),

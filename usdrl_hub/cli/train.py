@@ -60,6 +60,9 @@ def finetune(
         str | None,
         typer.Option(help="Test every clip once: a number of folds, or subject to leave out each person in turn."),
     ] = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Also train on 1, 2, 5 ... clips of each class.")
+    ] = False,
     report_to: Annotated[str, typer.Option(help="Log to tensorboard, trackio, wandb or none.")] = "none",
     resume: Annotated[bool, typer.Option(help="Go on with a run of the same command that was killed.")] = True,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and augmentation.")] = 0,
@@ -91,12 +94,21 @@ def finetune(
         recipe=recipe if epochs is None else replace(recipe, min_steps=0),
         method="linear" if linear_probe else "full" if full or pose_errors else "auto",
         config=config,
-        evaluation=Evaluation(group_by, baseline, folds),
+        evaluation=Evaluation(group_by, baseline, folds, learning_curve),
         # The warnings are printed before the scores.
         console=Console(say, lambda text: None, report_to=report_to, resume=resume),
         seed=seed,
     )
     say(f"\n{output_dir}: {record['task']}, trained on {record['n']['train']} clips; {record['split']}")
+    _print_scores(record)
+    say(f"confusions and misclassified clips: {output_dir}/report.html")
+    say(f"use it: usdrl predict FILE --model {output_dir}")
+    if record["stopped"]:
+        raise typer.Exit(130)
+
+
+def _print_scores(record: dict[str, Any]) -> None:
+    """Warnings, scores with intervals, and baselines of a record of `tasks.report`."""
     for sentence in record["warnings"]:
         say(f"warning: {sentence}")
     rows = [["score", "", "95 % interval"]]
@@ -108,11 +120,32 @@ def finetune(
     if "folds" in record:
         mean, deviation = (100 * record["accuracy_of_folds"][name] for name in ("mean", "std"))
         say(f"accuracy of {len(record['folds'])} folds: mean {mean:.1f} %, deviation {deviation:.1f}")
+    for row in record.get("learning_curve", ()):
+        spread = f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})" if "low" in row else ""
+        say(f"with {row['clips']:g} clips of each class: {100 * row['accuracy']:.1f} %{spread}")
     say(f"on {record['n']['test']} test clips")
+
+
+def report(
+    model: Annotated[str, typer.Argument(autocompletion=complete_model, help="A recogniser: a name or a folder.")],
+    data: Annotated[Path, typer.Option(help=LABELLED)],
+    output_dir: Annotated[Path, typer.Option(help="Folder to create: report.html, predictions.csv, metrics.json.")],
+    part: Annotated[
+        str, typer.Option(help="test, the data's test part, or all, if none of the clips trained the model.")
+    ] = "test",
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Never on both sides of the split: subject, folder or a column; subject where it is known."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of a split by groups.")] = 0,
+) -> None:
+    """Score a recogniser on labelled data, with a page of confusions and misclassified clips."""
+    from ..tasks.report import report_model
+
+    record = report_model(model, data, output_dir, part=part, group_by=group_by, seed=seed)
+    say(f"{output_dir}: {model} on {record['dataset']}; {record['split']}")
+    _print_scores(record)
     say(f"confusions and misclassified clips: {output_dir}/report.html")
-    say(f"use it: usdrl predict FILE --model {output_dir}")
-    if record["stopped"]:
-        raise typer.Exit(130)
 
 
 def pretrain(

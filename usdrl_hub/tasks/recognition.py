@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonData, open_data, source_name
-from ..data.protocols import check_classes, with_clips
+from ..data.protocols import check_classes, draw_exemplars, with_clips
 from ..data.splits import Parts, fold_parts, split_data, titled
 from ..errors import notice
 from ..facts.checkpoints import ENCODER
@@ -33,8 +34,12 @@ from ..visualize.page import shown_name
 from .choice import FULL, SCRATCH, TITLES, Chosen, Training
 from .fit import FitRecipe, Progress
 from .heads import with_head
-from .report import Tested, TrainingReport
+from .report import Tested, TrainingReport, class_probabilities
 from .state import RunState, kept_state
+
+_LOGGERS = ("tensorboard", "trackio", "wandb")
+# Numbers of clips of each class in a learning curve, and random draws of each with a linear probe, which is quick.
+_CURVE, _CURVE_DRAWS = (1, 2, 5, 10, 20, 50, 100, 200, 500), 3
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class Evaluation:
         folds: A number of folds, or what is left out in turn, such as "subject": every clip is tested once, by a model
             that was not trained on its group, and the model that is written is trained on all clips. None for one
             split.
+        learning_curve: Also train on 1, 2, 5, 10 and so on clips of each class, and test on the same clips.
     """
 
     group_by: str | None = None
     baseline: bool = False
     folds: str | None = None
+    learning_curve: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,21 @@ class Console:
     bar: bool = True
     report_to: str = "none"
     resume: bool = True
+
+    def check(self, name: str) -> None:
+        """Refuse a logger that is not there; the logs of tensorboard go to ``runs/NAME`` where nothing else is set.
+
+        Raises:
+            ValueError: If it is unknown or not installed.
+        """
+        if self.report_to == "none":
+            return
+        if self.report_to not in _LOGGERS:
+            raise ValueError(f"report_to must be one of {', '.join(_LOGGERS)} or none, got '{self.report_to}'")
+        if find_spec(self.report_to) is None:
+            raise ValueError(f"{self.report_to} is not installed: pip install {self.report_to}")
+        if self.report_to == "tensorboard":
+            os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{name}")
 
 
 def finetune(
@@ -121,8 +143,9 @@ def finetune(
         ValueError: If the output folder is not empty, or an argument is impossible.
     """
     started = time.monotonic()
-    if evaluation.folds is not None and evaluation.baseline:
-        raise ValueError("baseline is of one split: leave it out with folds, which has its own baselines")
+    if evaluation.folds is not None and (evaluation.baseline or evaluation.learning_curve):
+        raise ValueError("baseline and learning_curve are of one split: leave them out with folds")
+    console.check(Path(output_dir).name)
     with new_folder(output_dir) as folder:
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
         known = None if model is None else load_config(model).class_names
@@ -153,6 +176,7 @@ class _Outcome:
     groups: dict[str, Any]
     tested: Tested
     folds: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
     stopped: bool = False
 
 
@@ -199,7 +223,37 @@ class _Session:
         classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
         parts = replace(parts, rule=tried.rule)
         tested = Tested.of(classifier, extractor, parts)
-        return _Outcome(classifier, extractor, chosen, parts, tried.to_dict(), tested, stopped=stopped)
+        curve = (
+            self._curve(parts, chosen.method, tested.accuracy()) if evaluation.learning_curve and not stopped else []
+        )
+        return _Outcome(classifier, extractor, chosen, parts, tried.to_dict(), tested, curve=curve, stopped=stopped)
+
+    def _curve(self, parts: Parts, method: str, accuracy: float) -> list[dict[str, float]]:
+        """Accuracy by the number of training clips of each class, with the method that was chosen for all of them."""
+        labels = np.asarray(parts.train.column("labels"))
+        counts = np.bincount(labels)
+        typical = int(np.median(counts[counts > 0]))
+        draws = _CURVE_DRAWS if method == "linear" else 1
+        runs = [(count, draw) for count in _CURVE if count < typical for draw in range(draws)]
+        found: dict[int, list[float]] = {}
+        quiet = replace(self, method=method, console=Console(bar=False))
+        begun, sizes = time.monotonic(), [count for count, _ in runs]
+        for number, (count, draw) in enumerate(runs, start=1):
+            some = replace(parts, train=parts.train.select(draw_exemplars(labels, count, self.seed + draw)))
+            classifier, extractor, *_ = quiet._train(some, None, "curve")
+            hits = class_probabilities(classifier, extractor, parts.test).argmax(1) == parts.test.column("labels")
+            found.setdefault(count, []).append(float(hits.mean()))
+            # A training takes about as long as it has clips.
+            left = (time.monotonic() - begun) * sum(sizes[number:]) / sum(sizes[:number])
+            clips = f"{count} clips" if count > 1 else "1 clip"
+            text = f"learning curve, {clips} of each class: {100 * hits.mean():.1f} %"
+            self.console.say(f"{text}; about {_duration(left)} left")
+        rows = [
+            {"clips": count, "accuracy": float(np.mean(values))}
+            | ({"low": min(values), "high": max(values)} if len(values) > 1 else {})
+            for count, values in found.items()
+        ]
+        return [*rows, {"clips": typical, "accuracy": accuracy}]
 
     def _folds(self, evaluation: Evaluation, state: RunState | None) -> _Outcome:
         """Test each fold by a model of the others; the model is trained on all clips."""
@@ -241,7 +295,7 @@ class _Session:
         tail = folds[0].rule.partition("; ")[2] or f"each {titled(folds[0].by)} is left out in turn"
         whole = Parts(self.dataset, None, pooled.data, f"{len(folds)} folds; {tail}", folds[0].by)
         classifier, extractor, chosen, _, stopped = self._train(whole, state, "all")
-        return _Outcome(classifier, extractor, chosen, whole, folds[0].to_dict(), pooled, rows, stopped)
+        return _Outcome(classifier, extractor, chosen, whole, folds[0].to_dict(), pooled, rows, stopped=stopped)
 
     def _train(
         self, parts: Parts, state: RunState | None, key: str
@@ -287,8 +341,16 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
             f"{100 * np.std(accuracies):.1f}, from {100 * min(accuracies):.1f} to {100 * max(accuracies):.1f}: "
             + ", ".join(f"{row['fold'].removesuffix(' tests')} {100 * row['accuracy']:.1f}" for row in outcome.folds)
         )
+    if outcome.curve:
+        extra["learning_curve"] = outcome.curve
     report = TrainingReport(
-        outcome.classifier, outcome.extractor, parts, about=about, history=chosen.history, tested=outcome.tested
+        outcome.classifier,
+        outcome.extractor,
+        parts,
+        about=about,
+        history=chosen.history,
+        tested=outcome.tested,
+        curve=outcome.curve,
     )
     if outcome.stopped:
         report.warnings.insert(0, f"The training was stopped by Ctrl-C: {chosen.reason.rpartition('; ')[2]}.")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +15,20 @@ import numpy as np
 import torch
 
 from ..data.clips import ClipDataset
-from ..data.dataset import SkeletonData
-from ..data.splits import Parts, groups_of, titled
+from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.protocols import with_clips
+from ..data.splits import Parts, groups_of, split_data, titled
+from ..errors import SkeletonFormatError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
-from ..files import new_file
+from ..files import new_file, new_folder
 from ..finite import check_finite
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
+from ..loading import load_feature_extractor, load_model
 from ..metrics.classification import accuracy, classification_report
 from ..modeling_usdrl import USDRLForActionRecognition
+from ..records import run_record, write_metrics
+from ..visualize.page import shown_name
 from ..visualize.report import Report, ScoredClip
 
 # Clips of a forward pass, and of a block of distances.
@@ -174,7 +182,7 @@ class TrainingReport:
 
     def _warnings(self, trained: np.ndarray) -> list[str]:
         found = []
-        name, value = max(self.baselines.items(), key=lambda entry: entry[1])
+        name, value = max(self.baselines.items(), key=lambda entry: entry[1], default=("", -1.0))
         accuracy = self.scores["accuracy"]
         if accuracy <= value:
             found.append(
@@ -318,3 +326,107 @@ class TrainingReport:
 def _listed(names: Sequence[str], most: int = 5) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def report_model(
+    model: str | os.PathLike,
+    data: str | os.PathLike | SkeletonData,
+    output_dir: str | os.PathLike,
+    *,
+    part: str = "test",
+    group_by: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score a recogniser on labelled data, and write ``metrics.json``, ``predictions.csv`` and ``report.html``.
+
+    Args:
+        model: Name or folder of a recogniser.
+        data: A data set whose classes are some of the model's, by name.
+        output_dir: Folder to make.
+        part: "test" for the data's test part, beside baselines that its training part gives; "all" for all clips,
+            which must not be those that trained the model.
+        group_by: See `data.splits.split_data`.
+        seed: Random seed of a split by groups.
+
+    Returns:
+        The record that was written to ``metrics.json``.
+
+    Raises:
+        CheckpointLoadError: If the model cannot be loaded.
+        SkeletonFormatError: If the data cannot be read or split, or have classes that the model does not know.
+        ValueError: If the model is no recogniser of exclusive classes, or an argument is impossible.
+    """
+    if part not in ("test", "all"):
+        raise ValueError(f"part must be test or all, got '{part}'")
+    started = time.monotonic()
+    classifier = load_model(model, dtype=torch.float32)
+    one_class = classifier.config.problem_type in (None, "single_label_classification")
+    if not isinstance(classifier, USDRLForActionRecognition) or not one_class:
+        raise ValueError(
+            f"model '{model}' is a {type(classifier).__name__} without exclusive classes: nothing to report"
+        )
+    if torch.cuda.is_available():
+        classifier.to("cuda")  # type: ignore[arg-type]
+    extractor, name = load_feature_extractor(model), Path(model).name
+    where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
+    dataset = _in_classes_of(classifier, with_clips(open_data(data).drop_empty(), None, where), where)
+    if part == "test":
+        parts = split_data(dataset, group_by, seed=seed)
+        tested = Tested.of(classifier, extractor, parts)
+    else:
+        by = "subject" if (groups_of(dataset, "subject") != "").any() else None
+        parts = Parts(
+            dataset, None, dataset, "all clips test; none of them may have trained the model", group_by or by
+        )
+        tested = Tested(dataset, class_probabilities(classifier, extractor, dataset), {})
+    with new_folder(output_dir) as folder:
+        about = {
+            "Model": shown_name(model),
+            "Data": f"{source_name(dataset)}: {len(parts.test)} clips test",
+            "Split": parts.rule,
+        }
+        report = TrainingReport(classifier, extractor, parts, about=about, tested=tested)
+        if may_have_trained := _trained_on(model, source_name(dataset), parts.rule):
+            report.warnings.insert(0, may_have_trained)
+        report.write(folder, f"{name}: {source_name(dataset)}")
+        record = {
+            "task": "report of a recogniser",
+            "model": str(model),
+            "dataset": source_name(dataset),
+            "split": parts.rule,
+            "groups": parts.to_dict(),
+            "n": {"test": len(parts.test)},
+            "metrics": report.summary(),
+            **report.metrics(),
+            **run_record(started),
+        }
+        write_metrics(folder, record)
+    return record
+
+
+def _trained_on(model: str | os.PathLike, dataset: str, rule: str) -> str | None:
+    """A warning if a model was trained on data of the same name, but not by the same split."""
+    try:
+        record = json.loads((Path(model) / "metrics.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("dataset") != dataset:
+        return None
+    if str(record.get("split", "")).startswith(rule) and "folds" not in record:
+        return None
+    return (
+        f"The model was trained on data of the same name, '{dataset}', by another split: clips that trained it may "
+        "test it, and then the figures are too high."
+    )
+
+
+def _in_classes_of(classifier: USDRLForActionRecognition, dataset: SkeletonData, where: str) -> SkeletonData:
+    """The data with the numbers of a model's classes, by their names."""
+    known = {name: number for number, name in enumerate(classifier.config.class_names)}
+    unknown = [name for name in dataset.class_names if name not in known]
+    if unknown:
+        raise SkeletonFormatError(
+            f"{where}: the model does not know the class {_listed(unknown)}: it knows {_listed(list(known), 20)}"
+        )
+    numbers = np.array([known[name] for name in dataset.class_names])
+    return dataset.relabelled(numbers[np.asarray(dataset.column("labels"))], list(known))
