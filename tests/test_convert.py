@@ -255,7 +255,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the system has no such limit")
-@pytest.mark.parametrize("direction", ["there", "back"])
+@pytest.mark.parametrize("direction", ["there", pytest.param("back", marks=pytest.mark.slow)])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, direction):
     """faults.md 27: `convert --to-original` ended with a traceback, and no name of a file."""
     out = tmp_path / "out"

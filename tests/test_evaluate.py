@@ -80,7 +80,7 @@ def test_every_task_runs_from_end_to_end(tmp_path, benchmark, changes, kind, met
         assert isinstance(load_feature_extractor(tmp_path / "out"), USDRLFeatureExtractor)
 
 
-@pytest.mark.parametrize("benchmark", ["linear/ntu60-xsub", "finetuned/sbu"])
+@pytest.mark.parametrize("benchmark", ["linear/ntu60-xsub", pytest.param("finetuned/sbu", marks=pytest.mark.slow)])
 def test_metrics_alone_are_enough_to_repeat_a_run(tmp_path, benchmark):
     first = evaluate(MODEL, benchmark, output_dir=tmp_path / "a", data="tiny", seed=3, changes=FEW)
     second = repeat(tmp_path / "a" / "metrics.json", tmp_path / "b")

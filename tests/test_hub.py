@@ -440,7 +440,7 @@ REMOTE = {
 }
 
 
-@pytest.mark.parametrize("modality", ["joint", "bone"])
+@pytest.mark.parametrize("modality", [pytest.param("joint", marks=pytest.mark.slow), "bone"])
 def test_remote_code_gives_the_same_outputs_where_the_package_is_missing(tmp_path, modality):
     config = tiny_config(modality=modality)
     keypoints = clips(config)

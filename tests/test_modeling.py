@@ -193,7 +193,7 @@ def test_gradient_checkpointing_changes_no_gradient(encoder):
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", ["dste", pytest.param("sttr", marks=pytest.mark.slow)])
 def test_it_compiles_without_graph_breaks(encoder):
     config = tiny_config(encoder=encoder, modality="bone")
     model = USDRLForActionRecognition(config).eval()

@@ -204,7 +204,7 @@ def test_killed_runs_go_on_to_the_same_weights(motion, tmp_path):
     assert list(folder.glob(".*")) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_signal_saves_and_stops(motion, tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(command(motion, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -243,6 +243,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
 )
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was(motion, tmp_path):
     folder = tmp_path / "run"
     program = command(motion, folder)
@@ -459,7 +460,7 @@ def distributed_run(motion, folder, micro):
     trainer.accelerator.wait_for_everyone()
 
 
-@pytest.mark.parametrize("micro", [0, 3])
+@pytest.mark.parametrize("micro", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_processes_are_one(motion, tmp_path, micro):
     root = str(Path(__file__).parent.parent)
     (tmp_path / "program.py").write_text(PROCESSES)

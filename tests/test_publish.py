@@ -196,6 +196,7 @@ def test_transformers_alone_loads_what_was_published(hub, hub_environment, folde
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_transformers_alone_loads_what_push_to_hub_of_a_model_sent(hub, hub_environment, tmp_path):
     """The same for transformers' own method, which knows nothing of cards and code."""
     model = USDRLForActionRecognition.from_pretrained(TINY)

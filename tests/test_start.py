@@ -51,12 +51,15 @@ SkeletonActionRecognitionPipeline"""
     [
         "import usdrl_hub",
         "import transformers, usdrl_hub",
-        "from transformers import AutoModel; import usdrl_hub",
-        "from transformers import AutoConfig; import usdrl_hub; from transformers import pipeline",
+        pytest.param("from transformers import AutoModel; import usdrl_hub", marks=pytest.mark.slow),
+        pytest.param(
+            "from transformers import AutoConfig; import usdrl_hub; from transformers import pipeline",
+            marks=pytest.mark.slow,
+        ),
         # A model of transformers imports half of the Auto classes from within.
         "import usdrl_hub; from transformers import BertModel",
-        "import usdrl_hub; import transformers.modeling_layers",
-        "from usdrl_hub import pipeline, USDRLModel",
+        pytest.param("import usdrl_hub; import transformers.modeling_layers", marks=pytest.mark.slow),
+        pytest.param("from usdrl_hub import pipeline, USDRLModel", marks=pytest.mark.slow),
     ],
 )
 def test_auto_classes_know_the_models_in_any_order_of_imports(before):

@@ -374,8 +374,15 @@ def test_label_smoothing_that_would_replace_a_loss_is_refused(tmp_path):
             trainer.train()
 
 
-@pytest.mark.parametrize("told", [True, False])
-@pytest.mark.parametrize("shape", ["flat", "column"])
+@pytest.mark.parametrize(
+    ("told", "shape"),
+    [
+        (True, "flat"),
+        (False, "column"),
+        pytest.param(True, "column", marks=pytest.mark.slow),
+        pytest.param(False, "flat", marks=pytest.mark.slow),
+    ],
+)
 def test_a_quality_score_is_learned_saved_and_predicted(tmp_path, told, shape):
     """faults.md 14: problem_type was ignored, then torch's error came."""
     torch.manual_seed(0)
