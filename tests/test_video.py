@@ -2,6 +2,8 @@ import json
 import re
 import struct
 import sys
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +207,67 @@ def test_a_video_is_read_frame_by_frame_upright(tmp_path, film):
     turned = np.stack(list(open_video(tmp_path / "upright.mp4")[0]))
     assert turned.shape == (20, 128, 96, 3)
     np.testing.assert_array_equal(turned, np.rot90(images, -1, (1, 2)))
+
+
+def write_at(path: Path, times: list[float], codec: str = "libvpx") -> Path:
+    """A video whose frames at given times become lighter one by one."""
+    base = Fraction(1, 1000)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height = 64, 48
+        stream.codec_context.time_base = base
+        for number, moment in enumerate(times):
+            image = np.full((48, 64, 3), 10 + 5 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(moment / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def numbers(path: Path) -> tuple[list[int], float]:
+    """Which frames of `write_at` are read, and their rate."""
+    frames, fps = open_video(path)
+    return [round((float(frame.mean()) - 10) / 5) for frame in frames], fps
+
+
+@pytest.mark.parametrize("name", ["film.webm", "film.mkv", "film.mp4"])
+def test_frames_at_irregular_times_are_read_at_a_steady_rate(tmp_path, name):
+    codec = "libx264" if name == "film.mp4" else "libvpx"
+    steady = write_at(tmp_path / f"steady-{name}", [number / 15 for number in range(30)], codec)
+    found, fps = numbers(steady)
+    # A file of WebM declares a rate that is not that of its frames.
+    assert found == list(range(30)) and fps == pytest.approx(15, rel=0.02)
+    # Slower in the second half, as a telephone's in the dark.
+    times = [number / 25 for number in range(20)] + [0.8 + number / 8 for number in range(10)]
+    with pytest.warns(USDRLWarning, match="frames are at irregular times, and it is read at 25 frames per second"):
+        found, fps = numbers(write_at(tmp_path / name, times, codec))
+    assert fps == pytest.approx(25, rel=0.02) and len(found) == round(times[-1] * fps) + 1
+    assert found[:20] == list(range(20)) and found == sorted(found) and set(found) == set(range(30))
+    # Each is read when it is shown, to a frame.
+    shown = [number / fps for number in range(len(found))]
+    assert all(times[frame] - 1 / fps < moment for frame, moment in zip(found, shown, strict=True))
+
+
+def test_a_video_of_one_frame_is_read(tmp_path):
+    assert numbers(write_at(tmp_path / "one.webm", [0.0]))[0] == [0]
+
+
+def test_a_time_far_away_is_not_filled_with_frames(tmp_path):
+    times = [number / 25 for number in range(9)] + [5000.0]
+    with pytest.warns(USDRLWarning, match="far apart, and are read as if they were not"):
+        found, fps = numbers(write_at(tmp_path / "far.webm", times))
+    assert found == list(range(10)) and fps == pytest.approx(25, rel=0.02)
+
+
+def test_a_cut_video_is_reported(tmp_path):
+    content = write_video(tmp_path / "whole.avi", moving_square(20, 240, 320)).read_bytes()
+    # Behind the frames; one that is cut in two is damaged.
+    frames = [found.start() for found in re.finditer(b"00dc", content)]
+    (tmp_path / "cut.avi").write_bytes(content[: frames[9]])
+    with pytest.warns(USDRLWarning, match=r"cut.avi: only \d+ of its 20 frames can be read: it is cut off"):
+        found = list(open_video(tmp_path / "cut.avi")[0])
+    assert 7 < len(found) < 11
 
 
 def test_what_is_seen_is_what_the_models_say_one_frame_at_a_time(estimator, film):

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ..data.poses import from_pose_estimation
-from ..errors import CheckpointLoadError, EmptySequenceError, printable
+from ..errors import CheckpointLoadError, EmptySequenceError, notice, printable
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import get_layout
 from ..loading import find_device, load_with
@@ -24,6 +24,10 @@ from ..sequence import MOST_PERSONS, SkeletonFormatError, SkeletonSequence
 from .blazepose import BlazePoseEstimator
 
 LAYOUT = "coco17"
+# Share by which the time between two frames may differ from the usual one; frames read of one, at most, where they do.
+_UNSTEADY, _MOST_REPEATED = 0.6, 4
+# Share of the declared frames that a whole video has.
+_WHOLE = 0.9
 
 
 class PoseEstimator:
@@ -254,30 +258,71 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
         path: The file.
 
     Returns:
-        Its frames ``(H, W, 3)`` uint8, RGB, upright, one by one; and frames per second, None if unknown.
+        Its frames ``(H, W, 3)`` uint8, RGB, upright, one by one; and frames per second, None if unknown. Frames at
+        irregular times, as of many telephones, are repeated or left out so that they are at a steady rate.
 
     Raises:
         SkeletonFormatError: If it cannot be read; while reading, if it is damaged.
         ValueError: If PyAV is not installed.
     """
-    container = _container(Path(path))
+    path = Path(path)
+    container = _container(path)
     import av
 
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
+    fps, begin = _steady_rate(path, float(rate) if rate else None)
 
     def frames() -> Iterator[np.ndarray]:
-        number = 0
+        number, step, before = 0, 0, None
         with container:
             try:
                 for frame in container.decode(stream):
                     # Phones store upright videos rotated, and note the angle.
-                    yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+                    turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                    image = np.ascontiguousarray(turned)
                     number += 1
+                    if begin is None or fps is None or frame.time is None:
+                        yield image
+                        continue
+                    wanted = round((float(frame.time) - begin) * fps)
+                    for _ in range(wanted - step):
+                        yield image if before is None else before
+                    if wanted >= step:
+                        yield image
+                    step, before = max(wanted + 1, step), image
             except av.FFmpegError as error:
                 raise SkeletonFormatError(f"{path}: it is damaged after {number} frames: {error.strerror}") from None
+            if number < _WHOLE * stream.frames:
+                notice(f"{path}: only {number} of its {stream.frames} frames can be read: it is cut off", "cut videos")
 
-    return frames(), None if not rate else float(rate)
+    return frames(), fps
+
+
+def _steady_rate(path: Path, declared: float | None) -> tuple[float | None, float | None]:
+    """Frames per second of a video by the times of its frames, which may differ from the rate that it declares.
+
+    Returns:
+        The rate, and the time of the first frame if frames at irregular times are to be brought to that rate.
+    """
+    times = _frame_times(path)
+    if len(times) < 2:
+        return declared, None
+    spacing = np.diff(times)
+    usual = float(np.median(spacing))
+    if (np.abs(spacing - usual) <= _UNSTEADY * usual).all():
+        measured = float(len(spacing) / (times[-1] - times[0]))
+        return declared if declared and abs(declared / measured - 1) < 0.02 else measured, None
+    kind = "videos with frames at irregular times"
+    if times[-1] - times[0] > _MOST_REPEATED * len(times) * usual:
+        notice(f"{path}: its frames are at irregular times, far apart, and are read as if they were not", kind)
+        return 1 / usual, None
+    notice(
+        f"{path}: its frames are at irregular times, and it is read at {1 / usual:.3g} frames per second: some are "
+        "repeated or left out",
+        kind,
+    )
+    return 1 / usual, float(times[0])
 
 
 def video_facts(path: str | os.PathLike) -> dict[str, Any]:
@@ -322,6 +367,25 @@ def _container(path: Path) -> Any:
         container.close()
         raise SkeletonFormatError(f"{path}: there is no video in it")
     return container
+
+
+def _frame_times(path: Path) -> np.ndarray:
+    """Times of a video's frames in seconds, in order; none if a frame has none. The frames are not decoded."""
+    import av
+
+    times: list[float] = []
+    with _container(path) as container:
+        stream = container.streams.video[0]
+        try:
+            for packet in container.demux(stream):
+                if packet.size and (packet.pts is None or packet.time_base is None):
+                    return np.zeros(0)
+                if packet.size:
+                    times.append(float(packet.pts * packet.time_base))
+        except av.FFmpegError:
+            # Told where the frames are read.
+            return np.zeros(0)
+    return np.unique(times)
 
 
 def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) -> None:
