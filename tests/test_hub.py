@@ -615,3 +615,11 @@ def test_what_a_record_or_a_model_says_is_text_in_a_card():
     shown = re.sub(r"\\[^\w\s]", "", re.sub(r"```.*?```|`[^`\n]*`", "", body, flags=re.S))
     assert "<img" not in shown and "](javascript" not in shown and "**bold" not in shown and "\x1b" not in body
     assert "\n# Heading" not in body and "onerror" in body and body.count("```") % 2 == 0
+
+
+def test_an_error_of_loading_names_the_model_once(folder):
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(CheckpointLoadError, match="cannot be loaded: there are no weights") as caught:
+        load_model(folder)
+    assert str(caught.value).count("model '") == 1

@@ -269,7 +269,8 @@ def load_with(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) 
         # A damaged file raises any error of JSON, safetensors and transformers.
         fault, kind = ("", "damaged") if local else _fault_of_hub(error, kwargs.get("revision"))
         hint = explain_missing(str(name)) if kind == "missing" and kwargs.get("revision") is None else ""
-        reason = fault or f"cannot be loaded: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
+        said = " ".join(str(error).split()).removeprefix(f"model '{name}': ") or type(error).__name__
+        reason = fault or f"cannot be loaded: {said[:300]}"
         if hint:
             reason = f"was not found. {hint}"
         raise CheckpointLoadError(f"model '{name}' {reason}", kind, hint) from error
