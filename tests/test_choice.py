@@ -98,3 +98,8 @@ def test_a_weighted_class_counts_as_if_its_clips_were_repeated():
     tripled = fit_logistic_regression(standard.repeat(3, 1), np.tile(both, 3), 2)
     heavy = fit_logistic_regression(standard, both, 2, weights=torch.tensor([3.0, 3.0]))
     torch.testing.assert_close(heavy.weight, tripled.weight, atol=1e-4, rtol=1e-4)
+
+
+def test_a_trial_that_diverges_leaves_the_linear_probe():
+    _, chosen, _ = training(replace(QUICK, learning_rate=9e5, encoder_rate=1.0)).run()
+    assert chosen.method == "linear" and chosen.reason.startswith("full fine-tuning diverged")

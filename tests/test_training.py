@@ -192,6 +192,23 @@ def test_the_split_that_was_asked_for_is_recorded_and_a_mixed_one_is_reported(tm
     assert not any("both train and test" in sentence for sentence in record["warnings"])
 
 
+@pytest.mark.parametrize("label", [1.5, float("nan"), "squat"])
+def test_labels_that_are_no_classes_are_refused(label, tmp_path):
+    clips = [replace(clip, label=label) for clip in list(load_samples())[:10]]
+    with pytest.raises(ValueError, match="not the number of a class"):
+        finetune(clips, tmp_path / "out")
+
+
+def test_classes_and_people_that_the_split_leaves_out_are_reported(tmp_path):
+    samples = [clip for clip in load_samples() if clip.label < 3]
+    sides = ["test" if clip.label == 2 or number % 2 else "train" for number, clip in enumerate(samples)]
+    clips = [replace(clip, split=side, subject=7) for clip, side in zip(samples, sides, strict=True)]
+    record = finetune(clips, tmp_path / "out", method="linear")
+    assert "All clips are of one person: nothing is known of any other." in record["warnings"]
+    assert "No clip trains the class 'class 2': its test clips count as wrong." in record["warnings"]
+    assert record["metrics"]["accuracy"] <= np.mean([clip.label != 2 for clip in clips if clip.split == "test"])
+
+
 def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):
     recipe = FitRecipe(epochs=0.1, learning_rate=1e-9)
     with pytest.warns(USDRLWarning, match="is not better than the nearest neighbour on normalised joints"):

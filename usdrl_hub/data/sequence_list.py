@@ -53,6 +53,11 @@ class SkeletonList(Sequence):
                     f"{self.source}: entry {number} is a {type(sequence).__name__}, not a SkeletonSequence: make it "
                     "one with SkeletonSequence.from_array or read_skeleton"
                 )
+            if sequence.label is not None and not isinstance(sequence.label, int | np.integer):
+                raise SkeletonFormatError(
+                    f"{self.source}: the label of '{sequence.name or number}' is {sequence.label!r}, not the number "
+                    "of a class: number the classes from 0, and give their names as class_names"
+                )
             # Cheap to compare, unlike the kind: most sequences have the same.
             layout = sequence.layout if isinstance(sequence.layout, str) else id(sequence.layout)
             mark = (layout, sequence.keypoints.shape[-1], *(getattr(sequence, key) for key in SHARED_FIELDS))

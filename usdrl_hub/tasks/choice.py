@@ -15,6 +15,7 @@ from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData
 from ..data.pose_errors import PoseErrors
 from ..data.splits import Parts, with_validation
+from ..errors import NonFiniteError, TrainingDivergedError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
@@ -241,7 +242,12 @@ class Training:
             probe = copy.deepcopy(self.classifier)
             train_linear_probe(probe, self.extractor, parts.train, self.recipe.balance)
             scores["linear"], validation[TITLES["linear"]] = self._score(probe, parts.validation)
-        model = self._trial(parts)
+        try:
+            model = self._trial(parts)
+        except (TrainingDivergedError, NonFiniteError) as error:
+            if method == "full":
+                raise
+            return self._linear(f"full fine-tuning diverged ({str(error).partition(':')[0]})", validation)
         scores["full"], validation[TITLES["full"]] = self._score(model, parts.validation)
         best = max(scores, key=lambda name: scores[name])
         reason = f"of {len(parts.validation)} validation clips, " + " and ".join(

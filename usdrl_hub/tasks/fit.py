@@ -173,6 +173,10 @@ class _FitTrainer(USDRLTrainer):
         outputs.loss = loss
         return (loss, outputs) if kwargs.get("return_outputs", args[:1] == (True,)) else loss
 
+    def last_checkpoint(self) -> str | None:
+        """None: checkpoints of a run that fails are deleted."""
+        return None
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
         if not self.args.save_only_model:

@@ -189,7 +189,9 @@ class TrainingReport:
                 f"The model ({100 * accuracy:.1f} %) is not better than the {name} ({100 * value:.1f} %), "
                 "which needs no training."
             )
-        if self.parts.shared:
+        if self.parts.shared and len(np.unique(groups_of(self.train, self.parts.by))) == 1:
+            found.append(f"All clips are of one {titled(self.parts.by)}: nothing is known of any other.")
+        elif self.parts.shared:
             title = titled(self.parts.by, self.parts.shared)
             found.append(
                 f"{self.parts.shared} {title} both train and test, as the data's own split has it: the accuracy for a "
@@ -205,6 +207,13 @@ class TrainingReport:
         ]
         if untested:
             found.append(f"No test clip has the class {_listed(untested)}: nothing is known of it.")
+        unknown = [
+            name
+            for name, row, count in zip(self.class_names, self.scores["classes"], trained, strict=True)
+            if row["support"] and not count
+        ]
+        if unknown:
+            found.append(f"No clip trains the class {_listed(unknown)}: its test clips count as wrong.")
         rare = [name for name, count in zip(self.class_names, trained, strict=True) if 0 < count < _FEW]
         if rare:
             found.append(f"Fewer than {_FEW} clips train the class {_listed(rare)}.")
