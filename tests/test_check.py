@@ -159,3 +159,14 @@ def test_what_is_not_there_is_refused(tmp_path):
     for path, message in ((tmp_path / "absent", "no such file"), (tmp_path / "nothing", "no store, no checkpoint")):
         with pytest.raises(USDRLError, match=message):
             check(path)
+
+
+def test_a_pattern_stands_for_the_files_of_the_frames(tmp_path):
+    for number in range(4):
+        person = {"person_id": [-1], "pose_keypoints_2d": [1.0 + number] * 75}
+        (tmp_path / f"a_{number:012d}_keypoints.json").write_text(json.dumps({"people": [person]}))
+    found = check(tmp_path / "a_*_keypoints.json")
+    assert found.whole and found.counts == {"sequences": 1, "frames": 4}
+    assert check(tmp_path / "b_*_keypoints.json").damages == [
+        f"{tmp_path / 'b_*_keypoints.json'}: there is no such file"
+    ]

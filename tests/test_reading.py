@@ -137,3 +137,27 @@ def test_units_are_scaled_once():
 
 def test_each_kind_of_file_that_is_found_in_a_folder_has_a_reader():
     assert all(BY_SUFFIX[suffix] in READERS for suffix in SUFFIXES)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+@pytest.mark.parametrize("joints, layout", [(22, "smpl22"), (24, "smpl24")])
+def test_arrays_of_as_many_joints_as_smpl_are_smpls(tmp_path, joints, layout, suffix):
+    """HumanML3D's ``new_joints`` needed --layout smpl22."""
+    body = np.random.default_rng(3).random((9, joints, 3))
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, body)
+    else:
+        path.write_text(json.dumps(body.tolist()))
+    with pytest.warns(UserWarning, match=f"{joints} joints are read as layout '{layout}'"):
+        assert read_skeleton(path).layout.name == layout
+    with warnings.catch_warnings():
+        _only_doubts_of_bodies()
+        assert read_skeleton(path, layout=layout).num_frames == read_skeleton(path, default_layout=layout).num_frames
+
+
+def test_hands_and_rotations_are_not_taken_for_bodies(tmp_path):
+    for name, shape in (("hand", (9, 21, 3)), ("h36m", (9, 32, 3)), ("rotations", (9, 72))):
+        np.save(tmp_path / f"{name}.npy", np.ones(shape))
+        with pytest.raises(SkeletonFormatError, match="name (another|the) layout, such as"):
+            read_skeleton(tmp_path / f"{name}.npy")

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usdrl_hub import SkeletonFormatError, SkeletonSequence, SkeletonStore, extract_embeddings, open_data, write_store
+from usdrl_hub import (
+    SkeletonFormatError,
+    SkeletonSequence,
+    SkeletonStore,
+    extract_embeddings,
+    open_data,
+    write_skeleton,
+    write_store,
+)
 from usdrl_hub.data.huggingface import from_huggingface, to_huggingface
 from usdrl_hub.data.prepare import PrepareOptions, prepare
 from usdrl_hub.data.protocols import default_split
@@ -108,7 +116,7 @@ def test_stores_that_are_not_whole_are_refused(tmp_path, damage):
 
 def test_what_does_not_belong_together_is_refused(tmp_path):
     writer = StoreWriter(tmp_path / "store", {}, "int16")
-    with pytest.raises(SkeletonFormatError, match="but the store holds"):
+    with pytest.raises(SkeletonFormatError, match="of the others"):
         writer.write_part([sequence(), sequence(units="mm")], {}, [])
     with pytest.raises(SkeletonFormatError, match="off by more than 0.1 mm"):
         writer.write_part([SkeletonSequence(10 * np.ones((2, 1, 25, 3)))], {}, [])
@@ -235,7 +243,10 @@ def test_the_command_says_what_was_left_out(ntu_folder, tmp_path, capsys):
 
     code, out, err = run(capsys, "prepare", "ntu60", ntu_folder, "--output-dir", tmp_path / "out", "--int16")
     assert code == 2 and "12 sequences, 72 frames, layout ntu25" in out and "left out: 1 (malformed)" in out
-    assert err.count("usdrl: ") == 2 and json.loads((tmp_path / "out" / "store.json").read_text())["dtype"] == "int16"
+    assert (
+        err.count("usdrl: ") - err.count("usdrl: note: ") == 2
+        and json.loads((tmp_path / "out" / "store.json").read_text())["dtype"] == "int16"
+    )
     code, out, _ = run(capsys, "embed", tmp_path / "out", "--output", tmp_path / "e.npz")
     assert code == 0 and "embeddings of 12 recordings" in out
 
@@ -409,7 +420,7 @@ def test_people_of_any_type_stay_known(tmp_path, kind):
 def test_mirrored_bodies_stay_mirrored_and_by_themselves(tmp_path):
     store = write_store([sequence(mirrored=True)], tmp_path / "store")
     assert store[0].mirrored
-    with pytest.raises(SkeletonFormatError, match="but the store holds"):
+    with pytest.raises(SkeletonFormatError, match="of the others"):
         write_store([sequence(mirrored=True), sequence()], tmp_path / "other")
 
 
@@ -506,3 +517,26 @@ def test_class_numbers_do_not_depend_on_chance(tmp_path):
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(9, 25, 3)))
     (tmp_path / "list.csv").write_text("file,label\na.npy,01\nb.npy,1\nc.npy,2\n")
     assert prepare("csv", tmp_path / "list.csv", tmp_path / "store")[0].class_names == ["01", "1", "2"]
+
+
+def test_recordings_of_several_rigs_become_one_store_in_a_layout(tmp_path, capsys):
+    """BVH files have joints of their own: those of the first alone were kept."""
+    from .helpers import run, walking
+
+    (tmp_path / "raw" / "walk").mkdir(parents=True)
+    for name, layout, up in (("a", "ntu25", "y"), ("b", "kinect20", "y"), ("c", "ntu25", "z")):
+        write_skeleton(walking(layout=layout, up=up), tmp_path / "raw" / "walk" / f"{name}.json")
+    code, out, err = run(capsys, "prepare", "folder", tmp_path / "raw", "--output-dir", tmp_path / "first")
+    assert code == 2 and "1 sequences" in out and "left out: 2 (of another kind)" in out
+    assert (
+        "its layout 'kinect20' (20 joints, 3d) is not that of the others, layout 'ntu25' (25 joints, 3d): convert all "
+        "to one layout with --to-layout" in err
+    )
+    assert "its up is z, that of the others y: --to-layout turns all y up and to metres" in err
+    arguments = ("prepare", "folder", tmp_path / "raw", "--output-dir", tmp_path / "all", "--to-layout", "kinect20")
+    code, out, _ = run(capsys, *arguments)
+    store = SkeletonStore.open(tmp_path / "all")
+    assert code == 0 and len(store) == 3 and store.layout.name == "kinect20" and "left out" not in out
+    assert [sequence.up for sequence in store] == ["y"] * 3
+    code, _, err = run(capsys, *arguments[:-3], tmp_path / "flat", "--to-layout", "coco17")
+    assert code == 2 and "it is 3D, but layout 'coco17' is of 2D keypoints" in err

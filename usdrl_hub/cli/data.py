@@ -20,7 +20,16 @@ from ..sequence import SkeletonFormatError
 from .facts import facts_rows, print_facts, summary_line
 from .messages import Errors
 from .models import video_reading
-from .options import RECORDINGS, ReadingWorkers, VideoOptions, complete_layout, grouped, join_or, layout_of, options_of
+from .options import (
+    RECORDINGS,
+    ReadingWorkers,
+    ToLayout,
+    VideoOptions,
+    grouped,
+    join_or,
+    layout_of,
+    options_of,
+)
 from .tables import print_table, say
 
 
@@ -46,6 +55,7 @@ def prepare(
         ),
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
+    to_layout: ToLayout = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
     reading: Reading,
     persons: PersonSelection,
@@ -63,7 +73,7 @@ def prepare(
         output_dir,
         reading=reading,
         persons=persons,
-        options=PrepareOptions(ignore, protocol, split_file, clips, int16),
+        options=PrepareOptions(ignore, protocol, split_file, clips, int16, layout_of(to_layout)),
         workers=workers,
         progress=True,
     )
@@ -155,13 +165,7 @@ def write(
     file: Annotated[Path, typer.Argument(help=f"A recording {RECORDINGS}, a video, a data set or a store.")],
     *,
     output: Annotated[Path, typer.Option(help=f"File to write: {join_or(WRITABLE)}.")],
-    to_layout: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_layout,
-            help="Joint layout to convert to, a name or a .json file of joint_names and bones; 3D is then y up.",
-        ),
-    ] = None,
+    to_layout: ToLayout = None,
     name: Annotated[str | None, typer.Option(help="Name or index (from 0) of one recording of several.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")] = False,
     videos: VideoOptions,

@@ -59,6 +59,13 @@ SourceLayout = Annotated[
         "model's, else ntu25.",
     ),
 ]
+ToLayout = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=complete_layout,
+        help="Joint layout to convert to, a name or a .json file of joint_names and bones; 3D is then y up.",
+    ),
+]
 Axes = Annotated[str | None, typer.Option(help=f"Axis order of array files: {join_or(AXES)}.")]
 Fps = Annotated[float | None, typer.Option(help="Frames per second of files that do not say it.")]
 Up = Annotated[str | None, typer.Option(help=f"Axis that points up in files that do not say it: {join_or(TO_Y_UP)}.")]

@@ -67,3 +67,22 @@ def kind_of(sequence: SkeletonSequence) -> str:
         },
         sort_keys=True,
     )
+
+
+def difference(sequence: SkeletonSequence, held: str) -> str:
+    """In which property of `kind_of` a sequence differs from others, whose kind is `held`, and what to do.
+
+    Where they are of one layout and still differ, every differing property is named.
+    """
+    mine, others = json.loads(kind_of(sequence)), json.loads(held)
+    if (mine["layout"], mine["coordinates"]) != (others["layout"], others["coordinates"]):
+        names = [
+            f"layout '{kind['layout'] if isinstance(kind['layout'], str) else kind['layout'].get('name', 'custom')}' "
+            f"({kind['joints']} joints, {kind['coordinates']})"
+            for kind in (mine, others)
+        ]
+        return f"its {names[0]} is not that of the others, {names[1]}: convert all to one layout with --to-layout"
+    differing = [
+        f"its {key} is {mine[key]}, that of the others {others[key]}" for key in mine if mine[key] != others[key]
+    ]
+    return f"{'; '.join(differing)}: --to-layout turns all y up and to metres"

@@ -232,6 +232,8 @@ def _read_array(path: Path, array: np.ndarray, content: Mapping[str, Any], readi
     name, rate = said.pop("name", path.stem), rate_of_file(content.get("fps"))
     if "layout" not in said and (landmarks := mediapipe.read_array(array, str(path), reading)) is not None:
         return replace(landmarks, name=name, fps=rate or landmarks.fps)
+    if "layout" not in said:
+        reading = reading.guessed(array.shape, str(path))
     layout, axes = said.pop("layout", reading.layout or reading.default_layout), said.pop("axes", reading.axes)
     missing = reading.missing or "refuse"
     found = SkeletonSequence.from_array(array, layout, axes, str(path), missing, fps=rate, **said)

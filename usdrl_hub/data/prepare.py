@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import UNREADABLE, EmptySequenceError, notice, unreadable
 from ..files import check_space
-from ..layouts import seen_joints
+from ..layouts import Layout, LayoutLike, get_layout, seen_joints
 from ..persons import PersonSelection
 from ..sequence import SkeletonFormatError, SkeletonSequence, interpolate_missing
 from .arrays import load_npz
@@ -34,6 +34,7 @@ from .sources import InputFile, file_stamp, find_sources, read_names
 from .store import SkeletonStore
 from .store_writer import StoreWriter
 from .text import read_pku_labels
+from .writing import in_layout
 
 # Files per part, which bounds what is read again after a kill, and memory (100 MB of NTU).
 _PART = 1000
@@ -54,6 +55,8 @@ class PrepareOptions:
         clips: Cut recordings whose events are known into a labelled clip each; untrimmed recordings stay whole
             otherwise.
         int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
+        to_layout: Layout that all recordings are converted to, such as BVH files of several rigs, which have joints of
+            their own; 3D ones are then y up and in metres.
     """
 
     ignore: str | os.PathLike | None = None
@@ -61,6 +64,7 @@ class PrepareOptions:
     split_file: str | os.PathLike | None = None
     clips: bool = False
     int16: bool = False
+    to_layout: LayoutLike | None = None
 
 
 # Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
@@ -78,6 +82,7 @@ class _Job:
     ignored: frozenset[str]
     has_sides: bool
     is_data_set: bool
+    to_layout: Layout | None
 
 
 def prepare(
@@ -132,6 +137,7 @@ def prepare(
         ignored=frozenset(read_names(options.ignore) if options.ignore is not None else ()),
         has_sides=_has_sides(kind, raw, options),
         is_data_set=kind == "file",
+        to_layout=None if options.to_layout is None else get_layout(options.to_layout),
     )
     stamps = {source.name: file_stamp(source.path) for source in sources}
     settings = _settings(kind, raw, job, class_names, [(str(source), stamps[source.name]) for source in sources])
@@ -229,6 +235,7 @@ def _read_source(source: InputFile, job: _Job) -> _Read:
 
     try:
         for sequence, columns in _recordings(source, job, problems, note):
+            sequence = sequence if job.to_layout is None else in_layout(sequence, job.to_layout)
             sequence = job.persons.tracked(_labelled(sequence, source, problems))
             present = seen_joints(sequence.keypoints)
             joints["joints"] += int(present.any(-1).sum()) * present.shape[2]

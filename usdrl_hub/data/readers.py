@@ -236,7 +236,8 @@ def _read_arrays(array: np.ndarray, path: Path, reading: Reading, on_error: OnEr
     # Errors name the whole path, the sequence only the file.
     found = mediapipe.read_array(array, str(path), reading)
     if found is None:
-        found = reading.sequence(_unflattened(array, path, reading), str(path))
+        array = _unflattened(array, path, reading)
+        found = reading.guessed(array.shape, str(path)).sequence(array, str(path))
     yield put_upright(replace(found, name=path.stem), str(path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,8 @@ from ..sequence import AXES, METRES, MISSING, SkeletonSequence, is_rate, sequenc
 
 # What a recording may say itself.
 _SAID = ("layout", "fps", "up", "units", "image_shape", "mirrored")
+# Layouts of arrays by their number of joints, where it is that of one body only: SMPL's, as in HumanML3D and AIST++.
+_BY_JOINTS = {22: "smpl22", 24: "smpl24"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,25 @@ class Reading:
     def with_defaults(self, layout: LayoutLike, missing: str) -> Reading:
         """With a model's own layout and treatment of NaN where none is given."""
         return replace(self, default_layout=layout, missing=self.missing or missing)
+
+    def guessed(self, shape: Sequence[int], where: str) -> Reading:
+        """With the usual layout of an array of 22 or 24 joints in 3D, where none is given and the default has others.
+
+        Only these numbers are taken for a layout: 21 joints may be a hand, 32 those of Azure Kinect or Human3.6M.
+
+        Args:
+            shape: Of the array, `axes` in any order that `SkeletonSequence.from_array` takes.
+            where: What to call it.
+        """
+        joints = shape[-2] if len(shape) in (3, 4) else 0
+        usual = _BY_JOINTS.get(joints) if 3 in (shape[-1], shape[0]) else None
+        if self.layout is not None or usual is None or get_layout(self.default_layout).num_joints == joints:
+            return self
+        notice(
+            f"{where}: {joints} joints are read as layout '{usual}', that of SMPL: name another with --layout",
+            "layouts guessed by the number of joints",
+        )
+        return replace(self, layout=usual)
 
     def sequence(self, array: np.ndarray, name: str = "", units: str | None = None, **fields: Any) -> SkeletonSequence:
         """Make a sequence of an array.

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from ..errors import OutputError
 from ..files import check_space, locked, naming, new_file
 from ..sequence import METRES, SkeletonFormatError, SkeletonSequence
-from .checks import check_label, kind_of
+from .checks import check_label, difference, kind_of
 from .store import PART, SPLITS, SkeletonStore
 from .store_files import FORMAT, HEADER, INDEX, NONE
 
@@ -239,7 +239,7 @@ class StoreWriter:
         """
         held = kind_of(first) if first else next((part["kind"] for part in self.parts if part["kind"]), None)
         if held is not None and kind_of(sequence) != held:
-            raise SkeletonFormatError(f"{sequence.name}: it is {kind_of(sequence)}, but the store holds {held}")
+            raise SkeletonFormatError(f"{sequence.name}: {difference(sequence, held)}")
         if self.dtype == np.int16 and float(np.abs(sequence.keypoints).max()) > _max_int16(sequence):
             raise SkeletonFormatError(
                 f"{sequence.name}: coordinates beyond {_max_int16(sequence):.1f} {sequence.units} would be off by "

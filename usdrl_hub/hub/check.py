@@ -16,6 +16,7 @@ from safetensors import safe_open
 from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.reading import Reading
+from ..data.series import is_series
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
 from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatError, USDRLError, one_sentence
@@ -70,16 +71,16 @@ def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
     """Read everything in a store, a data set, a checkpoint, a recording or a folder of recordings.
 
     Args:
-        path: A file or folder, or the name of a shipped checkpoint.
+        path: A file or folder, a pattern for a file per frame, or the name of a shipped checkpoint.
         reading: What recordings do not say.
 
     Raises:
         USDRLError: If there is no such file, or nothing to read in the folder.
     """
     found_at = Path(path)
-    if not os.path.lexists(found_at):
+    if not os.path.lexists(found_at) and not is_series(found_at):
         found_at = Path(bundled_checkpoint(str(path)))
-    if not os.path.lexists(found_at):
+    if not os.path.lexists(found_at) and not is_series(found_at):
         raise USDRLError(f"{path}: there is no such file or folder")
     if found_at.is_dir():
         names = {entry.name for entry in found_at.iterdir()}
