@@ -375,6 +375,24 @@ def choose(browser, path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_second_person_is_found_while_another_is_tracked(live, shared_data):
+    images = pictures(shared_data)
+    narrow = [image[:, 250:390] for image in images[:25]]
+    two = [np.concatenate([np.full((360, 250, 3), 200, np.uint8), image, image[:, ::-1]], 1) for image in narrow]
+    for image in two[:5]:
+        image[:, 390:] = 200
+    live.run("model.estimator.reset(); model.estimator.persons = 2")
+    script = """
+    const raw = atob(arguments[0]), width = arguments[1], data = new Uint8ClampedArray(width * 360 * 4);
+    for (let at = 0; at < raw.length; at++) data[4 * Math.floor(at / 3) + at % 3] = raw.charCodeAt(at);
+    return (await model.estimator.track({ width, height: 360, data }, 30)).map(person => person.track);
+    """
+    found = [asked(live, script, base64.b64encode(image.tobytes()).decode(), image.shape[1]) for image in two]
+    live.run("model.estimator.persons = 1")
+    assert found[:5] == [[0]] * 5 and found[-1] == [0, 1]
+
+
+@pytest.mark.slow
 def test_a_film_is_watched_to_its_end_and_its_keypoints_are_saved(live, exported, shared_data, tmp_path, capsys):
     film = write_film(tmp_path / "my film <b>.webm", pictures(shared_data)[:24])
     live.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -402,7 +420,10 @@ def test_a_film_is_watched_to_its_end_and_its_keypoints_are_saved(live, exported
     live.wait("!$('message').hidden", 60)
     assert re.fullmatch(r"No person was found in the \d+ pictures of empty.webm.", live.text("#message"))
     assert live.run("return $('save').disabled && $('stop').disabled")
-    assert live.complaints() == []
+    choose(live, write_film(tmp_path / "one frame.webm", pictures(shared_data)[:1]))
+    live.wait("recording && recording.found", 60)
+    assert live.run("return [recording.frames.length, recording.found.segments.length]") == [1, 1]
+    assert live.text("#message") == "" and live.complaints() == []
 
 
 def test_what_cannot_be_watched_gets_a_sentence(live, tmp_path):

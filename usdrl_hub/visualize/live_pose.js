@@ -14,7 +14,7 @@ class PoseEstimator {
     this.inputs = {};
     this.reset();
   }
-  reset() { this.tracks = []; this.lost = []; this.frame = 0; this.number = 0; this.thumbnail = null; }
+  reset() { this.tracks = []; this.lost = []; this.frame = 0; this.number = 0; this.searches = 0; this.thumbnail = null; }
 
   /* A turned square of a picture, bilinear, black outside; values are scaled to what a network reads. */
   crop({ width, height, data }, square, side, scale, offset) {
@@ -40,8 +40,9 @@ class PoseEstimator {
     return { x, y, side: 2 * Math.hypot(across, down) * this.how.margin, angle: Math.PI / 2 - Math.atan2(-down, across) };
   }
 
-  /* Squares around people, those in the foreground first: in the whole picture, then in squares of its short side. */
-  async detect(picture) {
+  /* Squares around people, those in the foreground first: in the whole picture, then in squares of its short side; of
+     these only one, by turns, where `turn` counts the searches. */
+  async detect(picture, turn = null) {
     const { width, height } = picture, short = Math.min(width, height), side = Math.max(width, height), { same } = this.how;
     const windows = [{ x: width / 2, y: height / 2, side, angle: 0 }], found = [];
     const count = side > short ? Math.min(Math.ceil(2 * (side - short) / short) + 1, 6) : 0;
@@ -49,7 +50,8 @@ class PoseEstimator {
       const at = short / 2 + (side - short) * number / Math.max(count - 1, 1);
       windows.push({ x: width > height ? at : width / 2, y: width > height ? height / 2 : at, side: short, angle: 0 });
     }
-    for (const window of windows) {
+    const searched = turn === null ? windows : windows.filter((_, number) => !number || number === 1 + turn % count);
+    for (const window of searched) {
       if (found.length >= this.persons) break;
       for (const square of await this.detectIn(picture, window))
         if (found.every(other => distanceOf(square, other) >= 2 * same)) found.push(square);
@@ -97,7 +99,8 @@ class PoseEstimator {
     this.thumbnail = thumbnail;
     const searches = !this.tracks.length || (this.tracks.length < this.persons && this.frame % how.search_every === 0);
     this.frame++;
-    if (searches) this.begin(await this.detect(picture));
+    // While a person is tracked, a full search would take too long.
+    if (searches) this.begin(await this.detect(picture, this.tracks.length ? this.searches++ : null));
     const found = [];
     for (const track of this.tracks) {
       const { pose, square } = await this.landmarks(picture, track.square);
