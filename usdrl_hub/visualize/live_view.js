@@ -433,7 +433,7 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
     return say(`The networks do not run in this browser: ${error.message}`);
   }
   model.ready = true;
-  $("hint").textContent = "Use a camera, or drop a film here.";
+  $("hint").textContent = "Use a camera, or open a film (or drop one here).";
   showState();
   requestAnimationFrame(drawClips);
 })();
