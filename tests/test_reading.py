@@ -156,6 +156,12 @@ def test_arrays_of_as_many_joints_as_smpl_are_smpls(tmp_path, joints, layout, su
         assert read_skeleton(path, layout=layout).num_frames == read_skeleton(path, default_layout=layout).num_frames
 
 
+def test_arrays_without_axes_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.float32(1))
+    with pytest.raises(SkeletonFormatError, match="a.npy"):
+        read_skeleton(tmp_path / "a.npy")
+
+
 def test_hands_and_rotations_are_not_taken_for_bodies(tmp_path):
     for name, shape in (("hand", (9, 21, 3)), ("h36m", (9, 32, 3)), ("rotations", (9, 72))):
         np.save(tmp_path / f"{name}.npy", np.ones(shape))

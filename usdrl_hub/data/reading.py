@@ -89,8 +89,9 @@ class Reading:
             shape: Of the array, `axes` in any order that `SkeletonSequence.from_array` takes.
             where: What to call it.
         """
-        joints = shape[-2] if len(shape) in (3, 4) else 0
-        usual = _BY_JOINTS.get(joints) if 3 in (shape[-1], shape[0]) else None
+        is_3d = len(shape) in (3, 4) and 3 in (shape[-1], shape[0])
+        joints = shape[-2] if is_3d else 0
+        usual = _BY_JOINTS.get(joints)
         if self.layout is not None or usual is None or get_layout(self.default_layout).num_joints == joints:
             return self
         notice(
