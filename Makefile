@@ -15,7 +15,7 @@ $(VENV)/package: pyproject.toml
 # With everything for development; not for `make demo`, because torchao makes transformers print notes at each start.
 $(VENV)/installed: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,video]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,pose,video]' --group dev
 	touch $@
 
 demo: $(VENV)/package
@@ -32,7 +32,7 @@ test-lowest:
 	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt \
-		--editable '.[datasets,map,video]' --group dev
+		--editable '.[datasets,map,pose,video]' --group dev
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # Without acceleration/: everything computes the same.

@@ -167,7 +167,6 @@ def test_generated_data_sets(name, count):
         ("opencap/sample_mono.json", "OpenCap's scene"),
         ("mot/Pose2Sim_motion.mot", "OpenSim's .mot"),
         ("mot/inverse_kin.mot", "OpenSim's .mot"),
-        ("pose-format/mediapipe.pose", "pose-format"),
         ("generated/train_label.pkl", "names and labels"),
         ("generated/videopose_positions.npz", "Python objects"),
     ],

@@ -182,8 +182,6 @@ FOREIGN_FILES = {
     "a.csv": (b"scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\ncoords,x,y,likelihood\n0,1,2,0.9\n", "deeplabcut"),
     "a.slp": (b"\x89HDF\r\n\x1a\n" + bytes(100), "hdf5"),
     "a.mat": (b"MATLAB 5.0 MAT-file" + bytes(200), "matlab"),
-    "a.pose": (b"\xcd\xcc\xcc\x3d" + bytes(100), "pose-format"),
-    "b.dat": (b"\xcd\xcc\xcc\x3d\xe2\x04\xe2\x04\x80\x02\x04\x00\x0e\x00POSE_LANDMARKS" + bytes(9), "pose-format"),
     "c.txt": (b":version 1.10\n:name VICON\n:units\n  mass 1.0\n", "asf"),
 }
 

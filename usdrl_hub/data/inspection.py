@@ -41,6 +41,7 @@ _KINDS = {
     "c3d": ("C3D", "names"),
     "trc": ("TRC", "names"),
     "mvnx": ("MVNX", "file"),
+    "pose-format": (".pose", "names"),
 }
 # Programs whose files have one layout.
 _OF_ONE_LAYOUT = {"Kinetics-skeleton", "Azure Kinect", "KERAAL", "CMU Panoptic", "ViTPose", "MediaPipe"}

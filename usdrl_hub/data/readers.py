@@ -16,7 +16,7 @@ from ..layouts import LAYOUTS, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .arrays import load_npy, load_npz
 from .csv import read_csv
-from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, trc
+from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, pose_files, trc
 from .formats.bodies import find_up, note_implausible, put_upright
 from .formats.foreign import FOREIGN
 from .formats.sniffing import BY_SUFFIX, array_names, is_recording_text, is_uav, kind_of
@@ -94,7 +94,7 @@ def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fie
             ``.npz`` (the only array in it, or the one called ``keypoints``); a pose estimator's ``.json`` (see
             `read_pose_json`; also plain lists of numbers, and ``NAME_*_keypoints.json`` for OpenPose's frames); or a
             ``.csv`` (see `read_csv`). Motion capture: ``.bvh``, ``.amc`` with its ``.asf`` beside it, ``.c3d``,
-            ``.trc``, ``.mvnx``, and ``.npz`` of AMASS.
+            ``.trc``, ``.mvnx``, and ``.npz`` of AMASS. ``.pose`` with the extra ``pose``.
         reading: What the file does not say.
         **fields: Fields of `Reading`, such as ``layout="coco17"``, in place of those of `reading`.
 
@@ -300,11 +300,12 @@ READERS: dict[str, Reader] = {
     "c3d": c3d.read,
     "trc": trc.read,
     "mvnx": mvnx.read,
+    "pose-format": pose_files.read,
 }
 # Endings of files that are recordings where they lie in a folder. Any text may end in .txt: there its content decides.
 SUFFIXES = (
     *(".skeleton", ".npy", ".npz", ".pkl", ".json", ".jsonl", ".csv", ".tsv"),
-    *(".bvh", ".amc", ".c3d", ".trc", ".mvnx"),
+    *(".bvh", ".amc", ".c3d", ".trc", ".mvnx", ".pose"),
 )
 
 

@@ -25,10 +25,6 @@ FOREIGN = {
     "pytorch": (
         "it is a file of PyTorch, which is not read: save its keypoints with numpy.save(tensor.numpy()) as .npy"
     ),
-    "pose-format": (
-        "it is a .pose file, which is not read: the package pose-format reads it: save Pose.read(...).body.data as "
-        ".npy (frames, persons, joints, 3) and name the layout"
-    ),
     "humanml3d": (
         "it holds the 263 features of HumanML3D, no positions: make joints of them with its recover_from_ric "
         "(frames, 22, 3), and name the layout smpl22"
