@@ -226,4 +226,6 @@ def supported_figures(source: CardSource) -> set[str]:
     shares += [value for value in dict(source.record.get("metrics") or {}).values() if 0 <= value <= 1]
     for row in source.record.get("few_labels") or []:
         shares += row["accuracy"].values()
+    alarms = dict(source.record.get("refusal") or {}).get("false_alarms") or {}
+    shares += [entry["accepted"] for entry in alarms.values()]
     return {f"{100 * value:.1f}" for value in shares}

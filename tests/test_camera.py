@@ -64,14 +64,15 @@ def images(shared_data):
 def test_a_stream_gives_a_line_for_each_result(server, images, patient, capsys):
     folder, address = server
     film_of(folder / "live.ts", images, format="mpegts")
-    code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--json", "--top-k", 3)
+    code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--json", "--top-k", 3, "--threshold", 0)
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
     # 30 pictures at 25 a second are 35 frames at 30; the first result needs a quarter of a clip.
     assert_allclose([row["time"] for row in rows], [15 / 30, 23 / 30, 31 / 30], atol=1e-3)
     assert all(row["persons"] == 1 and len(row["top"]) == 3 for row in rows)
+    assert all(row["label"] == row["top"][0]["label"] and -1 <= row["similarity"] <= 1 for row in rows)
     assert all(0 <= each["probability"] <= 1 for row in rows for each in row["top"])
-    code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--top-k", 1)
+    code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--top-k", 1, "--threshold", 0)
     assert code == 0 and out.splitlines()[0].startswith("   0.50 s  ") and rows[0]["top"][0]["label"] in out
 
 

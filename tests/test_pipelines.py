@@ -139,7 +139,7 @@ def test_files_folders_and_arrays_are_taken(recognise, tmp_path):
     assert len(recognise(sample_path(), batch_size=50, top_k=1)) == 100
     kinect = np.random.default_rng(0).standard_normal((20, 20, 3))
     [top, *_] = next(iter_predictions([kinect], TINY, reading=Reading(layout="kinect20"))).top(1)
-    assert recognise(kinect, layout="kinect20")[0]["label"] == top[0]
+    assert recognise(kinect, layout="kinect20", threshold=0)[0]["label"] == top[0]
 
 
 def test_transformers_own_pipeline_knows_the_tasks_and_a_default_model(samples, expected):
@@ -243,7 +243,11 @@ def test_a_detector_is_no_recogniser_however_it_is_loaded(tmp_path):
         ([sample_path()], {}, "it holds several recordings: give it to the pipeline by itself"),
         ({"label": 3}, {}, "it has no column 'keypoints'"),
         (np.ones((9, 25, 3)), {"top_k": 0}, "top_k must be at least 1"),
-        (np.ones((9, 25, 3)), {"topk": 1}, "no argument 'topk': it has axes, batch_size, image_shape, layout, top_k"),
+        (
+            np.ones((9, 25, 3)),
+            {"topk": 1},
+            "no argument 'topk': it has axes, batch_size, image_shape, layout, threshold, top_k",
+        ),
         (np.ones((9, 25, 3)), {"layout": "coco18"}, "unknown layout 'coco18'"),
     ],
 )

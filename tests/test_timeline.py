@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_read_costs_no_other(capsys, saved, tmp_path):
     [
         (["--output", "{folder}/out.csv"], "--output has no effect without --timeline"),
         (["--timeline", "--output", "{folder}/out.html"], "segments are written as .csv, .json, .png"),
-        (["--timeline", "--threshold", "1"], "threshold must be between 0 and 1"),
+        (["--timeline", "--threshold", "1.5"], "threshold must be a similarity from 0 to 1"),
         (["--timeline", "--fps", "0"], "frames per second must be between"),
         (["--timeline", "--output", "{file}/out.csv"], "it would lie among the recordings"),
     ],

@@ -89,6 +89,9 @@ class USDRLConfig(PreTrainedConfig):
             Standard deviation of DSTE's Linear layers and of the spatial positions before training.
         classifier_initializer_range (`float`, defaults to 0.01):
             Standard deviation of a classification layer before training.
+        min_similarity (`float`, *optional*):
+            A recogniser's answer is "none of these" for clips whose cosine similarity to the mean training clip of the
+            most probable class is below this number, in [0, 1]; see `USDRLForActionRecognition`. None never refuses.
 
     Raises:
         ValueError: If a size is not positive or the choices do not fit together.
@@ -127,6 +130,7 @@ class USDRLConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     initializer_range: float | int = 0.02
     classifier_initializer_range: float | int = 0.01
+    min_similarity: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from other fields, and check that they fit together."""
@@ -204,6 +208,8 @@ class USDRLConfig(PreTrainedConfig):
             )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+        if self.min_similarity is not None and not 0 <= self.min_similarity <= 1:
+            raise ValueError(f"min_similarity must be between 0 and 1, got {self.min_similarity}")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate}")
         if sorted(self.id2label or {}) != list(range(len(self.id2label or {}))) or not self.id2label:

@@ -83,6 +83,18 @@ class USDRLForPreTrainingOutput(ModelOutput):
     modalities: dict | None = None
 
 
+@dataclass
+class USDRLRecognitionOutput(ImageClassifierOutput):
+    """Output of `USDRLForActionRecognition`.
+
+    Attributes:
+        similarity: Cosine similarity ``(B,)`` of each clip's embedding to the mean training clip of the most probable
+            class, by models with `min_similarity`; else None.
+    """
+
+    similarity: torch.FloatTensor | None = None
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -463,7 +475,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["USDRLDenseLayer", "USDRLTransformerLayer"]
     # The projectors are used in pretraining only.
-    _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\.", r"^class_centers$"]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise as the release: DSTE truncated normal, STTR and DSTE's convolutions as PyTorch does."""
@@ -496,6 +508,8 @@ class USDRLPreTrainedModel(PreTrainedModel):
         elif isinstance(module, USDRLReadout):
             init.zeros_(module.mean)
             init.copy_(module.projection, torch.eye(*module.projection.shape, device="cpu"))
+        elif isinstance(module, USDRLForActionRecognition) and module.class_centers is not None:
+            init.zeros_(module.class_centers)
         elif isinstance(module, USDRLSinusoidPosition):
             init.copy_(module.values, module.table())
         elif isinstance(module, USDRLModalityTokens) and "bone" in module.modalities:
@@ -801,6 +815,7 @@ class USDRLClassificationModel(USDRLPreTrainedModel):
         if not names:
             raise ValueError("a head needs at least one class")
         self.config.id2label, self.config.problem_type = dict(enumerate(names)), None
+        self.config.min_similarity = None
         self.make_head()
         for name, part in self.named_children():
             if name != self.base_model_prefix:
@@ -859,6 +874,10 @@ def _frame_output(
 class USDRLForActionRecognition(USDRLClassificationModel):
     """One class per clip: a linear layer on the pooled embedding.
 
+    A model that was trained on a few classes has to give one of them to any clip. With `min_similarity` in its
+    configuration, it also holds the mean embedding of the training clips of each class (`class_centers`); a clip that
+    is less similar to that of its most probable class is none of these.
+
     Or, by the configuration's `problem_type`, numbers per clip such as a quality score (``"regression"``), or several
     classes per clip (``"multi_label_classification"``). Where it is None, floating labels decide at the first loss:
     one logit is a regression, several are classes.
@@ -874,6 +893,47 @@ class USDRLForActionRecognition(USDRLClassificationModel):
     auto_class = "AutoModelForVideoClassification"
     pipeline_tag = "video-classification"
 
+    def make_head(self) -> None:
+        """Make a linear layer, and room for the mean training clips where the configuration has `min_similarity`."""
+        super().make_head()
+        known = self.config.min_similarity is not None
+        centers = torch.zeros(self.config.num_labels, self.config.embedding_size) if known else None
+        self.register_buffer("class_centers", centers)
+
+    def set_class_centers(self, centers: torch.Tensor | None, min_similarity: float | None) -> None:
+        """Say from which similarity on a clip is of a class, or that every clip is.
+
+        Args:
+            centers: Mean embedding of the training clips of each class ``(K, 2d)``; None to refuse no clip.
+            min_similarity: See `USDRLConfig`; None to refuse no clip.
+
+        Raises:
+            ValueError: If the shape differs, classes do not exclude each other, or the number is not in [0, 1].
+        """
+        if centers is None or min_similarity is None:
+            self.config.min_similarity, self.class_centers = None, None
+            return
+        shape = (self.config.num_labels, self.config.embedding_size)
+        if tuple(centers.shape) != shape:
+            raise ValueError(f"class centers must have the shape {shape}, got {tuple(centers.shape)}")
+        if self.config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"a problem_type '{self.config.problem_type}' has no classes that exclude each other")
+        if not 0 <= min_similarity <= 1:
+            raise ValueError(f"min_similarity must be between 0 and 1, got {min_similarity}")
+        self.config.min_similarity = float(min_similarity)
+        self.class_centers = centers.detach().to(self.device, self.dtype)
+
+    def similarity(self, embeddings: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
+        """Similarity of embeddings ``(B, 2d)`` to their most probable class; see `USDRLRecognitionOutput`.
+
+        It is 1 for a class without a mean training clip.
+        """
+        if self.class_centers is None:
+            return None
+        centers = self.class_centers[logits.argmax(-1)].float()
+        found = nn.functional.cosine_similarity(embeddings.float(), centers, dim=-1)
+        return torch.where((centers != 0).any(-1), found, 1.0)
+
     @can_return_tuple
     def forward(
         self,
@@ -881,7 +941,7 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
-    ) -> ImageClassifierOutput:
+    ) -> USDRLRecognitionOutput:
         """Score clips.
 
         Args:
@@ -892,8 +952,8 @@ class USDRLForActionRecognition(USDRLClassificationModel):
             **kwargs: Passed to `USDRLModel.forward`.
 
         Returns:
-            `logits` ``(B, K)``, `loss` where labels are given (cross-entropy, squared error, or binary cross-entropy),
-            hidden states and attentions where asked for.
+            `logits` ``(B, K)``, `similarity` ``(B,)`` where the model can refuse clips, `loss` where labels are given
+            (cross-entropy, squared error, or binary cross-entropy), hidden states and attentions where asked for.
 
         Raises:
             ValueError: If labels are of another type or shape than the problem needs.
@@ -901,8 +961,12 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         encoded = self.usdrl(keypoints, **kwargs)
         logits = self.classifier(encoded.pooler_output)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        return USDRLRecognitionOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            similarity=self.similarity(encoded.pooler_output, logits),
         )
 
     def _loss(

@@ -100,7 +100,7 @@ _EMBEDDING_NEEDS = _Need(("fps",), lambda values: False, "on an embedding, which
 
 
 _WITHOUT_CAMERA = (
-    *("files", "timeline", "output", "threshold", "per_person", "choose_by", "relink", "guess_preprocessing"),
+    *("files", "timeline", "output", "per_person", "choose_by", "relink", "guess_preprocessing"),
     *("batch_size", "device", "dtype", "workers", "layout", "axes", "fps", "up", "units", "image_size", "missing"),
 )
 
@@ -108,7 +108,7 @@ _WITHOUT_CAMERA = (
 _NEEDS: dict[str, tuple[_Need, ...]] = {
     "predict": (
         _Need(_WITHOUT_CAMERA, _without("camera"), "with --camera"),
-        _Need(("output", "threshold", "fps"), _with("timeline"), "without --timeline", "--timeline"),
+        _Need(("output", "fps"), _with("timeline"), "without --timeline", "--timeline"),
         _Need(("top_k",), _without("timeline"), "with --timeline"),
         _video_needs("files", "camera"),
         _ALONE_NEEDS,
@@ -228,10 +228,16 @@ def _check_options(context: Any) -> None:
 
 
 def check_threshold(context: Any, model: Any) -> None:
-    """Refuse --threshold for a model that is not a detector."""
-    in_range = 0 < context.params["threshold"] < 1
-    if _was_given(context, "threshold") and in_range and model.task != "detection":
+    """Refuse --threshold for a model that is neither a detector nor can tell what is none of its classes."""
+    if not _was_given(context, "threshold") or not 0 < context.params["threshold"] < 1 or model.task == "detection":
+        return
+    if model.task != "recognition":
         raise USDRLError("--threshold has no effect, as the model is not a detector: leave it out")
+    if getattr(model.config, "min_similarity", None) is None:
+        raise USDRLError(
+            "--threshold has no effect, as the model does not hold what its classes look like (its configuration has "
+            "no min_similarity): leave it out, or train the model again with 'usdrl finetune'"
+        )
 
 
 def _was_given(context: Any, option: str) -> bool:

@@ -14,7 +14,7 @@ import typer
 
 from ..data.reading import Reading
 from ..facts.checkpoints import ENCODER, RECOGNISER
-from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence
 from .inputs import refuse_unreadable
 from .messages import Errors
 from .models import load_engine, video_reading
@@ -64,8 +64,13 @@ def predict(
         Path | None, typer.Option(help="With --timeline, also write the segments as .csv or .json, or a .png.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="With --timeline: probability above which a frame belongs to a detector's segment.")
-    ] = DETECTION_THRESHOLD,
+        float | None,
+        typer.Option(
+            help="Recogniser: similarity to a class's training clips below which the answer is 'none of these'; 0 "
+            "always names a class. Detector, with --timeline: probability above which a frame belongs to a segment. "
+            "The model's own if unset."
+        ),
+    ] = None,
     reading: Reading,
     per_person: PerPerson = False,
     computing: ModelOptions,
@@ -75,12 +80,13 @@ def predict(
     With --camera, a line for each result (with --json as JSON) until the stream ends or Ctrl-C.
     """
     if camera is not None:
-        _watch_camera(camera, model, videos, top_k, as_json)
+        _watch_camera(camera, model, videos, top_k, as_json, threshold)
         return
     if not files:
         raise ValueError("name recordings to predict, or a --camera")
     refuse_unreadable(files, model, reading)
 
+    from ..inference.engine import Engine
     from ..inference.prediction import iter_predictions
     from ..inference.source import Source
     from ..inference.timeline import iter_timelines
@@ -106,12 +112,15 @@ def predict(
         _show_timelines(found, model, names, as_json, output)
         errors.finish()
         return
-    predictions = iter_predictions(inputs, engine, **choices)
+    predictions = iter_predictions(inputs, engine, threshold=threshold, **choices)
+    least = Engine.load(engine, threshold=threshold).min_similarity
     if as_json:
         rows = [
             {
                 "name": prediction.sequence.name,
                 "frames": prediction.sequence.num_frames,
+                "label": prediction.label,
+                **({} if prediction.similarity is None else {"similarity": prediction.similarity}),
                 "top": [
                     {"label": label, "value" if prediction.is_regression else "probability": value}
                     for label, value in prediction.top(top_k)
@@ -119,13 +128,16 @@ def predict(
             }
             for prediction in predictions
         ]
-        print(json.dumps({"model": model, "labels": names, "predictions": rows}, indent=2))
+        found_by = {"model": model, "labels": names} | ({} if least is None else {"threshold": least})
+        print(json.dumps({**found_by, "predictions": rows}, indent=2))
     else:
-        print_predictions(predictions, model, names, top_k)
+        print_predictions(predictions, model, names, top_k, threshold=least)
     errors.finish()
 
 
-def _watch_camera(camera: str, model: str, videos: VideoOptions, top_k: int, as_json: bool) -> None:
+def _watch_camera(
+    camera: str, model: str, videos: VideoOptions, top_k: int, as_json: bool, threshold: float | None
+) -> None:
     """Print what a model says of a camera, a line for each result, until it ends or Ctrl-C."""
     if "," in model:
         raise ValueError("--camera is for a single model: name one")
@@ -133,11 +145,12 @@ def _watch_camera(camera: str, model: str, videos: VideoOptions, top_k: int, as_
         raise ValueError("--camera reads BlazePose: name another size of it (.onnx) as --pose-model, no --detector")
 
     from ..inference.camera import open_camera, watch
+    from ..inference.engine import Engine
     from ..loading import load_config
 
     results = watch(
         open_camera(camera),
-        model,
+        model if threshold is None else Engine.load(model, threshold=threshold),
         mirrored=videos.mirrored,
         threshold=videos.person_threshold,
         landmarks=videos.pose_model,
@@ -152,9 +165,12 @@ def _watch_camera(camera: str, model: str, videos: VideoOptions, top_k: int, as_
             if as_json:
                 score = "value" if is_regression else "probability"
                 classes = [{"label": label, score: value} for label, value in top]
-                print(json.dumps({"time": round(live.time, 3), "persons": live.persons, "top": classes}))
+                found: dict[str, Any] = {"label": live.result.label}
+                found |= {} if live.result.similarity is None else {"similarity": live.result.similarity}
+                print(json.dumps({"time": round(live.time, 3), "persons": live.persons, **found, "top": classes}))
             else:
                 cells = [f"{value:.4g} {label}" if is_regression else f"{value:6.1%} {label}" for label, value in top]
+                cells = cells if live.result.is_known else [f"{live.result.label} (most like {top[0][0]})"]
                 say("  ".join([f"{live.time:7.2f} s", *cells]))
             sys.stdout.flush()
             count += 1
@@ -195,6 +211,8 @@ def _show_timelines(
     say(heading(model, names))
     if found[0][1].segments is None:
         say("the model is not a detector: these are the runs of frames with the same most probable class")
+    if any(timeline.known is not None and not timeline.known.all() for _, timeline in found):
+        say("frames that are like none of the classes are left out (--threshold 0 keeps them)")
     say("frames count from 0, and an end is the frame after the last\n")
     rows = [["file", "class", "start", "end", "from", "to", "probability"]]
     for sequence, timeline in found:

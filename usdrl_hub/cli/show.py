@@ -13,7 +13,7 @@ from ..errors import printable
 from ..facts.checkpoints import ENCODER
 from ..facts.outputs import MAP_SUFFIXES, PROJECTIONS, RENDER_SUFFIXES
 from ..persons import PersonSelection
-from ..sequence import DETECTION_THRESHOLD, interpolate_missing
+from ..sequence import interpolate_missing
 from .messages import Errors
 from .models import load_engine, video_reading
 from .needs import check_threshold
@@ -53,9 +53,7 @@ def render(
         Path | None, typer.Option(help="Data set (.npz or store) to search for the nearest clips.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of nearest clips.")] = 5,
-    threshold: Annotated[
-        float, typer.Option(help="Probability above which a frame belongs to a detector's segment.")
-    ] = DETECTION_THRESHOLD,
+    threshold: Annotated[float | None, typer.Option(help="See 'usdrl predict'.")] = None,
     reading: Reading,
     computing: ModelOptions,
 ) -> None:

@@ -23,7 +23,13 @@ def heading(model: str, names: Sequence[str]) -> str:
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], model: str, names: Sequence[str], top_k: int, truth: bool = False
+    predictions: Iterable[Prediction],
+    model: str,
+    names: Sequence[str],
+    top_k: int,
+    *,
+    truth: bool = False,
+    threshold: float | None = None,
 ) -> None:
     """Print a table with the most probable classes of each recording.
 
@@ -33,6 +39,7 @@ def print_predictions(
         names: Its classes.
         top_k: Number of classes shown.
         truth: Also show the labels.
+        threshold: Similarity below which a recording is none of the classes; None where the model cannot tell.
     """
     header = ["file", *(f"{rank + 1}." for rank in range(min(top_k, len(names)))), *(["truth"] if truth else [])]
     rows = [header]
@@ -42,13 +49,18 @@ def print_predictions(
             f"{value:.4g} {label}" if prediction.is_regression else f"{100 * value:5.1f} % {label}"
             for label, value in prediction.top(top_k)
         ]
+        if not prediction.is_known:
+            row = [row[0], f"{prediction.label} (most like {row[1].split('% ')[-1]})", *[""] * (len(row) - 2)]
         if truth:
             label = prediction.sequence.label
             row.append("" if label is None else prediction.class_names[label])
         rows.append(row)
     # Without rows, the errors of all recordings have been printed.
     if len(rows) > 1:
-        say(f"{heading(model, names)}\n")
+        say(heading(model, names))
+        if threshold:
+            say(f"less similar than {threshold:.2f} to the training clips of a class: none of these (--threshold)")
+        say("")
         print_table(rows)
 
 

@@ -124,6 +124,11 @@ def _print_scores(record: dict[str, Any]) -> None:
         spread = f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})" if "low" in row else ""
         say(f"with {row['clips']:g} clips of each class: {100 * row['accuracy']:.1f} %{spread}")
     say(f"on {record['n']['test']} test clips")
+    if refusal := record.get("refusal"):
+        say(
+            f"none of these: below a similarity of {refusal['min_similarity']:.3f}, which keeps "
+            f"{100 * refusal['kept']:.1f} % of the recognised test clips; other motion was not tried"
+        )
 
 
 def report(

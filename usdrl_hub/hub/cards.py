@@ -260,6 +260,8 @@ def _results(source: CardSource) -> str:
         ]
         table = _table(("metric", "%", "test clips"), rows)
         parts = [f"Measured{where}, with this repository's weights:\n\n{table}"]
+    if refusal := _refusal(source.record):
+        parts.append(refusal)
     if few:
         table = _table(("measure", "features", *few[0][2]), [(*row[:2], *row[2].values()) for row in few])
         parts.append(
@@ -281,6 +283,33 @@ def _results(source: CardSource) -> str:
         lines = [f"usdrl evaluate {model} --benchmark {name} --data DATA{output}" for name in entry.benchmarks]
         parts.append("\n".join([f"{verb} by:\n\n```", *lines, "```"]))
     return "\n\n".join(parts)
+
+
+def _refusal(record: Mapping[str, Any]) -> str:
+    """What the model says of motion that is none of its classes, from ``metrics.json``; empty where it cannot tell."""
+    values = record.get("refusal")
+    if not isinstance(values, Mapping):
+        return ""
+    text = (
+        f"**None of these.** Clips whose cosine similarity to the mean training clip of their class is below "
+        f"{_number(values.get('min_similarity'), 1, 3)} are none of the classes (`--threshold` changes it, 0 turns it "
+        f"off). Of the recognised test clips {_number(values.get('kept'), 100)} % stay recognised; of the "
+        f"misclassified {_number(values.get('refused_errors'), 100)} % are refused."
+    )
+    alarms = values.get("false_alarms")
+    if not isinstance(alarms, Mapping) or not alarms:
+        return f"{text} Motion of other kinds was not tried."
+    rows = [
+        (_text(name), _text(entry.get("clips")), _number(entry.get("accepted"), 100))
+        for name, entry in alarms.items()
+        if isinstance(entry, Mapping)
+    ]
+    table = _table(("data set without these classes", "clips", "% named as one of them"), rows)
+    return f"{text} Motion of other kinds, not looked at when the similarity was chosen:\n\n{table}"
+
+
+def _number(value: Any, factor: float, digits: int = 1) -> str:
+    return f"{factor * value:.{digits}f}" if isinstance(value, int | float) else "?"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import extractor_of, find_device, load_feature_extractor, load_model
 from ..sequence import SkeletonSequence
 from ..speedups import for_inference, prefetch, with_cuda_graph
+from .scores import check_min_similarity
 from .source import Source
 
 Item = TypeVar("Item")
@@ -32,6 +33,8 @@ class Engine:
     Attributes:
         model: A model in eval mode, or a `USDRLEnsemble`.
         extractor: Its feature extractor.
+        threshold: A recogniser's clip is "none of these" if its similarity to the training clips of its class is
+            lower, see `USDRLForActionRecognition`; None takes the model's own `min_similarity`, 0 refuses no clip.
 
     Example:
         >>> import numpy as np
@@ -42,9 +45,11 @@ class Engine:
         torch.Size([1, 192])
     """
 
-    def __init__(self, model: Any, extractor: USDRLFeatureExtractor):
+    def __init__(self, model: Any, extractor: USDRLFeatureExtractor, threshold: float | None = None):
+        check_min_similarity(threshold)
         self.model = model
         self.extractor = extractor
+        self.threshold = threshold
         self._compute: Callable[[torch.Tensor], Any] | None = None
 
     @classmethod
@@ -57,6 +62,7 @@ class Engine:
         fused: bool = True,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        threshold: float | None = None,
     ) -> Engine:
         """Load a model, or take a loaded one, in eval mode on the device and in the type wanted.
 
@@ -69,18 +75,21 @@ class Engine:
             fused: Whether a model loaded by name is fused, which makes it faster; see `acceleration.fused.fuse`.
             device: Where to compute. None takes CUDA if there is one for a name, and the model's own device otherwise.
             dtype: Floating type such as "bfloat16". None takes float32 for a name, and the model's own otherwise.
+            threshold: See the class; None takes that of an engine.
 
         Raises:
             CheckpointLoadError: If the model or its extractor cannot be found or loaded, or an ensemble is to embed.
-            ValueError: If the device or the type is unknown.
+            ValueError: If the device or the type is unknown, or the threshold is not in [0, 1].
         """
         wanted = find_dtype(dtype)
+        check_min_similarity(threshold)
         if isinstance(model, Engine):
+            threshold = model.threshold if threshold is None else threshold
             model, extractor = model.model, extractor or model.extractor
         if isinstance(model, str | os.PathLike):
             target = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             found = load_for_inference(model, head=head, fused=fused, device=target, dtype=wanted or torch.float32)
-            return cls(found, extractor or load_feature_extractor(model))
+            return cls(found, extractor or load_feature_extractor(model), threshold)
         if hasattr(model, "base_model"):
             # Also a class of the same name from a repository's own code.
             extractor = extractor or extractor_of(model)
@@ -97,7 +106,14 @@ class Engine:
         wanted = wanted or model.dtype
         if model.device != target or model.dtype != wanted or model.training:
             model = copy.deepcopy(model).to(device=target, dtype=wanted).eval()
-        return cls(model, extractor)
+        return cls(model, extractor, threshold)
+
+    @property
+    def min_similarity(self) -> float | None:
+        """Similarity below which clips are none of the model's classes; None if the model cannot tell."""
+        models = getattr(self.model, "models", [self.model])
+        own = [getattr(model.config, "min_similarity", None) for model in models]
+        return None if None in own else own[0] if self.threshold is None else self.threshold
 
     @property
     def device(self) -> torch.device:

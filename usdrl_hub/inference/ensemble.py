@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import load_feature_extractor
-from ..modeling_usdrl import USDRLForActionRecognition
+from ..modeling_usdrl import USDRLForActionRecognition, USDRLRecognitionOutput
 from .engine import load_for_inference
 from .scores import is_single_label
 
@@ -112,11 +112,27 @@ class USDRLEnsemble(nn.Module):
         """Type that the models compute in."""
         return next(self.parameters()).dtype
 
-    def forward(self, keypoints: torch.Tensor) -> ImageClassifierOutput:
-        """Score clips ``(B, T, M, V, C)``: `logits` ``(B, K)`` are the logarithms of the averaged probabilities."""
+    def forward(self, keypoints: torch.Tensor) -> USDRLRecognitionOutput:
+        """Score clips ``(B, T, M, V, C)``.
+
+        Returns:
+            `logits` ``(B, K)``, the logarithms of the averaged probabilities; and `similarity` ``(B,)``, if all models
+            have one: that of the first model, shifted by the mean distance of the models' similarities from their own
+            `min_similarity`.
+        """
+        outputs = [model(keypoints) for model in self.models]
         scores = [
-            weight * model(keypoints).logits.float().softmax(dim=-1)
-            for weight, model in zip(self.weights, self.models, strict=True)
+            weight * output.logits.float().softmax(dim=-1)
+            for weight, output in zip(self.weights, outputs, strict=True)
         ]
+        similarity = None
+        if all(output.similarity is not None for output in outputs):
+            least = [cast(float, cast(Any, model).config.min_similarity) for model in self.models]
+            above = [
+                weight * (output.similarity - own)
+                for weight, output, own in zip(self.weights, outputs, least, strict=True)
+            ]
+            similarity = least[0] + torch.stack(above).sum(dim=0)
         # Clamped, because the logarithm of an underflown probability is minus infinity.
-        return ImageClassifierOutput(logits=torch.stack(scores).sum(dim=0).clamp(min=1e-38).log())  # type: ignore[arg-type]
+        logits = torch.stack(scores).sum(dim=0).clamp(min=1e-38).log()
+        return USDRLRecognitionOutput(logits=logits, similarity=similarity)  # type: ignore[arg-type]

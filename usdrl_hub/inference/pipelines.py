@@ -25,7 +25,7 @@ from ..sequence import SkeletonFormatError, SkeletonSequence
 from .embedding import clip_embeddings
 from .engine import find_device, find_dtype
 from .ensemble import USDRLEnsemble
-from .scores import NOT_FINITE, class_scores
+from .scores import NONE_OF_THESE, NOT_FINITE, check_min_similarity, class_scores
 from .source import Source
 
 # Arguments of a call that say what the inputs do not say themselves.
@@ -156,8 +156,9 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
     """Recognises the action in skeleton recordings; see `SkeletonPipeline` for the inputs.
 
     The result for a recording is a list of ``{"label": ..., "score": ...}``: the `top_k` (5) most probable classes
-    with their probabilities, in descending order; of a regression its numbers. The task is
-    ``"skeleton-action-recognition"``.
+    with their probabilities, in descending order; of a regression its numbers. A clip that is like no class of the
+    model (see `Engine.threshold`, an argument here, too) begins with ``{"label": "none of these", "score": ...}``, its
+    similarity to the most probable class. The task is ``"skeleton-action-recognition"``.
 
     Example:
         >>> import numpy as np
@@ -168,7 +169,7 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
         ['label', 'score']
     """
 
-    _own = frozenset({"top_k"})
+    _own = frozenset({"top_k", "threshold"})
 
     def __init__(self, model: Any, **kwargs: Any):
         """Make a pipeline.
@@ -188,19 +189,28 @@ class SkeletonActionRecognitionPipeline(SkeletonPipeline):
         super().__init__(model=model, **kwargs)
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
-        return {"logits": self.model(input_tensors["keypoints"]).logits}
+        output = self.model(input_tensors["keypoints"])
+        alike = getattr(output, "similarity", None)
+        return {"logits": output.logits} | ({} if alike is None else {"similarity": alike})
 
     def postprocess(self, model_outputs: Any, **chosen: Any) -> list[dict[str, Any]]:
         """The most probable classes of one clip."""
         top_k = chosen.get("top_k", 5)
         if not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k!r}")
+        threshold = chosen.get("threshold")
+        check_min_similarity(threshold)
         names = self.model.config.class_names
         found = class_scores(model_outputs["logits"][0], cast(Any, self.model.config))
         check_finite(found, "what the model says of the recording", NOT_FINITE)
         scores, classes = found.topk(min(top_k, len(names)))
         top = zip(scores.tolist(), classes.tolist(), strict=True)
-        return [{"label": names[index], "score": score} for score, index in top]
+        classes_found = [{"label": names[index], "score": score} for score, index in top]
+        if "similarity" not in model_outputs:
+            return classes_found
+        alike = float(model_outputs["similarity"][0])
+        least = self.model.config.min_similarity if threshold is None else threshold
+        return classes_found if alike >= least else [{"label": NONE_OF_THESE, "score": alike}, *classes_found]
 
 
 class SkeletonFeatureExtractionPipeline(SkeletonPipeline):

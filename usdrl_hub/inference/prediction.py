@@ -15,7 +15,7 @@ from ..errors import CheckpointLoadError
 from ..facts.checkpoints import RECOGNISER
 from ..sequence import SkeletonSequence
 from .engine import Engine
-from .scores import class_scores, finite_rows, top_classes
+from .scores import NONE_OF_THESE, class_scores, finite_rows, top_classes
 from .source import ErrorHandler, Source
 
 
@@ -29,12 +29,22 @@ class Prediction:
             of a regression the numbers themselves.
         class_names: Names of the K classes.
         is_regression: Whether these are numbers, such as a quality score, instead of probabilities.
+        similarity: Cosine similarity to the mean training clip of the most probable class, by models that can tell
+            what is none of their classes; else None.
+        is_known: Whether it is at least the threshold; True by models that cannot tell.
     """
 
     sequence: SkeletonSequence
     probabilities: np.ndarray
     class_names: list[str]
     is_regression: bool = False
+    similarity: float | None = None
+    is_known: bool = True
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or `NONE_OF_THESE`."""
+        return self.top(1)[0][0] if self.is_known else NONE_OF_THESE
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, in descending order."""
@@ -50,6 +60,7 @@ def extract_predictions(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     each_person: bool = False,
+    threshold: float | None = None,
 ) -> list[Prediction]:
     """Classify recordings.
 
@@ -61,6 +72,8 @@ def extract_predictions(
         device: Where to compute.
         dtype: Type to compute in.
         each_person: Whether each person of a recording is classified alone.
+        threshold: Least similarity to the training clips of a class, in [0, 1], below which a recording is none of the
+            classes; None takes the model's own, if it has one, and 0 refuses no recording.
 
     Returns:
         A prediction for each recording, in the order of the inputs.
@@ -79,7 +92,14 @@ def extract_predictions(
         3
     """
     stream = iter_predictions(
-        inputs, model, reading=reading, batch_size=batch_size, device=device, dtype=dtype, each_person=each_person
+        inputs,
+        model,
+        reading=reading,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        each_person=each_person,
+        threshold=threshold,
     )
     return list(stream)
 
@@ -93,6 +113,7 @@ def iter_predictions(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     each_person: bool = False,
+    threshold: float | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[Prediction]:
     """Yield the prediction of each recording; memory does not grow with their number.
@@ -100,7 +121,7 @@ def iter_predictions(
     Arguments and errors are those of `extract_predictions`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
     """
-    engine = Engine.load(model, device=device, dtype=dtype)
+    engine = Engine.load(model, device=device, dtype=dtype, threshold=threshold)
     if engine.model.task != "recognition":
         name = model if isinstance(model, str | os.PathLike) else "the model given"
         raise CheckpointLoadError(
@@ -114,8 +135,15 @@ def iter_predictions(
 def _predictions(
     engine: Engine, batches: Iterator[tuple[list[SkeletonSequence], torch.Tensor]], on_error: ErrorHandler | None
 ) -> Iterator[Prediction]:
-    config = engine.model.config
+    config, least = engine.model.config, engine.min_similarity
     for batch, clips in batches:
-        scores = class_scores(engine.run(clips).logits, config).cpu().numpy()
-        for sequence, row in finite_rows(batch, scores, "what the model says of it", on_error):
-            yield Prediction(sequence, row, config.class_names, config.problem_type == "regression")
+        output = engine.run(clips)
+        scores = class_scores(output.logits, config).cpu().numpy()
+        found = None if least is None else output.similarity
+        # Checked together; 1 where the model cannot tell.
+        alike = np.ones((len(scores), 1), scores.dtype) if found is None else found.float().cpu().numpy()[:, None]
+        for sequence, row in finite_rows(batch, np.hstack([scores, alike]), "what the model says of it", on_error):
+            similarity = None if found is None else float(row[-1])
+            known = similarity is None or least is None or similarity >= least
+            is_regression = config.problem_type == "regression"
+            yield Prediction(sequence, row[:-1], config.class_names, is_regression, similarity, known)

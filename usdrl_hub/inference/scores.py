@@ -13,6 +13,8 @@ from ..finite import check_finite
 from ..sequence import SkeletonSequence
 from .source import ErrorHandler
 
+# The answer where a clip is like no class of the model.
+NONE_OF_THESE = "none of these"
 # Why the result for one clip is NaN or infinite where that of others is not.
 NOT_FINITE = "its coordinates are too large for the model, or the model has diverged or is damaged"
 
@@ -33,6 +35,16 @@ def class_scores(logits: torch.Tensor, config: USDRLConfig) -> torch.Tensor:
     if config.problem_type == "regression":
         return values
     return values.sigmoid() if config.problem_type == "multi_label_classification" else values.softmax(dim=-1)
+
+
+def check_min_similarity(threshold: float | None) -> None:
+    """Refuse a similarity below which clips are none of the classes that is outside [0, 1].
+
+    Raises:
+        ValueError: If it is.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a similarity from 0 to 1, got {threshold}")
 
 
 def is_single_label(config: USDRLConfig) -> bool:

@@ -22,7 +22,7 @@ from .cache import CausalCache
 from .causal import OVERLAP
 from .embedding import clip_embeddings
 from .engine import Engine
-from .scores import NOT_FINITE, class_scores, top_classes
+from .scores import NONE_OF_THESE, NOT_FINITE, class_scores, top_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,8 @@ class StreamResult:
             frames so far.
         probabilities: One per class ``(K,)``, see `Prediction`; None without a head.
         class_names: Names of the classes; empty without a head.
+        similarity: See `Prediction`.
+        is_known: See `Prediction`.
     """
 
     frame: int
@@ -43,6 +45,13 @@ class StreamResult:
     embedding: np.ndarray
     probabilities: np.ndarray | None = None
     class_names: list[str] = field(default_factory=list)
+    similarity: float | None = None
+    is_known: bool = True
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class, or `scores.NONE_OF_THESE`; None without a head."""
+        return None if self.probabilities is None else self.top(1)[0][0] if self.is_known else NONE_OF_THESE
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, in descending order; empty without a head."""
@@ -86,7 +95,7 @@ class USDRLStream:
         device: Where to compute; see `extract_embeddings`.
         dtype: Type to compute in; see `extract_embeddings`.
         **about: Fields of `SkeletonSequence` that describe the frames: `up`, `units`, `coordinates`, `mirrored`,
-            `image_shape`.
+            `image_shape`; and `threshold`, see `Engine`.
 
     Raises:
         CheckpointLoadError: If the model cannot be found or loaded.
@@ -117,8 +126,10 @@ class USDRLStream:
     ):
         # A causal model is not fused: the states that are kept are those of its own layers.
         is_causal = isinstance(model, str | os.PathLike) and load_config(model).is_causal
-        engine = Engine.load(model, fused=not is_causal, device=device, dtype=dtype)
-        self.model, self.extractor = engine.model, engine.extractor
+        engine = Engine.load(
+            model, fused=not is_causal, device=device, dtype=dtype, threshold=about.pop("threshold", None)
+        )
+        self.model, self.extractor, self.min_similarity = engine.model, engine.extractor, engine.min_similarity
         is_causal = self.model.config.is_causal
         if self.model.task == "pretraining":
             self.model = self.model.base_model
@@ -276,7 +287,10 @@ class USDRLStream:
         elif self.model.task == "segmentation":
             starts = torch.zeros(len(clips), 1, dtype=torch.long, device=clips.device)
             scores = self._of_frames(self.model(clips[:, None], window_starts=starts).logits, lengths)
-        results = self._results(due, clip_embeddings(encoded), scores)
+        similarity = None
+        if self.model.task == "recognition" and self.min_similarity is not None:
+            similarity = self.model.similarity(encoded.pooler_output, scores)
+        results = self._results(due, clip_embeddings(encoded), scores, similarity)
         starts_at = {key: person.count - len(person.frames) for key, person in zip(due, people, strict=True)}
         return {
             key: replace(result, frame=max(result.frame - self.delay, starts_at[key]), start=starts_at[key])
@@ -349,19 +363,25 @@ class USDRLStream:
         return self.extractor.normalized_further(rows, known, self.model.device)
 
     def _results(
-        self, keys: list[Hashable], embeddings: torch.Tensor, scores: torch.Tensor | None
+        self,
+        keys: list[Hashable],
+        embeddings: torch.Tensor,
+        scores: torch.Tensor | None,
+        similarity: torch.Tensor | None = None,
     ) -> dict[Hashable, StreamResult]:
         names = [] if scores is None else self.model.config.class_names
         vectors = embeddings.float().cpu().numpy()
         rows = [None] * len(keys) if scores is None else class_scores(scores, self.model.config).cpu().numpy()
+        alike = [None] * len(keys) if similarity is None else similarity.tolist()
         results = {}
-        for key, vector, probabilities in zip(keys, vectors, rows, strict=True):
+        for key, vector, probabilities, found in zip(keys, vectors, rows, alike, strict=True):
             frame = self._people[key].count - 1
             where = f"{'the scene' if key is None else repr(key)}, frame {frame}"
             check_finite(vector, f"{where}: the embedding", NOT_FINITE)
             if probabilities is not None:
                 check_finite(probabilities, f"{where}: what the model says", NOT_FINITE)
-            results[key] = StreamResult(frame, 0, vector, probabilities, names)
+            known = found is None or self.min_similarity is None or found >= self.min_similarity
+            results[key] = StreamResult(frame, 0, vector, probabilities, names, found, known)
         return results
 
 

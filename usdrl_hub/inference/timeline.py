@@ -22,7 +22,7 @@ from ..sequence import DETECTION_THRESHOLD, SkeletonSequence, is_rate
 from .causal import causal_predictions
 from .engine import Engine, check_batch_size
 from .prediction import iter_predictions
-from .scores import is_single_label
+from .scores import check_min_similarity, is_single_label
 from .source import ErrorHandler, Source
 from .windows import frame_outputs, frame_probabilities, segment_probabilities
 
@@ -42,6 +42,8 @@ class Timeline:
         overall: Probabilities ``(K,)`` of the recording as a whole, by recognition models; else None.
         has_background: Whether class 0 is the background, in which nothing happens.
         description: What the probabilities are, as a caption.
+        known: Whether each frame is like one of the classes ``(T,)``, by recognition models that can tell; else None.
+        is_known: Whether the recording as a whole is, see `Prediction`.
     """
 
     class_names: list[str]
@@ -50,16 +52,19 @@ class Timeline:
     overall: np.ndarray | None
     has_background: bool
     description: str
+    known: np.ndarray | None = None
+    is_known: bool = True
 
     def runs(self) -> np.ndarray:
         """The segments or, without any, the runs of frames with the same most probable class ``(N, 4)``.
 
-        Frames without visible people are in no run.
+        Frames without visible people, and those that are like none of the classes, are in no run.
         """
         if self.segments is not None:
             return self.segments
         values = self.probabilities
-        best = np.where(values.any(axis=1), values.argmax(axis=1), -1)
+        shown = values.any(axis=1) if self.known is None else values.any(axis=1) & self.known
+        best = np.where(shown, values.argmax(axis=1), -1)
         return _scored(segments_of(best + 1) - (1, 0, 0), values)
 
 
@@ -73,7 +78,7 @@ def extract_timelines(
     inputs: Any,
     model: Any = RECOGNISER,
     *,
-    threshold: float = DETECTION_THRESHOLD,
+    threshold: float | None = None,
     reading: Reading = Reading(),
     batch_size: int = 64,
     device: str | torch.device | None = None,
@@ -86,7 +91,8 @@ def extract_timelines(
         inputs: See `extract_embeddings`, as for the other arguments.
         model: A detector, segmenter, early predictor or recognition model: name, folder, hub repository or loaded; a
             `USDRLEnsemble`; or an `Engine`.
-        threshold: Probability above which a detector's class is a segment.
+        threshold: Of a detector, the probability above which its class is a segment; of a recognition model, the
+            similarity below which a window is none of the classes, see `Engine`; None takes the model's own.
         reading: What the inputs do not say themselves.
         batch_size: Windows computed at once.
         device: Where to compute.
@@ -126,7 +132,7 @@ def iter_timelines(
     inputs: Any,
     model: Any = RECOGNISER,
     *,
-    threshold: float = DETECTION_THRESHOLD,
+    threshold: float | None = None,
     reading: Reading = Reading(),
     batch_size: int = 64,
     device: str | torch.device | None = None,
@@ -139,18 +145,17 @@ def iter_timelines(
     Arguments and errors are those of `extract_timelines`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
     check_batch_size(batch_size)
     engine = Engine.load(model, device=device, dtype=dtype)
     check_classes(engine.model)
+    check_threshold(engine, threshold)
     return _timelines(
         engine, Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size, threshold
     )
 
 
 def _timelines(
-    engine: Engine, source: Source, batch_size: int, threshold: float
+    engine: Engine, source: Source, batch_size: int, threshold: float | None
 ) -> Iterator[tuple[SkeletonSequence, Timeline]]:
     for sequence in source.prepared(engine.extractor):
         try:
@@ -268,8 +273,20 @@ def check_classes(model: Any) -> None:
         )
 
 
+def check_threshold(engine: Engine, threshold: float | None) -> None:
+    """Refuse a threshold that is out of range, or has no effect on the model's timelines.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if threshold is None or engine.model.task == "recognition":
+        check_min_similarity(threshold)
+    elif not 0 < threshold < 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+
+
 def make_timeline(
-    engine: Engine, sequence: SkeletonSequence, *, batch_size: int = 64, threshold: float = DETECTION_THRESHOLD
+    engine: Engine, sequence: SkeletonSequence, *, batch_size: int = 64, threshold: float | None = None
 ) -> Timeline:
     """Compute the timeline of one recording.
 
@@ -280,7 +297,8 @@ def make_timeline(
         engine: The model.
         sequence: The recording; in the model's layout or one that converts to it.
         batch_size: Windows computed at once.
-        threshold: Probability above which a detector's class is a segment.
+        threshold: Of a detector, the probability above which its class is a segment; of a recognition model, the
+            similarity below which a window is none of the classes, see `Engine`; None takes the model's own.
 
     Raises:
         CheckpointLoadError: If the model has no classes, or they are not exclusive.
@@ -289,12 +307,15 @@ def make_timeline(
     """
     model, extractor = engine.model, engine.extractor
     check_classes(model)
+    check_threshold(engine, threshold)
+    known, is_known = None, True
     prepared = extractor.prepare(sequence)
     size = extractor.num_frames
     segments = overall = None
     if model.task == "detection":
         [(_, values)] = frame_probabilities(engine, [prepared], batch_size=batch_size, averaged=True)
-        segments = action_proposals(torch.from_numpy(values), threshold).numpy()
+        found = DETECTION_THRESHOLD if threshold is None else threshold
+        segments = action_proposals(torch.from_numpy(values), found).numpy()
         description = f"Probability in each frame, from windows of {size} frames"
     elif model.task == "segmentation":
         [(_, values)] = segment_probabilities(engine, [prepared])
@@ -305,8 +326,10 @@ def make_timeline(
         values = torch.from_numpy(logits).softmax(dim=-1).numpy()
         description = "Probability after each frame, from the frames so far"
     else:
-        overall = next(iter_predictions(prepared, engine)).probabilities
-        values = _window_probabilities(engine, prepared, batch_size)
+        engine = Engine.load(engine, threshold=threshold)
+        whole = next(iter_predictions(prepared, engine))
+        overall, is_known = whole.probabilities, whole.is_known
+        values, known = _window_probabilities(engine, prepared, batch_size)
         short = prepared.num_frames <= size
         description = (
             "Probability, from the recording as a whole" if short else f"Probability, from windows of {size} frames"
@@ -314,15 +337,23 @@ def make_timeline(
     if segments is not None:
         segments = segments[np.argsort(segments[:, 1], kind="stable")]
     values = values.astype(np.float32)
-    return Timeline(model.config.class_names, values, segments, overall, model.has_background, description)
+    return Timeline(
+        model.config.class_names, values, segments, overall, model.has_background, description, known, is_known
+    )
 
 
-def _window_probabilities(engine: Engine, sequence: SkeletonSequence, batch_size: int) -> np.ndarray:
-    """Class probabilities ``(T, K)``, averaged over the windows that contain each frame."""
-    size = engine.extractor.num_frames
+def _window_probabilities(
+    engine: Engine, sequence: SkeletonSequence, batch_size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Class probabilities ``(T, K)``, averaged over the windows that contain each frame, and `Timeline.known`."""
+    size, least = engine.extractor.num_frames, engine.min_similarity
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
-        return engine.run(clips).logits.float().softmax(dim=-1)[:, None].expand(-1, size, -1)
+        output = engine.run(clips)
+        values = output.logits.float().softmax(dim=-1)
+        if least is not None:
+            values = torch.cat([values, output.similarity[:, None].to(values)], dim=-1)
+        return values[:, None].expand(-1, size, -1)
 
     [(_, values)] = frame_outputs(engine, [sequence], compute, batch_size, stride=max(size // 8, 1))
-    return values
+    return (values, None) if least is None else (values[:, :-1], values[:, -1] >= least)

@@ -38,7 +38,8 @@ def with_head(
     """
     names = dict(enumerate(head.label_names(class_names)))
     # The problem type is that of the head which the encoder was saved with.
-    changes = {"id2label": names, "label2id": None, "problem_type": None, "architectures": [head.__name__], **fields}
+    changes: dict[str, Any] = {"id2label": names, "label2id": None, "problem_type": None, "min_similarity": None}
+    changes |= {"architectures": [head.__name__], **fields}
     model = head(USDRLConfig(**{**encoder.config.to_dict(), **changes}))
     state = encoder.base_model.state_dict()
     needed = model.base_model.state_dict().keys()

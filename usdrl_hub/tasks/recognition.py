@@ -34,6 +34,7 @@ from ..visualize.page import shown_name
 from .choice import FULL, SCRATCH, TITLES, Chosen, Training
 from .fit import FitRecipe, Progress
 from .heads import with_head
+from .refusal import fit_min_similarity
 from .report import Tested, TrainingReport, class_probabilities
 from .state import RunState, kept_state
 
@@ -111,6 +112,9 @@ def finetune(
 ) -> dict[str, Any]:
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
+    The recogniser also learns what is none of its classes, see `fit_min_similarity`; not with folds, where all clips
+    train the model.
+
     By default a validation part of the training people chooses between a linear probe and full fine-tuning; a handful
     of clips get a linear probe. The clips of full fine-tuning are augmented, see `ClipAugmentation`, and a new head on
     a pretrained encoder starts from the logistic regression on the encoder's features.
@@ -156,10 +160,11 @@ def finetune(
         settings = session.settings(evaluation)
         with kept_state(output_dir, settings, console.resume, console.say) as state:
             outcome = session.run(evaluation, state)
+            refusal = _refusal(outcome, evaluation)
             outcome.classifier.save_pretrained(folder)
             outcome.extractor.save_pretrained(folder)
             record = _write(folder, Path(output_dir).name, session, outcome, evaluation)
-            record |= {"seed": seed, **run_record(started)}
+            record |= {"seed": seed, **refusal, **run_record(started)}
             record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
             write_metrics(folder, record)
     return record
@@ -372,6 +377,17 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
         "metrics": metrics,
         **report.metrics(),
     }
+
+
+def _refusal(outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
+    """Let the model refuse what is none of its classes, as far as clips that did not train it say; for the record."""
+    if evaluation.folds is not None:
+        # All clips trained the model.
+        outcome.classifier.set_class_centers(None, None)
+        return {}
+    parts = outcome.parts
+    found = fit_min_similarity(outcome.classifier, outcome.extractor, parts.train, parts.test)
+    return {"refusal": found} if found else {}
 
 
 def _duration(seconds: float) -> str:

@@ -22,10 +22,11 @@ from ..facts.outputs import RENDER_SUFFIXES
 from ..inference.embedding import iter_embeddings
 from ..inference.engine import Engine, batched
 from ..inference.ensemble import USDRLEnsemble
+from ..inference.scores import NONE_OF_THESE
 from ..inference.source import ErrorHandler
 from ..inference.timeline import Timeline, has_classes, make_timeline
 from ..metrics import retrieval
-from ..sequence import DETECTION_THRESHOLD, SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence
 from .charts import Chart
 from .page import NOT_SEEN, check_output, packed_base64, packed_scene, shown_name, write_page
 from .panel import BACKGROUND_COLOR, CLASS_COLORS, PERSON_COLORS
@@ -160,7 +161,7 @@ def render(
     *,
     gallery: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence] | None = None,
     top_k: int = 5,
-    threshold: float = DETECTION_THRESHOLD,
+    threshold: float | None = None,
     batch_size: int = 64,
     on_error: ErrorHandler | None = None,
 ) -> Rendered:
@@ -174,7 +175,7 @@ def render(
             only the skeletons are drawn. An encoder without classes needs a gallery.
         gallery: Clips to search, or their data set file or store.
         top_k: Number of nearest clips.
-        threshold: Probability above which a frame belongs to a detector's segment, in (0, 1).
+        threshold: See `extract_timelines`.
         batch_size: Clips computed at once.
         on_error: Called with the error of a gallery clip that cannot be used and is skipped; None raises the error.
 
@@ -195,8 +196,8 @@ def render(
     engine = None if model is None else Engine.load(model)
     if gallery is not None and (engine is None or isinstance(engine.model, USDRLEnsemble)):
         raise ValueError("a gallery needs a single model, which embeds its clips: add it")
-    if not 0 < threshold < 1 or top_k < 1:
-        raise ValueError(f"threshold must be between 0 and 1 and top_k at least 1, got {threshold} and {top_k}")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
     timeline, neighbours = None, []
     if engine is not None:
         if gallery is None or has_classes(engine.model):
@@ -210,7 +211,8 @@ def render(
     if timeline is None or timeline.overall is None:
         return Rendered(frames, fps, None)
     best = int(timeline.overall.argmax())
-    return Rendered(frames, fps, (timeline.class_names[best], float(timeline.overall[best])))
+    label = timeline.class_names[best] if timeline.is_known else NONE_OF_THESE
+    return Rendered(frames, fps, (label, float(timeline.overall[best])))
 
 
 def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path: str | os.PathLike) -> None:
