@@ -325,8 +325,9 @@ def test_a_table_names_files_labels_people_and_sides(tmp_path):
     store, _ = prepare("csv", table, tmp_path / "numbers")
     assert store.class_names == ["9", "10"] and store.column("subjects").tolist() == [7, -1]
     for content, message in [
-        ("file,label,colour\nfiles/0.npy,1,red\n", "line 1: 'colour' is no column"),
-        ("name\nx\n", "'name' is no column"),
+        ("file,label,colour\nfiles/0.npy,1,red\n", "line 2: 'red' in column 'colour' is no number"),
+        ("file,label,names\nfiles/0.npy,1,2\n", "a column cannot be called 'names'"),
+        ("name\nx\n", "no row below a column 'file'"),
         ("file,label\nfiles/0.npy\n", "line 2: it has not as many cells"),
         ("file,split\nfiles/0.npy,validation\n", "line 2: split is 'validation'"),
         ("file\nfiles/0.npy\nfiles/0.npy\n", "more than once"),

@@ -158,6 +158,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
             "with --linear-probe, which fits the last layer in one go",
         ),
         _Need(("baseline", "learning_curve"), _without("folds"), "with --folds"),
+        _Need(
+            ("from_scratch", "folds", "baseline", "learning_curve", "balance", "mirror", "pose_errors"),
+            _without("target"),
+            "with --target, which finds numbers",
+        ),
     ),
     "pretrain": (
         _Need(("epochs",), _without("max_steps"), "with --max-steps"),

@@ -56,6 +56,9 @@ def finetune(
         typer.Option(help="Probability that a training clip has the errors of pose estimators; for films, try 0.5."),
     ] = 0.0,
     baseline: Annotated[bool, typer.Option(help="Also score nearest neighbours on the raw joints.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Find the numbers of this column of the data, such as a score, not classes.")
+    ] = None,
     folds: Annotated[
         str | None,
         typer.Option(help="Test every clip once: a number of folds, or subject to leave out each person in turn."),
@@ -75,10 +78,31 @@ def finetune(
     if linear_probe and full:
         raise ValueError("--linear-probe and --full contradict each other: give one of them, or none to compare both")
     changes = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    method = "linear" if linear_probe else "full" if full or pose_errors else "auto"
+    # The warnings are printed before the scores.
+    console = Console(say, lambda text: None, report_to=report_to, resume=resume)
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(
         SCRATCH if from_scratch else FULL, mirror=mirror, pose_errors=pose_errors, balance=balance, **given
     )
+    if target is not None:
+        from ..tasks.regression import VALUES, finetune_values
+
+        _print_values(
+            output_dir,
+            finetune_values(
+                data,
+                output_dir,
+                target,
+                model,
+                method=method,
+                recipe=replace(VALUES, **given) if epochs is None else replace(VALUES, min_steps=0, **given),
+                group_by=group_by,
+                console=console,
+                seed=seed,
+            ),
+        )
+        return
     config = _model_fields(
         encoder=encoder,
         hidden_size=hidden_size,
@@ -92,11 +116,10 @@ def finetune(
         output_dir,
         None if from_scratch else model,
         recipe=recipe if epochs is None else replace(recipe, min_steps=0),
-        method="linear" if linear_probe else "full" if full or pose_errors else "auto",
+        method=method,
         config=config,
         evaluation=Evaluation(group_by, baseline, folds, learning_curve),
-        # The warnings are printed before the scores.
-        console=Console(say, lambda text: None, report_to=report_to, resume=resume),
+        console=console,
         seed=seed,
     )
     say(f"\n{output_dir}: {record['task']}, trained on {record['n']['train']} clips; {record['split']}")
@@ -129,6 +152,27 @@ def _print_scores(record: dict[str, Any]) -> None:
             f"none of these: below a similarity of {refusal['min_similarity']:.3f}, which keeps "
             f"{100 * refusal['kept']:.1f} % of the recognised test clips; other motion was not tried"
         )
+
+
+def _print_values(output_dir: Path, record: dict[str, Any]) -> None:
+    """The errors of a record of `tasks.regression`."""
+    task = f"{record['task']} of {record['target']}"
+    say(f"\n{output_dir}: {task}, trained on {record['n']['train']} clips; {record['split']}")
+    for sentence in record["warnings"]:
+        say(f"warning: {sentence}")
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    scores = record["scores"]
+    low, high = scores["intervals"]["mae"]
+    rows = [["clips", "n", "mean absolute error", "of the mean", "correlation"]]
+    for row in ({"name": "all", "n": record["n"]["test"], **scores}, *scores["groups"]):
+        errors = [shown(row[name]) for name in ("mae", "mae_of_mean", "correlation")]
+        rows.append([str(row["name"]), str(row["n"]), *errors])
+    print_table(rows)
+    say(f"95 % interval of the mean absolute error: {low:.4g} to {high:.4g}")
+    say(f"use it: usdrl predict FILE --model {output_dir}")
 
 
 def report(

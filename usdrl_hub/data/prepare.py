@@ -278,12 +278,13 @@ def _recordings(
         for number in range(len(dataset)):
             try:
                 sequence = job.reading.complete(dataset[number], dataset.units)
-                yield sequence, {key: values[number].tolist() for key, values in columns.items()}
+                row = {key: values[number].tolist() for key, values in columns.items()}
+                yield sequence, row | dict(source.columns)
             except SkeletonFormatError as error:
                 note(error)
         return
     for sequence in iter_skeletons(source.path, job.reading, on_error=note):
-        yield sequence, {}
+        yield sequence, dict(source.columns)
 
 
 def _labelled(sequence: SkeletonSequence, source: InputFile, problems: list[tuple[str, str]]) -> SkeletonSequence:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
@@ -27,6 +28,7 @@ class InputFile:
         subject: Subject from the table; None for the file's own.
         split: "train" or "test", or None.
         labels: File with its annotated actions, or None.
+        columns: Further numbers from the table, by name; NaN where a cell is empty.
     """
 
     name: str
@@ -35,6 +37,7 @@ class InputFile:
     subject: int | str | None = None
     split: str | None = None
     labels: Path | None = None
+    columns: tuple[tuple[str, float], ...] = ()
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -124,12 +127,14 @@ def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SkeletonFormatError(f"{path}: the table cannot be read: {str(error)[:80]}") from None
-    unknown = set(rows[0]) - {"file", "label", "subject", "split"} if rows else set()
-    if not rows or "file" not in rows[0] or unknown:
-        wrong = (
-            f"'{sorted(map(str, unknown))[0]}' is no column" if unknown else "there is no row below a column 'file'"
+    if not rows or "file" not in rows[0]:
+        raise SkeletonFormatError(
+            f"{path}, line 1: there is no row below a column 'file': the columns are file, label, subject and split, "
+            "and others that hold numbers"
         )
-        raise SkeletonFormatError(f"{path}, line 1: {wrong}: the columns are file, label, subject and split")
+    further = [name for name in rows[0] if name not in ("file", "label", "subject", "split", None)]
+    if taken := sorted({"labels", "subjects", "cameras", "setups", "split_test", "names", ""} & set(further)):
+        raise SkeletonFormatError(f"{path}, line 1: a column cannot be called '{taken[0]}'")
     names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
     numbered = all(map(_is_number, names))
     classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
@@ -144,7 +149,9 @@ def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
             raise SkeletonFormatError(f"{path}, line {line}: split is '{split}', not train or test")
         subject = (int(person) if numbered else person) if person else None
         name = row["file"].strip()
-        sources.append(InputFile(name, path.parent / name, classes.index(label) if label else None, subject, split))
+        columns = tuple((key, _number_in(row[key], f"{path}, line {line}", key)) for key in further)
+        source = InputFile(name, path.parent / name, classes.index(label) if label else None, subject, split)
+        sources.append(replace(source, columns=columns))
     if 0 < sum(source.split is None for source in sources) < len(sources):
         raise SkeletonFormatError(
             f"{path}: some files are on a side of the split and some are not: fill in the column"
@@ -153,6 +160,20 @@ def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
     if repeated:
         raise SkeletonFormatError(f"{path}: it names '{repeated[0]}' more than once")
     return sources, classes
+
+
+def _number_in(cell: str, where: str, key: str) -> float:
+    """The number of a cell; NaN of an empty one."""
+    try:
+        value = float(cell) if cell.strip() else math.nan
+    except ValueError:
+        value = math.inf
+    if math.isinf(value):
+        raise SkeletonFormatError(
+            f"{where}: '{cell[:40]}' in column '{key}' is no number: the columns are file, label, subject and split, "
+            "and others that hold numbers, such as a score or a session's number"
+        )
+    return value
 
 
 def _is_number(name: str) -> bool:

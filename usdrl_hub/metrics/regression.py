@@ -1,0 +1,72 @@
+"""Metrics of predicted numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..finite import check_finite
+
+
+def regression_report(
+    predicted: np.ndarray,
+    values: np.ndarray,
+    groups: np.ndarray | None = None,
+    center: float = 0.0,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Errors of predicted numbers over all clips and per group, beside a constant.
+
+    Args:
+        predicted: ``(N,)``.
+        values: True numbers ``(N,)``.
+        groups: Group of each clip ``(N,)`` as text, such as the person, empty where unknown; None for no groups.
+        center: The constant, such as the mean of the training clips.
+        resamples: Number of bootstrap samples.
+        seed: Random seed of the bootstrap.
+
+    Returns:
+        `mae`, `rmse`, `correlation` (Pearson's; None if a side is constant), `mae_of_mean`, that of the constant;
+        `intervals` with the 95 % bootstrap interval of `mae`, over groups if all are known, else over clips; and
+        `groups`, a row of `name`, `n`, `mae`, `mae_of_mean` and `correlation` each.
+
+    Raises:
+        NonFiniteError: If a number is NaN or infinite.
+        ValueError: If there are no clips, or lengths differ.
+    """
+    predicted, values = np.asarray(predicted, np.float64), np.asarray(values, np.float64)
+    if predicted.shape != values.shape or predicted.ndim != 1 or not len(values):
+        raise ValueError(f"predicted and true numbers (N,) do not fit: {predicted.shape}, {values.shape}")
+    check_finite(predicted, "the predicted numbers")
+    check_finite(values, "the true numbers")
+    names = np.full(len(values), "") if groups is None else np.asarray(groups)
+    errors = np.abs(predicted - values)
+    units = np.unique(names, return_inverse=True)[1] if (names != "").all() else np.arange(len(values))
+    units = units if units.max() > 0 else np.arange(len(values))
+    count = int(units.max()) + 1
+    sums, sizes = np.bincount(units, errors, count), np.bincount(units, minlength=count)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    interval = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975]).tolist()
+    rows = []
+    for name in np.unique(names[names != ""]):
+        mine = names == name
+        row = _errors(predicted[mine], values[mine], center)
+        rows.append({"name": str(name), "n": int(mine.sum()), **row})
+    return {
+        **_errors(predicted, values, center),
+        "rmse": float(np.sqrt(np.square(predicted - values).mean())),
+        "intervals": {"mae": interval},
+        "groups": rows,
+    }
+
+
+def _errors(predicted: np.ndarray, values: np.ndarray, center: float) -> dict[str, Any]:
+    is_constant = len(values) < 2 or np.ptp(predicted) == 0 or np.ptp(values) == 0
+    return {
+        "mae": float(np.abs(predicted - values).mean()),
+        "mae_of_mean": float(np.abs(center - values).mean()),
+        "correlation": None if is_constant else float(np.corrcoef(predicted, values)[0, 1]),
+    }
