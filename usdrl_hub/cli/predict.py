@@ -178,7 +178,7 @@ def _watch_camera(
         return
     except BrokenPipeError:
         # Who reads the lines has enough; Python flushes once more at its end.
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
         return
     if not count:
         raise SkeletonFormatError("the stream ended without a person in it for long enough")
