@@ -206,6 +206,11 @@ def test_classes_and_people_that_the_split_leaves_out_are_reported(tmp_path):
     record = finetune(clips, tmp_path / "out", method="linear")
     assert "All clips are of one person: nothing is known of any other." in record["warnings"]
     assert "No clip trains the class 'class 2': its test clips count as wrong." in record["warnings"]
+    # What was trained comes with the record.
+    predictions = list(iter_predictions(clips, Engine(record.model, record.extractor)))
+    right = [found.top(1)[0][0] == f"class {clip.label}" for found, clip in zip(predictions, clips, strict=True)]
+    tested = [clip.split == "test" for clip in clips]
+    assert np.mean(np.array(right)[tested]) == pytest.approx(record["metrics"]["accuracy"])
     assert record["metrics"]["accuracy"] <= np.mean([clip.label != 2 for clip in clips if clip.split == "test"])
 
 

@@ -98,6 +98,20 @@ class Console:
             os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{name}")
 
 
+class Finetuned(dict[str, Any]):
+    """The record of a fine-tuning, as in ``metrics.json``, with what was trained.
+
+    Attributes:
+        model: The recogniser.
+        extractor: Its feature extractor.
+    """
+
+    def __init__(self, record: Mapping[str, Any], model: USDRLForActionRecognition, extractor: USDRLFeatureExtractor):
+        """Wrap a record."""
+        super().__init__(record)
+        self.model, self.extractor = model, extractor
+
+
 def finetune(
     data: str | os.PathLike | SkeletonData | Iterable[SkeletonSequence],
     output_dir: str | os.PathLike,
@@ -109,7 +123,7 @@ def finetune(
     evaluation: Evaluation = Evaluation(),
     console: Console = Console(),
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Finetuned:
     """Train a recogniser on a labelled data set, score it on the data set's test part, and write its folder.
 
     The recogniser also learns what is none of its classes, see `fit_min_similarity`; not with folds, where all clips
@@ -138,7 +152,7 @@ def finetune(
         seed: Random seed of weights, order and augmentation.
 
     Returns:
-        The record that was written to ``metrics.json``.
+        The record that was written to ``metrics.json``, with the trained `model` and its `extractor`.
 
     Raises:
         SkeletonFormatError: If the data cannot be read or split, or train a single class.
@@ -167,7 +181,7 @@ def finetune(
             record |= {"seed": seed, **refusal, **run_record(started)}
             record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
             write_metrics(folder, record)
-    return record
+    return Finetuned(record, outcome.classifier, outcome.extractor)
 
 
 @dataclass(frozen=True)
