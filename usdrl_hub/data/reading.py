@@ -16,8 +16,8 @@ from ..sequence import AXES, METRES, MISSING, SkeletonSequence, is_rate, sequenc
 
 # What a recording may say itself.
 _SAID = ("layout", "fps", "up", "units", "image_shape", "mirrored")
-# Layouts of arrays by their number of joints, where it is that of one body only: SMPL's, as in HumanML3D and AIST++.
-_BY_JOINTS = {22: "smpl22", 24: "smpl24"}
+# Layouts of arrays by their number of joints, where it is that of one body only: SMPL's, as in HumanML3D.
+_BY_JOINTS = {22: "smpl22"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Reading:
         return replace(self, default_layout=layout, missing=self.missing or missing)
 
     def guessed(self, shape: Sequence[int], where: str) -> Reading:
-        """With the usual layout of an array of 22 or 24 joints in 3D, where none is given and the default has others.
+        """With the usual layout of an array of 22 joints in 3D, where none is given and the default has others.
 
-        Only these numbers are taken for a layout: 21 joints may be a hand, 32 those of Azure Kinect or Human3.6M.
+        Only this number is taken for a layout: 21 joints may be a hand, 24 SMPL's rotations, 32 those of Azure Kinect
+        or of Human3.6M.
 
         Args:
             shape: Of the array, `axes` in any order that `SkeletonSequence.from_array` takes.
