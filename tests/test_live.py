@@ -141,7 +141,7 @@ def test_probabilities_of_frames_become_the_same_segments(scripts):
         expected = smooth_over_shift_gap(torch.from_numpy(rows), gap)
         found = scripts.run("return smoothed(arguments[0], arguments[1])", rows.tolist(), gap)
         assert_allclose(found, expected, atol=1e-12)
-    how = {"classes": list("abcd"), "has_background": True, "threshold": 0.3}
+    how = {"classes": list("abcd"), "has_background": True, "threshold": 0.3, "min_similarity": None}
     script = "return segmentsOf(arguments[0], arguments[1]).map(item => [item.kind, item.start, item.end, item.score])"
     found, expected = scripts.run(script, rows.tolist(), how), action_proposals(torch.from_numpy(rows), 0.3).numpy()
     assert_allclose(found, expected[np.argsort(expected[:, 1], kind="stable")], atol=1e-12)
@@ -310,6 +310,7 @@ def check_analysis(browser, model: Path, sequence: SkeletonSequence) -> None:
     assert_allclose(found["rows"], timeline.probabilities, atol=1e-5)
     if timeline.overall is not None:
         assert_allclose(found["whole"], timeline.overall, atol=1e-5)
+        assert found["isKnown"] == timeline.is_known
     expected = timeline.runs()
     expected = expected[np.argsort(expected[:, 1], kind="stable")]
     segments = [[each[name] for name in ("kind", "start", "end", "score")] for each in found["segments"]]

@@ -22,7 +22,7 @@ from ..inference.blazepose import LAYOUT, SHIPPED, constants
 from ..inference.embedding import iter_embeddings
 from ..inference.engine import Engine
 from ..inference.export import check_exportable, write_onnx
-from ..inference.scores import is_single_label
+from ..inference.scores import NONE_OF_THESE, is_single_label
 from ..inference.source import ErrorHandler
 from ..layouts import TO_Y_UP, conversion_weights, get_layout
 from ..loading import load_feature_extractor, load_model
@@ -114,6 +114,7 @@ def write_live_page(
         "pose": {**constants(), "persons": min(extractor.num_persons, _MAX_PERSONS)},
         "skeleton": _skeleton(),
         "fps": _FPS,
+        "none_of_these": NONE_OF_THESE,
         "colors": PERSON_COLORS,
         "class_colors": CLASS_COLORS,
         "background_color": BACKGROUND_COLOR,
@@ -207,6 +208,7 @@ def _classes(model: Any, threshold: float | None) -> dict[str, Any]:
     config = model.config
     is_smoothed = model.task == "detection" and config.encoder == "dste"
     return {
+        "min_similarity": getattr(config, "min_similarity", None) if model.task == "recognition" else None,
         "classes": [] if model.task == "embedding" else config.class_names,
         "has_background": model.has_background,
         "threshold": DETECTION_THRESHOLD if threshold is None else threshold,

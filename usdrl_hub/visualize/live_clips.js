@@ -190,8 +190,8 @@ function resized(rows, length) {
 /* Probabilities of every frame, averaged over the windows that contain it, smoothed over the encoder's shift gap;
    all 0 where nobody is visible. `compute` says the rows of a window: one of a recogniser, one a frame of a detector. */
 async function frameProbabilities(frames, how, compute) {
-  const size = how.num_frames, kinds = how.classes.length;
-  const total = Array.from({ length: frames.length }, () => new Array(kinds).fill(0)), count = new Array(frames.length).fill(0);
+  const size = how.num_frames, columns = how.classes.length + (how.min_similarity === null ? 0 : 1);
+  const total = Array.from({ length: frames.length }, () => new Array(columns).fill(0)), count = new Array(frames.length).fill(0);
   frames = frames.persons > how.num_persons ? selectPersons(frames, how.num_persons) : frames;
   for (const start of windowStarts(frames.length, size, how.stride)) {
     const window = frames.slice(start, Math.min(start + size, frames.length));
@@ -223,8 +223,8 @@ function smoothed(rows, gap) {
 }
 /* Segments {kind, start, end, score} in order of time: a detector's runs above the threshold, of classes but the
    background; of a recogniser the runs of frames with the same most probable class. */
-function segmentsOf(rows, how) {
-  const best = rows.map(row => (row.some(value => value) ? row.indexOf(Math.max(...row)) : -1)), found = [];
+function segmentsOf(rows, how, known = null) {
+  const best = rows.map((row, frame) => (row.some(value => value) && (!known || known[frame]) ? row.indexOf(Math.max(...row)) : -1)), found = [];
   for (let kind = how.has_background ? 1 : 0; kind < how.classes.length; kind++) {
     const inside = frame => (how.has_background ? rows[frame][kind] > how.threshold : best[frame] === kind);
     for (let start = 0; start < rows.length; start++) {

@@ -33,6 +33,8 @@ async function network(name, input, shape) {
 }
 
 /* ---- the model ---- */
+const isKnown = row => how.min_similarity === null || row.length === how.classes.length || row.at(-1) >= how.min_similarity;
+const onlyClasses = row => row.slice(0, how.classes.length);
 const { how, pose } = data, model = {}, joints = how.joints.length;
 async function loadNetworks() {
   const square = side => [1, side, side, 3], clip = [1, how.num_frames, how.num_persons, joints, 3];
@@ -47,16 +49,22 @@ async function loadNetworks() {
 }
 /* Probabilities of a clip: one row of a recogniser, one for each frame of a detector. */
 async function probabilities(clip) {
-  const { logits } = await model.scores(clip), kinds = how.classes.length;
-  return Array.from({ length: logits.length / kinds }, (_, row) => softmax(logits.subarray(row * kinds, (row + 1) * kinds)));
+  const { logits, similarity } = await model.scores(clip), kinds = how.classes.length;
+  const rows = Array.from({ length: logits.length / kinds }, (_, row) => softmax(logits.subarray(row * kinds, (row + 1) * kinds)));
+  // Of a model that can tell what is none of its classes, the similarity to them is a further column.
+  return how.min_similarity === null ? rows : rows.map(row => [...row, similarity[0]]);
 }
 /* What the model says of a whole recording, keypoints in the estimator's layout. */
 async function analysed(keypoints) {
   const frames = convertJoints(keypoints, how), result = { whole: null, rows: null, segments: [], nearest: null };
   if (model.scores) {
-    result.rows = await frameProbabilities(frames, how, probabilities);
-    result.segments = segmentsOf(result.rows, how);
-    if (data.kind === "recogniser") [result.whole] = await probabilities(makeClip(frames, how));
+    const rows = await frameProbabilities(frames, how, probabilities);
+    result.rows = rows.map(onlyClasses);
+    result.segments = segmentsOf(result.rows, how, rows.map(isKnown));
+    if (data.kind === "recogniser") {
+      const [whole] = await probabilities(makeClip(frames, how));
+      result.whole = onlyClasses(whole); result.isKnown = isKnown(whole);
+    }
   }
   if (model.embed) result.nearest = await nearest(makeClip(frames, how));
   return result;
@@ -235,8 +243,8 @@ async function predictNow(source, recording) {
   const clip = makeClip(convertJoints(keypointsOf(frames, pose), how), how);
   if (model.scores) {
     const rows = await probabilities(clip), row = rows.length === 1 ? rows[0] : smoothed(rows.slice(-how.shift_gap - 1), how.shift_gap).at(-1);
-    recording.results.push({ time: end, row });
-    showNow(row);
+    recording.results.push({ time: end, row: onlyClasses(row) });
+    showNow(onlyClasses(row), isKnown(row));
     drawChart(recording.results, 30);
   }
   if (model.embed) showNearest(await nearest(clip));
@@ -300,9 +308,9 @@ function buildClasses() {
     bars.push([make("span", "", "", line), make("span", "", "", line), make("i", "", undefined, make("p", "", undefined, row))]);
   }
 }
-function showNow(row) {
-  $("top").replaceChildren(row ? how.classes[likeliest(row)] : "…");
-  if (row) $("top").append(" ", make("small", "", percent(Math.max(...row))));
+function showNow(row, known = true) {
+  $("top").replaceChildren(row ? (known ? how.classes[likeliest(row)] : data.none_of_these) : "…");
+  if (row && known) $("top").append(" ", make("small", "", percent(Math.max(...row))));
   const order = row ? [...row.keys()].sort((one, other) => row[other] - row[one]) : [];
   bars.forEach(([label, value, fill], number) => {
     const kind = order[number];
@@ -380,7 +388,7 @@ function showResult({ found, rate, frames }) {
     for (const text of [how.classes[kind], `${(start / rate).toFixed(2)} s`, `${(end / rate).toFixed(2)} s`, percent(score)]) make("td", "", text, row);
   }
   if (!found.segments.length) make("td", "", "(nothing)", make("tr", "", undefined, body)).colSpan = 4;
-  if (found.whole) { $("when").textContent = "Whole recording"; showNow(found.whole); }
+  if (found.whole) { $("when").textContent = "Whole recording"; showNow(found.whole, found.isKnown); }
 }
 function saveKeypoints() {
   const text = recordingJSON(recording.frames, recording.rate, { source: "usdrl export --page", name: recording.name });
