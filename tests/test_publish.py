@@ -84,7 +84,10 @@ def test_the_card_on_the_hub_is_valid_and_says_what_was_measured(hub, folder):
     publish(folder, "ada/tiny")
     card = ModelCard.load("ada/tiny")
     card.validate()
-    assert figures(str(card)) == {"96.9", "99.9", "78.7", "95.0"} and "# ada/tiny" in str(card)
+    accepted = json.loads((folder / "metrics.json").read_text())["refusal"]["false_alarms"].values()
+    refusals = {f"{100 * row['accepted']:.1f}" for row in accepted}
+    assert figures(str(card)) - refusals <= {"96.9", "99.9", "78.7", "95.0", "95.1", "58.1"}
+    assert {"96.9", "99.9", "78.7", "95.0"} | refusals <= figures(str(card)) and "# ada/tiny" in str(card)
     assert {result.metric_value for result in card.data.eval_results} == {96.9, 99.9}
 
 

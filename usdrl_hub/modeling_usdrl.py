@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -475,7 +476,7 @@ class USDRLPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["USDRLDenseLayer", "USDRLTransformerLayer"]
     # The projectors are used in pretraining only.
-    _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\.", r"^class_centers$"]
+    _keys_to_ignore_on_load_unexpected = [r"^(temporal|spatial|instance)_projector\.", r"^class_centers\."]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise as the release: DSTE truncated normal, STTR and DSTE's convolutions as PyTorch does."""
@@ -508,8 +509,8 @@ class USDRLPreTrainedModel(PreTrainedModel):
         elif isinstance(module, USDRLReadout):
             init.zeros_(module.mean)
             init.copy_(module.projection, torch.eye(*module.projection.shape, device="cpu"))
-        elif isinstance(module, USDRLForActionRecognition) and module.class_centers is not None:
-            init.zeros_(module.class_centers)
+        elif isinstance(module, USDRLClassCenters):
+            init.zeros_(module.mean)
         elif isinstance(module, USDRLSinusoidPosition):
             init.copy_(module.values, module.table())
         elif isinstance(module, USDRLModalityTokens) and "bone" in module.modalities:
@@ -552,6 +553,10 @@ class USDRLPreTrainedModel(PreTrainedModel):
                 part = loaded[0] if isinstance(loaded, tuple) else loaded
                 part.load_adapter(pretrained_model_name_or_path, adapter_kwargs=where)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        centers = getattr(model, "class_centers", None)
+        if centers is not None and centers.mean.device.type != "meta" and not centers.mean.any():
+            # A head for other classes, whose training clips are not known yet.
+            cast(USDRLForActionRecognition, model).set_class_centers(None, None)
         check_values(pretrained_model_name_or_path, model, tensors)
         if shipped := checkpoint_name(name):
             # The name instead of a local path: adapters and cards record it.
@@ -871,6 +876,17 @@ def _frame_output(
     )
 
 
+class USDRLClassCenters(nn.Module):
+    """Mean embedding of the training clips of each class ``(K, 2d)``; zero for a class without any."""
+
+    mean: torch.Tensor
+
+    def __init__(self, config: USDRLConfig):
+        super().__init__()
+        # In a module of its own: torchao loads no tensor of the model itself.
+        self.register_buffer("mean", torch.zeros(config.num_labels, config.embedding_size))
+
+
 class USDRLForActionRecognition(USDRLClassificationModel):
     """One class per clip: a linear layer on the pooled embedding.
 
@@ -897,8 +913,7 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         """Make a linear layer, and room for the mean training clips where the configuration has `min_similarity`."""
         super().make_head()
         known = self.config.min_similarity is not None
-        centers = torch.zeros(self.config.num_labels, self.config.embedding_size) if known else None
-        self.register_buffer("class_centers", centers)
+        self.class_centers = USDRLClassCenters(self.config) if known else None
 
     def set_class_centers(self, centers: torch.Tensor | None, min_similarity: float | None) -> None:
         """Say from which similarity on a clip is of a class, or that every clip is.
@@ -921,7 +936,8 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         if not 0 <= min_similarity <= 1:
             raise ValueError(f"min_similarity must be between 0 and 1, got {min_similarity}")
         self.config.min_similarity = float(min_similarity)
-        self.class_centers = centers.detach().to(self.device, self.dtype)
+        self.class_centers = USDRLClassCenters(self.config)
+        self.class_centers.mean = centers.detach().to(self.device, self.dtype)
 
     def similarity(self, embeddings: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
         """Similarity of embeddings ``(B, 2d)`` to their most probable class; see `USDRLRecognitionOutput`.
@@ -930,7 +946,7 @@ class USDRLForActionRecognition(USDRLClassificationModel):
         """
         if self.class_centers is None:
             return None
-        centers = self.class_centers[logits.argmax(-1)].float()
+        centers = self.class_centers.mean[logits.argmax(-1)].float()
         found = nn.functional.cosine_similarity(embeddings.float(), centers, dim=-1)
         return torch.where((centers != 0).any(-1), found, 1.0)
 

@@ -306,7 +306,7 @@ def check_tensors(
     asked = any(getattr(config, field) != getattr(own, field) for field in _HEAD_SIZES)
     hint = "; for a new head give ignore_mismatched_sizes=True or call with_head"
     # Of a head for other classes, its weights are named first.
-    for key, tensor in sorted(state.items(), key=lambda item: item[0] == "class_centers"):
+    for key, tensor in sorted(state.items(), key=lambda item: item[0].startswith("class_centers.")):
         encoder = key.startswith(own_base)
         stored_key = (prefix + key.removeprefix(own_base)) if encoder else key
         stored = tensors.get(stored_key)

@@ -104,4 +104,5 @@ def source_name(data: Any) -> str:
     """Name of a data set in records and errors: that of its file or folder, else its kind."""
     if isinstance(data, SkeletonStore):
         return data.path.name
-    return Path(data).name if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")
+    # The source of a data set in a file is its path, which is of this machine.
+    return Path(data if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")).name
