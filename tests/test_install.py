@@ -64,7 +64,7 @@ def original(encoder, tmp_path) -> Path:
 
 def test_a_converted_file_loads_by_its_name(capsys, home, original, encoder, promised, tmp_path, monkeypatch):
     code, out, err = run(capsys, "convert", original, "--name", NAME)
-    assert code == 0 and f"installed as {NAME}" in out, err
+    assert code == 0 and f"installed as {NAME}" in out and f"layout ntu25 (that of {NAME})" in out, err
     folder = home / "models" / "usdrl--ntu120-xsub"
     clips = torch.randn(2, 64, 2, 25, 3)
     expected = encoder(clips).pooler_output

@@ -136,6 +136,9 @@ def test_impossible_readouts_are_refused(fields, said):
         (0, {}, "needs more than 24 clips, got 0"),
         (40, {"shrinkage": 0}, "shrinkage must be a positive number"),
         (40, {"shrinkage": float("nan")}, "shrinkage"),
+        (40, {"parts": None}, "parts must be a list of whole numbers"),
+        (40, {"parts": [2.0]}, "parts must be a list of whole numbers"),
+        (40, {"size": 1.5}, "parts must be a list of whole numbers and size one"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_leaves_the_model(clips, options, said):

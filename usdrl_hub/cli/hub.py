@@ -210,7 +210,9 @@ def convert(
             add_remote_code(folder)
         where = output_dir if name is None else install(folder, name)
     tokens = f"{config.num_spatial_tokens} spatial tokens"
-    origin = "as given" if layout is not None else f"inferred from the {tokens}; change it with --layout"
+    origin = f"inferred from the {tokens}; change it with --layout"
+    if "layout" in choices:
+        origin = "as given" if layout is not None else f"that of {name}"
     say(f"{where}: {type(model).__name__}, {config.encoder}, hidden size {config.hidden_size}, {tokens}")
     say(f"layout {config.layout} ({origin}); modality {config.modality}, alpha {alpha}, gap {shift_gap}")
     if name is not None:

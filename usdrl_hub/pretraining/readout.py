@@ -21,6 +21,8 @@ def readout_config(config: USDRLConfig, parts: Sequence[int] = (1, 2), size: int
     """
     if config.is_causal:
         raise ValueError("a causal model has no readout")
+    if not isinstance(parts, list | tuple) or any(type(number) is not int for number in (*parts, size)):
+        raise ValueError(f"readout: parts must be a list of whole numbers and size one, got {parts!r} and {size!r}")
     return USDRLConfig.from_dict({**config.to_dict(), "readout_parts": list(parts), "readout_size": size})
 
 
