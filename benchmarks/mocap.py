@@ -178,7 +178,7 @@ def finetuned_hits(encoder: USDRLModel, data: Set, rows: torch.Tensor) -> torch.
     torch.manual_seed(data.seed)
     model = with_head(encoder, USDRLForActionRecognition, data.num_classes)
     clips, labels = data.clips[0][rows], data.labels[0][rows]
-    start = fit_logistic_regression(embed_clips(encoder, clips), labels, data.num_classes)
+    start = fit_logistic_regression(embed_clips(encoder, clips, pooled=True), labels, data.num_classes)
     model.classifier.load_state_dict(start.state_dict())
     per_epoch = -(-len(rows) // BATCH)
     recipe = FitRecipe(
