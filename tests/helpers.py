@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -229,3 +230,16 @@ def supported_figures(source: CardSource) -> set[str]:
     alarms = dict(source.record.get("refusal") or {}).get("false_alarms") or {}
     shares += [entry["accepted"] for entry in alarms.values()]
     return {f"{100 * value:.1f}" for value in shares}
+
+
+def write_film(path: Path, images: Sequence[np.ndarray], rate: int = 25, format: str | None = None) -> Path:
+    """Write pictures ``(H, W, 3)`` uint8 as a film; VP8 in WebM, which browsers read, and MPEG-4 otherwise."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream("libvpx" if Path(path).suffix == ".webm" else "mpeg4", rate=rate)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.bit_rate = 3_000_000
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return Path(path)

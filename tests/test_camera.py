@@ -16,21 +16,10 @@ from usdrl_hub.inference import camera
 from usdrl_hub.inference.blazepose import LAYOUT, BlazePoseEstimator
 from usdrl_hub.inference.camera import open_camera, watch
 
-from .helpers import run
+from .helpers import run, write_film
 
 av = pytest.importorskip("av")
 pytest.importorskip("onnxruntime")
-
-
-def film_of(path, images, rate=25, format=None):
-    with av.open(str(path), "w", format=format) as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.bit_rate = 3_000_000
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +52,7 @@ def images(shared_data):
 
 def test_a_stream_gives_a_line_for_each_result(server, images, patient, capsys):
     folder, address = server
-    film_of(folder / "live.ts", images, format="mpegts")
+    write_film(folder / "live.ts", images, format="mpegts")
     code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--json", "--top-k", 3, "--threshold", 0)
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
@@ -103,7 +92,7 @@ def test_poses_between_pictures_are_interpolated_but_not_over_a_gap(images):
 
 def test_pictures_that_come_too_late_are_left_out(server, monkeypatch):
     folder, address = server
-    film_of(folder / "late.ts", [np.full((120, 160, 3), 90, np.uint8)] * 30, format="mpegts")
+    write_film(folder / "late.ts", [np.full((120, 160, 3), 90, np.uint8)] * 30, format="mpegts")
     monkeypatch.setattr(camera, "MAX_DELAY", 0.0)
     found = []
     for moment, _ in open_camera(f"{address}/late.ts"):
@@ -133,20 +122,20 @@ def test_what_is_no_stream_gets_a_sentence(server, capsys):
     assert "--camera reads BlazePose" in refused("--camera", 0, "--pose-model", "vitpose", "--detector", "detr")
     (folder / "noise.ts").write_bytes(bytes(range(256)) * 50)
     assert "noise.ts: it cannot be opened" in refused("--camera", f"{address}/noise.ts")
-    film_of(folder / "grey.ts", [np.full((120, 160, 3), 90, np.uint8)] * 20, format="mpegts")
+    write_film(folder / "grey.ts", [np.full((120, 160, 3), 90, np.uint8)] * 20, format="mpegts")
     assert "the stream ended without a person in it" in refused("--camera", f"{address}/grey.ts")
 
 
 def test_an_encoder_has_no_classes_to_print(server, images, patient, capsys):
     folder, address = server
-    film_of(folder / "live.ts", images, format="mpegts")
+    write_film(folder / "live.ts", images, format="mpegts")
     code, out, err = run(capsys, "predict", "--camera", f"{address}/live.ts", "--model", ENCODER)
     assert code == 2 and out == "" and "usdrl: usdrl/mocap-tiny has no classes" in err
 
 
 def test_a_playlist_cannot_name_files_of_this_machine(server, images):
     folder, address = server
-    film = film_of(folder.parent / "private.ts", images, format="mpegts")
+    film = write_film(folder.parent / "private.ts", images, format="mpegts")
     (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\nfile://{film}\n#EXT-X-ENDLIST\n")
     with pytest.raises(SkeletonFormatError, match="cannot be opened|broke off|no pictures"):
         list(open_camera(f"{address}/list.m3u8"))
@@ -154,7 +143,7 @@ def test_a_playlist_cannot_name_files_of_this_machine(server, images):
 
 def test_a_stream_that_breaks_off_gets_a_sentence(server, images, patient):
     folder, address = server
-    film = film_of(folder / "whole.avi", images)
+    film = write_film(folder / "whole.avi", images)
     content = film.read_bytes()
     (folder / "cut.avi").write_bytes(content[: len(content) // 2])
     found = []

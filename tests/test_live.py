@@ -45,7 +45,7 @@ from usdrl_hub.visualize.recording import nearest_clips
 
 from .browser import Browser, find_browser
 from .conftest import SHARED, relative_error
-from .helpers import HOSTILE_TEXT, randomised, run, walking
+from .helpers import HOSTILE_TEXT, randomised, run, walking, write_film
 
 GOLDENS = SHARED / "goldens" / "blazepose_ntu_clip.npz"
 FRAMES = "const frames = ([shape, values]) => new Frames(shape[0], shape[1], shape[2], Float32Array.from(values));"
@@ -356,18 +356,6 @@ def test_landmarks_are_those_of_python(live, shared_data):
         assert_allclose(found["world"], pose.world, atol=1e-3)
         assert_allclose(found["visibility"], pose.visibility, atol=1e-3)
         assert found["track"] == pose.track
-
-
-def write_film(path: Path, images, rate=25) -> Path:
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libvpx", rate=rate)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.bit_rate = 3_000_000
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def choose(browser, path: Path) -> None:
