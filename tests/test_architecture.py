@@ -195,9 +195,10 @@ def test_private_names_are_not_tested():
     assert found == PRIVATE
 
 
-def test_the_readme_draws_the_package_as_it_is():
+def test_the_tree_in_the_documents_is_the_package_as_it_is():
     """Each file and folder of the package, in the order of the floors."""
-    tree = (PACKAGE.parent / "README.md").read_text("utf-8").split("```\nusdrl_hub/\n")[1].split("\ndocs/")[0]
+    document = (PACKAGE.parent / "docs" / "structure.md").read_text("utf-8")
+    tree = document.split("```\nusdrl_hub/\n")[1].split("\ndocs/")[0]
     names = [line.split("   ")[0] for line in tree.splitlines()]
     drawn = [word for line in names for word in re.findall(r"(?<=  )[a-z_]+(?:\.py|/)", line)]
     there = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}

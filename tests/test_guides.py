@@ -262,7 +262,6 @@ def test_commands_in_running_text_exist_with_their_options(document):
 
 
 def test_guides_are_linked_from_the_readme_and_links_lead_somewhere():
-    assert len(GUIDES) == 8
     linked = set()
     for document in DOCUMENTS:
         text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)

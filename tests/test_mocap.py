@@ -123,10 +123,10 @@ def test_half_of_the_joints_are_enough_to_know_a_clip_again(model, extractor, cl
     assert (top_k(features, native, 1)[1][:, 0] == torch.arange(len(native))).float().mean() >= 0.5
 
 
-def test_the_readme_gives_the_tables_figures():
+def test_the_results_give_the_tables_figures():
     """The linear probe's mean at five clips per class: of the encoder, its random weights, and the joints."""
     tables = (ROOT / "benchmarks" / "README.md").read_text().splitlines()
-    words = " ".join((ROOT / "README.md").read_text().split())
+    words = " ".join((ROOT / "docs" / "results.md").read_text().split())
     for features, around in [
         ("`usdrl/mocap-tiny`", "a linear probe on `usdrl/mocap-tiny` reaches {} % on average"),
         ("joints, normalised", "{} % on the normalised joints"),
