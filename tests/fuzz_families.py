@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import random
+import struct
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -696,13 +697,39 @@ def _amass() -> list[Files]:
     return [{"a.npz": pack({f"{key}.npy": npy(array) for key, array in arrays.items()})} for arrays in sets]
 
 
-def damage_block(rng: random.Random, content: bytes) -> bytes:
-    """A C3D with bytes of its header or parameters changed, where each says how the rest is read."""
+def _pose() -> list[Files]:
+    """``.pose`` files of versions 0.1 and 0.2, written without the package that reads them."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<H", len(value)) + value.encode()
+
+    def made(version: float, component: str, joints: tuple[str, ...], points: np.ndarray) -> bytes:
+        frames, people, _, dimensions = points.shape
+        names = b"".join(text(name.upper()) for name in joints)
+        header = struct.pack("<f4H", version, 640, 480, 0, 1) + text(component) + text("XYZC"[3 - dimensions :])
+        header += struct.pack("<3H", len(joints), 1, 1) + names + struct.pack("<2H3H", 0, 1, 255, 0, 0)
+        head = struct.pack("<3H" if version < 0.15 else "<fIH", 25, frames, people)
+        return header + head + points.astype("<f4").tobytes() + np.full(points.shape[:3], 0.5, "<f4").tobytes()
+
+    landmarks, body = get_layout("mediapipe33").joint_names, get_layout("openpose25").joint_names
+    return [
+        {"a.pose": made(0.2, "POSE_WORLD_LANDMARKS", landmarks, bodies(3, joints=33))},
+        {"a.pose": made(0.2, "pose_keypoints_2d", body, bodies(3, persons=2, channels=2))},
+        {"a.pose": made(0.1, "POSE_LANDMARKS", landmarks, bodies(3, joints=33))},
+    ]
+
+
+def damage_block(rng: random.Random, content: bytes, heads: tuple[tuple[int, int], ...]) -> bytes:
+    """A file with bytes of its header or parameters changed, where each says how the rest is read.
+
+    Args:
+        heads: Where such bytes begin, and how many there are.
+    """
     data = bytearray(content)
+    places = [(start, size) for start, size in heads if start + size <= len(data)] + [(0, len(data))]
     for _ in range(rng.choice([1, 1, 2, 4])):
-        place = rng.choice(
-            [rng.randrange(24), 512 + rng.randrange(4), 512 + rng.randrange(200), rng.randrange(len(data))]
-        )
+        start, size = rng.choice(places)
+        place = start + rng.randrange(size)
         data[place] = rng.choice([0, 1, 2, 127, 128, 255, data[place] ^ 1 << rng.randrange(8), rng.randrange(256)])
     return bytes(data)
 
@@ -890,7 +917,13 @@ _FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
         "seeds": _c3d(),
         "target": "a.c3d",
         "read": read_recordings,
-        "mutations": [any_bytes(), *[of_file(damage_block)] * 2],
+        "mutations": [any_bytes(), *[of_file(partial(damage_block, heads=((0, 24), (512, 4), (512, 200))))] * 2],
+    },
+    "pose": lambda: {
+        "seeds": _pose(),
+        "target": "a.pose",
+        "read": read_recordings,
+        "mutations": [any_bytes(), *[of_file(partial(damage_block, heads=((0, 40), (0, 600))))] * 2],
     },
     "trc": lambda: {"seeds": _trc(), "target": "a.trc", "read": read_recordings, "mutations": _text(b"\n\t,")},
     "mvnx": lambda: {
@@ -968,7 +1001,7 @@ FAMILIES = tuple(_FAMILIES)
 LONG = tuple(
     name
     for name in FAMILIES
-    if name not in ("npy", "npz", "npz-data-set", "amass", "c3d", "store", "checkpoint", "pth.tar")
+    if name not in ("npy", "npz", "npz-data-set", "amass", "c3d", "pose", "store", "checkpoint", "pth.tar")
 )
 
 

@@ -1,6 +1,7 @@
 """``.pose`` files: MediaPipe and OpenPose as the package pose-format writes them."""
 
 import io
+import struct
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from usdrl_hub import SkeletonFormatError, get_layout, iter_skeletons, read_skeleton
 from usdrl_hub.errors import USDRLWarning
 
+from ..fuzz_families import family
 from .clip import SHARED, is_upright, landmarks, needs_shared, pixels, same_squat
 
 REASON = "needs the extra 'pose'"
@@ -71,6 +73,18 @@ def test_damaged_files_are_refused_in_a_sentence(tmp_path):
             assert str(tmp_path / "b.pose") in str(error)
             outcomes.add("refused")
     assert outcomes == {"mediapipe33", "refused"}
+
+
+def test_a_file_of_version_0_1_that_was_cut_is_refused(tmp_path):
+    pytest.importorskip("pose_format", reason=REASON)
+    files = [files["a.pose"] for files in family("pose").seeds]
+    whole = next(content for content in files if content[:4] == struct.pack("<f", 0.1))
+    (tmp_path / "a.pose").write_bytes(whole)
+    assert read_skeleton(tmp_path / "a.pose").num_frames == 3
+    # A third of the numbers is lost: two frames are left by their count, and the second's points would be confidences.
+    (tmp_path / "a.pose").write_bytes(whole[: -33 * 4 * 4])
+    with pytest.raises(SkeletonFormatError, match="damaged .pose file: it has not the frames"):
+        read_skeleton(tmp_path / "a.pose")
 
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,16 +41,20 @@ def read(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]
             f"{path}: it is a .pose file, which the package pose-format reads: pip install 'usdrl-hub[pose]'"
         ) from None
     try:
-        pose = Pose.read(path.read_bytes())
+        content = path.read_bytes()
+        pose = Pose.read(content)
         values = np.ma.getdata(pose.body.data).astype(np.float64)
         scores = np.asarray(pose.body.confidence, dtype=np.float64)
         parts = [(str(part.name), [str(name) for name in part.points]) for part in pose.header.components]
         size, fps = (float(pose.header.dimensions.height), float(pose.header.dimensions.width)), float(pose.body.fps)
+        is_cut = _is_cut(content, pose, len(values))
     except OSError:
         raise
     except Exception as error:
         # The package checks nothing: a damaged file fails in any way.
         raise SkeletonFormatError(f"{path}: it is a damaged .pose file: {type(error).__name__}") from None
+    if is_cut:
+        raise SkeletonFormatError(f"{path}: it is a damaged .pose file: it has not the frames that its header names")
     counts = [len(names) for _, names in parts]
     if values.ndim != 4 or values.shape[2] != sum(counts) or scores.shape != values.shape[:3]:
         raise SkeletonFormatError(f"{path}: it is a damaged .pose file: its header does not fit its numbers")
@@ -61,6 +67,17 @@ def read(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]
     name, joints = parts[chosen]
     part = slice(start, start + len(joints))
     yield _recording(path, name, joints, values[:, :, part], scores[:, :, part], size, fps, reading)
+
+
+def _is_cut(content: bytes, pose: Any, frames: int) -> bool:
+    """Whether a file of version 0.1 was cut: the package counts frames by its bytes, and takes points for confidences."""
+    if round(pose.header.version, 3) != 0.1:
+        return False
+    header = io.BytesIO()
+    pose.header.write(header)
+    # 16 bits are too few for long recordings.
+    named = struct.unpack_from("<3H", content, header.tell())[1]
+    return named not in (frames % 2**16, min(frames, 2**16 - 1))
 
 
 def _recording(
