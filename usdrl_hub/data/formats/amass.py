@@ -53,12 +53,17 @@ _NAMES = {"poses", "trans", "root_orient", "pose_body", *_RATES}
 
 def is_amass(path: Path) -> bool:
     """Whether an ``.npz`` file holds poses of SMPL, by the names of its arrays."""
+    names = _names(path)
+    return not {"offsets", "keypoints"} & names and bool({"poses", "pose_body", "betas"} & names)
+
+
+def _names(path: Path) -> set[str]:
+    """Names of the arrays of an ``.npz`` file; of what is none, no name."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            return {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
-    return "offsets" not in names and "keypoints" not in names and ("poses" in names or "pose_body" in names)
+        return set()
 
 
 def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
@@ -72,6 +77,10 @@ def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSe
     Raises:
         SkeletonFormatError: If the arrays have other shapes, or are not finite numbers.
     """
+    if not {"poses", "pose_body"} & _names(path):
+        raise SkeletonFormatError(
+            f"{path}: it is the shape of a person ('betas') without a motion: read AMASS' files that have 'poses'"
+        )
     arrays = load_npz(path, _NAMES)
     rotations = _rotations(path, arrays)
     frames = len(rotations)

@@ -46,7 +46,7 @@ _FORMS = {
 }
 _LANDMARKS = (99, 132)
 _MSR_NAME = re.compile(r"a(?P<action>[0-9]{2})_s(?P<subject>[0-9]{2})_e[0-9]{2}")
-_MSR_JOINTS = 20
+_MSR_JOINTS, _MSR_FPS = 20, 15.0
 
 
 def read(path: Path, reading: Reading, on_error: OnError) -> Iterator[SkeletonSequence]:
@@ -175,7 +175,8 @@ def _read_msr(path: Path, lines: Sequence[tuple[int, str]], reading: Reading) ->
     points = _rows(path, lines, 4).reshape(frames, 1, _MSR_JOINTS, 4)[..., :3]
     if not points.any():
         raise EmptySequenceError(f"{path}: every number is zero: no person is visible")
-    if np.median(np.abs(points[..., 0])) > 20 and (points >= 0).all():
+    # Nobody is 20 m to the side of a depth camera.
+    if reading.units is None and np.median(np.abs(points[..., 0])) > 20:
         raise SkeletonFormatError(
             f"{path}: its numbers are places in the depth image, not in space: read MSR-Action3D's "
             "'_skeleton3D.txt' of the same recording"
@@ -185,6 +186,8 @@ def _read_msr(path: Path, lines: Sequence[tuple[int, str]], reading: Reading) ->
         SkeletonSequence(
             points,
             "msr20",
+            # The data set was recorded at 15 frames per second; other files of this form do not say.
+            fps=_MSR_FPS if match else None,
             name=path.stem,
             label=int(match["action"]) - 1 if match and int(match["action"]) > 0 else None,
             subject=int(match["subject"]) if match else None,

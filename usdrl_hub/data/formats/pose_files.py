@@ -70,7 +70,7 @@ def read(path: Path, reading: Reading, _: OnError) -> Iterator[SkeletonSequence]
 
 
 def _is_cut(content: bytes, pose: Any, frames: int) -> bool:
-    """Whether a file of version 0.1 was cut: the package counts frames by its bytes, and takes points for confidences."""
+    """Whether a file of version 0.1 was cut: the package counts its frames by its bytes and reads on."""
     if round(pose.header.version, 3) != 0.1:
         return False
     header = io.BytesIO()
