@@ -103,13 +103,19 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
     assert code == 0 and f"model {tmp_path / 'model'}" in out
 
 
-def test_demo_writes_embeddings_and_a_picture(capsys, tmp_path):
+def test_demo_writes_a_page_embeddings_a_picture_and_recordings(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--output-dir", tmp_path / "demo")
     assert code == 0 and "truth" in out and " of 100 clips right" in out
-    files = ["embeddings.npz", "nearest.png", "prediction.png", "uiprmd-samples.npz"]
+    files = ["embeddings.npz", "nearest.png", "prediction.html", "recordings", "uiprmd-samples.npz"]
     assert sorted(os.listdir(tmp_path / "demo")) == files
-    for picture in ("nearest.png", "prediction.png"):
-        assert (tmp_path / "demo" / picture).read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "demo" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
+    assert out.endswith(f"open in a browser: {tmp_path / 'demo' / 'prediction.html'}\n")
+    page = (tmp_path / "demo" / "prediction.html").read_text("utf-8")
+    assert "deep squat" in page and "m01_s02_e05" in page
+    recordings = sorted((tmp_path / "demo" / "recordings").rglob("*.npz"))
+    assert [path.parent.name for path in recordings] == ["lunge"] * 5 + ["raise"] * 5 + ["squat"] * 5
+    [clip] = iter_skeletons(recordings[-1])
+    assert (clip.name, clip.layout.name, clip.label, clip.units) == ("m01_s10_e05", "ui-prmd39", None, "m")
     # Movements of a person, by another sensor, whom the encoder never saw.
     right, asked = re.search(r"(\d+) of (\d+) nearest clips show the same movement", out).groups()
     assert int(asked) == 10 and int(right) >= 7

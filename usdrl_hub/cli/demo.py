@@ -17,23 +17,23 @@ from .tables import print_predictions
 
 
 def demo(
-    output_dir: Annotated[Path, typer.Option(help="Folder for embeddings, picture and sample clips.")] = Path(
-        "demo-output"
-    ),
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder for a page, a picture, embeddings and sample recordings.")
+    ] = Path("demo-output"),
 ) -> None:
     """Run the shipped models on real clips of people that they were not trained on."""
     from ..data.samples import load_samples, sample_path
     from ..inference.archive import write_embeddings
     from ..inference.embedding import iter_embeddings
+    from ..inference.engine import Engine
     from ..inference.prediction import iter_predictions
-    from ..loading import load_feature_extractor
-    from ..visualize.pictures import draw_clip
+    from ..visualize.recording import render
 
-    model = RECOGNISER
+    model = Engine.load(RECOGNISER)
     # Of clips that are known to show its movements, the model names one.
     predictions = list(iter_predictions(load_samples(), model, threshold=0))
     shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
-    print_predictions(shown, model, predictions[0].class_names, 3, truth=True)
+    print_predictions(shown, RECOGNISER, predictions[0].class_names, 3, truth=True)
     right = sum(int(p.probabilities.argmax()) == p.sequence.label for p in predictions)
     people = Counter(p.sequence.subject for p in predictions)
     print(
@@ -45,27 +45,39 @@ def demo(
     stream = iter_embeddings(load_samples(), model)
     embeddings = output_dir / "embeddings.npz"
     write_embeddings(stream, embeddings)
-    first = predictions[0]
-    extractor = load_feature_extractor(model)
-    label, probability = first.top(1)[0]
-    title = f"{first.sequence.name}: {label} ({100 * probability:.0f} %)"
-    picture = output_dir / "prediction.png"
-    draw_clip(extractor(first.sequence).keypoints[0], extractor.layout, title, picture)
+    _write_recordings(output_dir / "recordings")
+    page = output_dir / "prediction.html"
+    render(predictions[0].sequence, page, model, gallery=load_samples(), top_k=3)
     similar = output_dir / "nearest.png"
     _show_nearest(similar)
-    print(f"\nwritten: {embeddings}, {picture}, {similar}\ntry: usdrl predict {output_dir / 'uiprmd-samples.npz'}")
+    print(f"\nwritten: {embeddings}, {similar}, {output_dir / 'recordings'}\nopen in a browser: {page}")
+
+
+def _write_recordings(folder: Path) -> None:
+    """Write a folder per class with a file per recording, as users have them."""
+    from ..data.samples import load_samples
+    from ..data.writing import write_skeleton
+
+    names = {"deep squat": "squat", "side lunge": "lunge", "standing shoulder abduction": "raise"}
+    samples = load_samples()
+    for clip in samples:
+        movement = names.get(samples.class_names[clip.label or 0])
+        if movement is not None and not clip.name.endswith("_inc"):
+            path = folder / movement / f"{clip.name}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_skeleton(replace(clip, label=None), path, overwrite=True)
 
 
 def _show_nearest(picture: Path) -> None:
     """Find the most similar clips of other people for each movement of one person, recorded by another sensor."""
     from ..data.samples import load_samples
     from ..inference.engine import Engine
-    from ..visualize.pictures import draw_clips
+    from ..visualize.pictures import Picture, draw_rows
     from ..visualize.recording import nearest_clips
+    from ..visualize.scene import Scene
 
     sensor = "kinect20"
     engine = Engine.load(ENCODER, head=False)
-    extractor = engine.extractor
     # The simulated sensor has half of the frame rate and 20 joints of its own.
     asked = [
         replace(seen, keypoints=seen.keypoints[::2], fps=None)
@@ -86,4 +98,4 @@ def _show_nearest(picture: Path) -> None:
             drawn = [(query, f"{query.name}, {sensor}: {label}")]
             drawn += [(near.sequence, f"{near.sequence.name}: {near.label}") for near in found]
     print(f"{right} of {len(asked)} nearest clips show the same movement")
-    draw_clips([(extractor(clip).keypoints[0], title) for clip, title in drawn], extractor.layout, picture)
+    draw_rows([Picture(Scene.of(clip), title) for clip, title in drawn], picture)

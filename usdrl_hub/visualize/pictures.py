@@ -65,28 +65,25 @@ def draw_clip(
     draw_stills(Picture(replace(scene, azimuth=0.0, elevation=0.0, floor=None), title), path, num_pictures)
 
 
-def draw_clips(
-    clips: Sequence[tuple[np.ndarray, str]], layout: LayoutLike, path: str | os.PathLike, num_pictures: int = 8
-) -> None:
-    """Draw several clips as `draw_clip` does, one below the other.
+def draw_rows(pictures: Sequence[Picture], path: str | os.PathLike, num_pictures: int = 8) -> None:
+    """Draw stills of several recordings, one below the other.
 
     Args:
-        clips: Keypoints ``(T, M, V, C)`` and heading of each.
-        layout: Joint layout of all.
+        pictures: The content of each row.
         path: PNG file to write.
-        num_pictures: Number of evenly spaced frames of each clip.
+        num_pictures: Number of evenly spaced frames of each recording.
     """
     with scratch_folder() as folder, new_file(path) as partial:
         rows = []
-        for number, (clip, title) in enumerate(clips):
+        for number, picture in enumerate(pictures):
             row = folder / f"{number}.png"
-            draw_clip(clip, layout, title, row, num_pictures)
+            draw_stills(picture, row, num_pictures)
             rows.append(Image.open(row).convert("RGB"))
         sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
         top = 0
-        for picture in rows:
-            sheet.paste(picture, (0, top))
-            top += picture.height
+        for image in rows:
+            sheet.paste(image, (0, top))
+            top += image.height
         sheet.save(partial, format="png")
 
 
