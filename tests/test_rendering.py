@@ -253,6 +253,16 @@ def test_a_page_is_one_file_that_asks_for_nothing(tmp_path, samples):
     assert all(neighbour["scene"]["frames"] <= 90 for neighbour in page["neighbours"])
 
 
+def test_a_page_of_motion_that_is_like_no_class_says_so(tmp_path):
+    drawn = render(SkeletonSequence(np.random.rand(90, 1, 25, 3), "ntu25"), tmp_path / "out.html", TINY)
+    timeline = content(tmp_path / "out.html")["timeline"]
+    assert drawn.top[0] == timeline["refused"] == timeline["none"] == "none of these"
+    assert timeline["known"] == "0" * 90
+    render(SkeletonSequence(np.random.rand(90, 1, 25, 3), "ntu25"), tmp_path / "out.html", TINY, threshold=0)
+    timeline = content(tmp_path / "out.html")["timeline"]
+    assert timeline["refused"] == "" and "0" not in timeline["known"]
+
+
 def test_a_thousand_frames_of_two_persons_fit_in_three_megabytes_and_are_exact_to_a_tenth_of_a_millimetre(tmp_path):
     sequence = SkeletonSequence(np.random.rand(1000, 2, 25, 3) * 4 - 2, "ntu25")
     render(sequence, tmp_path / "out.html", TINY)

@@ -24,6 +24,7 @@ from usdrl_hub.inference.timeline import Timeline, make_timeline, segment_rows, 
 from usdrl_hub.inference.windows import frame_probabilities
 from usdrl_hub.postprocessing import action_proposals, smooth_over_shift_gap, suppress
 from usdrl_hub.visualize.charts import lanes
+from usdrl_hub.visualize.panel import CLASS_COLORS
 from usdrl_hub.visualize.recording import draw_timelines
 
 from .helpers import run, tiny_model
@@ -223,3 +224,30 @@ def test_cells_of_a_table_are_no_formulas(tmp_path):
         "'=cmd|' /C calc'!A0", "'@SUM(1)", "' +1", "'-1", "\\x1b[2Ja\\nb", "squat",
     ]  # fmt: skip
     assert {row[0] for row in rows} == {"'=1+1"} and [float(row[-1]) for row in rows] == pytest.approx([0.9] * 6)
+
+
+def test_a_class_has_one_colour_in_the_plots_of_several_recordings(tmp_path):
+    """The class that leads in the first recording comes second in the other, where its line has the same colour."""
+    clip = load_samples()[0]
+    clip = replace(clip, keypoints=clip.keypoints[:40])
+    one, other = [0.8, 0.2, 0.0], [0.2, 0.0, 0.8]
+    timelines = [made([values] * 40, overall=np.array(values)) for values in (one, other)]
+    draw_timelines([(clip, timeline) for timeline in timelines], tmp_path / "out.png")
+    picture = np.asarray(Image.open(tmp_path / "out.png").convert("RGB"))
+    colors = [tuple(bytes.fromhex(color[1:])) for color in CLASS_COLORS[:3]]
+    for rows, leader in zip(np.array_split(picture, 2), (0, 2), strict=True):
+        # The line of a class lies high in its plot if the class is probable, and the bar below has its pale colour.
+        heights = [np.nonzero((rows == color).all(-1))[0] for color in colors]
+        assert min(range(3), key=lambda kind: np.median(heights[kind])) == leader
+
+
+def test_the_title_of_a_recording_that_is_like_no_class_names_none(tmp_path, monkeypatch):
+    clip = load_samples()[0]
+    shown = []
+    monkeypatch.setattr(
+        "usdrl_hub.visualize.recording.draw_probability_plots", lambda pictures, _: shown.extend(pictures)
+    )
+    values = np.tile([0.9, 0.1], (clip.num_frames, 1))
+    for known in (True, False):
+        draw_timelines([(clip, made(values, overall=values[0], is_known=known))], tmp_path / "out.png")
+    assert [picture.title for picture in shown] == ["m01_s02_e05: c0 (90 %)", "m01_s02_e05: none of these"]

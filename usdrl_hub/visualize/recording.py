@@ -231,12 +231,16 @@ def draw_timelines(timelines: Sequence[tuple[SkeletonSequence, Timeline]], path:
         raise ValueError(
             f"{path}: a picture shows 1 to {_MAX_PLOTS} recordings, not {len(timelines)}: write .csv or .json"
         )
-    pictures = []
-    for sequence, timeline in timelines:
-        # The names of the recording's own events are unknown here.
-        recording = Recording(replace(sequence, events=None))
-        pictures.append(RecordingView(recording, replace(timeline, segments=timeline.runs()), [], "").picture())
-    draw_probability_plots(pictures, path)
+    # The names of the recordings' own events are unknown here.
+    views = [
+        RecordingView(Recording(replace(sequence, events=None)), replace(timeline, segments=timeline.runs()), [], "")
+        for sequence, timeline in timelines
+    ]
+    # A class has the same colour in all recordings.
+    colors = _class_colors(name for view in views for name in view.named)
+    for view in views:
+        view.colors = colors | view.background
+    draw_probability_plots([view.picture() for view in views], path)
 
 
 class RecordingView:
@@ -250,14 +254,20 @@ class RecordingView:
         self.timeline, self.neighbours, self.model_name = timeline, neighbours, model_name
         self.name = recording.sequence.name or "recording"
         self.lines = [] if timeline is None else _lines(timeline)
-        names = [] if timeline is None else [timeline.class_names[kind] for kind in self.lines]
-        names += [label for _, segments in self.bands for label, *_ in segments]
         # A class has the same colour in predictions and labels.
-        self.colors = {
-            label: CLASS_COLORS[number % len(CLASS_COLORS)] for number, label in enumerate(dict.fromkeys(names))
-        }
-        if timeline is not None and timeline.has_background:
-            self.colors[timeline.class_names[0]] = BACKGROUND_COLOR
+        self.colors = _class_colors(self.named) | self.background
+
+    @property
+    def named(self) -> list[str]:
+        """The classes of lines and segments, in the order in which they get colours."""
+        names = [] if self.timeline is None else [self.timeline.class_names[kind] for kind in self.lines]
+        return names + [label for _, segments in self.bands for label, *_ in segments]
+
+    @property
+    def background(self) -> dict[str, str]:
+        """Colour of the background class, if there is one."""
+        timeline = self.timeline
+        return {timeline.class_names[0]: BACKGROUND_COLOR} if timeline is not None and timeline.has_background else {}
 
     @property
     def facts(self) -> list[str]:
@@ -306,7 +316,8 @@ class RecordingView:
         title = self.name
         if timeline is not None and timeline.overall is not None:
             best = int(timeline.overall.argmax())
-            title += f": {timeline.class_names[best]} ({100 * timeline.overall[best]:.0f} %)"
+            label = f"{timeline.class_names[best]} ({100 * timeline.overall[best]:.0f} %)"
+            title += f": {label if timeline.is_known else NONE_OF_THESE}"
         beside = []
         for other in self.neighbours:
             about = f"{other.sequence.name}, similarity {other.similarity:.3f}"
@@ -315,6 +326,11 @@ class RecordingView:
         return Picture(
             self.scene, title, Chart(lines, bands, "" if timeline is None else timeline.description), beside
         )
+
+
+def _class_colors(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, by first appearance."""
+    return {name: CLASS_COLORS[number % len(CLASS_COLORS)] for number, name in enumerate(dict.fromkeys(names))}
 
 
 def _lines(timeline: Timeline) -> list[int]:
@@ -384,6 +400,10 @@ def _packed_timeline(view: RecordingView, timeline: Timeline, frames: np.ndarray
             for rank, kind in enumerate(np.argsort(-whole, kind="stable")[:3].tolist())
             if rank == 0 or whole[kind] >= 0.05
         ],
+        # Where the recording is like none of the classes: a digit per frame.
+        "refused": "" if timeline.is_known else NONE_OF_THESE,
+        "known": "" if timeline.known is None else "".join("01"[int(known)] for known in timeline.known[frames]),
+        "none": NONE_OF_THESE,
     }
 
 
