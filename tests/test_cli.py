@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pytest
 import torch
 from typer.main import get_command
 
+import usdrl_hub
 from usdrl_hub import extract_embeddings, extract_frame_embeddings, open_data
 from usdrl_hub.cli.app import app
 from usdrl_hub.data.readers import SUFFIXES, iter_skeletons
@@ -121,6 +123,30 @@ def test_demo_writes_a_page_embeddings_a_picture_and_recordings(capsys, tmp_path
     assert int(asked) == 10 and int(right) >= 7
     with np.load(tmp_path / "demo" / "embeddings.npz") as file:
         assert file["embeddings"].shape == (100, 160) and len(file["names"]) == 100
+
+
+def test_env_says_what_an_issue_needs_and_nothing_private(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("USDRL_HOME", str(tmp_path))
+    code, out, _ = run(capsys, "env")
+    assert code == 0 and out.startswith(f"usdrl-hub {usdrl_hub.__version__}")
+    assert f"torch             {torch.__version__}" in out and "USDRL_HOME" in out
+    assert str(tmp_path) not in out and os.path.expanduser("~") not in out
+    facts = json.loads(run(capsys, "env", "--json")[1])
+    assert set(facts["extras"]) >= {"datasets", "map", "onnx", "video"}
+    assert facts["extras"]["map"] == {"scikit-learn": version("scikit-learn")}
+    # The films' pose estimator has a notice of its own, which is shown to those who can use it.
+    assert any("MediaPipe Authors" in line for line in facts["licences"])
+
+
+def test_env_names_the_packages_that_an_extra_lacks(capsys, monkeypatch):
+    def without_av(name):
+        if name == "av":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("usdrl_hub.cli.environment.version", without_av)
+    code, out, _ = run(capsys, "env")
+    assert code == 0 and "needs av: pip install 'usdrl-hub[video]'" in out and "MediaPipe" not in out
 
 
 def write_bytes(content):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import data, demo, hub, predict, show, train
+from . import data, demo, environment, hub, predict, show, train
 from .needs import App
 
 app = App(
@@ -56,6 +56,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "list": hub.list_command,
     "push": hub.push,
     "demo": demo.demo,
+    "env": environment.env,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
