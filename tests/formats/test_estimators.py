@@ -1,6 +1,7 @@
 """Recordings of pose estimators and sensors as JSON: what they mean, and what is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -84,6 +85,31 @@ def test_arrays_of_landmarks_are_upright(tmp_path):
     sequence = read_skeleton(tmp_path / "a.npy", image_shape=(480, 640))
     assert (sequence.coordinates, sequence.image_shape) == ("2d+score", (480, 640))
     np.testing.assert_allclose(sequence.keypoints[:, 0, :, 1], image[..., 1] * 480, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["json", "lists", "npy", "csv"])
+def test_world_landmarks_that_are_not_visible_are_unseen(tmp_path, form):
+    visibility = np.full((86, 33, 1), 0.9)
+    visibility[3, 13], visibility[4, 13], visibility[5] = 0.05, 0.15, 0  # frame 5: the program knows no visibility
+    made = np.concatenate([landmarks(), visibility], axis=-1)
+    path = tmp_path / f"a.{'json' if form == 'lists' else form}"
+    if form == "npy":
+        np.save(path, made)
+    elif form == "csv":
+        header = ",".join(f"{axis}{joint}" for joint in range(1, 34) for axis in "xyzv")
+        np.savetxt(path, made.reshape(86, -1), header=header, comments="", delimiter=",")
+    elif form == "lists":
+        path.write_text(json.dumps([{"pose_world_landmarks": frame} for frame in made.tolist()]))
+    else:
+        keys = ("x", "y", "z", "visibility")
+        frames = [[dict(zip(keys, row, strict=True)) for row in frame] for frame in made.tolist()]
+        path.write_text(json.dumps([{"poseWorldLandmarks": frame} for frame in frames]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", USDRLWarning)  # arrays and tables do not say that y points down
+        found = read_skeleton(path).keypoints
+    seen = found[:, 0].any(-1)
+    assert seen.sum() == 86 * 33 - 1 and not seen[3, 13]
+    np.testing.assert_allclose(found[seen[:, None]], landmarks()[seen], atol=1e-5)
 
 
 def test_json_lines_and_times_of_frames(tmp_path):

@@ -244,7 +244,8 @@ def _points(
     if layout.name != "mediapipe33":
         return points[..., :3], {}
     if not mediapipe.is_in_image(points):
-        return mediapipe.off_origin(points[..., :3]), {}
+        visible = points[..., 3] if "score" in axes else None
+        return mediapipe.keep_visible(mediapipe.off_origin(points[..., :3]), visible), {}
     height, width = reading.image_shape or (1.0, 1.0)
     flat = points[..., [0, 1, 3]] if "score" in axes else points[..., :2]
     shape = {"image_shape": (float(height), float(width))}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.formats.mediapipe import MIN_VISIBILITY
 from ..errors import CheckpointLoadError, EmptySequenceError
 from ..layouts import get_layout
 from ..sequence import SkeletonSequence, is_rate
@@ -21,8 +22,8 @@ from ..sequence import SkeletonSequence, is_rate
 LAYOUT = "mediapipe33"
 # The networks that come with the package: of people, and of their landmarks ("lite").
 SHIPPED = Path(__file__).parent.parent / "pose"
-# Probability above which a person is there; landmarks that are less visible count as not seen.
-THRESHOLD, MIN_VISIBILITY = 0.5, 0.1
+# Probability above which a person is there.
+THRESHOLD = 0.5
 # Side of what the networks see, in pixels, and of the landmarks' heat map.
 _DETECTOR_SIDE, _LANDMARK_SIDE, _HEATMAP_SIDE = 224, 256, 64
 # Cells along a side of the detector's grids, and anchors per cell.

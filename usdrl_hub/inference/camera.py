@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.formats.mediapipe import MIN_VISIBILITY
 from ..errors import CheckpointLoadError, SkeletonFormatError
 from ..facts.checkpoints import RECOGNISER
 from ..layouts import get_layout
 from ..sequence import SkeletonSequence
-from .blazepose import HIPS, LAYOUT, MIN_VISIBILITY, SHOULDERS, BlazePoseEstimator, Pose
+from .blazepose import HIPS, LAYOUT, SHOULDERS, BlazePoseEstimator, Pose
 from .streaming import StreamResult, USDRLStream
 
 # Frames per second that a model is given; poses between pictures are interpolated.

@@ -25,6 +25,8 @@ _TIMES = ("timestamp_ms", "timestampMs", "timestamp", "time_ms", "time_s", "time
 _SCORES = ("visibility", "presence", "score", "v", "confidence")
 # All zero is a joint that was not seen, but the middle of the hips is: all is moved by a ten-thousandth of a mm.
 _OFF_ORIGIN = 1e-7
+# World landmarks that are less visible than this (0 to 1) count as not seen, in files as in films.
+MIN_VISIBILITY = 0.1
 _LANDMARKS = 33
 _LEFT_HIP, _RIGHT_HIP, _NOSE, _LEFT_ANKLE, _RIGHT_ANKLE = 23, 24, 0, 27, 28
 
@@ -144,14 +146,16 @@ def _row(path: Path, frame: int, person: Any, is_world: bool) -> tuple[np.ndarra
         if values.ndim != 2 or values.shape[1] not in (2, 3, 4) or (is_world and values.shape[1] == 2):
             raise SkeletonFormatError(f"{path}, frame {frame}: a landmark is not x, y, z and perhaps a visibility")
         if is_world:
-            return off_origin(values[:, :3]), False
+            return keep_visible(off_origin(values[:, :3]), values[:, 3] if values.shape[1] == 4 else None), False
         score = values[:, 3] if values.shape[1] == 4 else np.zeros(len(values))
         return np.c_[values[:, :2], score], values.shape[1] == 4
     if not isinstance(person, list) or not all(isinstance(landmark, Mapping) for landmark in person):
         raise SkeletonFormatError(f"{path}, frame {frame}: it is not a list of landmarks")
     if is_world:
         values = to_numbers(path, frame, [[point.get(axis) for axis in ("x", "y", "z")] for point in person])
-        return off_origin(values), False
+        scores = [point.get("visibility") for point in person]
+        visible = None if None in scores else to_numbers(path, frame, scores)
+        return keep_visible(off_origin(values), visible), False
     name = next((key for key in _SCORES if person and person[0].get(key) is not None), None)
     found = [None if name is None else point.get(name) for point in person]
     if name is None:
@@ -218,8 +222,8 @@ def read_array(array: np.ndarray, where: str, reading: Reading) -> SkeletonSeque
         reading: What else is known.
 
     Returns:
-        In metres where they are world landmarks, `up` unsaid; else in shares of the image, with the visibility as
-        score.
+        In metres where they are world landmarks, `up` unsaid, without those that are not visible; else in shares of
+        the image, with the visibility as score.
     """
     if reading.layout is not None and get_layout(reading.layout).name != "mediapipe33":
         return None
@@ -230,7 +234,8 @@ def read_array(array: np.ndarray, where: str, reading: Reading) -> SkeletonSeque
         return None
     reading = replace(reading, layout="mediapipe33")
     if not is_in_image(array):
-        return reading.sequence(off_origin(array[..., :3]), where)
+        visible = array[..., 3] if array.shape[-1] == 4 else None
+        return reading.sequence(keep_visible(off_origin(array[..., :3]), visible), where)
     flat = array[..., [0, 1, 3]] if array.shape[-1] == 4 else array[..., :2]
     height, width = reading.image_shape or (1.0, 1.0)
     flat = flat * np.array([width, height, 1.0][: flat.shape[-1]])
@@ -241,6 +246,17 @@ def read_array(array: np.ndarray, where: str, reading: Reading) -> SkeletonSeque
 def off_origin(points: np.ndarray) -> np.ndarray:
     """Landmarks ``(..., 3)`` in metres, those that are not all zero moved so that the middle of the hips is not."""
     return np.where(points.any(-1, keepdims=True), points + _OFF_ORIGIN, points)
+
+
+def keep_visible(points: np.ndarray, visibility: np.ndarray | None) -> np.ndarray:
+    """Landmarks ``(..., 33, 3)`` in metres, zero where their visibility ``(..., 33)`` is below `MIN_VISIBILITY`.
+
+    A body without any visible landmark is kept: programs that know no visibility write zeros.
+    """
+    if visibility is None:
+        return points
+    visible = visibility >= MIN_VISIBILITY
+    return np.where((visible | ~visible.any(-1, keepdims=True))[..., None], points, 0)
 
 
 def is_in_image(points: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from ...sequence import SkeletonFormatError, SkeletonSequence, is_rate
 from ..reading import OnError, Reading
 from .bodies import check_size
 from .layout_names import layout_of_names, places_in, plain_name
-from .mediapipe import off_origin
+from .mediapipe import keep_visible, off_origin
 
 # Components of a body, the one that is read first: MediaPipe in space and in the image, OpenPose.
 _BODIES = ("POSE_WORLD_LANDMARKS", "POSE_LANDMARKS", "pose_keypoints_2d")
@@ -112,7 +112,9 @@ def _recording(
         raise SkeletonFormatError(f"{path}: a coordinate or a confidence is NaN or infinite")
     third = points[..., 2] if is_3d and points.shape[-1] == 3 else scores[:, :, columns]
     made = np.concatenate([points[..., :2], third[..., None]], axis=-1)
-    keypoints[:, :, known] = np.where(seen[..., None], off_origin(made) if is_3d else made, 0)
+    if is_3d:
+        made = keep_visible(off_origin(made), scores[:, :, columns])
+    keypoints[:, :, known] = np.where(seen[..., None], made, 0)
     if not seen_joints(keypoints).any():
         raise EmptySequenceError(f"{path}: no person is seen in its {len(values)} frames")
     fields: dict[str, Any] = {"fps": fps if is_rate(fps) else None, "name": path.stem}
