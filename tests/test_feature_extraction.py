@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from usdrl_hub import (
     USDRLFeatureExtractor,
     USDRLModel,
     get_layout,
+    read_skeleton,
 )
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.errors import USDRLWarning
 from usdrl_hub.sequence import implausible
 
 from .conftest import relative_error
@@ -191,6 +195,21 @@ def standing_body() -> np.ndarray:
     for name, place in places.items():
         body[names.index(name)] = place
     return np.repeat(body[None, None], 20, axis=0)
+
+
+def test_an_implausible_body_is_reported_once(tmp_path):
+    """By the reader of a file, or else by the extractor."""
+    extractor = USDRLFeatureExtractor.from_pretrained("usdrl/tiny-uiprmd")
+    recording = load_samples()[0].to_layout("ntu25")
+    mirrored = recording.keypoints * np.float32([-1, 1, 1])
+    np.save(tmp_path / "a.npy", mirrored)
+    with pytest.warns(USDRLWarning, match="a.npy: toes point backwards"):
+        read = read_skeleton(tmp_path / "a.npy", layout="ntu25")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extractor(read)
+    with pytest.warns(USDRLWarning, match="toes of a body point backwards"):
+        extractor([read, SkeletonSequence(mirrored, "ntu25")])
 
 
 def test_an_implausible_body_is_doubted_with_the_way_to_mend_it():

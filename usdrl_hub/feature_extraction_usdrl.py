@@ -407,8 +407,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         torch.cat([_tensor(array) for array in arrays], out=frames)
         layout = get_layout(self.layout)
         if layout.is_3d and self.num_channels == 3:
-            step = (lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)
-            index = (lengths.cumsum(0) - lengths)[:, None] + step.long()
+            step = ((lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)).long()
+            index = ((lengths.cumsum(0) - lengths)[:, None] + step)[[not sequence.judged for sequence in sequences]]
             if doubt := implausible(frames[index, 0].numpy(), layout):
                 notice(doubt, "implausible bodies")
         batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))

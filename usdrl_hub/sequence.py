@@ -6,7 +6,7 @@ This file also ships as remote code, so it imports only its siblings `errors` an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 import numpy as np
@@ -56,6 +56,7 @@ class SkeletonSequence:
         events: Annotated actions of an untrimmed recording, int64 ``(E, 3)``: class index, 0-based; first frame; end
             frame, exclusive. None if it is not annotated.
         split: ``"train"`` or ``"test"`` where the data set defines a split.
+        judged: Whether a reader has looked for an implausible body already, so that nobody else reports it again.
 
     Raises:
         EmptySequenceError: If no person is seen.
@@ -78,6 +79,7 @@ class SkeletonSequence:
     image_shape: tuple[float, float] | None = None
     events: np.ndarray | None = None
     split: str | None = None
+    judged: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Convert the keypoints to float32 and refuse what no model can read."""

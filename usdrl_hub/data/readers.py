@@ -146,6 +146,8 @@ def iter_skeletons(
         reader = _read_json if is_series(path) else _reader_of(path)
         for sequence in reader(path, reading, on_error and (lambda error: on_error(named(error)))):
             note_implausible(sequence, str(path))
+            # Not by `replace`, which would check all its numbers again.
+            object.__setattr__(sequence, "judged", True)
             yield sequence
     except SkeletonFormatError as error:
         raise named(error) from None
