@@ -51,6 +51,7 @@ def test_every_choice_is_saved(tmp_path):
     extractor.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert stored == {
+        "body_size": None,
         "center_joint": 1,
         "choose_by": "energy",
         "feature_extractor_type": "USDRLFeatureExtractor",

@@ -10,6 +10,7 @@ from usdrl_hub.normalization import (
     RaggedFrames,
     clip_batch,
     fill_joints,
+    normalize_further,
     normalize_sequences,
     person_energy,
     resize,
@@ -47,6 +48,71 @@ def test_whole_sequences_are_normalised_as_the_release_does(golden, name):
     expected = golden(name)["normalized_NCTVM"]
     for number, actual in enumerate(split(normalize_sequences(ragged(raw_sequences(golden, source)), GOLDENS[name]))):
         assert relative_error(actual, expected[number][:, : len(actual)].transpose(1, 3, 2, 0)) < TOLERANCE
+
+
+FLAT = Geometry.preset("body-2d", get_layout("coco17"))
+
+
+def flat_clip(seed: int = 0, frames: int = 20, persons: int = 1) -> torch.Tensor:
+    """A clip of 2D keypoints with scores, in pixels."""
+    points = torch.randn(frames, persons, 17, 2, generator=torch.Generator().manual_seed(seed)) * 40 + 300
+    return torch.cat([points, torch.full((frames, persons, 17, 1), 0.9)], -1)
+
+
+def test_a_flat_body_is_centred_over_the_clip_and_scaled_by_its_joints():
+    # Two joints, 2 apart and then 4 apart: 1 and 2 from their middle, 1.5 on average, and (3, 5) is the middle.
+    frames = torch.tensor([[[2.0, 5.0, 0.7], [4.0, 5.0, 0.8]], [[3.0, 3.0, 0.9], [3.0, 7.0, 1.0]]])[:, None]
+    placed = normalize_sequences(ragged([frames]), Geometry(body_size=3.0)).frames[:, 0]
+    np.testing.assert_allclose(placed[..., :2], [[[-2, 0], [2, 0]], [[0, -4], [0, 4]]], atol=1e-6)
+    np.testing.assert_array_equal(placed[..., 2], frames[:, 0, :, 2])
+
+
+@given(
+    scale=st.floats(0.01, 100), shift=st.tuples(st.floats(-500, 500), st.floats(-500, 500)), seed=st.integers(0, 999)
+)
+def test_a_flat_body_is_the_same_wherever_it_stands_in_a_picture_of_any_size(scale, shift, seed):
+    clip = flat_clip(seed, persons=2)
+    clip[3, 0, 5] = 0
+    moved = clip.clone()
+    moved[..., :2] = (moved[..., :2] + torch.tensor(shift)) * scale
+    moved[3, 0, 5] = 0
+    first, second = (clip_batch(ragged([part]), 16, FLAT) for part in (clip, moved))
+    np.testing.assert_allclose(first, second, atol=2e-3)
+    [whole] = split(normalize_sequences(ragged([clip]), FLAT))
+    assert (whole[3, 0, 5] == 0).all() and np.abs(whole[..., :2]).max() > 0.1
+
+
+def test_later_frames_of_a_flat_body_are_placed_as_its_beginning():
+    clip = flat_clip(frames=30)
+    beginning, rest = ragged([clip[:20]]), clip[None, 20:]
+    middle, size = clip[:20, 0, :, :2].mean((0, 1)), FLAT.body_size
+    away = clip[:20, 0, :, :2] - clip[:20, 0, :, :2].mean(1, keepdim=True)
+    expected = (rest[..., :2] - middle) * size / away.square().sum(-1).mean(1).sqrt().mean()
+    np.testing.assert_allclose(normalize_further(beginning, rest, FLAT)[..., :2], expected, atol=1e-5)
+
+
+def test_a_single_flat_frame_whose_joints_cancel_is_not_taken_for_an_empty_one():
+    # About the origin its coordinates sum to zero, which stands for nobody in the release's rules.
+    square = torch.tensor([[1.0, 1.0], [3.0, 1.0], [3.0, 3.0], [1.0, 3.0]])
+    batch = ragged([square.expand(5, 1, 4, 2).clone()])
+    [placed] = split(normalize_sequences(batch, Geometry(body_size=2.0**0.5)))
+    np.testing.assert_allclose(placed[:, 0], np.broadcast_to([[-1, -1], [1, -1], [1, 1], [-1, 1]], (5, 4, 2)))
+    nobody = ragged([torch.zeros(5, 1, 4, 2)])
+    assert (normalize_sequences(nobody, Geometry(body_size=1.0)).frames == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "message"),
+    [
+        ("body-2d", "ntu25", "is for 2D keypoints, but layout 'ntu25' is 3D"),
+        ("body", "coco17", "is for 3D joints, but layout 'coco17' is 2D: use 'body-2d'"),
+    ],
+)
+def test_bodies_in_pictures_and_in_space_are_not_confused(name, layout, message):
+    with pytest.raises(ValueError, match=message):
+        Geometry.preset(name, get_layout(layout))
+    with pytest.raises(ValueError, match="body_size must be above 0"):
+        Geometry.preset("body-2d", get_layout("coco17"), body_size=-1.0)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5])

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from usdrl_hub import SkeletonSequence
 from usdrl_hub.data.pose_errors import PoseErrors
 from usdrl_hub.facts.recipes import Recipe
 from usdrl_hub.layouts import LAYOUTS, get_layout
@@ -404,6 +407,28 @@ def test_a_recipe_of_a_2d_model_sees_3d_motion():
     assert flat.pose_errors is None and flat(batch, torch.arange(3)).shape == (4, 3, 16, 1, 17, 3)
 
 
+@torch.no_grad()
+def test_a_camera_places_bodies_as_the_extractor_does():
+    """Whole sequences, as a camera sees them, equal the extractor's clips of the same keypoints in any picture."""
+    from usdrl_hub.data.samples import load_samples
+
+    def recipe(name):
+        camera = {"coverage": [0.4, 0.8]}
+        return replace(camera_recipe(camera=camera), extractor={"normalization": name, "max_frames": None})
+
+    batch = motion_extractor(recipe("image"), build_recipe(recipe("image"))[1]).normalized(list(load_samples())[:3])
+    made = {name: build_recipe(recipe(name))[3].whole() for name in ("image", "body-2d")}
+    shares, placed = (views(batch, torch.arange(3))[0] for views in made.values())
+    assert placed.shape == shares.shape == (3, 16, 1, 17, 3)
+    extractor = build_recipe(recipe("body-2d"))[1]
+    for clip, expected in zip(shares, placed, strict=True):
+        # Shares of a picture's width and height: its shape is found again from the body's.
+        width, height = (np.ptp(expected[..., axis]) / np.ptp(clip[..., axis]) for axis in (0, 1))
+        pixels = clip.numpy() * [1000 * width / height, 1000, 1]
+        sequence = SkeletonSequence(pixels.astype(np.float32), "coco17", coordinates="2d+score")
+        np.testing.assert_allclose(extractor(sequence, return_tensors="pt")["keypoints"][0], expected, atol=1e-4)
+
+
 def test_corruption_in_the_picture_leaves_scores():
     views = ViewAugmentation(
         layout="ntu25", keypoint_layout="coco17", camera=RandomCamera(coverage=(0.5, 0.5)), corruption=1.0, zeroed=0.5
@@ -419,7 +444,7 @@ def test_corruption_in_the_picture_leaves_scores():
         (lambda: build_recipe(camera_recipe(camera=3)), "views.camera must be true or a mapping of entries, got 3"),
         (lambda: build_recipe(camera_recipe(camera={"layout": "coco17"})), "no spine_base and neck"),
         (lambda: build_recipe(camera_recipe(pose_errors={"strength": "x"})), "strength must be at least 0"),
-        (lambda: build_recipe(Recipe(views={"camera": True})), "give the model a 2D layout and normalization 'image'"),
+        (lambda: build_recipe(Recipe(views={"camera": True})), "normalization 'body-2d' or 'image'"),
         (lambda: RandomCamera(layout="coco17"), "layout 'coco17' is not 3D"),
         (lambda: RandomCamera(distance=(3, 2)), "distance must be two numbers from 1 to 1000, rising"),
         (lambda: RandomCamera(max_yaw=200), r"max_yaw must be an angle in \[0, 180\]"),

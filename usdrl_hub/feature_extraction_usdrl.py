@@ -49,7 +49,7 @@ _SAVED_ENTRIES = {"feature_extractor_type", "processor_class", "auto_map", "_pro
 _LOADING = set("cache_dir force_download local_files_only token revision subfolder proxies user_agent".split())
 _LOADING |= {"trust_remote_code", "code_revision", "use_auth_token"}
 # Fields of `Geometry` that are saved one by one; `fill` follows from the normalization.
-_GEOMETRY = ("center_joint", "x_axis", "z_axis", "upright", "torso", "torso_length")
+_GEOMETRY = ("center_joint", "x_axis", "z_axis", "upright", "torso", "torso_length", "body_size")
 # Numbers of a clip, 64 MB of them: four thousand frames of ten people with all their fingers.
 _LARGEST_CLIP = 1 << 24
 # Frames of each recording that are checked for implausible units and axes.
@@ -68,8 +68,10 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         normalization: ``"ntu"``, of the NTU and PKU checkpoints: person 0's centre joint at the origin of each frame,
             the first frame's shoulders turned onto +x; ``"uav"``, of the UAV-Human checkpoints: the left side of the
             trunk turned onto +z instead; ``"body"``, for motion of any sensor: centred in the same way, turned about
-            the vertical only, and scaled so that pelvis and neck are half a metre apart; ``"image"``: pixels divided
-            by width and height; ``"release-2d"``, of the 2D checkpoints: see `normalization.normalize_pixels`;
+            the vertical only, and scaled so that pelvis and neck are half a metre apart; ``"body-2d"``, for 2D
+            keypoints of any picture and layout: the first person's middle over the clip at the origin, scaled to one
+            size, see `normalization.flat_body`; ``"image"``: pixels divided by width and height; ``"release-2d"``, of
+            the 2D checkpoints: see `normalization.normalize_pixels`;
             ``"none"``: coordinates as they are. None takes that of the layout's published checkpoints.
         num_frames: Frames T of a clip.
         num_persons: Persons M of a clip; fewer are padded with zeros.
@@ -86,12 +88,13 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             `persons.track_persons`; the release does not.
         fill_joints: Whether a joint that is not seen in a frame takes the position of the nearest seen joints of the
             same body; otherwise it is zero, as in the release.
-        center_joint: Joint moved to the origin. This and the next four take the normalization's choice where None.
+        center_joint: Joint moved to the origin. This and the next five take the normalization's choice where None.
         x_axis: ``[start, end]`` joints of the vector turned onto +x.
         z_axis: The same for +z.
         upright: Whether a body is turned about the vertical only.
         torso: ``[start, end]`` joints whose mean distance is scaled to `torso_length`.
         torso_length: Length of the torso afterwards, in metres.
+        body_size: Size that 2D bodies are scaled to.
         **kwargs: Entries that transformers adds to a saved configuration; others are refused.
 
     Raises:
@@ -127,6 +130,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         upright: bool | None = None,
         torso: Sequence[int] | None = None,
         torso_length: float = 0.5,
+        body_size: float | None = None,
         **kwargs: Any,
     ):
         unknown = sorted(set(kwargs) - _SAVED_ENTRIES)
@@ -149,6 +153,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             upright=upright,
             torso=torso,
             torso_length=torso_length,
+            body_size=body_size,
         )
         if (geometry.x_axis or geometry.z_axis) and num_channels != 3:
             raise ValueError(f"turning a body needs 3 coordinates, but num_channels is {num_channels}")
@@ -170,6 +175,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             None if joints is None else list(joints) for joints in (geometry.x_axis, geometry.z_axis, geometry.torso)
         )
         self.upright, self.torso_length = geometry.upright, geometry.torso_length
+        self.body_size = geometry.body_size
 
     @classmethod
     def from_model_config(cls, config: USDRLConfig, **kwargs: Any) -> USDRLFeatureExtractor:

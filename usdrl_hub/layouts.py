@@ -30,7 +30,7 @@ MOST_JOINTS = 2048
 # Modalities: joint positions, bone vectors, differences between frames.
 MODALITIES = ("joint", "bone", "motion")
 # How bodies are centred, rotated and scaled before a model reads them.
-NORMALIZATIONS = ("ntu", "uav", "body", "image", "release-2d", "none")
+NORMALIZATIONS = ("ntu", "uav", "body", "body-2d", "image", "release-2d", "none")
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,13 @@ from .layouts import NORMALIZATIONS, Layout, get_layout, seen_joints
 NO_DIRECTION = 1e-6
 # Frames that decide how a body is turned upright: a single frame of a depth sensor is noisy.
 FIRST_FRAMES = 8
-# Normalizations that fill empty frames, and those of 2D keypoints in pixels.
-FILLING = ("ntu", "uav", "body")
+# Normalizations that move a joint to the origin, that fill empty frames, of 2D keypoints, and of these in pixels.
+_CENTRED = ("ntu", "uav", "body")
+FILLING = (*_CENTRED, "body-2d")
 PIXELS = ("image", "release-2d")
+_FLAT = (*PIXELS, "body-2d")
+# What `body-2d` scales bodies to: about that of a standing person with a torso of half a metre.
+BODY_SIZE = 0.35
 
 
 def default_normalization(layout: Layout) -> str:
@@ -51,6 +55,8 @@ class Geometry:
             not used.
         torso: ``(start, end)`` joints whose mean distance is scaled to `torso_length`; None leaves the size.
         torso_length: Length of the torso afterwards, in the unit of the result.
+        body_size: Size that 2D keypoints are scaled to, with the middle of person 0 as origin, see `flat_body`; None
+            does neither.
         fill: Whether empty frames are filled, see `filled_frame_index`.
     """
 
@@ -60,6 +66,7 @@ class Geometry:
     upright: bool = False
     torso: Sequence[int] | None = None
     torso_length: float = 0.5
+    body_size: float | None = None
     fill: bool = True
 
     @classmethod
@@ -76,15 +83,19 @@ class Geometry:
         """
         if name not in NORMALIZATIONS:
             raise ValueError(f"unknown normalization {name!r}: use one of {', '.join(NORMALIZATIONS)}")
-        if name in PIXELS and layout.is_3d:
+        if name in _FLAT and layout.is_3d:
             raise ValueError(f"normalization {name!r} is for 2D keypoints, but layout '{layout.name}' is 3D")
+        if name == "body" and not layout.is_3d:
+            raise ValueError(f"normalization 'body' is for 3D joints, but layout '{layout.name}' is 2D: use 'body-2d'")
         fields: dict[str, Any] = {"fill": name in FILLING, "upright": name == "body"}
-        if name in FILLING:
+        if name == "body-2d":
+            fields["body_size"] = BODY_SIZE
+        if name in _CENTRED:
             source = get_layout("uav17") if name == "uav" else layout
             fields |= {"center_joint": source.center, "x_axis": source.x_axis}
             fields["z_axis"] = None if name == "body" else source.z_axis
         fields |= {key: value for key, value in changes.items() if value is not None}
-        if name in FILLING and fields["center_joint"] is None:
+        if name in _CENTRED and fields["center_joint"] is None:
             raise ValueError(
                 f"normalization {name!r} needs a centre joint, and layout '{layout.name}' names none: give "
                 "center_joint, or use normalization='none'"
@@ -111,6 +122,8 @@ class Geometry:
             raise ValueError(f"center_joint, x_axis, z_axis and torso must be joints 0 to {num_joints - 1}")
         if not self.torso_length > 0:
             raise ValueError(f"torso_length must be above 0, got {self.torso_length}")
+        if self.body_size is not None and not self.body_size > 0:
+            raise ValueError(f"body_size must be above 0, got {self.body_size}")
 
 
 @dataclass(frozen=True)
@@ -362,6 +375,52 @@ def torso_scale(batch: RaggedFrames, torso: Sequence[int], length: float) -> tor
     return torch.where(mean < NO_DIRECTION, 1, length / mean.clamp(min=NO_DIRECTION))
 
 
+def flat_body(batch: RaggedFrames) -> tuple[torch.Tensor, torch.Tensor]:
+    """Middle and size of person 0 in the picture, over whole sequences.
+
+    Both need no joint in particular: 2D keypoints of any layout have them, of an upper body, too.
+
+    Returns:
+        The mean of all joints seen in all frames ``(B, 2)``, and the root mean square distance of the joints from
+        their mean in a frame, averaged over the frames ``(B,)``; both float64, and 0 where nothing is seen.
+    """
+    body, seen = batch.frames[:, 0, :, :2].double(), seen_joints(batch.frames[:, 0]).double()[..., None]
+    number = seen.sum(1)
+    total = (body * seen).sum(1)
+    middle = batch.sum(total) / batch.sum(number).clamp(min=1)
+    away = (body - (total / number.clamp(min=1))[:, None]) * seen
+    spread = (away.square().sum((1, 2)) / number[:, 0].clamp(min=1)).sqrt()
+    frames = batch.sum((number[:, 0] > 0).double()).clamp(min=1)
+    return middle, batch.sum(spread) / frames
+
+
+def place_flat_body(frames: torch.Tensor, middle: torch.Tensor, size: torch.Tensor, body_size: float) -> torch.Tensor:
+    """Move the middle of bodies in the picture to the origin, and scale their size to `body_size`.
+
+    Args:
+        frames: ``(N, ..., M, V, C)``, coordinates x and y, then anything that stays, as the score.
+        middle: Middle ``(N, 2)`` of each; see `flat_body`.
+        size: Size ``(N,)`` of each; bodies without one are not scaled.
+        body_size: Size afterwards.
+
+    Returns:
+        The placed frames; joints that are not seen stay zero.
+    """
+    shape = (len(frames), *[1] * (frames.ndim - 2))
+    scale = torch.where(size < NO_DIRECTION, 1, body_size / size.clamp(min=NO_DIRECTION))
+    placed = (frames[..., :2] - middle.view(*shape, 2)) * scale.view(*shape, 1)
+    placed = torch.cat([placed.to(frames.dtype), frames[..., 2:]], -1)
+    return torch.where(seen_joints(frames)[..., None], placed, 0)
+
+
+def _placed(batch: RaggedFrames, geometry: Geometry) -> RaggedFrames:
+    """The batch with 2D bodies placed, where the geometry says so."""
+    if geometry.body_size is None:
+        return batch
+    middle, size = (values[batch.sequence_of_frame] for values in flat_body(batch))
+    return RaggedFrames(place_flat_body(batch.frames, middle, size, geometry.body_size), batch.lengths)
+
+
 def normalize_pixels(keypoints: np.ndarray, name: str, image_shape: Sequence[float]) -> np.ndarray:
     """Divide 2D keypoints by the size of the image.
 
@@ -393,6 +452,8 @@ def normalize_sequences(batch: RaggedFrames, geometry: Geometry) -> RaggedFrames
     """
     index = torch.arange(len(batch.frames), device=batch.lengths.device)
     filled = filled_frame_index(batch) if geometry.fill else None
+    # Afterwards: the coordinates of a placed body can sum to zero, which stands for an empty frame.
+    batch = _placed(batch, geometry)
     frames, change = _centered(batch, filled, index, geometry), _body_change(batch, filled, geometry)
     if change is not None:
         frames = torch.einsum("nmvc,ndc->nmvd", frames, change.to(frames.dtype)[batch.sequence_of_frame])
@@ -410,6 +471,8 @@ def normalize_further(beginning: RaggedFrames, frames: torch.Tensor, geometry: G
     Returns:
         ``(B, K, M, V, C)``.
     """
+    if geometry.body_size is not None:
+        frames = place_flat_body(frames, *flat_body(beginning), geometry.body_size)
     change = _body_change(beginning, filled_frame_index(beginning) if geometry.fill else None, geometry)
     frames = center_persons_(frames.clone(), geometry.center_joint)
     return frames if change is None else _turned(frames, change)
@@ -434,6 +497,7 @@ def clip_batch(batch: RaggedFrames, num_frames: int, geometry: Geometry, crop_ra
     before, after, weight = _resize_positions(batch.lengths - 2 * border, num_frames)
     first = (batch.starts + border)[:, None]
     filled = filled_frame_index(batch) if geometry.fill else None
+    batch = _placed(batch, geometry)
     frames, later = (_centered(batch, filled, first + position, geometry) for position in (before, after))
     clips = frames.lerp_(later, weight.to(frames.dtype)[:, :, None, None, None])
     change = _body_change(batch, filled, geometry)

@@ -204,6 +204,11 @@ def _preprocessing(extractor: USDRLFeatureExtractor) -> str:
     if extractor.torso:
         first, last = (names[joint] for joint in extractor.torso)
         steps.append(f"scaled so that `{first}` to `{last}` is {extractor.torso_length} m")
+    if extractor.body_size:
+        steps.append(
+            "the mean of the first person's joints over the clip at the origin, scaled so that the joints are "
+            f"{extractor.body_size} from their mean (root mean square, mean of the frames)"
+        )
     return ", ".join([*steps, f"frames resized linearly to {extractor.num_frames}"])
 
 

@@ -60,6 +60,7 @@ def build_recipe(
         _check_camera(extractor)
         given["layout"] = motion_extractor(recipe, extractor).layout
         given |= {"keypoint_layout": config.layout, "num_channels": config.num_channels}
+        given["body_size"] = extractor.body_size
         given["camera"] = RandomCamera(**_entries(recipe, "camera", RandomCamera))
     if given.get("pose_errors") is not None:
         entries = {"fill": extractor.fill_joints, **_entries(recipe, "pose_errors", PoseErrors)}
@@ -105,6 +106,8 @@ def _entries(recipe: Recipe, name: str, kind: type) -> dict[str, Any]:
 
 
 def _check_camera(extractor: USDRLFeatureExtractor) -> None:
-    """Refuse cameras for a model whose keypoints are no shares of a picture."""
-    if get_layout(extractor.layout).is_3d or extractor.normalization != "image":
-        raise ValueError("views.camera makes 2D keypoints: give the model a 2D layout and normalization 'image'")
+    """Refuse cameras for a model whose keypoints are neither shares of a picture nor bodies in one."""
+    if get_layout(extractor.layout).is_3d or extractor.normalization not in ("image", "body-2d"):
+        raise ValueError(
+            "views.camera makes 2D keypoints: give the model a 2D layout and normalization 'body-2d' or 'image'"
+        )

@@ -10,7 +10,7 @@ import torch
 
 from ..data.pose_errors import HEAD, head_axes, measured
 from ..layouts import Layout, LayoutLike, conversion_weights, get_layout, seen_joints
-from ..normalization import fill_joints
+from ..normalization import RaggedFrames, fill_joints, flat_body, place_flat_body
 
 # Numbers that one view draws.
 DRAWS = 8
@@ -135,15 +135,20 @@ class RandomCamera:
 
 
 def in_picture(
-    keypoints: torch.Tensor, aspect: torch.Tensor, channels: int, distances: torch.Tensor | None
+    keypoints: torch.Tensor,
+    aspect: torch.Tensor,
+    channels: int,
+    distances: torch.Tensor | None,
+    body_size: float | None = None,
 ) -> torch.Tensor:
-    """Keypoints as shares of the picture's width and height, without joints outside it.
+    """Keypoints as a model reads them, without joints outside the picture.
 
     Args:
         keypoints: From `RandomCamera.project` ``(N, T, M, V, 3)``.
         aspect: Width of each picture by its height ``(N,)``.
         channels: Coordinates to keep: 2, or 3 with the score.
         distances: See `normalization.fill_joints`, to fill missing joints; None leaves them zero.
+        body_size: Places bodies, see `normalization.place_flat_body`; None gives shares of width and height.
 
     Returns:
         ``(N, T, M, V, channels)``.
@@ -151,8 +156,16 @@ def in_picture(
     size = torch.stack([aspect, torch.ones_like(aspect)], -1)[:, None, None, None]
     shares = keypoints[..., :2] / size
     inside = ((shares >= 0) & (shares <= 1)).all(-1) & (keypoints[..., 2] > 0)
-    keypoints = torch.cat([shares, keypoints[..., 2:]], -1)[..., :channels] * inside[..., None]
-    return keypoints if distances is None else fill_joints(keypoints, distances.to(keypoints.device))
+    flat = shares if body_size is None else keypoints[..., :2]
+    keypoints = torch.cat([flat, keypoints[..., 2:]], -1)[..., :channels] * inside[..., None]
+    if distances is not None:
+        keypoints = fill_joints(keypoints, distances.to(keypoints.device))
+    if body_size is None:
+        return keypoints
+    number, frames = keypoints.shape[:2]
+    lengths = torch.full((number,), frames, device=keypoints.device)
+    middle, size = flat_body(RaggedFrames(keypoints.flatten(0, 1), lengths))
+    return place_flat_body(keypoints, middle, size, body_size)
 
 
 def _is_number(value: object) -> bool:

@@ -154,6 +154,8 @@ class ViewAugmentation:
             motion, and `keypoint_layout` the model's.
         keypoint_layout: Layout of the keypoints that cameras see.
         num_channels: Coordinates of those keypoints: 2, or 3 with the score.
+        body_size: Bodies in the picture are placed and scaled to this, see `normalization.place_flat_body`; None gives
+            shares of the picture.
         pose_errors: What pose estimators do to bodies: see `PoseErrors`.
 
     Raises:
@@ -183,6 +185,7 @@ class ViewAugmentation:
     camera: RandomCamera | None = None
     keypoint_layout: LayoutLike | None = None
     num_channels: int = 3
+    body_size: float | None = None
     pose_errors: PoseErrors | None = None
     _body: _Body | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -360,7 +363,7 @@ class ViewAugmentation:
             views = self._observed(views, drawn, clips, seed, step)
             joints, channels = views.shape[-2:]
         if self.camera is not None:
-            return _changed_in_picture(views, drawn["matrix"])
+            return _changed_in_picture(views, drawn["matrix"], 0.5 if self.body_size is None else 0.0)
         matrix = drawn["matrix"][:, :, None, None, :, :channels, :channels].to(views.dtype)
         # Faster than millions of 3x3 matrix products.
         changed = views[..., :1] * matrix[..., 0]
@@ -398,19 +401,19 @@ class ViewAugmentation:
             flat = errors(flat, body, bits(_ESTIMATOR), pace)
         if aspect is not None:
             distances = torch.from_numpy(layout.distances) if fill else None
-            flat = in_picture(flat, aspect, self.num_channels, distances)
+            flat = in_picture(flat, aspect, self.num_channels, distances, self.body_size)
         elif layout.is_3d:
             flat = center_persons_(flat, layout.center)
         return flat.unflatten(0, (number, batch))
 
 
-def _changed_in_picture(views: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Views ``(n, B, T, M, V, C)`` with joint corruption or shear about the middle of the picture.
+def _changed_in_picture(views: torch.Tensor, matrix: torch.Tensor, middle: float) -> torch.Tensor:
+    """Views ``(n, B, T, M, V, C)`` with joint corruption or shear about the middle of the picture or body.
 
     Scores stay, but for joints that are set to zero.
     """
     matrix = matrix[:, :, None, None].to(views.dtype)
     kept = (matrix != 0).any(-1).any(-1)
-    flat = torch.einsum("...dc,...c->...d", matrix[..., :2, :2], views[..., :2] - 0.5) + 0.5
+    flat = torch.einsum("...dc,...c->...d", matrix[..., :2, :2], views[..., :2] - middle) + middle
     changed = torch.cat([flat, views[..., 2:]], -1)
     return torch.where((kept & seen_joints(views))[..., None], changed, 0)
