@@ -1,9 +1,11 @@
-"""How fast motion-capture files are read: megabytes a second and times real time, on one core.
+"""How fast motion-capture files are read: megabytes a second and times real time, on one core; and folders of files.
 
-    python benchmarks/formats.py [--frames 6000] [--output benchmarks/formats.json]
+    python benchmarks/formats.py [--frames 6000] [--files 1000] [--workers 1 2 4] [--output benchmarks/formats.json]
 
 The shipped deep squat is written again and again into one file of each kind; figures are medians over repetitions in
-seconds of the processor, so that other programs on the machine count little.
+seconds of the processor, so that other programs on the machine count little. The folder holds as many BVH files of one
+squat each, which `usdrl inspect` reads with each number of processes; its seconds are those of the clock, so the
+machine has to be quiet. The facts of all files must be equal whatever the number.
 """
 
 import argparse
@@ -23,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests import motion_capture  # noqa: E402
 from usdrl_hub import get_layout, read_skeleton  # noqa: E402
+from usdrl_hub.data.inspection import inspect_files  # noqa: E402
 from usdrl_hub.records import run_record  # noqa: E402
 
 REPETITIONS = 5
@@ -74,10 +77,29 @@ def measure(path: Path) -> dict[str, float | str]:
     }
 
 
+def measure_folder(files: int, workers: list[int]) -> dict[str, object]:
+    """Seconds in which a folder's files are inspected by so many processes, and whether their facts are equal."""
+    tree, smpl22 = motion_capture.tree("smpl22"), motion_capture.clip("smpl22") * 100
+    names = [motion_capture.MOTIONBUILDER[name] for name in get_layout("smpl22").joint_names]
+    seconds: dict[str, float] = {}
+    facts = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = motion_capture.bvh(names, tree, smpl22, FPS, moving=False)
+        paths = [motion_capture.write(folder, f"squat_{number:05d}.bvh", text) for number in range(files)]
+        for count in workers:
+            start = time.perf_counter()
+            facts.append([found.__dict__ for found in inspect_files(paths, workers=count)])
+            seconds[str(count)] = round(time.perf_counter() - start, 2)
+    return {"files": files, "seconds_by_workers": seconds, "equal": all(found == facts[0] for found in facts)}
+
+
 def main() -> None:
     """Measure, print a table and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=6000)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -87,8 +109,13 @@ def main() -> None:
     print("| kind | file, MB | MB/s | times real time |\n|---|---|---|---|")
     for row in table:
         print(f"| {row['kind']} | {row['megabytes']} | {row['megabytes_per_second']} | {row['times_real_time']:.0f} |")
+    folder = measure_folder(arguments.files, arguments.workers)
+    print(f"folder of {folder['files']} files, seconds by processes: {folder['seconds_by_workers']}")
+    if not folder["equal"]:
+        sys.exit("the facts differ with the number of processes")
     record = {
         "table": table,
+        "folder": folder,
         "wanted": {"megabytes_per_second": MEGABYTES_PER_SECOND, "times_real_time": TIMES_REAL_TIME},
         "threads": 1,
         "cpus": os.cpu_count(),
