@@ -15,7 +15,7 @@ $(VENV)/package: pyproject.toml
 # With everything for development; not for `make demo`, because torchao makes transformers print notes at each start.
 $(VENV)/installed: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,pose,video]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[datasets,map,onnx,pose,search,video]' --group dev
 	touch $@
 
 demo: $(VENV)/package

@@ -23,6 +23,7 @@ FLOORS = [
     ["loading"],
     ["metrics"],
     ["inference"],
+    ["search"],
     ["visualize"],
     ["hub"],
     ["training", "resume"],

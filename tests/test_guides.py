@@ -52,6 +52,7 @@ NOT_RUN = {
     "make bench": "as above",
     "pip install torch==2.13.0 && pip install .": "installs",
     "pip install 'usdrl-hub[map]'": "installs",
+    "pip install 'usdrl-hub[search]'": "installs",
     "pip install 'usdrl-hub[video]'": "installs",
     "pip install 'usdrl-hub[onnx,video]'": "installs",
     "npm install onnxruntime-web@1.30.0": "installs",

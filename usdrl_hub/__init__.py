@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from .pretraining.readout import fit_readout as fit_readout
     from .pretraining.run import pretrain as pretrain
     from .pretraining.trainer import USDRLPreTrainer as USDRLPreTrainer
+    from .search.build import WindowOptions as WindowOptions
+    from .search.index import MotionIndex as MotionIndex
     from .sequence import SkeletonFormatError as SkeletonFormatError
     from .sequence import SkeletonSequence as SkeletonSequence
     from .tasks.evaluate import evaluate as evaluate
@@ -132,6 +134,8 @@ _MODULES = {
         "pretraining.readout": ["fit_readout"],
         "pretraining.run": ["pretrain"],
         "pretraining.trainer": ["USDRLPreTrainer"],
+        "search.build": ["WindowOptions"],
+        "search.index": ["MotionIndex"],
         "sequence": ["SkeletonFormatError", "SkeletonSequence"],
         "tasks.evaluate": ["evaluate"],
         "tasks.fit": ["FitRecipe"],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import data, demo, environment, hub, predict, show, train
+from . import data, demo, environment, hub, predict, search, show, train
 from .needs import App
 
 app = App(
@@ -39,6 +39,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "embed": predict.embed,
     "render": show.render,
     "map": show.map_command,
+    "index": search.index,
+    "search": search.search,
     "finetune": train.finetune,
     "report": train.report,
     "pretrain": train.pretrain,

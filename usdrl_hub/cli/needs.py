@@ -99,10 +99,9 @@ def _reading_needs(argument: str) -> tuple[_Need, ...]:
 _EMBEDDING_NEEDS = _Need(("fps",), lambda values: False, "on an embedding, which does not depend on the frame rate")
 
 
-_WITHOUT_CAMERA = (
-    *("files", "timeline", "output", "per_person", "choose_by", "relink", "guess_preprocessing"),
-    *("batch_size", "device", "dtype", "workers", "layout", "axes", "fps", "up", "units", "image_size", "missing"),
-)
+_READING = ("layout", "axes", "fps", "up", "units", "image_size", "missing")
+_COMPUTING = ("choose_by", "relink", "guess_preprocessing", "batch_size", "device", "dtype")
+_WITHOUT_CAMERA = ("files", "timeline", "output", "per_person", "workers", *_READING, *_COMPUTING)
 
 # An option without effect is refused: its user expects one.
 _NEEDS: dict[str, tuple[_Need, ...]] = {
@@ -122,6 +121,19 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         *_reading_needs("source"),
     ),
     "map": (_EMBEDDING_NEEDS, *_reading_needs("source")),
+    "index": (
+        _Need(
+            *(("model", "window", "stride", "per_person", *_READING, *_COMPUTING), _without("remove")),
+            "with --remove, which reads no recording",
+        ),
+        _ALONE_NEEDS,
+        _Need(("stride",), lambda values: values["window"] != 0, "with --window 0, which takes recordings whole"),
+        *_reading_needs("sources"),
+    ),
+    "search": (
+        _Need(("name",), _some("query", lambda path: is_store(path) or not path.is_dir()), "on a folder"),
+        *_reading_needs("query"),
+    ),
     "check": (
         _Need(
             ("fps", "up", "units", "image_size", "left_handed"), lambda values: False, "on whether a file can be read"
