@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-plain test-slow test-gpu test-lowest fuzz lint format bench cards wheel clean
+.PHONY: demo test test-plain test-slow test-gpu test-lowest fuzz lint format bench cards pictures docs wheel package \
+	workflows clean
 
-# torch first and pinned: otherwise pip may choose a build with gigabytes of CUDA libraries.
+# The version of torch that the tests ran with last. Installed first, so that an index for CPUs, or another version, can be
+# chosen: make demo TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch==2.13.0
+
 $(VENV)/package: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
@@ -67,10 +71,33 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/speed.py
 
 cards: $(VENV)/installed
-	$(BIN)/python -m usdrl_hub.hub.cards model_cards
+	$(BIN)/python -m usdrl_hub.hub.cards model_cards README.md docs/models.md
+
+pictures: $(VENV)/package
+	$(BIN)/python docs/pictures/recognition.py
+	$(BIN)/python docs/pictures/method.py
+
+# The site, in build/site; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/python docs/site/build.py build/site
 
 wheel: $(VENV)/installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# sdist and wheel as for PyPI, checked and installed in an empty environment.
+package: $(VENV)/installed
+	rm -rf dist build/empty
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet $(TORCH)
+	build/empty/bin/python -m pip install --quiet dist/*.whl
+	cd build && empty/bin/usdrl env && empty/bin/usdrl demo --output-dir demo-output
+
+# The files in .github/workflows, by actionlint (https://github.com/rhysd/actionlint).
+workflows:
+	actionlint .github/workflows/*.yml
 
 clean:
 	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache

@@ -8,11 +8,12 @@ settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_
 project, groups = settings["project"], settings["dependency-groups"]
 lowest: dict[str, str] = {}
 # The package's own bounds come first: an extra may need a newer release than the package does, and its tests say so.
-for requirements in (project["dependencies"], *project["optional-dependencies"].values(), *groups.values()):
-    for requirement in requirements:
+for requirements in (project["dependencies"], *project["optional-dependencies"].values(), groups["dev"]):
+    # A group that includes another, as that of the documentation's tools, does so by a table.
+    for requirement in filter(lambda entry: isinstance(entry, str), requirements):
         name, bound = re.match(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement).groups()
         lowest.setdefault(name, bound)
 # Development tools may be newer.
-for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff"):
+for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff", "ipykernel", "nbclient"):
     lowest.pop(name, None)
 print("\n".join(f"{name}=={bound}" for name, bound in sorted(lowest.items())))

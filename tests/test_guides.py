@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from usdrl_hub.cli import main
 from usdrl_hub.cli.app import app
 from usdrl_hub.data.formats import joint_names
 from usdrl_hub.data.samples import load_samples
+from usdrl_hub.errors import USDRLError
 
 from .formats.writers import write_all
 from .motion_capture import write_squats
@@ -36,11 +38,11 @@ from .motion_capture import write_squats
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
-DOCUMENTS = [README, *GUIDES]
+INDEX = ROOT / "docs" / "index.md"
+DOCUMENTS = [README, *GUIDES, *sorted((ROOT / ".github").glob("*.md"))]
 
 # What is not run here, and why; to the letter as it stands in a document.
 NOT_RUN = {
-    "git clone <this repository> && cd usdrl_hub": "needs the repository's address",
     "make demo": "builds an environment; see .ci, as for all of make",
     "make test": "as above",
     "make lint": "as above",
@@ -50,7 +52,17 @@ NOT_RUN = {
     "make format": "as above",
     "make cards": "as above",
     "make bench": "as above",
-    "pip install torch==2.13.0 && pip install .": "installs",
+    "make docs": "as above",
+    "make pictures": "as above",
+    "make package": "as above",
+    "make test-slow": "as above",
+    "make test-gpu": "as above",
+    "make workflows": "as above",
+    "pip install .": "installs",
+    "pip install usdrl-hub": "installs",
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu": "installs",
+    "uv pip install --torch-backend=cpu .": "installs",
+    "pip install 'usdrl-hub[video,onnx]'": "installs",
     "pip install 'usdrl-hub[map]'": "installs",
     "pip install 'usdrl-hub[search]'": "installs",
     "pip install 'usdrl-hub[video]'": "installs",
@@ -114,7 +126,11 @@ def inline_commands_of(document: Path) -> list[str]:
 class Reader:
     """Runs what a document says, in the current folder, and keeps what was printed last."""
 
-    def __init__(self) -> None:
+    # What the demo wrote and printed: several documents begin with it.
+    demo: tuple[Path, str] | None = None
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
         self.session: dict[str, object] = {"__name__": "__main__"}
         self.printed = ""
 
@@ -126,7 +142,7 @@ class Reader:
                 out = io.StringIO()
                 with redirect_stdout(out):
                     if language == "python":
-                        exec(compile(content, document.name, "exec"), self.session)
+                        self.execute(content, told, document)
                     else:
                         for words in commands_of(content):
                             self.run(words, told)
@@ -136,10 +152,22 @@ class Reader:
             else:
                 assert language in ("", "text"), f"{document.name}: a block is {language}"
 
+    def execute(self, code: str, told: str, document: Path) -> None:
+        """Run Python; an error that is to be seen is printed as at the end of a traceback."""
+        try:
+            exec(compile(code, document.name, "exec"), self.session)
+        except USDRLError as error:
+            if not told.startswith(f"{type(error).__name__}: "):
+                raise
+            print(f"{type(error).__name__}: {error}")
+
     def run(self, words: list[str], told: str = "") -> None:
         """Run a command; one that ends with a sentence is to say it."""
         line = shlex.join(words) if len(words) > 1 else words[0]
         if words[0] in NOT_RUN or line.replace("'", "") in {entry.replace("'", "") for entry in NOT_RUN}:
+            return
+        if words == ["usdrl", "demo"]:
+            self.run_demo()
             return
         assert words[0] in ("usdrl", "python"), f"'{line}' is neither run nor in the list of what is not"
         err = io.StringIO()
@@ -155,6 +183,15 @@ class Reader:
         sentence = "".join(part for part in err.getvalue().splitlines(True) if part.startswith("usdrl: "))
         print(sentence, end="")
         assert not wrong or sentence and sentence.split()[1] in told, f"{line}\n{err.getvalue()}"
+
+    def run_demo(self) -> None:
+        if Reader.demo is None:
+            with redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as caught:
+                main(["demo", "--output-dir", str(self.scratch)])
+            assert not caught.value.code
+            Reader.demo = self.scratch, out.getvalue().replace(str(self.scratch), "demo-output")
+        shutil.copytree(Reader.demo[0], "demo-output")
+        print(Reader.demo[1], end="")
 
     @staticmethod
     def compare(told: str, printed: str, document: Path) -> None:
@@ -208,12 +245,12 @@ class ctrl_c:
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch, hub):
+def reader(tmp_path, tmp_path_factory, monkeypatch, hub):
     """A reader in an empty folder, logged in as alice on a hub of this machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", hub.add_user("alice"))
     assert not constants.HF_HUB_OFFLINE
-    return Reader()
+    return Reader(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -262,14 +299,14 @@ def test_commands_in_running_text_exist_with_their_options(document):
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), span
 
 
-def test_guides_are_linked_from_the_readme_and_links_lead_somewhere():
+def test_guides_are_linked_from_the_readme_or_the_contents_and_links_lead_somewhere():
     linked = set()
     for document in DOCUMENTS:
         text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
         for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", " ".join(text.split())):
             target = (document.parent / file).resolve() if file else document
             assert target.is_file(), f"{document.name}: {file}"
-            linked |= {target} if document == README else set()
+            linked |= {target} if document in (README, INDEX) else set()
             if anchor:
                 heads = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
                 assert anchor in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
@@ -311,7 +348,7 @@ def test_the_readmes_three_commands_make_a_picture_of_predictions(reader, layout
     [commands] = [
         commands_of(content)
         for _, content in blocks_of(README)
-        if content.startswith("usdrl prepare folder recordings")
+        if content.startswith("usdrl prepare folder demo-output/recordings")
     ]
     assert [words[1] for words in commands] == ["prepare", "finetune", "predict"]
     flat = LAYOUTS[layout].coordinates != "3d"
@@ -319,7 +356,7 @@ def test_the_readmes_three_commands_make_a_picture_of_predictions(reader, layout
     more = [["--image-size", "1920x1080"], ["--from-scratch", "--hidden-size", "96"], ["--image-size", "1920x1080"]]
     assert all(" ".join(options) in " ".join(README.read_text().split()) for options in more)
     for words, options in zip(commands, more, strict=True):
-        words = [{"kinect20": layout, "recordings/squat": "recordings/0"}.get(word, word) for word in words]
-        quick = ["--epochs", "1"] if words[1] == "finetune" else []
+        words = [word.replace("demo-output/", "").replace("recordings/squat", "recordings/0") for word in words]
+        quick = ["--epochs", "1"] if words[1] == "finetune" else ["--layout", layout]
         reader.run([*words, *(options if flat else []), *quick])
     assert Path("predictions.png").read_bytes()[:4] == b"\x89PNG" and Path("predictions.png").stat().st_size > 10_000

@@ -33,7 +33,7 @@ from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.card_source import CardSource
-from usdrl_hub.hub.cards import card_of, render_card, write_cards
+from usdrl_hub.hub.cards import card_of, model_table, render_card, update_table, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
@@ -225,6 +225,26 @@ def test_cards_are_up_to_date(cards):
     assert (checkpoint_path(TINY) / "README.md").read_text() == cards["tiny-uiprmd"]
     pictures = {path.name for path in (REPOSITORY / "model_cards").glob("*.png")}
     assert {name for card in cards.values() for name in re.findall(r"\(([^)]*png)\)", card)} == pictures
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/models.md"])
+def test_the_table_of_models_is_what_metrics_say(document):
+    text = (REPOSITORY / document).read_text("utf-8")
+    [table] = re.findall(r"<!-- models: [^>]*-->\n(.*?)<!-- /models -->", text, flags=re.DOTALL)
+    assert table == model_table(), "run make cards"
+    rows = {row.split("`")[1]: row for row in table.splitlines()[2:]}
+    assert {TINY, "usdrl/mocap-tiny"} <= set(rows)
+    for name, row in rows.items():
+        figures = sorted(re.findall(r" (\d+\.\d) %", row))
+        measured = [f"{100 * value:.1f}" for value in find_checkpoint(name).measured.values()]
+        assert len(figures) == 3 and set(figures) <= set(measured)
+
+
+def test_a_table_of_models_is_brought_up_to_date_between_its_marks(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text("before\n<!-- models: x -->\nold\n<!-- /models -->\nafter\n")
+    update_table(document)
+    assert document.read_text() == f"before\n<!-- models: x -->\n{model_table()}<!-- /models -->\nafter\n"
 
 
 def test_any_card_is_rendered_by_name(cards):

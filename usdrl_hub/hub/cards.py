@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..configuration_usdrl import USDRLConfig
 from ..errors import CheckpointLoadError, printable
 from ..facts.benchmarks import BENCHMARKS
-from ..facts.checkpoints import CHECKPOINTS, find_checkpoint
+from ..facts.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER, find_checkpoint
 from ..facts.datasets import DATASETS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
@@ -384,5 +384,47 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
     return written
 
 
+# Figures of the table of models, as `metrics.json` names them.
+_FIGURES = {
+    "accuracy": "top-1",
+    "top5_accuracy": "top-5",
+    "baseline_1nn_centered": "1-NN on joints",
+    "1nn@5": "1-NN",
+    "linear@5": "linear probe",
+    "finetuned@5": "fine-tuned",
+}
+_TABLE = re.compile(r"(<!-- models: [^>]*-->\n).*?(?=<!-- /models -->)", re.DOTALL)
+
+
+def model_table() -> str:
+    """The checkpoints that exist as a table in Markdown, with figures of their ``metrics.json``."""
+    rows = ["| model | size | trained on | licence | figures |", "|---|---|---|---|---|"]
+    for entry in CHECKPOINTS.values():
+        if not entry.shipped:
+            continue
+        metrics = entry.metrics
+        shown = [
+            f"{name} {100 * entry.measured[key]:.1f} %" for key, name in _FIGURES.items() if key in entry.measured
+        ]
+        clips = f"{metrics['n']['test']} test clips"
+        sets = metrics["dataset"].split(", ")
+        few = f"five labelled clips per class, mean of {len(sets)} other data sets, {clips}"
+        about = few if "few_labels" in metrics else f"{clips}, {metrics['split']}"
+        where = "" if (CHECKPOINTS_FOLDER / entry.name.replace("/", "--")).is_dir() else " (in the repository)"
+        size = f"{(entry.num_bytes or 0) / 1e6:.1f} MB"
+        cells = [f"`{entry.name}`{where}: {entry.summary}", size, entry.facts.title, entry.license]
+        rows.append(f"| {' | '.join(cells)} | {', '.join(shown[:3])} ({about}) |")
+    return "\n".join(rows) + "\n"
+
+
+def update_table(document: str | os.PathLike) -> None:
+    """Write the table of models between its marks in a document."""
+    path = Path(document)
+    with new_file(path) as partial:
+        partial.write_text(_TABLE.sub(lambda found: found[1] + model_table(), path.read_text("utf-8")), "utf-8")
+
+
 if __name__ == "__main__":
     print(f"{len(write_cards(sys.argv[1]))} cards")
+    for document in sys.argv[2:]:
+        update_table(document)
