@@ -81,6 +81,9 @@ NOT_RUN = {
     "--detector PekingU/rtdetr_r50vd_coco_o365": "needs weights from the real hub; tests/test_video.py has tiny ones",
     "usdrl predict film.mp4": "needs a film of people; tests/test_blazepose.py reads one",
     "usdrl render film.mp4 --output film.html": "as above",
+    "usdrl prepare folder films --output-dir store-films": "needs films of people; tests/test_prepare_films.py",
+    "usdrl finetune store-films --pose-errors 0.5 --output-dir my-film-model": "as above",
+    "usdrl predict film.mp4 --model my-film-model": "as above",
     "usdrl prepare ntu60 nturgb+d_skeletons --protocol xsub --ignore missing.txt --int16 --workers 8 "
     "--output-dir ntu60": "needs NTU RGB+D",
     "usdrl prepare pku1 PKUMMD --protocol xsub --split-file cross-subject.txt --output-dir pku1": "needs PKU-MMD",

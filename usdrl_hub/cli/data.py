@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +39,8 @@ def prepare(
     kind: Annotated[
         str,
         typer.Argument(
-            help="ntu60, ntu120, uav, pku1, pku2, folder (class/recording), csv (file, label, subject, split) or file "
-            f"({join_or(SUFFIXES)})."
+            help="ntu60, ntu120, uav, pku1, pku2, folder (class/recording or class/video), csv (a table: file, label, "
+            f"subject, split) or file ({join_or(SUFFIXES)})."
         ),
     ],
     raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
@@ -57,23 +58,28 @@ def prepare(
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
     to_layout: ToLayout = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
+    videos: VideoOptions,
     reading: Reading,
     persons: PersonSelection,
 ) -> None:
-    """Make a data set of raw recordings, for 'usdrl finetune' and 'usdrl embed'.
+    """Make a data set of raw recordings or videos, for 'usdrl finetune' and 'usdrl embed'.
 
     Repeat the command to continue a run that was stopped.
     """
     from ..data.prepare import PrepareOptions
     from ..data.prepare import prepare as prepare_store
 
+    options = PrepareOptions(ignore, protocol, split_file, clips, int16, layout_of(to_layout))
+    if kind in ("folder", "csv"):
+        films = replace(video_reading(videos, None), progress=workers == 1)
+        options = replace(options, film=films.read, all_films=videos.pose_model is not None)
     store, report = prepare_store(
         kind,
         raw,
         output_dir,
         reading=reading,
         persons=persons,
-        options=PrepareOptions(ignore, protocol, split_file, clips, int16, layout_of(to_layout)),
+        options=options,
         workers=workers,
         progress=True,
     )

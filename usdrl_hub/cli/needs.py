@@ -201,6 +201,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     ),
     "prepare": (
         _Need(
+            ("pose_model", "detector", "person_threshold", "mirrored"),
+            lambda values: values["kind"] in ("folder", "csv"),
+            "on data that are no videos",
+        ),
+        _Need(
             ("layout", "axes", "image_size"),
             lambda values: values["kind"] in ("folder", "csv", "file"),
             "on a data set whose layout is known",

@@ -27,7 +27,7 @@ from .npz import SkeletonDataset
 from .parallel import ReadingPool
 from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
-from .readers import iter_skeletons
+from .readers import is_video, iter_skeletons
 from .reading import Reading
 from .series import recording_name
 from .sources import InputFile, file_stamp, find_sources, read_names
@@ -36,8 +36,9 @@ from .store_writer import StoreWriter
 from .text import read_pku_labels
 from .writing import in_layout
 
-# Files per part, which bounds what is read again after a kill, and memory (100 MB of NTU).
-_PART = 1000
+# Files per part, which bounds what is read again after a kill, and memory (100 MB of NTU); and parts of films, whose
+# reading takes long: a part is one film, or more where there are more films.
+_PART, _PARTS_OF_FILMS = 1000, 200
 _KINDS = ("ntu60", "ntu120", "uav", "pku1", "pku2", "folder", "csv", "file")
 _JOINTS = ("joints", "joints_missing", "joints_filled")
 
@@ -57,6 +58,9 @@ class PrepareOptions:
         int16: Store int16 with a scale per sequence (at most 0.1 mm off) in place of float32.
         to_layout: Layout that all recordings are converted to, such as BVH files of several rigs, which have joints of
             their own; 3D ones are then y up and in metres.
+        film: Reads the people of a video, such as ``VideoReading().read`` of `inference.video`; videos are no
+            recordings where it is None. The videos of a folder are read if there are no other recordings in it.
+        all_films: Read the videos beside other recordings, too.
     """
 
     ignore: str | os.PathLike | None = None
@@ -65,6 +69,8 @@ class PrepareOptions:
     clips: bool = False
     int16: bool = False
     to_layout: LayoutLike | None = None
+    film: Callable[[Path], SkeletonSequence] | None = None
+    all_films: bool = False
 
 
 # Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
@@ -83,6 +89,7 @@ class _Job:
     has_sides: bool
     is_data_set: bool
     to_layout: Layout | None
+    film: Callable[[Path], SkeletonSequence] | None
 
 
 def prepare(
@@ -103,9 +110,9 @@ def prepare(
     Args:
         kind: "ntu60" or "ntu120": ``.skeleton`` files of NTU RGB+D; "uav": ``.txt`` files of UAV-Human; "pku1" or
             "pku2": skeleton and label files of PKU-MMD, anywhere below one folder; "folder": ``class name/recording``
-            of any format that `read_skeleton` reads; "csv": a table with the columns `file` (relative to the table)
-            and, where known, `label` (a class name), `subject`, `split` (train or test); "file": one file with a whole
-            data set (``.npz``, pyskl ``.pkl``).
+            of any format that `read_skeleton` reads, or videos; "csv": a table with the columns `file` (relative to
+            the table) and, where known, `label` (a class name), `subject`, `split` (train or test); "file": one file
+            with a whole data set (``.npz``, pyskl ``.pkl``).
         raw: The folder (searched with its subfolders), or the file.
         output_dir: Folder to make.
         reading: What the files do not say. With `missing` "interpolate", missing joints are interpolated over time,
@@ -138,6 +145,7 @@ def prepare(
         has_sides=_has_sides(kind, raw, options),
         is_data_set=kind == "file",
         to_layout=None if options.to_layout is None else get_layout(options.to_layout),
+        film=options.film,
     )
     stamps = {source.name: file_stamp(source.path) for source in sources}
     settings = _settings(kind, raw, job, class_names, [(str(source), stamps[source.name]) for source in sources])
@@ -167,10 +175,11 @@ def _find(kind: str, raw: Path, options: PrepareOptions) -> tuple[list[InputFile
     """The input files with their split, and the class names from folders."""
     if options.split_file is not None and (options.protocol is None or not kind.startswith("pku")):
         raise ValueError("a split file belongs to a protocol of PKU-MMD: name it, too, such as xsub")
+    films = "none" if options.film is None else "all" if options.all_films else "alone"
     if options.protocol is None or not _has_sides(kind, raw, options):
-        return find_sources(kind, raw)
+        return find_sources(kind, raw, films)
     side = protocol_side(kind, options.protocol, options.split_file)
-    sources, class_names = find_sources(kind, raw)
+    sources, class_names = find_sources(kind, raw, films)
     return [replace(source, split=side(source.name)) for source in sources], class_names
 
 
@@ -198,7 +207,9 @@ def _read_all(
     with bar:
         results = zip(left, _counted(pool.map(partial(_read_source, job=job), left), bar), strict=True)
         rest = sum(sizes[source.name] for source in left)
-        while batch := list(islice(results, _PART)):
+        has_films = any(is_video(source.path) for source in sources)
+        part = min(-(-len(sources) // _PARTS_OF_FILMS), _PART) if has_films else _PART
+        while batch := list(islice(results, part)):
             written = _write_batch(writer, batch)
             size = sum(sizes[source.name] for source, _ in batch)
             rest -= size
@@ -261,6 +272,9 @@ def _recordings(
     note: Callable[[SkeletonFormatError], None],
 ) -> Iterator[tuple[SkeletonSequence, dict[str, Any]]]:
     """Yield the recordings of a file, each with its row of extra columns."""
+    if is_video(source.path) and job.film is not None:
+        yield job.reading.complete(job.film(source.path), "m"), dict(source.columns)
+        return
     if source.path.suffix.lower() in (".pkl", ".pickle") and job.is_data_set:
         found, lists = read_pyskl(source.path, job.reading, note)
         sides = named_sides(lists, job.protocol, str(source.path))

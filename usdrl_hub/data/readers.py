@@ -27,6 +27,8 @@ from .reading import OnError, Reader, Reading
 from .series import is_series, join_frames
 from .text import NTU, UAV, read_body_text
 
+# What macOS writes beside each file on other systems' disks.
+_RESOURCES = "._"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
@@ -61,6 +63,8 @@ def walk(folder: str | os.PathLike) -> tuple[list[Path], Counter[str]]:
     others: Counter[str] = Counter()
     for parent, folders, names in os.walk(os.fspath(folder), onerror=warn):
         for name in names:
+            if name.startswith(_RESOURCES):
+                continue
             if _is_recording(Path(parent, name)):
                 files.append(Path(parent, name))
             else:
@@ -83,7 +87,8 @@ def count_endings(counts: Mapping[str, int]) -> str:
 
 def find_videos(folder: str | os.PathLike) -> list[Path]:
     """Paths of the videos in a folder and its subfolders, sorted."""
-    return sorted(path for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
+    found = (path for path in Path(folder).rglob("*") if is_video(path) and not path.name.startswith(_RESOURCES))
+    return sorted(path for path in found if path.is_file())
 
 
 def read_skeleton(path: str | os.PathLike, reading: Reading | None = None, **fields: Any) -> SkeletonSequence:

@@ -11,9 +11,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import notice
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..sequence import SkeletonFormatError
-from .readers import SUFFIXES, find_recordings
+from .readers import SUFFIXES, find_recordings, find_videos
 from .text import NTU, UAV
 
 
@@ -49,12 +50,13 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
+def find_sources(kind: str, raw: Path, films: str = "none") -> tuple[list[InputFile], list[str]]:
     """Find the input files of a data set.
 
     Args:
         kind: See `prepare.prepare`.
         raw: The folder, or the file.
+        films: Which videos of a folder count: "none", "alone" (all, if there are no other recordings) or "all".
 
     Returns:
         The files in order, and the class names from folders.
@@ -72,12 +74,8 @@ def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
         classes = sorted(
             folder.name for folder in raw.iterdir() if folder.is_dir() and not folder.name.startswith(".")
         )
-        found = [
-            InputFile(file.relative_to(raw).as_posix(), file, label)
-            for label, name in enumerate(classes)
-            for file in find_recordings(raw / name)
-        ]
-        expected = f"class/recording with an ending of {', '.join(SUFFIXES)}"
+        found = _find_classes(raw, classes, films)
+        expected = f"class/recording with an ending of {', '.join(SUFFIXES)}" + ", or a video" * (films != "none")
     elif kind in ("pku1", "pku2"):
         classes = list(PKU_CLASSES)
         found = _find_pku(raw)
@@ -95,6 +93,20 @@ def find_sources(kind: str, raw: Path) -> tuple[list[InputFile], list[str]]:
     if not found:
         raise SkeletonFormatError(f"{raw}: there is no file such as {expected} in it")
     return found, classes
+
+
+def _find_classes(raw: Path, classes: list[str], films: str) -> list[InputFile]:
+    """Recordings and videos in a folder of each class."""
+    recordings = [(label, file) for label, name in enumerate(classes) for file in find_recordings(raw / name)]
+    videos = [(label, file) for label, name in enumerate(classes) for file in find_videos(raw / name)]
+    if recordings and videos and films != "all":
+        notice(
+            f"{raw}: {len(videos)} videos beside recordings are left out: name them in a table to read them",
+            "videos left out",
+        )
+        videos = []
+    found = sorted(recordings if films == "none" else recordings + videos)
+    return [InputFile(file.relative_to(raw).as_posix(), file, label) for label, file in found]
 
 
 def _find_pku(raw: Path) -> list[InputFile]:

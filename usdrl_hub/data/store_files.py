@@ -371,7 +371,8 @@ def damaged(file: Path, what: str) -> NoReturn:
 def _read_json(file: Path) -> dict[str, Any]:
     if not os.path.lexists(file):
         raise SkeletonFormatError(
-            f"{file.parent}: it is not a store, or the store is incomplete: make it with 'usdrl prepare'"
+            f"{file.parent}: it is not a store, or the store is incomplete: 'usdrl prepare folder' makes one of a "
+            "folder of recordings or videos for each class"
         )
     file_size(file)
 

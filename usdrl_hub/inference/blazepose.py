@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SHIPPED = Path(__file__).parent.parent / "pose"
 THRESHOLD = 0.5
 # Side of what the networks see, in pixels, and of the landmarks' heat map.
 _DETECTOR_SIDE, _LANDMARK_SIDE, _HEATMAP_SIDE = 224, 256, 64
+_CHOICES = ("landmarks", "detector", "max_persons", "threshold", "min_visibility", "smooth", "num_threads")
 # Cells along a side of the detector's grids, and anchors per cell.
 _GRIDS = ((28, 2), (14, 2), (7, 6))
 # A person's square is larger than the circle around the body by this factor.
@@ -176,6 +178,8 @@ class BlazePoseEstimator:
             raise ValueError(f"min_visibility must be at least 0 and below 1, got {min_visibility}")
         if max_persons < 1 or int(max_persons) != max_persons:
             raise ValueError(f"max_persons must be a whole number of at least 1, got {max_persons}")
+        chosen: tuple[Any, ...] = landmarks, detector, max_persons, threshold, min_visibility, smooth, num_threads
+        self._choices: dict[str, Any] = dict(zip(_CHOICES, chosen, strict=True))
         self._detector = _session(detector or SHIPPED / "detector.onnx", ("boxes", "scores"), num_threads)
         outputs = ("landmarks", "presence", "heatmap", "world")
         self._landmarker = _session(landmarks or SHIPPED / "lite.onnx", outputs, num_threads)
@@ -185,6 +189,14 @@ class BlazePoseEstimator:
             min_visibility,
             smooth,
         )
+
+    def __repr__(self) -> str:
+        """What was chosen, which names its results in a data set that is being made."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._choices.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let other processes load the networks again."""
+        return partial(type(self), **self._choices), ()
 
     def detect(self, image: np.ndarray) -> list[_Square]:
         """Squares around up to `max_persons` people in a picture ``(H, W, 3)`` uint8, those in the foreground first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -83,6 +83,11 @@ class PoseEstimator:
         self.pose_model, self.pose_processor = pose_model.eval(), pose_processor
         self.detector, self.detector_processor = detector.eval(), detector_processor
         self.threshold, self.batch_size = threshold, batch_size
+
+    def __repr__(self) -> str:
+        """Names of the models, which name its results in a data set that is being made."""
+        names = f"{self.pose_model.name_or_path}, {self.detector.name_or_path}"
+        return f"{type(self).__name__}({names}, threshold={self.threshold})"
 
     @classmethod
     def from_pretrained(
@@ -239,7 +244,14 @@ def read_video(
     path = Path(path)
     estimator = BlazePoseEstimator() if estimator is None else estimator
     frames, fps = open_video(path)
-    shown = tqdm(frames, unit="frame", desc=printable(path.name), disable=None if progress else True, file=sys.stderr)
+    shown = tqdm(
+        frames,
+        unit="frame",
+        desc=printable(path.name),
+        leave=None,
+        disable=None if progress else True,
+        file=sys.stderr,
+    )
 
     def images() -> Iterator[np.ndarray]:
         shape = None
@@ -429,7 +441,7 @@ class VideoReading:
 
     estimator: Estimator | None = None
     mirrored: bool = False
-    progress: bool = False
+    progress: bool = field(default=False, repr=False)
 
     @cached_property
     def _estimator(self) -> Estimator:
