@@ -249,6 +249,16 @@ def test_frames_at_irregular_times_are_read_at_a_steady_rate(tmp_path, name):
     assert all(times[frame] - 1 / fps < moment for frame, moment in zip(found, shown, strict=True))
 
 
+def test_a_cut_webm_is_reported(tmp_path):
+    """Its header says how long it was, and it does not count its frames."""
+    whole = write_at(tmp_path / "whole.webm", [number / 25 for number in range(50)])
+    assert len(numbers(whole)[0]) == 50
+    (tmp_path / "cut.webm").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with pytest.warns(USDRLWarning, match=r"cut.webm: it ends after 1\.\d+ of its 1.99 seconds: it is cut off"):
+        found, fps = numbers(tmp_path / "cut.webm")
+    assert found == list(range(len(found))) and 20 < len(found) < 45 and fps == pytest.approx(25, rel=0.02)
+
+
 def test_a_video_of_one_frame_is_read(tmp_path):
     assert numbers(write_at(tmp_path / "one.webm", [0.0]))[0] == [0]
 

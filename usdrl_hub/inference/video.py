@@ -26,8 +26,8 @@ from .blazepose import BlazePoseEstimator
 LAYOUT = "coco17"
 # Share by which the time between two frames may differ from the usual one; frames read of one, at most, where they do.
 _UNSTEADY, _MOST_REPEATED = 0.6, 4
-# Share of the declared frames that a whole video has.
-_WHOLE = 0.9
+# Share of the declared frames or time that a whole video has, and seconds at its end that no packet may speak of.
+_WHOLE, _USUAL_LOSS = 0.9, 0.2
 
 
 class PoseEstimator:
@@ -283,7 +283,8 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
 
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
-    fps, begin = _steady_rate(path, float(rate) if rate else None)
+    times, end = _frame_times(path)
+    fps, begin = _steady_rate(path, times, float(rate) if rate else None)
 
     def frames() -> Iterator[np.ndarray]:
         number, step, before = 0, 0, None
@@ -307,17 +308,20 @@ def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | N
                 raise SkeletonFormatError(f"{path}: it is damaged after {number} frames: {error.strerror}") from None
             if number < _WHOLE * stream.frames:
                 notice(f"{path}: only {number} of its {stream.frames} frames can be read: it is cut off", "cut videos")
+            # Matroska and WebM do not count their frames.
+            seconds = (container.duration or 0) / 1_000_000
+            if not stream.frames and end is not None and end < min(_WHOLE * seconds, seconds - _USUAL_LOSS):
+                notice(f"{path}: it ends after {end:.3g} of its {seconds:.3g} seconds: it is cut off", "cut videos")
 
     return frames(), fps
 
 
-def _steady_rate(path: Path, declared: float | None) -> tuple[float | None, float | None]:
+def _steady_rate(path: Path, times: np.ndarray, declared: float | None) -> tuple[float | None, float | None]:
     """Frames per second of a video by the times of its frames, which may differ from the rate that it declares.
 
     Returns:
         The rate, and the time of the first frame if frames at irregular times are to be brought to that rate.
     """
-    times = _frame_times(path)
     if len(times) < 2:
         return declared, None
     spacing = np.diff(times)
@@ -381,23 +385,34 @@ def _container(path: Path) -> Any:
     return container
 
 
-def _frame_times(path: Path) -> np.ndarray:
-    """Times of a video's frames in seconds, in order; none if a frame has none. The frames are not decoded."""
+def _frame_times(path: Path) -> tuple[np.ndarray, float | None]:
+    """When a video's frames are shown; nothing is decoded.
+
+    Returns:
+        Seconds in order, none if a frame has none; and seconds from the beginning to the last frame or sound.
+    """
     import av
 
     times: list[float] = []
+    end = None
     with _container(path) as container:
         stream = container.streams.video[0]
+        is_timed = True
         try:
-            for packet in container.demux(stream):
-                if packet.size and (packet.pts is None or packet.time_base is None):
-                    return np.zeros(0)
-                if packet.size:
-                    times.append(float(packet.pts * packet.time_base))
+            for packet in container.demux():
+                if not packet.size:
+                    continue
+                time = None if packet.pts is None or packet.time_base is None else float(packet.pts * packet.time_base)
+                if time is not None:
+                    end = time if end is None else max(end, time)
+                if packet.stream.index == stream.index:
+                    is_timed &= time is not None
+                    times.append(time or 0.0)
         except av.FFmpegError:
             # Told where the frames are read.
-            return np.zeros(0)
-    return np.unique(times)
+            is_timed = False
+        begin = (container.start_time or 0) / 1_000_000
+    return np.unique(times) if is_timed else np.zeros(0), None if end is None else end - begin
 
 
 def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) -> None:
