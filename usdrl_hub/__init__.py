@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .feature_extraction_usdrl import USDRLFeatureExtractor as USDRLFeatureExtractor
     from .inference.archive import write_embeddings as write_embeddings
     from .inference.blazepose import BlazePoseEstimator as BlazePoseEstimator
+    from .inference.counting import Repetitions as Repetitions
+    from .inference.counting import count_repetitions as count_repetitions
     from .inference.embedding import extract_embeddings as extract_embeddings
     from .inference.embedding import extract_frame_embeddings as extract_frame_embeddings
     from .inference.embedding import iter_embeddings as iter_embeddings
@@ -102,6 +104,7 @@ _MODULES = {
         "feature_extraction_usdrl": ["USDRLFeatureExtractor"],
         "facts.checkpoints": ["checkpoint_path", "list_models"],
         "inference.archive": ["write_embeddings"],
+        "inference.counting": ["Repetitions", "count_repetitions"],
         "inference.embedding": [
             "extract_embeddings",
             "extract_frame_embeddings",

@@ -37,6 +37,7 @@ def _options(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "embed": predict.embed,
+    "count": predict.count,
     "render": show.render,
     "map": show.map_command,
     "index": search.index,

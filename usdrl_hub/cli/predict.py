@@ -1,4 +1,4 @@
-"""The commands 'predict' and 'embed'."""
+"""The commands 'predict', 'embed' and 'count'."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from ..data.reading import Reading
 from ..facts.checkpoints import ENCODER, RECOGNISER
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_rate
 from .inputs import refuse_unreadable
 from .messages import Errors
 from .models import load_engine, video_reading
@@ -32,7 +32,11 @@ from .options import (
 from .tables import heading, print_predictions, print_table, say
 
 if TYPE_CHECKING:
+    from ..inference.counting import Repetitions
     from ..inference.timeline import Timeline
+
+# Repetitions whose times the table of 'count' shows.
+_SHOWN_SPANS = 4
 
 
 @grouped
@@ -290,3 +294,61 @@ def embed(
     if ranks.is_first:
         say(f"{output}: embeddings of {count} recordings by {model}")
     errors.finish()
+
+
+@grouped
+def count(
+    files: Annotated[
+        list[Path], typer.Argument(help=f"Skeleton files {RECORDINGS}, videos, and folders or stores of them.")
+    ],
+    *,
+    videos: VideoOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all repetitions, instead of a table.")] = (
+        False
+    ),
+    reading: Reading,
+    per_person: PerPerson = False,
+) -> None:
+    """Count how often a movement is repeated in recordings, and say where; it needs no model."""
+    from ..inference.counting import count_repetitions
+    from ..inference.source import Source
+
+    errors = Errors()
+    source = Source(files, reading, on_error=errors, videos=video_reading(videos, None))
+    found = count_repetitions(source, each_person=per_person, on_error=errors)
+    if as_json:
+        print(json.dumps({"recordings": [_counted(*pair) for pair in found]}, indent=2))
+    elif found:
+        timed = all(is_rate(sequence.fps) for sequence, _ in found)
+        rows = [["file", "repetitions", "each", f"from and to, in {'seconds' if timed else 'frames'}"]]
+        rows += [_count_cells(sequence, repetitions, timed) for sequence, repetitions in found]
+        print_table(rows)
+        if not timed:
+            say("without frame rates 30 frames per second are assumed: --fps names another")
+    errors.finish()
+
+
+def _counted(sequence: SkeletonSequence, repetitions: Repetitions) -> dict[str, Any]:
+    """The repetitions of a recording, as JSON has them; times are null without a frame rate."""
+    rate = sequence.fps if is_rate(sequence.fps) else None
+    spans = [
+        {
+            "start": start,
+            "end": end,
+            "start_seconds": None if rate is None else round(start / rate, 3),
+            "end_seconds": None if rate is None else round(end / rate, 3),
+        }
+        for start, end in repetitions.spans.tolist()
+    ]
+    row = {"name": sequence.name, "frames": sequence.num_frames, "fps": rate, "count": repetitions.count}
+    return {**row, "repetitions": spans}
+
+
+def _count_cells(sequence: SkeletonSequence, repetitions: Repetitions, timed: bool) -> list[str]:
+    rate = sequence.fps if timed and is_rate(sequence.fps) else 1.0
+    digits = 1 if timed else 0
+    spans = [f"{start / rate:.{digits}f}-{end / rate:.{digits}f}" for start, end in repetitions.spans[:_SHOWN_SPANS]]
+    more = repetitions.count - len(spans)
+    each = "" if repetitions.period is None else f"{repetitions.period / rate:.{digits}f}"
+    where = ", ".join(spans) + (f" and {more} more" if more > 0 else "")
+    return [sequence.name, str(repetitions.count), each, where or "(nothing moves)"]
