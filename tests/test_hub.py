@@ -254,6 +254,14 @@ def test_any_card_is_rendered_by_name(cards):
         card_of("usdrl/nothing")
 
 
+def test_cards_of_models_that_read_films_name_the_licence_of_the_pose_networks(cards):
+    named = {
+        name for name, card in cards.items() if "MediaPipe Pose (BlazePose GHUM), by The\nMediaPipe Authors" in card
+    }
+    assert named == {name for name in cards if "-2d-" not in name}
+    assert "Apache License 2.0" in cards["tiny-uiprmd"]
+
+
 def test_cards_hold_no_figure_without_a_source():
     for entry in CHECKPOINTS.values():
         source = CardSource.of_entry(entry)

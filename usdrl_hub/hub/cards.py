@@ -143,6 +143,7 @@ def _values(source: CardSource) -> dict[str, str]:
         "input": _input(config),
         "picture": f"![Joints of {config.layout}]({picture_name(config)})" if picture_name(config) else "",
         "preprocessing": _preprocessing(source.extractor) if source.extractor is not None else "not stated",
+        "films": _films(config),
         "commands": commands(source),
         "library": library_code(source),
         "auto": auto_class_code(source),
@@ -159,6 +160,17 @@ def _values(source: CardSource) -> dict[str, str]:
         if authors
         else "The model is the authors'; these weights are not.",
     }
+
+
+def _films(config: USDRLConfig) -> str:
+    """What a model of 3D joints makes of films, with the notice of the networks that find people in them."""
+    if not config.layout or not get_layout(config.layout).is_3d:
+        return ""
+    return (
+        "\n\nFilms are read, too (`usdrl predict film.mp4`, extra `video`): joints are estimated by MediaPipe Pose "
+        "(BlazePose GHUM), by The\nMediaPipe Authors, Apache License 2.0, whose networks in ONNX come with the "
+        "package; `usdrl env` prints their notice."
+    )
 
 
 def _embedding(config: USDRLConfig) -> str:
