@@ -87,7 +87,6 @@ wheel: $(VENV)/installed
 # sdist and wheel as for PyPI, checked and installed in an empty environment.
 package: $(VENV)/installed
 	rm -rf dist build/empty
-	$(BIN)/python -m pip install --quiet build twine
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/empty

@@ -14,6 +14,6 @@ for requirements in (project["dependencies"], *project["optional-dependencies"].
         name, bound = re.match(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement).groups()
         lowest.setdefault(name, bound)
 # Development tools may be newer.
-for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff", "ipykernel", "nbclient"):
+for name in ("mypy", "pytest", "pytest-xdist", "hypothesis", "ruff", "build", "ipykernel", "nbclient", "twine"):
     lowest.pop(name, None)
 print("\n".join(f"{name}=={bound}" for name, bound in sorted(lowest.items())))
