@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from usdrl_hub import SkeletonFormatError, SkeletonList, get_layout, open_data
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.loading import load_model
 from usdrl_hub.metrics.regression import regression_report
+from usdrl_hub.tasks import regression
 from usdrl_hub.tasks.regression import VALUES, finetune_values, fit_ridge
 
 from .helpers import run
@@ -85,6 +87,13 @@ def test_numbers_of_a_table_are_found_by_the_command(table, tmp_path, capsys):
     assert np.mean(errors) == pytest.approx(record["metrics"]["mae"], rel=1e-5)
     assert len(rows) == record["n"]["test"] and record["groups"]["shared"] == 0
     assert record["metrics"]["mae"] < record["baselines"]["mean of the training clips"]
+    page = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "out" / "report.html").read_text())[1])
+    assert page["kind"] == "values" and page["scores"][0]["value"] == record["metrics"]["mae"]
+    assert {clip["name"]: clip["predicted"] for clip in page["clips"]} == {
+        row["name"]: pytest.approx(float(row["predicted_value"]), rel=1e-6) for row in rows
+    }
+    gaps = [abs(clip["truth"] - clip["predicted"]) for clip in page["clips"]]
+    assert gaps == sorted(gaps, reverse=True)
     model = load_model(tmp_path / "out")
     assert model.config.problem_type == "regression" and model.config.class_names == ["knee"]
     code, out, _ = run(capsys, "predict", tmp_path / "store", "--model", tmp_path / "out")
@@ -101,6 +110,33 @@ def test_a_trial_compares_with_full_fine_tuning(tmp_path):
     assert {"linear probe": "linear", "full fine-tuning": "full"}[better] == record["choice"]["method"]
     full = finetune_values(data, tmp_path / "full", "angle", recipe=recipe, method="full")
     assert full["task"] == "fine-tuned regression" and full["metrics"]["mae"] < 30
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    clips = [clip for clip in load_samples() if clip.label < 2]
+    data = SkeletonList(clips, columns={"angle": np.array([knee_angle(clip) for clip in clips])})
+    recipe, fit, calls = replace(VALUES, epochs=1, min_steps=0), regression.fit, []
+
+    def counted(*arguments, **choices):
+        calls.append(choices["progress"].folder.name)
+        return fit(*arguments, **choices)
+
+    def interrupted(*arguments, **choices):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(regression, "fit", counted)
+    monkeypatch.setattr(regression, "write_metrics", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_values(data, tmp_path / "out", "angle", recipe=recipe)
+    assert calls[0] == "trial" and not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(regression, "fit", counted)
+    calls.clear()
+    record = finetune_values(data, tmp_path / "out", "angle", recipe=recipe)
+    assert "trial" not in calls and [path.name for path in tmp_path.iterdir()] == ["out"]
+    whole = finetune_values(data, tmp_path / "whole", "angle", recipe=recipe)
+    assert record["metrics"] == whole["metrics"] and not record["stopped"]
+    assert record["choice"] == whole["choice"]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from .tasks.fit import FitRecipe as FitRecipe
     from .tasks.heads import with_head as with_head
     from .tasks.recognition import finetune as finetune
+    from .tasks.regression import finetune_values as finetune_values
     from .training import USDRLTrainer as USDRLTrainer
     from .visualize.map import draw_map as draw_map
     from .visualize.recording import render as render
@@ -144,6 +145,7 @@ _MODULES = {
         "tasks.fit": ["FitRecipe"],
         "tasks.heads": ["with_head"],
         "tasks.recognition": ["finetune"],
+        "tasks.regression": ["finetune_values"],
         "training": ["USDRLTrainer"],
         "visualize.map": ["draw_map"],
         "visualize.recording": ["render"],

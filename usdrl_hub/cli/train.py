@@ -88,20 +88,20 @@ def finetune(
     if target is not None:
         from ..tasks.regression import VALUES, finetune_values
 
-        _print_values(
+        values = finetune_values(
+            data,
             output_dir,
-            finetune_values(
-                data,
-                output_dir,
-                target,
-                model,
-                method=method,
-                recipe=replace(VALUES, **given) if epochs is None else replace(VALUES, min_steps=0, **given),
-                group_by=group_by,
-                console=console,
-                seed=seed,
-            ),
+            target,
+            model,
+            method=method,
+            recipe=replace(VALUES, **given) if epochs is None else replace(VALUES, min_steps=0, **given),
+            group_by=group_by,
+            console=console,
+            seed=seed,
         )
+        _print_values(output_dir, values)
+        if values["stopped"]:
+            raise typer.Exit(130)
         return
     config = _model_fields(
         encoder=encoder,
@@ -172,6 +172,7 @@ def _print_values(output_dir: Path, record: dict[str, Any]) -> None:
         rows.append([str(row["name"]), str(row["n"]), *errors])
     print_table(rows)
     say(f"95 % interval of the mean absolute error: {low:.4g} to {high:.4g}")
+    say(f"errors of each clip, and the worst ones as skeletons: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +34,7 @@ from .fit import FitRecipe, Progress
 from .heads import with_head
 from .refusal import fit_min_similarity
 from .report import Tested, TrainingReport, class_probabilities
-from .state import RunState, kept_state
+from .state import RunState, data_digest, kept_state
 
 _LOGGERS = ("tensorboard", "trackio", "wandb")
 # Numbers of clips of each class in a learning curve, and random draws of each with a linear probe, which is quick.
@@ -214,14 +212,8 @@ class _Session:
 
     def settings(self, evaluation: Evaluation) -> dict[str, Any]:
         """What has to be the same for a run to go on."""
-        digest = hashlib.sha256()
-        digest.update(json.dumps([self.dataset.names, self.dataset.class_names, self.dataset.layout.name]).encode())
-        for key in ("labels", "subjects", "split_test", "folds"):
-            values = self.dataset.column(key)
-            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
-        digest.update(np.ascontiguousarray(self.dataset.lengths).tobytes())
         return {
-            "data": digest.hexdigest(),
+            "data": data_digest(self.dataset),
             "model": None if self.model is None else str(self.model),
             "config": {name: str(value) for name, value in self.config.items()},
             "recipe": self.recipe.to_dict(),

@@ -27,10 +27,14 @@ from ..loading import load_feature_extractor, load_model
 from ..metrics.regression import regression_report
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record, sha256, write_metrics
+from ..visualize.page import shown_name
+from ..visualize.report import ValueReport
 from .choice import FULL, METHODS, TITLES
 from .fit import FitRecipe, Progress, fit
 from .heads import with_head
-from .recognition import Console
+from .recognition import Console, Finetuned
+from .report import SHOWN
+from .state import RunState, data_digest, kept_state
 
 # Crops and shears of clips would change the number that is to be found.
 VALUES = replace(FULL, label_smoothing=0.0, augment=False)
@@ -80,7 +84,10 @@ class _Regression:
     recipe: FitRecipe
     seed: int
     console: Console
+    state: RunState | None = None
     validation: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: bool = False
 
     def run(self, parts: Parts, tried: Parts, targets: dict[str, np.ndarray], method: str) -> tuple[str, str]:
         """Train on the training part, by the method that validates better; returns the method and the reason."""
@@ -96,21 +103,51 @@ class _Regression:
             penalty = min(errors, key=lambda value: errors[value])
             self.validation |= {"n": float(len(truth)), TITLES["linear"]: errors[penalty]}
             if method == "auto":
-                model = copy.deepcopy(self.model)
-                tested = tried.validation, truth
-                progress = self._full(model, tried.train, targets["tried"], penalty, tested, epochs=None)
+                model, done = self._trial(tried, targets, penalty)
                 self.validation[TITLES["full"]] = self._error(model, tried.validation, truth)
                 method = min(("linear", "full"), key=lambda name: self.validation[TITLES[name]])
                 reason = f"mean absolute error on {len(truth)} validation clips: " + ", ".join(
                     f"{TITLES[name]} {self.validation[TITLES[name]]:.4g}" for name in ("linear", "full")
                 )
-                epochs *= progress.epochs / self.recipe.epochs_for(len(tried.train))
+                whole = self.recipe.epochs_for(len(tried.train))
+                epochs *= done / whole
+                if self.stopped:
+                    reason += f"; stopped by Ctrl-C at epoch {done:.1f} of {whole:g}, the best so far is kept"
+                if self.stopped and method == "full":
+                    self.model.load_state_dict(model.state_dict())
+                    self.model.eval()
+                    return method, reason
         self.console.say(f"{TITLES[method]}: {reason}")
         if method == "linear":
             self._probe(self.model, parts.train, targets["train"], penalty)
-        else:
-            self._full(self.model, parts.train, targets["train"], penalty, None, epochs)
+            return method, reason
+        progress = self._full("final", self.model, parts.train, targets["train"], penalty, epochs=epochs)
+        # The curves of a trial have a validation part.
+        self.history = self.history or progress.history
+        if progress.stopped:
+            self.stopped = True
+            reason += f"; stopped by Ctrl-C at epoch {progress.epochs:.1f} of {epochs:g}, the last weights are kept"
         return method, reason
+
+    def _trial(
+        self, tried: Parts, targets: dict[str, np.ndarray], penalty: float
+    ) -> tuple[USDRLForActionRecognition, float]:
+        """The full model that validates best, trained without the validation part, and its epochs."""
+        model = copy.deepcopy(self.model)
+        done = None if self.state is None else self.state.load("trial")
+        if done is not None:
+            values, tensors = done
+            model.load_state_dict(tensors)
+            self.history = values["history"]
+            return model.eval(), values["epochs"]
+        assert tried.validation is not None
+        tested = tried.validation, targets["validation"]
+        progress = self._full("trial", model, tried.train, targets["tried"], penalty, validation=tested)
+        self.history, self.stopped = progress.history, progress.stopped
+        if self.state is not None and not progress.stopped:
+            values = {"history": progress.history, "epochs": progress.epochs}
+            self.state.save("trial", values, dict(model.state_dict()))
+        return model, progress.epochs
 
     def predict(self, model: USDRLForActionRecognition, data: SkeletonData) -> np.ndarray:
         """The number ``(N,)`` of each clip."""
@@ -131,12 +168,14 @@ class _Regression:
 
     def _full(
         self,
+        key: str,
         model: USDRLForActionRecognition,
         data: SkeletonData,
         values: np.ndarray,
         penalty: float,
-        validation: tuple[SkeletonData, np.ndarray] | None,
-        epochs: float | None,
+        *,
+        validation: tuple[SkeletonData, np.ndarray] | None = None,
+        epochs: float | None = None,
     ) -> Progress:
         """Train all weights on standardised numbers, from the linear probe."""
         center, scale = float(values.mean()), float(values.std())
@@ -151,7 +190,9 @@ class _Regression:
             recipe,
             seed=self.seed,
             validation=tested,
-            progress=Progress(self.console.bar, self.console.report_to),
+            progress=Progress(
+                self.console.bar, self.console.report_to, None if self.state is None else self.state.folder(key)
+            ),
         )
         with torch.no_grad():
             model.classifier.weight.mul_(scale)
@@ -170,7 +211,7 @@ def finetune_values(
     group_by: str | None = None,
     console: Console | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Finetuned:
     """Train a model that finds a number of each clip, test it, and write its folder.
 
     A ridge regression on the frozen encoder's features and full fine-tuning are compared on a validation part of the
@@ -179,7 +220,8 @@ def finetune_values(
     Args:
         data: A data set with a column of numbers, see `SkeletonStore.column`; clips without a number (NaN) are left
             out, with a warning.
-        output_dir: Folder to make: weights, configuration, feature extractor, ``metrics.json``, ``predictions.csv``.
+        output_dir: Folder to make: weights, configuration, feature extractor, ``metrics.json``, ``predictions.csv`` of
+            the tested clips, and ``report.html``. A run that was killed goes on when it is repeated.
         target: Name of the column.
         model: Checkpoint to start from.
         method: "linear", "full" or "auto".
@@ -189,7 +231,8 @@ def finetune_values(
         seed: Random seed of the order.
 
     Returns:
-        The record that was written to ``metrics.json``: see `metrics.regression.regression_report`.
+        The record that was written to ``metrics.json``, see `metrics.regression.regression_report`, with the trained
+        `model` and its `extractor`.
 
     Raises:
         SkeletonFormatError: If the data have no such column, or it does not hold a number of each clip.
@@ -214,38 +257,123 @@ def finetune_values(
         head = with_head(loaded, USDRLForActionRecognition, [target], problem_type="regression")
         if torch.cuda.is_available():
             head.to("cuda")  # type: ignore[arg-type]
-        training = _Regression(head, load_feature_extractor(model), recipe, seed, console)
+        extractor = load_feature_extractor(model)
         for sequence in (*parts.train, *parts.test):
-            training.extractor.prepare(sequence)
-        method, reason = training.run(parts, tried, targets, method)
-        predicted = training.predict(head, parts.test)
-        groups = groups_of(parts.test, parts.by)
-        center = float(targets["train"].mean())
-        report = regression_report(predicted, targets["test"], groups, center)
-        warnings = _warnings(report, parts)
-        for sentence in warnings:
-            console.warn(f"{Path(output_dir).name}: {sentence}")
-        head.save_pretrained(folder)
-        training.extractor.save_pretrained(folder)
-        _write_predictions(folder / "predictions.csv", parts.test, groups, targets["test"], predicted)
-        record = {
-            "task": "linear regression" if method == "linear" else "fine-tuned regression",
-            "dataset": source_name(dataset),
-            "target": target,
-            "split": tried.rule,
-            "groups": tried.to_dict(),
-            "n": {"train": len(parts.train), "test": len(parts.test)},
-            "choice": {"method": method, "reason": reason, "validation": training.validation},
-            "metrics": {name: report[name] for name in ("mae", "rmse", "correlation") if report[name] is not None},
-            "baselines": {"mean of the training clips": report["mae_of_mean"]},
-            "scores": report,
-            "warnings": warnings,
-            "seed": seed,
-            **run_record(started),
-            "checkpoint_sha256": sha256(folder / "model.safetensors"),
+            extractor.prepare(sequence)
+        settings = _settings(dataset, values, target, model, method, recipe, group_by, seed)
+        with kept_state(output_dir, settings, console.resume, console.say) as state:
+            training = _Regression(head, extractor, recipe, seed, console, state)
+            method, reason = training.run(parts, tried, targets, method)
+            tested = _Tested(parts, target, targets, training.predict(head, parts.test), shown_name(model), reason)
+            for sentence in tested.warnings:
+                console.warn(f"{Path(output_dir).name}: {sentence}")
+            head.save_pretrained(folder)
+            extractor.save_pretrained(folder)
+            tested.write(folder, f"{Path(output_dir).name}: {target} of {source_name(dataset)}", training.history)
+            record = {
+                "task": "linear regression" if method == "linear" else "fine-tuned regression",
+                "dataset": source_name(dataset),
+                "target": target,
+                "split": tried.rule,
+                "groups": tried.to_dict(),
+                "n": {"train": len(parts.train), "test": len(parts.test)},
+                "choice": {"method": method, "reason": reason, "validation": training.validation},
+                "stopped": training.stopped,
+                **tested.metrics(),
+                "seed": seed,
+                **run_record(started),
+                "checkpoint_sha256": sha256(folder / "model.safetensors"),
+            }
+            write_metrics(folder, record)
+    return Finetuned(record, head, extractor)
+
+
+def _settings(
+    dataset: SkeletonData,
+    values: np.ndarray,
+    target: str,
+    model: str | os.PathLike,
+    method: str,
+    recipe: FitRecipe,
+    group_by: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What has to be the same for a run to go on."""
+    return {
+        "data": data_digest(dataset, values),
+        "target": target,
+        "model": str(model),
+        "recipe": recipe.to_dict(),
+        "method": method,
+        "seed": seed,
+        "split": group_by,
+    }
+
+
+class _Tested:
+    """Numbers that a model finds for the test part, beside the mean of the training part."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        target: str,
+        targets: Mapping[str, np.ndarray],
+        predicted: np.ndarray,
+        model: str,
+        reason: str,
+    ):
+        self.parts, self.target, self.predicted = parts, target, predicted
+        self.values, self.groups = targets["test"], groups_of(parts.test, parts.by)
+        self.scores = regression_report(predicted, self.values, self.groups, float(targets["train"].mean()))
+        self.low, self.high = float(targets["train"].min()), float(targets["train"].max())
+        self.warnings = _warnings(self.scores, parts)
+        self.about = [
+            ("Task", f"numbers: {target}"),
+            ("Starts from", model),
+            ("Data", f"{source_name(parts.train)}: {len(parts.train)} clips train, {len(parts.test)} test"),
+            ("Split", parts.rule),
+            ("Method", reason),
+        ]
+
+    def metrics(self) -> dict[str, Any]:
+        """What goes into ``metrics.json``."""
+        names = ("mae", "rmse", "correlation")
+        return {
+            "metrics": {name: self.scores[name] for name in names if self.scores[name] is not None},
+            "baselines": {"mean of the training clips": self.scores["mae_of_mean"]},
+            "scores": self.scores,
+            "warnings": self.warnings,
         }
-        write_metrics(folder, record)
-    return record
+
+    def write(self, folder: Path, title: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Write ``predictions.csv`` and ``report.html``."""
+        test = self.parts.test
+        _write_predictions(folder / "predictions.csv", test, self.groups, self.values, self.predicted)
+        hardest = np.argsort(-np.abs(self.predicted - self.values), kind="stable")[:SHOWN]
+        known = sorted({str(group) for group in self.groups if group})
+        people = [f"{len(known)} {titled(self.parts.by, len(known))}"] if known else []
+        limits = [f"{people[0]} {'tests' if len(known) == 1 else 'test'} the model."] if known else []
+        ValueReport(
+            title=title,
+            target=self.target,
+            scores=self.scores,
+            names=[str(name) for name in test.names],
+            groups=[str(group) for group in self.groups],
+            values=self.values,
+            predicted=self.predicted,
+            recordings={int(number): test[int(number)] for number in hardest},
+            about=self.about,
+            facts=[f"{len(test)} tested clips", *people],
+            history=history,
+            warnings=self.warnings,
+            limits=[
+                *limits,
+                f"The training clips' values are from {self.low:.4g} to {self.high:.4g}: others are guesses.",
+                "Tested on recordings of the same kind as those that trained it: another sensor, camera angle or pose "
+                "estimator may do worse.",
+            ],
+            group=(titled(self.parts.by), titled(self.parts.by, 2)),
+        ).write(folder / "report.html")
 
 
 def _values(part: SkeletonData, target: str) -> np.ndarray:

@@ -34,7 +34,7 @@ from ..visualize.report import Report, ScoredClip
 # Clips of a forward pass, and of a block of distances.
 _BATCH, _BLOCK = 128, 2048
 # Skeletons in a page, and training clips of a class among which its example is chosen.
-_SHOWN, _CANDIDATES = 24, 20
+SHOWN, _CANDIDATES = 24, 20
 # Test clips of a class below which its figures say little.
 _FEW = 5
 
@@ -290,7 +290,7 @@ class TrainingReport:
         sure = self.probabilities.max(1)
         wrong = predicted != self.labels
         # The surest wrong answers; where none is wrong, the least sure right ones.
-        hardest = np.argsort(np.where(wrong, -sure, 1 + sure), kind="stable")[:_SHOWN]
+        hardest = np.argsort(np.where(wrong, -sure, 1 + sure), kind="stable")[:SHOWN]
         hardest = hardest[wrong[hardest]] if wrong.any() else hardest
         count = 0 if self.groups is None else len(np.unique(self.groups))
         people = "" if not count else f"{count} {titled(self.parts.by, count)}"

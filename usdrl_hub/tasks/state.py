@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,10 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..data.dataset import SkeletonData
 from ..files import new_file
+
+
+def data_digest(dataset: SkeletonData, *more: np.ndarray) -> str:
+    """A hash of a data set's names, classes, lengths and splits, and of further arrays, but not of its keypoints."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([dataset.names, dataset.class_names, dataset.layout.name]).encode())
+    for key in ("labels", "subjects", "split_test", "folds"):
+        values = dataset.column(key)
+        digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+    for array in (dataset.lengths, *more):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 class RunState:

@@ -1,4 +1,4 @@
-"""The report of a recogniser as one page: scores, confusion matrix, hardest clips as skeletons, limits."""
+"""The report of a trained model as one page: scores, confusions or errors, hardest clips as skeletons, limits."""
 
 from __future__ import annotations
 
@@ -93,15 +93,8 @@ class Report:
 
     def _content(self) -> dict[str, Any]:
         scenes: list[dict[str, Any]] = []
-
-        def number(sequence: SkeletonSequence) -> int:
-            scene = Scene.of(sequence)
-            frames, rate = frames_to_draw(scene.num_frames, scene.rate, _MAX_FRAMES, _MAX_FPS)
-            scenes.append(packed_scene(scene.subsampled(frames, rate), np.arange(len(frames)), 1))
-            return len(scenes) - 1
-
-        shown = {clip: number(sequence) for clip, sequence in self.recordings.items()}
-        examples = {label: number(sequence) for label, sequence in self.examples.items()}
+        shown = _add_scenes(scenes, self.recordings)
+        examples = _add_scenes(scenes, self.examples)
         rows: list[dict[str, Any]] = [
             {
                 "name": clip.name,
@@ -118,12 +111,13 @@ class Report:
         rows.sort(key=lambda row: row["probability"] if row["truth"] == row["predicted"] else -row["probability"])
         unit = self.group if self.scores["interval_unit"] == "group" else "clip"
         return {
+            "kind": "classes",
             "title": self.title,
             "facts": list(self.facts),
             "warnings": list(self.warnings),
             "limits": list(self.limits),
             "about": [list(pair) for pair in self.about],
-            "unit": f"Ranges are 95 % bootstrap intervals over {'people' if unit == 'person' else unit + 's'}.",
+            "unit": _intervals(unit),
             "group": self.group,
             "scores": self._scores(),
             "classes": [
@@ -133,7 +127,7 @@ class Report:
             "clips": rows,
             "scenes": scenes,
             "examples": [examples.get(label) for label in range(len(self.class_names))],
-            "history": self._history(),
+            "history": _history_charts(self.history),
             "curve": self._curve(),
             "colors": list(PERSON_COLORS),
         }
@@ -148,25 +142,6 @@ class Report:
         error = {"name": "Calibration error (0 is best)", "value": self.scores["calibration_error"]}
         return [*rows, {**error, "low": None, "high": None, "beside": []}]
 
-    def _history(self) -> list[dict[str, Any]]:
-        """A chart of losses and one of accuracies, over epochs."""
-        charts = []
-        for kind in ("loss", "accuracy"):
-            names = [name for name in dict.fromkeys(key for row in self.history for key in row) if kind in name]
-            lines: list[dict[str, Any]] = [
-                {
-                    "name": name.replace("_", " "),
-                    "color": CLASS_COLORS[place % len(CLASS_COLORS)],
-                    "points": [[row["epoch"], row[name]] for row in self.history if name in row],
-                }
-                for place, name in enumerate(names)
-            ]
-            if lines:
-                top = max(point[1] for line in lines for point in line["points"])
-                most = 1.0 if kind == "accuracy" else max(top, 1e-9)
-                charts.append({"label": "epoch", "lines": lines, "most": most, "percentages": kind == "accuracy"})
-        return charts
-
     def _curve(self) -> list[dict[str, Any]]:
         if not self.curve:
             return []
@@ -176,3 +151,124 @@ class Report:
         line = {"name": "accuracy on the tested clips", "color": CLASS_COLORS[0], "points": points}
         label = "labelled clips per class"
         return [{"label": label, "lines": [line], "most": 1.0, "percentages": True, "logarithmic": True}]
+
+
+@dataclass(frozen=True)
+class ValueReport:
+    """The content of a report of a model of numbers, such as quality scores.
+
+    Attributes:
+        title: Heading.
+        target: What the numbers are.
+        scores: The result of `metrics.regression.regression_report`.
+        names: Names of the N tested clips.
+        groups: Group of each clip, such as the person, empty where unknown.
+        values: True numbers ``(N,)``.
+        predicted: Predicted numbers ``(N,)``.
+        recordings: Recordings of clips to show as skeletons, by index of the clip.
+        about: Model, data and training, as pairs of a term and a text.
+        facts: Short facts below the heading.
+        history: A row per epoch, see `Report`.
+        warnings: Warnings at the top of the page.
+        limits: Limits of the figures.
+        group: Name of a group of clips, and of several, such as "person" and "people".
+    """
+
+    title: str
+    target: str
+    scores: Mapping[str, Any]
+    names: Sequence[str]
+    groups: Sequence[str]
+    values: np.ndarray
+    predicted: np.ndarray
+    recordings: Mapping[int, SkeletonSequence] = field(default_factory=dict)
+    about: Sequence[tuple[str, str]] = ()
+    facts: Sequence[str] = ()
+    history: Sequence[Mapping[str, float]] = ()
+    warnings: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    group: tuple[str, str] = ("person", "people")
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write a self-contained page; see `Report.write`."""
+        check_output(path, (".html",), "a report is written")
+        write_page("report_template.html", self.title, self._content(), Path(path))
+
+    def _content(self) -> dict[str, Any]:
+        scenes: list[dict[str, Any]] = []
+        shown = _add_scenes(scenes, self.recordings)
+        rows = [
+            {
+                "name": str(self.names[number]),
+                "group": str(self.groups[number]) or None,
+                "truth": float(self.values[number]),
+                "predicted": float(self.predicted[number]),
+                "scene": shown.get(number),
+            }
+            for number in np.argsort(-np.abs(self.predicted - self.values), kind="stable").tolist()
+        ]
+        grouped = len(self.scores["groups"]) > 1 and all(self.groups)
+        return {
+            "kind": "values",
+            "title": self.title,
+            "target": self.target,
+            "facts": list(self.facts),
+            "warnings": list(self.warnings),
+            "limits": list(self.limits),
+            "about": [list(pair) for pair in self.about],
+            "unit": _intervals(self.group[0] if grouped else "clip"),
+            "group": self.group[0],
+            "heading": f"Errors of {self.group[1]}",
+            "scores": self._scores(),
+            "classes": [dict(row) for row in self.scores["groups"]],
+            "clips": rows,
+            "scenes": scenes,
+            "history": _history_charts(self.history),
+            "curve": [],
+            "colors": list(PERSON_COLORS),
+        }
+
+    def _scores(self) -> list[dict[str, Any]]:
+        low, high = self.scores["intervals"]["mae"]
+        beside = [{"name": "mean of the training clips", "value": self.scores["mae_of_mean"]}]
+        none: dict[str, Any] = {"low": None, "high": None, "beside": []}
+        return [
+            {"name": "Mean absolute error", "value": self.scores["mae"], "low": low, "high": high, "beside": beside},
+            {"name": "Root mean square error", "value": self.scores["rmse"], **none},
+            {"name": "Correlation", "value": self.scores["correlation"], **none},
+        ]
+
+
+def _add_scenes(scenes: list[dict[str, Any]], sequences: Mapping[int, SkeletonSequence]) -> dict[int, int]:
+    """Append recordings, as the page draws them; returns their places."""
+    places = {}
+    for key, sequence in sequences.items():
+        scene = Scene.of(sequence)
+        frames, rate = frames_to_draw(scene.num_frames, scene.rate, _MAX_FRAMES, _MAX_FPS)
+        places[key] = len(scenes)
+        scenes.append(packed_scene(scene.subsampled(frames, rate), np.arange(len(frames)), 1))
+    return places
+
+
+def _intervals(unit: str) -> str:
+    return f"Ranges are 95 % bootstrap intervals over {'people' if unit == 'person' else unit + 's'}."
+
+
+def _history_charts(history: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """A chart of losses and one of accuracies, over epochs."""
+    charts = []
+    for kind in ("loss", "accuracy"):
+        names = [name for name in dict.fromkeys(key for row in history for key in row) if kind in name]
+        lines: list[dict[str, Any]] = [
+            {
+                "name": name.replace("_", " "),
+                "color": CLASS_COLORS[place % len(CLASS_COLORS)],
+                "points": [[row["epoch"], row[name]] for row in history if name in row],
+            }
+            for place, name in enumerate(names)
+        ]
+        if lines:
+            top = max(point[1] for line in lines for point in line["points"])
+            most = 1.0 if kind == "accuracy" else max(top, 1e-9)
+            charts.append({"label": "epoch", "lines": lines, "most": most, "percentages": kind == "accuracy"})
+    return charts
