@@ -42,6 +42,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "map": show.map_command,
     "index": search.index,
     "search": search.search,
+    "duplicates": search.duplicates,
+    "outliers": search.outliers,
     "finetune": train.finetune,
     "report": train.report,
     "pretrain": train.pretrain,

@@ -1,0 +1,452 @@
+"""Search of an archive: recall and time of the approximate index, planted movements, copies, and growth.
+
+    python benchmarks/search.py [vectors] [planted] [duplicates] [growth] [--data DATA] [--output FILE]
+
+All parts where none is named; FILE is benchmarks/search.json. A part replaces its own figures in the output. DATA
+holds the open sets as .npz files,
+which `planted` and `duplicates` need (they cannot be part of this repository).
+
+`vectors`: a million vectors, embeddings of the shipped clips plus noise whose deviation (root mean square length) is
+the median distance of two clips of one class; recall@10 of the approximate search beside the exact one, the time of a
+query on one core, and the bytes of a vector.
+
+`planted`: 200 clips of UI-PRMD (people with even numbers, who are in no shipped encoder's training data) are blended
+over ten frames into ten hours of MSRC-12 and Bandai motion, all as kinect20 at 30 frames per second with the same
+noise. Each clip is a query; precision and recall of the hits of its movement, by each encoder, random weights, and the
+normalised joints. A hit is right if half of it lies in a planted clip of the query's movement.
+
+`duplicates`: the 95 copies in NW-UCLA's test set, also after cropping, noise, and turning.
+
+`growth`: time, memory and bytes of an index of 10^4, 10^5, ... generated clips, and their exponents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from usdrl_hub import (
+    Engine,
+    MotionIndex,
+    SkeletonList,
+    SkeletonSequence,
+    USDRLModel,
+    WindowOptions,
+    extract_embeddings,
+    open_data,
+    write_store,
+)
+from usdrl_hub.data.samples import load_samples
+from usdrl_hub.files import new_file
+from usdrl_hub.records import redact_paths, run_record
+from usdrl_hub.search.build import cut
+from usdrl_hub.search.duplicates import find_copies
+from usdrl_hub.search.hits import merged
+from usdrl_hub.search.vectors import InvertedFile, NearestVectors, unit_vectors
+
+ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd", "checkpoints/usdrl--mocap-small-nc")
+ROOT = Path(__file__).parent.parent
+QUERIES, HOURS, FPS, BLEND, NOISE = 200, 10.0, 30.0, 10, 0.01
+WINDOW, STRIDE = 3.0, 0.5
+
+
+def vectors(count: int, model: str = "usdrl/mocap-tiny") -> dict[str, Any]:
+    """Recall, time and size of the approximate search."""
+    data = load_samples()
+    clips = unit_vectors(extract_embeddings(data, model))
+    labels = np.asarray(data.column("labels"))
+    away = np.linalg.norm(clips[:, None] - clips[None], axis=-1)
+    deviation = float(np.median(away[(labels[:, None] == labels) & ~np.eye(len(clips), dtype=bool)]))
+    size = clips.shape[1]
+    random = np.random.default_rng(0)
+
+    def noisy(number: int) -> np.ndarray:
+        found = clips[random.integers(0, len(clips), number)]
+        step = 1 << 16
+        for start in range(0, number, step):
+            part = found[start : start + step]
+            part += random.standard_normal(part.shape, dtype=np.float32) * np.float32(deviation / np.sqrt(size))
+        return unit_vectors(found)
+
+    with tempfile.TemporaryDirectory() as folder:
+        # As in an index: half precision, on disk.
+        path = Path(folder) / "vectors.npy"
+        np.save(path, noisy(count).astype(np.float16))
+        stored = np.load(path, mmap_mode="r")
+        read = lambda numbers: stored[numbers].astype(np.float32)  # noqa: E731
+        queries = noisy(100)
+        truth = nearest_exactly(stored, queries, 10)
+        began = time.monotonic()
+        inverted = InvertedFile.train(read, count, size)
+        built = time.monotonic() - began
+        near = NearestVectors(read, count, size, inverted)
+        near.search(queries[:1], 10)
+        torch.set_num_threads(1)
+        import faiss
+
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        times, found = [], []
+        for query in queries:
+            began = time.perf_counter()
+            found.append(near.search(query[None], 10)[1][0])
+            times.append(time.perf_counter() - began)
+        faiss.omp_set_num_threads(threads)
+    shared = [len({*one.tolist()} & {*other.tolist()}) for one, other in zip(found, truth, strict=True)]
+    # In an index: also the first frame of each window.
+    arrays = sum(array.nbytes for array in inverted.arrays().values()) + 4 * count
+    return {
+        "vectors": count,
+        "size": size,
+        "noise_deviation": round(deviation, 4),
+        "lists": len(inverted.ends),
+        "recall_at_10": float(np.mean(shared)) / 10,
+        "milliseconds_a_query": {
+            key: round(1e3 * float(value), 2)
+            for key, value in (("median", np.median(times)), ("95 %", np.percentile(times, 95)))
+        },
+        "bytes_a_window": round(arrays / count, 1),
+        "bytes_a_window_reranking": 2 * size,
+        "seconds_to_build": round(built, 1),
+    }
+
+
+def nearest_exactly(stored: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """The nearest of all vectors, a block at a time."""
+    best = np.full((len(queries), k), -2.0, np.float32)
+    numbers = np.zeros((len(queries), k), np.int64)
+    for start in range(0, len(stored), 1 << 16):
+        block = stored[start : start + (1 << 16)].astype(np.float32)
+        scores = np.concatenate([best, queries @ block.T], axis=1)
+        both = np.concatenate(
+            [numbers, np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))], 1
+        )
+        order = np.argpartition(-scores, k, axis=1)[:, :k]
+        best, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(both, order, 1)
+    return numbers
+
+
+def as_kinect(sequence: SkeletonSequence, random: np.random.Generator) -> SkeletonSequence:
+    """One person as kinect20 at 30 frames per second with noise."""
+    one = next(sequence.each_person()).to_layout("kinect20")
+    keypoints = one.keypoints
+    rate = one.fps or FPS
+    frames = np.minimum(
+        (np.arange(max(int(len(keypoints) * FPS / rate), 1)) * rate / FPS).astype(int), len(keypoints) - 1
+    )
+    keypoints = keypoints[frames]
+    noise = random.standard_normal(keypoints.shape, dtype=np.float32) * np.float32(NOISE)
+    seen = keypoints.any(-1, keepdims=True)
+    return replace(one, keypoints=np.where(seen, keypoints + noise, 0), fps=FPS, events=None, label=None)
+
+
+def planted_archive(
+    data: Path, hours: float
+) -> tuple[list[SkeletonSequence], list[SkeletonSequence], list[list[tuple[int, int, int]]]]:
+    """Recordings, the queries, and of each recording the (first frame, end, movement) planted in it."""
+    random = np.random.default_rng(0)
+    prmd = open_data(data / "ui_prmd_vicon.npz")
+    people, right = np.asarray(prmd.column("subjects")), np.asarray(prmd.column("correct")).astype(bool)
+    chosen = np.flatnonzero((people % 2 == 0) & right)
+    chosen = np.sort(random.choice(chosen, QUERIES, replace=False))
+    queries = [replace(as_kinect(prmd[int(number)], random), label=prmd[int(number)].label) for number in chosen]
+    recordings, frames = [], 0
+    sources = [open_data(data / f"{name}.npz") for name in ("msrc12", "bandai_namco1", "bandai_namco2")]
+    order = [(source, number) for source, data_set in enumerate(sources) for number in range(len(data_set))]
+    for place in random.permutation(len(order)):
+        source, number = order[place]
+        try:
+            recordings.append(as_kinect(sources[source][number], random))
+        except ValueError:
+            continue
+        frames += recordings[-1].num_frames
+        if frames >= hours * 3600 * FPS:
+            break
+    marks: list[list[tuple[int, int, int]]] = [[] for _ in recordings]
+    lengths = np.array([recording.num_frames for recording in recordings])
+    for query in queries:
+        while True:
+            place = int(random.choice(len(recordings), p=lengths / lengths.sum()))
+            room = lengths[place] - query.num_frames
+            if room <= 2 * BLEND:
+                continue
+            start = int(random.integers(BLEND, room - BLEND))
+            end = start + query.num_frames
+            if all(end + BLEND <= a or start - BLEND >= b for a, b, _ in marks[place]):
+                break
+        recordings[place] = blended(recordings[place], query, start)
+        marks[place].append((start, end, query.label or 0))
+    named = [replace(recording, name=f"r{number:04d}") for number, recording in enumerate(recordings)]
+    return named, queries, marks
+
+
+def blended(recording: SkeletonSequence, clip: SkeletonSequence, start: int) -> SkeletonSequence:
+    """A recording with a clip in place of some frames, where its body stands and looks, blended over ten frames."""
+    keypoints = recording.keypoints.copy()
+    end = start + clip.num_frames
+    points = clip.keypoints.copy()
+    # Turned about the vertical and moved so that the hips of the first frames coincide.
+    hips = [recording_hips(keypoints[start]), recording_hips(points[0])]
+    angle = hips[0][1] - hips[1][1]
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
+    points = (points - hips[1][0]) @ turn + hips[0][0]
+    before, after = keypoints[start : start + BLEND].copy(), keypoints[end - BLEND : end].copy()
+    keypoints[start:end] = points
+    share = (np.arange(1, BLEND + 1, dtype=np.float32) / (BLEND + 1))[:, None, None, None]
+    keypoints[start : start + BLEND] = before * (1 - share) + points[:BLEND] * share
+    keypoints[end - BLEND : end] = after * share + points[-BLEND:] * (1 - share)
+    return replace(recording, keypoints=keypoints)
+
+
+def recording_hips(frame: np.ndarray) -> tuple[np.ndarray, float]:
+    """Middle of the hips of a kinect20 body, and the direction from the left to the right one about the vertical."""
+    base, left, right = frame[0, 0], frame[0, 12], frame[0, 16]
+    across = right - left
+    return base, float(np.arctan2(across[2], across[0]))
+
+
+class Joints:
+    """Normalised joints of 16 frames as an embedding."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    def __call__(self, windows: list[SkeletonSequence]) -> np.ndarray:
+        """Unit vectors of windows."""
+        clips = self.engine.extractor.clips(windows)
+        return unit_vectors(clips[:, ::4].flatten(1).numpy())
+
+
+class Encoder:
+    """The embedding of an encoder."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    def __call__(self, windows: list[SkeletonSequence]) -> np.ndarray:
+        """Unit vectors of windows."""
+        from usdrl_hub.search.build import embed_windows
+
+        return embed_windows(self.engine, windows, 64)
+
+
+def planted(data: Path, hours: float) -> dict[str, Any]:
+    """Precision and recall of hits of planted movements."""
+    recordings, queries, marks = planted_archive(data, hours)
+    per_movement = np.bincount([query.label or 0 for query in queries])
+    results: dict[str, Any] = {}
+    for name, embed, engine in methods():
+        prepared = [engine.extractor.persons.kept(engine.extractor.prepare(recording)) for recording in recordings]
+        rows, table = [], []
+        for number, recording in enumerate(prepared):
+            size, windows = cut(recording, WINDOW, STRIDE)
+            rows.append(embed([window for _, window in windows]).astype(np.float16))
+            table += [(number, start, min(start + size, recording.num_frames)) for start, _ in windows]
+        stored = np.concatenate(rows)
+        near = NearestVectors(lambda n, s=stored: s[n].astype(np.float32), len(stored), stored.shape[1])
+        asked = embed([engine.extractor.prepare(query) for query in queries])
+        scores = []
+        for query, vector in zip(queries, asked, strict=True):
+            label = query.label or 0
+            wanted = int(per_movement[label]) - 1
+            found, numbers = near.search(vector[None], 20 * wanted)
+            hits = hits_of(found[0], numbers[0], table, wanted + 1, query.num_frames / FPS)
+            right, recalled = judged(hits, marks, label)
+            scores.append((right / max(len(hits), 1), recalled / (wanted + 1)))
+        precision, recall = np.mean(scores, axis=0)
+        results[name] = {"precision": round(float(precision), 3), "recall": round(float(recall), 3)}
+        print(name, results[name], f"{len(stored)} windows", flush=True)
+    chance = sum(end - start for recording in marks for start, end, _ in recording) / sum(
+        r.num_frames for r in recordings
+    )
+    hours = sum(recording.num_frames for recording in recordings) / FPS / 3600
+    facts = {"hours": round(hours, 2), "share_planted": round(chance, 4), "window": WINDOW, "stride": STRIDE}
+    return {**facts, "noise_metres": NOISE, "queries": len(queries), "methods": results}
+
+
+def methods() -> Iterator[tuple[str, Callable[[list[SkeletonSequence]], np.ndarray], Engine]]:
+    """Name, embedding and engine of each."""
+    torch.manual_seed(0)
+    first = Engine.load(ENCODERS[0], head=False, device="cpu")
+    yield "normalised joints", Joints(first), first
+    random = Engine(USDRLModel(first.model.config).eval(), first.extractor)
+    yield "random weights", Encoder(random), random
+    for name in ENCODERS:
+        path = str(ROOT / name) if name.startswith("checkpoints/") else name
+        engine = Engine.load(path, head=False, device="cpu")
+        yield name.removeprefix("checkpoints/").replace("--", "/"), Encoder(engine), engine
+
+
+def hits_of(
+    scores: np.ndarray, numbers: np.ndarray, table: list[tuple[int, int, int]], count: int, seconds: float
+) -> list:
+    """Merge windows as a search does."""
+    from usdrl_hub.search.hits import Hit
+
+    windows = []
+    for score, number in zip(scores.tolist(), numbers.tolist(), strict=True):
+        recording, start, end = table[number]
+        windows.append(Hit(str(recording), Path("planted"), start, end, FPS, score, None, 1))
+    return merged(windows, count, 1.5 * max(WINDOW, seconds))
+
+
+def judged(hits: list, marks: list[list[tuple[int, int, int]]], label: int) -> tuple[int, int]:
+    """Hits half of which lie in a planted clip of a movement, and how many of those clips are found."""
+    right, found = 0, set()
+    for hit in hits:
+        for number, (start, end, movement) in enumerate(marks[int(hit.recording)]):
+            shared = min(end, hit.end) - max(start, hit.start)
+            if movement == label and shared >= 0.5 * min(hit.end - hit.start, end - start):
+                right += 1
+                found.add((hit.recording, number))
+                break
+    return right, len(found)
+
+
+def duplicates(data: Path) -> dict[str, Any]:
+    """The copies that are found in NW-UCLA, and what else."""
+    source = open_data(data / "nw_ucla.npz")
+    sequences, test = list(source), np.asarray(source.column("split_test")).astype(bool)
+    random = np.random.default_rng(0)
+    by_frames: dict[bytes, list[int]] = {}
+    for number, sequence in enumerate(sequences):
+        by_frames.setdefault(sequence.keypoints.tobytes(), []).append(number)
+    true = {(pair[0], pair[1]) for pair in by_frames.values() if len(pair) == 2}
+    copied = {one if test[one] else other for one, other in true}
+
+    def cropped(sequence: SkeletonSequence) -> SkeletonSequence:
+        kept = max(round(0.9 * sequence.num_frames), 1)
+        start = int(random.integers(0, sequence.num_frames - kept + 1))
+        return replace(sequence, keypoints=sequence.keypoints[start : start + kept])
+
+    def noisy(sequence: SkeletonSequence) -> SkeletonSequence:
+        keypoints = sequence.keypoints
+        noise = random.standard_normal(keypoints.shape, dtype=np.float32) * np.float32(0.01)
+        return replace(sequence, keypoints=np.where(keypoints.any(-1, keepdims=True), keypoints + noise, 0))
+
+    def turned(sequence: SkeletonSequence) -> SkeletonSequence:
+        angle = random.uniform(0, 2 * np.pi)
+        turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]], np.float32)
+        return replace(sequence, keypoints=sequence.keypoints @ turn)
+
+    changes: dict[str, tuple] = {"as they are": (), "cropped by 10 %": (cropped,), "noise of 1 cm": (noisy,)}
+    changes |= {"turned": (turned,), "all three": (cropped, noisy, turned)}
+    engine = Engine.load(ENCODERS[0], head=False, device="cpu")
+    results = {}
+    for name, steps in changes.items():
+        changed = list(sequences)
+        for number in copied:
+            for step in steps:
+                changed[number] = step(changed[number])
+        began = time.monotonic()
+        pairs = {(copy.first, copy.second) for copy in find_copies(SkeletonList(changed), engine, sides=test)}
+        results[name] = {"found": len(pairs & true), "others": len(pairs - true)}
+        results[name]["seconds"] = round(time.monotonic() - began, 1)
+        print(name, results[name], flush=True)
+    return {"copies": len(true), "recordings": len(sequences), **results}
+
+
+def growth(counts: list[int]) -> dict[str, Any]:
+    """Time, memory and bytes of an index by the number of clips, each in a process of its own."""
+    rows = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--grow", str(count), "--folder", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)
+    logs = np.log([row["clips"] for row in rows])
+    keys = [key for key in rows[0] if key != "clips"]
+    exponents = {key: round(float(np.polyfit(logs, np.log([row[key] for row in rows]), 1)[0]), 2) for key in keys}
+    at = 1e8
+    far = {key: rows[-1][key] * (at / rows[-1]["clips"]) ** exponents[key] for key in keys}
+    return {
+        "rows": rows,
+        "exponents": exponents,
+        "extrapolated_to_1e8": {key: float(f"{v:.3g}") for key, v in far.items()},
+    }
+
+
+def grow(count: int, folder: Path) -> dict[str, float]:
+    """Write, index and search generated clips of 60 frames."""
+    random = np.random.default_rng(0)
+    data = [sequence.to_layout("kinect20") for sequence in load_samples()]
+
+    def generated() -> Iterator[SkeletonSequence]:
+        for number in range(count):
+            keypoints = data[number % len(data)].keypoints[:60]
+            noise = random.standard_normal(keypoints.shape, dtype=np.float32) * np.float32(0.02)
+            yield replace(data[number % len(data)], keypoints=keypoints + noise, name=f"c{number:07d}", label=None)
+
+    began = time.monotonic()
+    write_store(generated(), folder / "store", dtype="int16")
+    stored = time.monotonic() - began
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    index = MotionIndex.build([folder / "store"], folder / "index", options=WindowOptions(window=0))
+    built = time.monotonic() - began
+    query = data[0]
+    index.search(query, top_k=10)
+    began = time.monotonic()
+    index.search(query, top_k=10)
+    return {
+        "clips": count,
+        "store_seconds": stored,
+        "index_seconds": built,
+        "search_seconds": time.monotonic() - began,
+        "store_bytes": sum(file.stat().st_size for file in (folder / "store").iterdir()),
+        "index_bytes": sum(file.stat().st_size for file in (folder / "index").iterdir()),
+        "peak_megabytes": max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before) / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="vectors, planted, duplicates, growth; all if none is named")
+    parser.add_argument("--data", type=Path, help="folder of the open sets")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="vectors of the first part")
+    parser.add_argument("--hours", type=float, default=HOURS, help="of motion in planted")
+    parser.add_argument("--clips", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of growth")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.grow:
+        print(json.dumps(grow(arguments.grow, arguments.folder)))
+        return
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "vectors": lambda: vectors(arguments.vectors),
+        "planted": lambda: planted(arguments.data, arguments.hours),
+        "duplicates": lambda: duplicates(arguments.data),
+        "growth": lambda: growth(arguments.clips),
+    }
+    chosen = arguments.parts or list(parts)
+    if unknown := set(chosen) - set(parts):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: name {', '.join(parts)}")
+    if {"planted", "duplicates"} & set(chosen) and arguments.data is None:
+        parser.error("planted and duplicates need --data, the folder of the open sets")
+    record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    for name in chosen:
+        began = time.monotonic()
+        found = parts[name]()
+        record[name] = {**found, "run": redact_paths(run_record(began))}
+        with new_file(arguments.output) as partial:
+            partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        print(json.dumps({name: found}, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
