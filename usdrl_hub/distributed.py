@@ -36,6 +36,20 @@ class Workers:
         """Read the launcher's environment variables."""
         return cls(*(int(os.environ.get(name, default)) for name, default in _LAUNCHED.items()))
 
+    @classmethod
+    def of_shard(cls, shard: str | None) -> Workers:
+        """Position of a process that a scheduler started with its share of the work, such as "3/8"; None is all of it.
+
+        Raises:
+            ValueError: If it is not a share, from 1/n to n/n.
+        """
+        if shard is None:
+            return cls()
+        number, _, count = shard.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 1_000_000):
+            raise ValueError(f"a shard is i/n with i from 1 to n, such as 3/8, not '{shard}'")
+        return cls(int(number) - 1, int(count))
+
     @property
     def is_first(self) -> bool:
         """Whether this process writes the results and prints messages for all."""

@@ -55,6 +55,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "install": hub.install,
     "export": hub.export,
     "prepare": data.prepare,
+    "join": data.join,
     "inspect": data.inspect,
     "write": data.write,
     "check": data.check,

@@ -1,4 +1,4 @@
-"""The commands 'prepare', 'check', 'inspect' and 'write'."""
+"""The commands 'prepare', 'join', 'check', 'inspect' and 'write'."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .models import video_reading
 from .options import (
     RECORDINGS,
     ReadingWorkers,
+    Shard,
     ToLayout,
     VideoOptions,
     grouped,
@@ -57,6 +58,7 @@ def prepare(
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="PKU-MMD's split file.")] = None,
     to_layout: ToLayout = None,
+    shard: Shard = None,
     clips: Annotated[bool, typer.Option("--clips", help="Cut untrimmed recordings into labelled clips.")] = False,
     videos: VideoOptions,
     reading: Reading,
@@ -68,8 +70,10 @@ def prepare(
     """
     from ..data.prepare import PrepareOptions
     from ..data.prepare import prepare as prepare_store
+    from ..distributed import Workers
 
     options = PrepareOptions(ignore, protocol, split_file, clips, int16, layout_of(to_layout))
+    options = replace(options, shard=Workers.of_shard(shard))
     if kind in ("folder", "csv"):
         films = replace(video_reading(videos, None), progress=workers == 1)
         options = replace(options, film=films.read, all_films=videos.pose_model is not None)
@@ -95,6 +99,40 @@ def prepare(
     for file, problem in report["problems"].items():
         errors(SkeletonFormatError(problem if file in problem else f"{file}: {problem}"))
     errors.finish()
+
+
+def join(
+    parts: Annotated[
+        list[Path], typer.Argument(help="Stores, indexes or embeddings (.npz) that several processes made, in order.")
+    ],
+    output: Annotated[Path, typer.Option(help="Store, index or .npz to make.")],
+) -> None:
+    """Join what 'prepare --shard', 'embed --shard' or several 'index' have made."""
+    from ..search.files import HEADER
+
+    if len(parts) < 2:
+        raise ValueError("name at least two parts to join")
+    if len({part.resolve() for part in parts}) < len(parts):
+        raise ValueError("a part is named twice")
+    if all(is_store(part) for part in parts):
+        from ..data.joining import join_stores
+
+        store = join_stores(parts, output)
+        say(f"{output}: {len(store)} sequences of {len(parts)} stores, layout {store.layout.name}")
+    elif all((part / HEADER).is_file() for part in parts):
+        from ..search.join import join_indexes
+
+        index = join_indexes(parts, output)
+        say(f"{output}: {index.num_recordings} recordings of {len(parts)} indexes; {index.about}")
+    elif all(part.suffix == ".npz" for part in [*parts, output]):
+        from ..inference.archive import join_embeddings
+
+        say(f"{output}: embeddings of {join_embeddings(parts, output)} recordings of {len(parts)} files")
+    else:
+        missing = next((part for part in parts if not part.exists()), None)
+        if missing is not None:
+            raise SkeletonFormatError(f"{missing}: there is no such file or folder")
+        raise SkeletonFormatError("the parts to join must be all stores, all indexes or all .npz files of embeddings")
 
 
 @grouped

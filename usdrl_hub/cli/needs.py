@@ -210,6 +210,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
             lambda values: values["kind"] in ("folder", "csv", "file"),
             "on a data set whose layout is known",
         ),
+        _Need(("shard",), lambda values: values["kind"] != "file", "on a single file"),
         _Need(("split_file",), lambda values: values["kind"].startswith("pku"), "on data other than PKU-MMD's"),
         _Need(("split_file",), _with("protocol"), "without --protocol", "--protocol"),
     ),

@@ -114,6 +114,10 @@ GuessPreprocessing = Annotated[
     ),
 ]
 ReadingWorkers = Annotated[int, typer.Option("--workers", min=1, help="Number of reading processes.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(help="i/n: the i-th of n shares of the recordings; 'usdrl join' joins what each process made."),
+]
 PerPerson = Annotated[bool, typer.Option("--per-person", help="A result for each person in a recording.")]
 
 

@@ -25,6 +25,7 @@ from .options import (
     ModelOptions,
     PerPerson,
     ReadingWorkers,
+    Shard,
     VideoOptions,
     complete_model,
     grouped,
@@ -248,6 +249,7 @@ def embed(
     reading: Reading,
     per_person: PerPerson = False,
     workers: ReadingWorkers = 1,
+    shard: Shard = None,
     computing: ModelOptions,
 ) -> None:
     """Write the embeddings of skeleton recordings.
@@ -271,10 +273,13 @@ def embed(
 
     errors = Errors()
     ranks = Workers.of_environment()
+    if shard is not None and ranks.count > 1:
+        raise ValueError("--shard is for processes on their own: leave it out under accelerate launch or torchrun")
+    share = ranks if shard is None else Workers.of_shard(shard)
     # An older result in the folder is not a recording.
     how = video_reading(videos, computing.device)
     mine = Source(source, reading, on_error=errors, videos=how, workers=workers).share(
-        ranks, computing.batch_size, without=output
+        share, computing.batch_size if shard is None else 1, without=output
     )
 
     # Loaded when the file is locked: a process that may not write it has no work to do.

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
+from ..distributed import Workers
 from ..errors import UNREADABLE, EmptySequenceError, notice, unreadable
 from ..files import check_space
 from ..layouts import Layout, LayoutLike, get_layout, seen_joints
@@ -61,6 +62,7 @@ class PrepareOptions:
         film: Reads the people of a video, such as ``VideoReading().read`` of `inference.video`; videos are no
             recordings where it is None. The videos of a folder are read if there are no other recordings in it.
         all_films: Read the videos beside other recordings, too.
+        shard: The share of the files that this process reads, see `Workers.of_shard` and `joining.join_stores`.
     """
 
     ignore: str | os.PathLike | None = None
@@ -71,6 +73,7 @@ class PrepareOptions:
     to_layout: LayoutLike | None = None
     film: Callable[[Path], SkeletonSequence] | None = None
     all_films: bool = False
+    shard: Workers = Workers()
 
 
 # Result of a file: its sequences, each with its row of extra columns; problems as (reason, message); counts of joints.
@@ -136,6 +139,7 @@ def prepare(
         raise ValueError(f"unknown kind of data '{kind}': use one of {', '.join(_KINDS)}")
     raw = Path(raw)
     sources, class_names = _find(kind, raw, options)
+    sources = _shared(sources, options.shard, raw)
     job = _Job(
         reading=reading,
         persons=persons,
@@ -164,6 +168,19 @@ def prepare(
     if kind in ("folder", "csv", "file"):
         _report_empty_classes(store)
     return store, report
+
+
+def _shared(sources: list[InputFile], shard: Workers, raw: Path) -> list[InputFile]:
+    """The files of a shard.
+
+    Raises:
+        ValueError: If there are fewer files than shards.
+    """
+    if shard.count > len(sources):
+        raise ValueError(
+            f"{raw}: {len(sources)} files cannot be shared among {shard.count}: give at most as many shards as files"
+        )
+    return sources[shard.share(len(sources), 1)]
 
 
 def _has_sides(kind: str, raw: Path, options: PrepareOptions) -> bool:

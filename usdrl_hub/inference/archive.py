@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from ..data.arrays import load_npz
 from ..data.npz import SkeletonDataset
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
@@ -150,3 +151,40 @@ def _write_archive(path: Path, parts: list[_Part]) -> None:
             for part in parts:
                 with open(part.file, "rb") as raw:
                     shutil.copyfileobj(raw, member, 1 << 20)
+
+
+def join_embeddings(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> int:
+    """Join the files of several `write_embeddings` into one, in the order given; their arrays are copied as they come.
+
+    Args:
+        paths: Files of embeddings of one model and level.
+        output: File to write.
+
+    Returns:
+        Number of recordings.
+
+    Raises:
+        SkeletonFormatError: If a file is not one of embeddings, or differs from the first in kind.
+        OutputError: If the file cannot be written.
+    """
+    parts: list[_Part] = []
+    with ExitStack() as stack:
+        for path in paths:
+            arrays = load_npz(path)
+            names, rows = arrays.get("names"), arrays.get("embeddings")
+            offsets = arrays.get("offsets")
+            fits = names is not None and rows is not None and rows.ndim == 2 and rows.dtype == np.float32
+            if names is None or rows is None or not fits or names.dtype.kind != "U":
+                raise SkeletonFormatError(f"{path}: it holds no embeddings of 'usdrl embed'")
+            lengths = np.ones(len(names), np.int64) if offsets is None else np.diff(offsets.astype(np.int64))
+            if len(lengths) != len(names) or (lengths < 0).any() or int(lengths.sum()) != len(rows):
+                raise SkeletonFormatError(f"{path}: its names do not fit its embeddings")
+            kind = offsets is not None, rows.shape[1]
+            if parts and kind != (parts[0].per_frame, parts[0].width):
+                raise SkeletonFormatError(f"{path}: its embeddings are of another model or level than {paths[0]}'s")
+            file = stack.enter_context(scratch_file(output))
+            file.write_bytes(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+            parts.append(_Part(str(file), names.tolist(), lengths.tolist(), rows.shape[1], offsets is not None))
+        with locked(output), new_file(output) as partial:
+            _write_archive(partial, parts)
+    return sum(len(part.names) for part in parts)

@@ -165,10 +165,10 @@ class MotionIndex:
         index = type(self).open(self.path) if index.header.parts else index
         if not len(index):
             raise SkeletonFormatError(f"{self.path}: no recording could be read, so there is nothing to search")
-        return index._with_lists(exact_limit)
+        return index.with_lists(exact_limit)
 
-    def _with_lists(self, exact_limit: int) -> MotionIndex:
-        """Train or extend the inverted file, if the index is large enough for one."""
+    def with_lists(self, exact_limit: int = EXACT_LIMIT) -> MotionIndex:
+        """The index with an inverted file of all its windows, trained or extended, if it is large enough for one."""
         count = len(self)
         if count <= exact_limit and self.inverted is None:
             return self

@@ -20,7 +20,7 @@ from .vectors import unit_vectors
 # what describes the file.
 _FREE = ("missing", "choose_by", "relink", "feature_extractor_type", "processor_class", "transformers_version")
 # Cosine similarity of the probe's embeddings from which two models are the same: bfloat16 has 0.9999.
-_SAME_MODEL = 0.999
+SAME_MODEL = 0.999
 
 
 def probe(engine: Engine) -> np.ndarray:
@@ -81,7 +81,7 @@ def check_maker(maker: Maker, engine: Engine, where: str) -> None:
                 f"{settings.get(key)}: take the model that made it ({maker.name})"
             )
     same = float((np.array(maker.probe) * probe(engine)).sum(1).min())
-    if same < _SAME_MODEL:
+    if same < SAME_MODEL:
         raise IndexFormatError(
             f"{where}: it was made by another model or revision ({maker.name}): the embeddings of the same clip have "
             f"a cosine similarity of {same:.3f}: take the one that made it"
