@@ -243,3 +243,19 @@ def write_film(path: Path, images: Sequence[np.ndarray], rate: int = 25, format:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return Path(path)
+
+
+def crossing(images: list[np.ndarray], spans: tuple[tuple[int, int], tuple[int, int]]) -> list[np.ndarray]:
+    """A film of two people: the one of NTU's sample film and her mirror image, each walking over a span of columns."""
+    film = []
+    for number in range(len(images)):
+        picture = np.full_like(images[0], 200)
+        picture[600:] = 60
+        share = number / (len(images) - 1)
+        # She stands at column 1040.
+        people = images[-1 - number][:, 890:1190][:, ::-1], images[number][:, 890:1190]
+        for (start, end), person in zip(spans, people, strict=True):
+            left = round(start + (end - start) * share)
+            picture[:, left : left + 300] = person
+        film.append(picture)
+    return film

@@ -15,7 +15,7 @@ from usdrl_hub.inference.source import Source
 from usdrl_hub.inference.video import VideoReading, open_video
 
 from .conftest import SHARED
-from .helpers import run
+from .helpers import crossing, run
 
 pytest.importorskip("onnxruntime")
 # Of what mediapipe and the conversions found in the film, see ../shared/goldens.
@@ -48,22 +48,6 @@ def poses(images):
 def mirrored(film):
     """What is seen in the film; NTU's pictures are mirrored, its skeletons are not."""
     return read_video(film, BlazePoseEstimator(num_threads=1), mirrored=True)
-
-
-def crossing(images: list[np.ndarray], spans: tuple[tuple[int, int], tuple[int, int]]) -> list[np.ndarray]:
-    """A film of two people: the one of `images` and her mirror image, each walking over a span of columns."""
-    film = []
-    for number in range(len(images)):
-        picture = np.full_like(images[0], 200)
-        picture[600:] = 60
-        share = number / (len(images) - 1)
-        # She stands at column 1040.
-        people = images[-1 - number][:, 890:1190][:, ::-1], images[number][:, 890:1190]
-        for (start, end), person in zip(spans, people, strict=True):
-            left = round(start + (end - start) * share)
-            picture[:, left : left + 300] = person
-        film.append(picture)
-    return film
 
 
 def middles(poses, track: int) -> np.ndarray:
