@@ -1,5 +1,6 @@
 """Live recognition of streams of pictures; a server of this machine stands for the camera."""
 
+import io
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ from usdrl_hub.inference import camera
 from usdrl_hub.inference.blazepose import LAYOUT, BlazePoseEstimator
 from usdrl_hub.inference.camera import open_camera, watch
 
+from . import stream_servers
 from .helpers import run, write_film
 
 av = pytest.importorskip("av")
@@ -99,6 +101,42 @@ def test_pictures_that_come_too_late_are_left_out(server, monkeypatch):
         found.append(moment)
         time.sleep(0.1)
     assert 2 <= len(found) < 25 and np.all(np.diff(found) > 0)
+
+
+GREYS = [np.full((120, 160, 3), 20 + 5 * number, np.uint8) for number in range(30)]
+
+
+def test_pictures_of_a_camera_by_rtsp(tmp_path, patient):
+    content = write_film(tmp_path / "live.ts", GREYS, format="mpegts").read_bytes()
+    with stream_servers.rtsp(content, "secret") as url:
+        found = list(open_camera(url))
+    assert len(found) >= 28 and found[-1][1].shape == (120, 160, 3)
+    assert_allclose(np.diff([moment for moment, _ in found]), 1 / 25, atol=1e-3)
+
+
+def test_pictures_of_a_camera_by_udp(tmp_path, patient):
+    content = write_film(tmp_path / "live.ts", GREYS, format="mpegts").read_bytes()
+    with stream_servers.udp(content, 0.5) as url:
+        found = [image for _, image in zip(range(10), open_camera(url), strict=False)]
+    assert len(found) == 10 and found[0][1].shape == (120, 160, 3)
+
+
+def test_pictures_of_a_camera_without_a_clock_have_the_times_of_their_arrival():
+    """MJPEG; its pictures were taken for 25 a second, so that a slow camera's came too late, and were left out."""
+    image = pytest.importorskip("PIL.Image")
+    pictures = []
+    for grey in GREYS[:12]:
+        content = io.BytesIO()
+        image.fromarray(grey).save(content, "JPEG")
+        pictures.append(content.getvalue())
+    found = []
+    with stream_servers.mjpeg(pictures, 10) as url, pytest.raises(SkeletonFormatError, match="it broke off after"):
+        for moment, picture in open_camera(url):
+            found.append((moment, picture.mean()))
+    times, greys = np.array(found).T
+    numbers = np.round((greys - 20) / 5)
+    # The first ones wait while the stream is opened.
+    assert len(found) >= 8 and numbers[-1] == 11 and times[-1] > 0.09 * (11 - numbers[1])
 
 
 def test_what_is_no_stream_gets_a_sentence(server, capsys):

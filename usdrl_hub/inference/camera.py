@@ -26,6 +26,9 @@ MAX_DELAY = 0.3
 _GAP = 0.5
 # Seconds of waiting for a stream to open, and for its next picture.
 _PATIENCE = (10.0, 20.0)
+# Formats of streams without a clock, whose times FFmpeg makes up at 25 pictures a second. A picture that is there so
+# many seconds after it was asked for has waited.
+_CLOCKLESS, _AT_ONCE = ("mpjpeg", "mjpeg", "h264", "hevc"), 0.002
 # How systems name a camera, and FFmpeg's format for it.
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}:none")}
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp", "srt")
@@ -105,9 +108,9 @@ def _pictures(container: Any, name: str) -> Iterator[tuple[float, np.ndarray]]:
     count = 0
     with container:
         try:
-            for frame in container.decode(container.streams.video[0]):
+            for frame, arrived in _arrivals(container):
                 now = time.monotonic()
-                stamp = now if frame.time is None else float(frame.time)
+                stamp = arrived if arrived is not None else now if frame.time is None else float(frame.time)
                 if latest is None or not 0 <= stamp - offset - latest < 10:
                     # The first picture, or a stream whose clock was set anew.
                     latest = 0.0 if latest is None else latest + 1 / RATE
@@ -120,6 +123,28 @@ def _pictures(container: Any, name: str) -> Iterator[tuple[float, np.ndarray]]:
                 yield latest, np.ascontiguousarray(turned)
         except av.FFmpegError as error:
             raise SkeletonFormatError(f"{name}: it broke off after {count} pictures: {error.strerror}") from None
+
+
+def _arrivals(container: Any) -> Iterator[tuple[Any, float | None]]:
+    """Yield the frames of a stream, and when each arrived where the stream has no clock.
+
+    Without a clock nobody knows how late a picture is; those that waited are left out, but for one in `MAX_DELAY`.
+    """
+    stream = container.streams.video[0]
+    if container.format.name not in _CLOCKLESS:
+        for frame in container.decode(stream):
+            yield frame, None
+        return
+    packets, kept = container.demux(stream), float("-inf")
+    while True:
+        asked = time.monotonic()
+        if (packet := next(packets, None)) is None:
+            return
+        now = time.monotonic()
+        for frame in packet.decode():
+            if now - asked >= _AT_ONCE or now - kept >= MAX_DELAY:
+                kept = now
+                yield frame, now
 
 
 def watch(
