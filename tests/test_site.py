@@ -1,6 +1,7 @@
 """The documentation site of docs/site/build.py."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def pages(site, tmp_path_factory):
 def test_every_page_is_gathered_and_its_links_lead_to_pages(pages):
     texts, folder = pages
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(texts)
-    assert {"changelog.md", "measurements.md", "contributing.md", "cards/tiny-uiprmd.md"} <= set(texts)
+    assert {"changelog.md", "notebook.md", "measurements.md", "contributing.md", "cards/tiny-uiprmd.md"} <= set(texts)
     count = 0
     for name, text in texts.items():
         text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -55,3 +56,27 @@ def test_the_site_is_built_without_a_warning(site, tmp_path):
     assert 'id="usdrl_hub.extract_embeddings"' in reference
     home = (tmp_path / "site" / "index.html").read_text("utf-8")
     assert "changelog.html" in home and "errors.html" in home
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "'accuracy'" in text and "deep squat is most like ['deep squat'" in text
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert (tmp_path / "my-model" / "report.html").is_file()
+
+
+def test_the_notebook_of_the_documentation_is_python_that_compiles():
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    # The first cell installs the package where it is missing.
+    assert "find_spec" in codes[0] and "%pip install" in codes[0]
+    for number, code in enumerate(codes[1:]):
+        compile(code, f"cell {number}", "exec")

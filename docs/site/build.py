@@ -8,6 +8,7 @@ an error. A new page in docs/ is taken without being listed here.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ OTHERS = {
 }
 # The order of the contents; other pages follow under the last heading by themselves.
 CONTENTS = {
-    "First steps": ("installation", "own-data", "formats", "films", "models"),
+    "First steps": ("installation", "own-data", "notebook", "formats", "films", "models"),
     "Guides": (
         *("library", "similar-movements", "search", "long-recordings", "browser", "space", "pretraining"),
         *("paper-benchmarks", "authors-checkpoints", "publishing"),
@@ -53,15 +54,13 @@ _LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)]*)?(\))")
 
 def gather(folder: Path) -> None:
     """Write all pages to a folder."""
-    pages = {path: Path(path.name) for path in (ROOT / "docs").glob("*.*") if path.suffix in (".md", ".ipynb")}
+    pages = {path: Path(path.name) for path in (ROOT / "docs").glob("*.md")}
+    pages |= {path: Path(f"{path.stem}.md") for path in (ROOT / "docs").glob("*.ipynb")}
     pages |= {ROOT / path: Path(name) for path, name in OTHERS.items()}
     pages |= {path: Path("cards", path.name) for path in (ROOT / "model_cards").glob("*.md")}
     for source, target in pages.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".md":
-            (folder / target).write_text(_linked(source, target, pages, folder), "utf-8")
-        else:
-            shutil.copyfile(source, folder / target)
+        (folder / target).write_text(_linked(source, target, pages, folder), "utf-8")
     with open(folder / "index.md", "a", encoding="utf-8") as file:
         for heading, names in CONTENTS.items():
             file.write(f"\n:::{{toctree}}\n:hidden:\n:glob:\n:caption: {heading}\n\n" + "\n".join(names) + "\n:::\n")
@@ -86,9 +85,16 @@ def _linked(source: Path, target: Path, pages: dict[Path, Path], folder: Path) -
             shutil.copyfile(linked, folder / place)
         return f"{before}{os.path.relpath(place, target.parent)}{anchor or ''}{after}"
 
-    text = re.sub(r"\A---\n.*?\n---\n", "", source.read_text("utf-8"), flags=re.DOTALL)
+    text = source.read_text("utf-8") if source.suffix == ".md" else _notebook(source)
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
+
+
+def _notebook(path: Path) -> str:
+    """The cells of a notebook as Markdown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells) + "\n"
 
 
 def _reference(heading: str, rooms: tuple[str, ...]) -> str:
