@@ -1,6 +1,7 @@
 """Models that are installed under a name: found by it in every process, offline, whole or not at all."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -208,3 +209,22 @@ def test_what_cannot_be_installed_is_refused(capsys, home, encoder, promised, tm
 def test_a_name_of_nothing_says_what_is_here():
     with pytest.raises(CheckpointLoadError, match="'usdrl/ntu60-xsub' is not here. .* --name usdrl/ntu60-xsub'"):
         checkpoint_path("usdrl/ntu60-xsub")
+
+
+@pytest.mark.parametrize("model_class", [USDRLForPreTraining, USDRLForActionRecognition])
+def test_an_encoder_is_loaded_without_a_report_of_the_head_that_it_leaves_out(home, model_class, tmp_path):
+    saved = model_class(narrow(NAME))
+    saved.save_pretrained(tmp_path / "made")
+    USDRLFeatureExtractor(normalization="ntu").save_pretrained(tmp_path / "made")
+    install(tmp_path / "made", "alice/mine")
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        encoder = USDRLModel.from_pretrained("alice/mine")
+    finally:
+        logger.removeHandler(handler)
+    assert heard == []
+    assert all(torch.equal(value, saved.usdrl.state_dict()[key]) for key, value in encoder.state_dict().items())

@@ -586,6 +586,11 @@ class USDRLModel(USDRLPreTrainedModel):
     task = "embedding"
     auto_class = "AutoModel"
     pipeline_tag = "feature-extraction"
+    # Without a report of the head that the checkpoint was saved with.
+    _keys_to_ignore_on_load_unexpected = [
+        *USDRLPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^(classifier|stages)\.",
+    ]
 
     def __init__(self, config: USDRLConfig):
         super().__init__(config)
