@@ -1,8 +1,9 @@
 """An in-memory Hugging Face Hub for tests, with the protocol of its real client and of `hf`.
 
-Standard library only. Models only, large files by git-lfs (no xet). Tests inspect `requests`, `commits` and `files`,
-and make the next requests fail with `fail`. Large files are at another origin (`localhost`, not `127.0.0.1`) behind
-signed addresses, as on the real hub: sending a token there is a leak.
+Standard library only. Models, and data sets, whose ids begin with ``datasets/`` here; large files by git-lfs (no xet).
+Tests inspect `requests`, `commits` and `files`, and make the next requests fail with `fail`. Large files are at
+another origin (`localhost`, not `127.0.0.1`) behind signed addresses, as on the real hub: sending a token there is a
+leak.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".tar", ".npz", ".npy", ".onnx")
+_LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".tar", ".npz", ".npy", ".onnx", ".parquet")
 _LFS_SIZE = 10_000_000
 _ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS_SUFFIXES).encode()
 
@@ -112,10 +113,11 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository; `branches` holds the pull requests, too, as ``refs/pr/1``."""
+    """A repository; `branches` holds the pull requests, too, as ``refs/pr/1``; gated for all but `readers`."""
 
     id: str
     private: bool = False
+    readers: set[str] | None = None
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class Repo:
 
     @property
     def owner(self) -> str:
-        return self.id.split("/")[0]
+        return self.id.removeprefix("datasets/").split("/")[0]
 
     def history(self, revision: str) -> list[Commit]:
         """Commits of a branch, tag, pull request or commit, the newest first."""
@@ -168,8 +170,8 @@ def _refusal(status: int, message: str, code: str = "", **body: Any) -> Answer:
 
 
 _ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Any]]] = []
-_ID = r"(?P<repo_id>[^/]+/[^/]+)"
-_API = f"/api/models/{_ID}"
+_ID = r"(?P<repo_id>(?:datasets/)?[^/]+/[^/]+)"
+_API = f"/api/(?:models/|(?=datasets/)){_ID}"
 _REVISION = "(?P<revision>[^/]+)"
 _STORAGE = f"/storage/{_ID}/(?P<oid>[0-9a-f]{{64}})"
 
@@ -302,6 +304,15 @@ class LoopbackHub:
             raise _refusal(404 if call.token else 401, "Repository not found", "RepoNotFound")
         return repo
 
+    def _granted(self, call: Request, repo_id: str) -> Repo:
+        """A repository whose files may be read."""
+        repo = self._readable(call, repo_id)
+        user = None if call.token is None else self._user(call)
+        if repo.readers is not None and user not in {*repo.readers, repo.owner}:
+            status = 401 if user is None else 403
+            raise _refusal(status, f"Access to {repo.id} is restricted", "GatedRepo")
+        return repo
+
     def _writable(self, call: Request, repo_id: str) -> Repo:
         repo = self._readable(call, repo_id)
         self._check_writer(call, repo.owner)
@@ -328,16 +339,18 @@ class LoopbackHub:
         namespace = asked.get("organization") or self._user(call)
         self._check_writer(call, namespace)
         repo_id = f"{namespace}/{asked['name']}"
-        url = f"{self.endpoint}/{repo_id}"
-        if repo_id in self.repos:
-            raise _refusal(409, "You already created this model repo", url=url)
-        self._create(repo_id, private=asked.get("visibility") == "private")
+        key = f"datasets/{repo_id}" if asked.get("type") == "dataset" else repo_id
+        url = f"{self.endpoint}/{key}"
+        if key in self.repos:
+            raise _refusal(409, "You already created this repo", url=url)
+        self._create(key, private=asked.get("visibility") == "private")
         return {"url": url, "name": repo_id, "id": repo_id}
 
     @_route("DELETE", "/api/repos/delete")
     def _delete_repo(self, call: Request) -> Any:
         asked = json.loads(call.body)
-        repo = self._writable(call, f"{asked.get('organization') or self._user(call)}/{asked['name']}")
+        kind = "datasets/" if asked.get("type") == "dataset" else ""
+        repo = self._writable(call, f"{kind}{asked.get('organization') or self._user(call)}/{asked['name']}")
         del self.repos[repo.id]
         return {}
 
@@ -361,9 +374,10 @@ class LoopbackHub:
             if file.lfs:
                 blob["lfs"] = {"size": len(file.content), "sha256": file.sha256, "pointerSize": 130}
             siblings.append({"rfilename": path} | (blob if "blobs" in call.query else {}))
-        about = {"id": repo.id, "modelId": repo.id, "author": repo.owner, "sha": head.oid, "private": repo.private}
+        name = repo.id.removeprefix("datasets/")
+        about = {"id": name, "modelId": name, "author": repo.owner, "sha": head.oid, "private": repo.private}
         about |= {"createdAt": history[-1].date, "lastModified": head.date, "siblings": siblings}
-        about |= {"gated": False, "disabled": False, "tags": []}
+        about |= {"gated": repo.readers is not None and "manual", "disabled": False, "tags": []}
         if "config.json" in head.files:
             with suppress(ValueError):
                 about["config"] = json.loads(head.files["config.json"].content)
@@ -394,6 +408,8 @@ class LoopbackHub:
     @_route("GET", f"{_API}/tree/{_REVISION}(?:/(?P<folder>.*))?")
     def _tree(self, call: Request, repo_id: str, revision: str, folder: str) -> Any:
         entries = _entries(self._readable(call, repo_id).history(revision)[0])
+        if "expand" in call.query:
+            entries = [entry | {"lastCommit": None, "securityFileStatus": None} for entry in entries]
         inside = [entry for entry in entries if not folder or entry["path"].startswith(f"{folder}/")]
         if folder and not inside:
             raise _refusal(404, f"{folder} does not exist on '{revision}'", "EntryNotFound")
@@ -494,7 +510,7 @@ class LoopbackHub:
 
     @_route("GET HEAD", f"/{_ID}/resolve/{_REVISION}/(?P<path>.+)")
     def _resolve(self, call: Request, repo_id: str, revision: str, path: str) -> Answer:
-        repo = self._readable(call, repo_id)
+        repo = self._granted(call, repo_id)
         head = repo.history(revision)[0]
         file = head.files.get(path)
         headers = {"X-Repo-Commit": head.oid}

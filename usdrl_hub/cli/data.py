@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, choose_recording, is_video, iter_skeletons
 from ..data.reading import Reading
+from ..data.remote import is_address
 from ..data.store import SkeletonStore, is_store
 from ..data.writing import WRITABLE
 from ..errors import notice, printable
 from ..layouts import get_layout
 from ..persons import PersonSelection
-from ..sequence import SkeletonFormatError
+from ..sequence import SkeletonFormatError, SkeletonSequence
 from .facts import facts_rows, print_facts, summary_line
 from .messages import Errors
 from .models import video_reading
@@ -204,6 +207,13 @@ def _film(path: Path) -> dict[str, Any]:
     return video_facts(path)
 
 
+def _sequences(file: Path, reading: Reading) -> Iterable[SkeletonSequence]:
+    """The recordings of a file, a store, or a data set of the hub."""
+    if is_address(file):
+        return open_data(file, reading.layout, keypoints=reading.keypoints)
+    return SkeletonStore.open(file) if is_store(file) else iter_skeletons(file, reading)
+
+
 @grouped
 def write(
     file: Annotated[Path, typer.Argument(help=f"A recording {RECORDINGS}, a video, a data set or a store.")],
@@ -228,7 +238,7 @@ def write(
     if is_video(file):
         found = [video_reading(videos, None).read(file)]
     else:
-        found = list(SkeletonStore.open(file) if is_store(file) else iter_skeletons(file, reading))
+        found = list(_sequences(file, reading))
     if name is not None:
         found = [found[choose_recording(file, [sequence.name for sequence in found], name)]]
     if target is not None:

@@ -114,8 +114,18 @@ def card(name: Annotated[str, typer.Argument(help="Name of a checkpoint, see 'us
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="A model folder of finetune, pretrain, evaluate or convert.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder of finetune, pretrain, evaluate or convert; with --dataset a data set (store or "
+            ".npz), or a folder class/recording."
+        ),
+    ],
     repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in --namespace.")],
+    dataset: Annotated[bool, typer.Option("--dataset", help="Publish recordings, as a data set repository.")] = False,
+    license: Annotated[
+        str | None, typer.Option(help="With --dataset: licence of the recordings, such as cc-by-4.0.")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; created if missing.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
@@ -129,26 +139,34 @@ def push(
     message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     owner: Namespace = None,
 ) -> None:
-    """Publish a model on the Hugging Face Hub: weights, configurations, metrics and card in one commit.
+    """Publish a model or a data set on the Hugging Face Hub, with a card, in one commit.
 
     Log in with 'hf auth login', or set HF_TOKEN.
     """
     from ..hub.publish import Commit, publish
 
     repo_id = repo_id if "/" in repo_id else f"{namespace(owner)}/{repo_id}"
-    done = publish(
-        folder,
-        repo_id,
-        commit=Commit(message, revision, create_pr, private or None),
-        dry_run=dry_run,
-        include_code=include_code,
-        include_optimizer=include_optimizer,
-    )
+    commit = Commit(message, revision, create_pr, private or None)
+    if dataset:
+        from ..hub.publish_data import publish_data
+
+        done = publish_data(folder, repo_id, license, commit=commit, dry_run=dry_run)
+    else:
+        done = publish(
+            folder,
+            repo_id,
+            commit=commit,
+            dry_run=dry_run,
+            include_code=include_code,
+            include_optimizer=include_optimizer,
+        )
     print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
     if dry_run:
         say(f"nothing was uploaded; without --dry-run these files go to {done.repo_id}")
     elif done.changed:
         say(f"published: {done.url}")
+        if dataset:
+            say(f"use it: usdrl finetune hf://datasets/{done.repo_id} --output-dir NEW")
     else:
         say(f"{done.repo_id} is up to date: no commit was created")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.readers import is_video, iter_skeletons
 from ..data.reading import Reading
+from ..data.remote import is_address
 from ..errors import CheckpointLoadError
 from ..facts.checkpoints import checkpoint_path
 
@@ -29,7 +30,7 @@ def refuse_unreadable(files: Sequence[Path], model: str, reading: Reading) -> No
     Raises:
         SkeletonFormatError: If there is no such file, or it cannot be read.
     """
-    if len(files) != 1 or files[0].is_dir() or is_video(files[0]):
+    if len(files) != 1 or files[0].is_dir() or is_video(files[0]) or is_address(files[0]):
         return
     name = model.split(",")[0]
     try:

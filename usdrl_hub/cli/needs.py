@@ -179,7 +179,12 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     "pretrain": (
         _Need(("epochs",), _without("max_steps"), "with --max-steps"),
         _Need(("probe_epochs",), _with("probe"), "without --probe", "--probe"),
-        _Need(("workers",), _without("in_memory"), "without --no-in-memory", "--no-in-memory"),
+        _Need(
+            ("workers",),
+            lambda values: values["stream"] or not values["in_memory"],
+            "without --no-in-memory or --stream",
+            "--no-in-memory",
+        ),
     ),
     "evaluate": (
         _Need(
@@ -221,7 +226,11 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
             "with TEXT, --task or --json, which show all matches, or --shipped",
         ),
     ),
-    "push": (_Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),),
+    "push": (
+        _Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),
+        _Need(("license",), _with("dataset"), "without --dataset", "--dataset"),
+        _Need(("include_code", "include_optimizer"), _without("dataset"), "with --dataset"),
+    ),
 }
 
 _CHOICES: dict[str, Iterable[str]] = {

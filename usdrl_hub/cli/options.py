@@ -82,6 +82,10 @@ ImageSize = Annotated[
         help="WIDTHxHEIGHT in pixels, such as 1920x1080, of the image of 2D keypoints, for files that do not say it."
     ),
 ]
+Keypoints = Annotated[
+    str | None,
+    typer.Option(help="Column of the keypoints in a data set of the hub (hf://datasets/...) that usdrl did not push."),
+]
 Missing = Annotated[str | None, typer.Option(help=f"NaN in files: {join_or(MISSING)} missing joints over time.")]
 ChooseBy = Annotated[
     str | None, typer.Option(help=f"Which people to keep if there are too many, by {join_or(CHOOSE_BY)} (of tracks).")
@@ -167,10 +171,12 @@ def _reading(
     image_size: ImageSize = None,
     missing: Missing = None,
     left_handed: LeftHanded = False,
+    keypoints: Keypoints = None,
 ) -> Reading:
     """What the files do not say."""
     shape = image_shape(image_size)
-    return Reading(layout_of(layout), axes, fps, up, units, shape, missing, mirrored=left_handed or None)
+    mirrored = left_handed or None
+    return Reading(layout_of(layout), axes, fps, up, units, shape, missing, mirrored=mirrored, keypoints=keypoints)
 
 
 def _persons(

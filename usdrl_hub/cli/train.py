@@ -234,7 +234,17 @@ def pretrain(
     ] = None,
     probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 1,
     in_memory: Annotated[bool, typer.Option(help="Normalise all recordings once and keep them in memory.")] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Number of reading processes, with --no-in-memory.")] = 0,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Read the recordings while training, from the disk or the hub (hf://datasets/...), without a copy in "
+            "memory or on disk; the order is drawn by blocks.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Number of reading processes, with --no-in-memory or --stream.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Random seed of weights, order and views.")] = 0,
 ) -> None:
     """Pretrain a model on motion without labels.
@@ -262,6 +272,7 @@ def pretrain(
             compile_encoder,
             in_memory,
             workers,
+            stream=stream,
             progress=sys.stderr.isatty(),
         ),
     )

@@ -10,14 +10,14 @@ import numpy as np
 
 from ..layouts import Layout, LayoutLike, get_layout
 from ..sequence import SkeletonFormatError, SkeletonSequence
-from .dataset import SkeletonData
+from .interface import SkeletonData
 from .sequence_list import SkeletonList
 
 # Columns that are fields of a sequence, unchanged.
-_PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
+PLAIN = ("name", "label", "subject", "camera", "setup", "split", "fps", "units", "up", "coordinates", "mirrored")
 
 # All columns that belong to the fields of a sequence.
-_OWN = {*_PLAIN, "keypoints", "image_shape", "events", "layout"}
+_OWN = {*PLAIN, "keypoints", "image_shape", "events", "layout"}
 
 
 def _datasets() -> Any:
@@ -46,12 +46,28 @@ def to_huggingface(data: SkeletonData, streaming: bool = False) -> Any:
         ImportError: If `datasets` is not installed.
     """
     datasets = _datasets()
-    persons = data.max_persons
+    make = datasets.IterableDataset.from_generator if streaming else datasets.Dataset.from_generator
+    features = features_of(data, data.max_persons)
+    return make(_padded_rows, features=features, gen_kwargs={"data": data, "persons": data.max_persons})
+
+
+def features_of(data: SkeletonData, persons: int, further: Mapping[str, str] | None = None) -> Any:
+    """Types of the columns of a data set, as `datasets.Features`.
+
+    Args:
+        data: The data set.
+        persons: People of every row, absent ones included.
+        further: Types of further columns by name.
+
+    Raises:
+        ImportError: If `datasets` is not installed.
+    """
+    datasets = _datasets()
     layout = data.layout
     channels = 2 if layout.coordinates == "2d" else 3
     subjects = data.column("subjects")
     named = subjects is not None and subjects.dtype.kind not in "iuf"
-    features = datasets.Features(
+    return datasets.Features(
         {
             "keypoints": datasets.Array4D((None, persons, layout.num_joints, channels), "float32"),
             "label": datasets.ClassLabel(names=data.class_names or ["unknown"]),
@@ -62,11 +78,10 @@ def to_huggingface(data: SkeletonData, streaming: bool = False) -> Any:
             "mirrored": datasets.Value("bool"),
             "image_shape": datasets.List(datasets.Value("float64")),
             "events": datasets.List(datasets.List(datasets.Value("int64"))),
+            **{key: datasets.Value(kind) for key, kind in (further or {}).items()},
             **{key: _feature(datasets, values) for key, values in data.extra_columns.items()},
         }
     )
-    make = datasets.IterableDataset.from_generator if streaming else datasets.Dataset.from_generator
-    return make(_rows, features=features, gen_kwargs={"data": data, "persons": persons})
 
 
 def _feature(datasets: Any, values: np.ndarray) -> Any:
@@ -75,20 +90,30 @@ def _feature(datasets: Any, values: np.ndarray) -> Any:
     return value if values.ndim == 1 else datasets.List(value)
 
 
-def _rows(data: SkeletonData, persons: int) -> Iterator[dict[str, Any]]:
+def rows_of(data: SkeletonData) -> Iterator[dict[str, Any]]:
+    """A row for each sequence, whose keypoints have no absent people."""
     columns = {key: values.tolist() for key, values in data.extra_columns.items()}
     for number, sequence in enumerate(data):
-        absent = persons - sequence.num_persons
         layout = get_layout(sequence.layout)
         yield {
-            **{key: getattr(sequence, key) for key in _PLAIN},
+            **{key: getattr(sequence, key) for key in PLAIN},
             "up": sequence.up or layout.up,
-            "keypoints": np.pad(sequence.keypoints, ((0, 0), (0, absent), (0, 0), (0, 0))),
+            "keypoints": sequence.keypoints,
             "layout": json.dumps(layout.to_config()),
             "image_shape": None if sequence.image_shape is None else list(sequence.image_shape),
             "events": None if sequence.events is None else sequence.events.tolist(),
             **{key: values[number] for key, values in columns.items()},
         }
+
+
+def padded(keypoints: np.ndarray, persons: int) -> np.ndarray:
+    """Keypoints ``(T, M, V, C)`` with absent people, zero, up to a number of persons."""
+    return np.pad(keypoints, ((0, 0), (0, persons - keypoints.shape[1]), (0, 0), (0, 0)))
+
+
+def _padded_rows(data: SkeletonData, persons: int) -> Iterator[dict[str, Any]]:
+    for row in rows_of(data):
+        yield row | {"keypoints": padded(row["keypoints"], persons)}
 
 
 def from_huggingface(
@@ -121,7 +146,7 @@ def from_huggingface(
 
 
 def _sequence_of(row: Mapping[str, Any], where: str, layout: Layout) -> SkeletonSequence:
-    fields = {key: row[key] for key in _PLAIN if row.get(key) is not None and key != "name"}
+    fields = {key: row[key] for key in PLAIN if row.get(key) is not None and key != "name"}
     # Many data sets mark an unknown class by -1.
     if fields.get("label", 0) < 0:
         del fields["label"]

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from ..errors import UNREADABLE, notice, unreadable
 from ..layouts import get_layout, seen_joints
 from ..sequence import METRES, SkeletonFormatError, SkeletonSequence
+from .dataset import open_data
 from .detections import load_json
 from .formats.amass import is_amass
 from .formats.bodies import height_of
@@ -22,6 +23,7 @@ from .parallel import ReadingPool, with_notices
 from .poses import program_of
 from .readers import count_endings, find_videos, is_video, iter_skeletons, walk
 from .reading import Reading
+from .remote import is_address
 from .series import frame_files, is_series
 from .store import SkeletonStore, is_store
 
@@ -232,7 +234,10 @@ def _inspect(path: Path, reading: Reading, film: FilmReader | None) -> FileFacts
 
     kind = origin = ""
     try:
-        if is_store(path):
+        if is_address(path):
+            data = open_data(path, reading.layout, keypoints=reading.keypoints)
+            (kind, origin), found = ("data set", "file"), data.iterate(note)
+        elif is_store(path):
             (kind, origin), found = ("store", "file"), SkeletonStore.open(path).iterate(note)
         else:
             (kind, origin), found = _describe(path), iter_skeletons(path, noting, on_error=note)

@@ -30,6 +30,7 @@ from .protocols import named_sides, protocol_side
 from .pyskl import read_pyskl
 from .readers import is_video, iter_skeletons
 from .reading import Reading
+from .remote import is_address
 from .series import recording_name
 from .sources import InputFile, file_stamp, find_sources, read_names
 from .store import SkeletonStore
@@ -292,6 +293,13 @@ def _recordings(
     if is_video(source.path) and job.film is not None:
         yield job.reading.complete(job.film(source.path), "m"), dict(source.columns)
         return
+    if is_address(source.path):
+        data = open_data(source.path, job.reading.layout, keypoints=job.reading.keypoints)
+        columns = data.extra_columns
+        for number, sequence in enumerate(data.iterate(note)):
+            row = {key: values[number].tolist() for key, values in columns.items()}
+            yield job.reading.complete(sequence, sequence.units), row
+        return
     if source.path.suffix.lower() in (".pkl", ".pickle") and job.is_data_set:
         found, lists = read_pyskl(source.path, job.reading, note)
         sides = named_sides(lists, job.protocol, str(source.path))
@@ -378,7 +386,7 @@ def _join_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _class_names_of(path: Path) -> list[str]:
-    if "offsets" not in array_names(path):
+    if not is_address(path) and "offsets" not in array_names(path):
         return []
     dataset = open_data(path)
     return dataset.class_names if dataset.column("labels") is not None else []

@@ -41,6 +41,7 @@ class Reading:
             (``"interpolate"``). None takes the model's choice where a model reads, else refuses.
         mirrored: Whether the axes of 3D keypoints are left-handed, as Unity's are, which mirrors the body. None takes
             what the file says, else right-handed ones.
+        keypoints: Column of the keypoints in a data set of the hub that usdrl did not push.
         default_layout: Joint layout where neither `layout` nor the file says; a model's own where a model reads.
 
     Raises:
@@ -61,6 +62,7 @@ class Reading:
     missing: str | None = None
     default_layout: LayoutLike = "ntu25"
     mirrored: bool | None = None
+    keypoints: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields that are out of range."""

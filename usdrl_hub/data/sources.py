@@ -15,6 +15,7 @@ from ..errors import notice
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..sequence import SkeletonFormatError
 from .readers import SUFFIXES, find_recordings, find_videos
+from .remote import commit_of, is_address
 from .text import NTU, UAV
 
 
@@ -65,6 +66,9 @@ def find_sources(kind: str, raw: Path, films: str = "none") -> tuple[list[InputF
         SkeletonFormatError: If there is none, or a table of files is malformed.
     """
     if kind in ("file", "csv"):
+        if kind == "file" and is_address(raw):
+            # By its commit, so that a run goes on with the data that it was begun with.
+            return [InputFile(commit_of(raw), raw)], []
         if not raw.is_file():
             raise SkeletonFormatError(f"{raw}: there is no such file")
         return ([InputFile(raw.name, raw)], []) if kind == "file" else _read_list(raw)

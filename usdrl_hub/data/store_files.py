@@ -20,6 +20,8 @@ from ..sequence import CHANNELS, METRES, SkeletonFormatError
 
 FORMAT = "usdrl-skeletons-1"
 HEADER, INDEX = "store.json", "index.safetensors"
+# How a damaged store is mended, at the end of an error.
+MEND = "the store is incomplete: prepare it again with 'usdrl prepare'"
 # Marks an unknown entry of the index.
 NONE = -1
 # Classes at most if they have no names, because a list of names is made for them.
@@ -230,6 +232,16 @@ def read_index(folder: Path, header: StoreHeader) -> dict[str, np.ndarray]:
     except Exception:
         # Any error of safetensors and NumPy means a truncated file or a damaged header.
         damaged(file, "it is truncated or not a safetensors file")
+    check_index(file, index, header)
+    return index
+
+
+def check_index(file: Path, index: dict[str, np.ndarray], header: StoreHeader) -> None:
+    """Check every number of an index.
+
+    Raises:
+        SkeletonFormatError: See `read_index`.
+    """
     for key, (dtypes, axes) in (_COLUMNS | _LISTS).items():
         if key not in index:
             damaged(file, f"array '{key}' is missing")
@@ -248,7 +260,6 @@ def read_index(folder: Path, header: StoreHeader) -> dict[str, np.ndarray]:
     _check_facts(file, index, header)
     _check_names(file, index["names"], index["name_ends"])
     _check_events(file, index, header)
-    return index
 
 
 def _refuse(file: Path, key: str, wrong: np.ndarray, values: np.ndarray, expected: str) -> None:
@@ -365,7 +376,7 @@ def damaged(file: Path, what: str) -> NoReturn:
     Raises:
         SkeletonFormatError: Always.
     """
-    raise SkeletonFormatError(f"{file}: {what}: the store is incomplete: prepare it again with 'usdrl prepare'")
+    raise SkeletonFormatError(f"{file}: {what}: {MEND}")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

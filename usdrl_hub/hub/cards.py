@@ -64,7 +64,7 @@ def picture_name(config: USDRLConfig) -> str:
     return f"layout-{config.layout}.png" if isinstance(config.layout, str) else ""
 
 
-def _text(value: Any) -> str:
+def escaped(value: Any) -> str:
     """Escape untrusted text for Markdown: no element, link, code, emphasis or table cell can begin in it."""
     return re.sub(r"([\\`*<>|\[\]&]|^[#+=-])", r"\\\1", printable(str(value)))
 
@@ -152,7 +152,7 @@ def _values(source: CardSource) -> dict[str, str]:
         "training": _training(source),
         "results": _results(source),
         "limits": entry.limits if entry is not None else "Not stated by the model's authors.",
-        "dataset": data.title if data.name in DATASETS else _text(data.title),
+        "dataset": data.title if data.name in DATASETS else escaped(data.title),
         "dataset_url": data.url,
         "dataset_terms": data.terms,
         "sha256": f"SHA-256 of the weights: `{_code(sha256)}`.\n" if sha256 and source.has_weights else "",
@@ -192,7 +192,9 @@ def _input(config: USDRLConfig) -> str:
         what = f"metres, {layout.up} up"
     else:
         what = "x and y in the image, y down, and the keypoint's score"
-    names = "" if layout is None else f" of layout `{_code(layout.name)}`: {', '.join(map(_text, layout.joint_names))}"
+    names = (
+        "" if layout is None else f" of layout `{_code(layout.name)}`: {', '.join(map(escaped, layout.joint_names))}"
+    )
     return (
         f"`keypoints` of shape `{shape}`: frames, persons, joints, coordinates; {what}. "
         f"{config.num_joints} joints{names}."
@@ -229,29 +231,31 @@ def _classes(source: CardSource) -> str:
         return "None: this is an encoder. Train a head with `usdrl finetune` or `usdrl evaluate`."
     if source.entry is not None and source.entry.num_labels is None:
         return "Those of its training data."
-    return "; ".join(map(_text, source.config.class_names)) + "."
+    return "; ".join(map(escaped, source.config.class_names)) + "."
 
 
 def _training(source: CardSource) -> str:
     record, entry, data = source.record, source.entry, source.data
-    title = data.title if data.name in DATASETS else _text(data.title)
+    title = data.title if data.name in DATASETS else escaped(data.title)
     lines = [f"Data: {title}" + (f", {data.size}" if data.size else "") + "."]
     if entry is not None and entry.base:
         lines.append(f"Initialised from [{entry.base}](https://huggingface.co/{entry.base}).")
     if record.get("split"):
         numbers = dict(record.get("n") or {})
         lines.append(
-            f"Split: {_text(record['split'])}; {_text(numbers.get('train'))} training and "
-            f"{_text(numbers.get('test'))} test sequences."
+            f"Split: {escaped(record['split'])}; {escaped(numbers.get('train'))} training and "
+            f"{escaped(numbers.get('test'))} test sequences."
         )
     if record.get("command"):
         versions = ", ".join(
-            f"{_text(name)} {_text(number)}" for name, number in dict(record.get("versions") or {}).items() if number
+            f"{escaped(name)} {escaped(number)}"
+            for name, number in dict(record.get("versions") or {}).items()
+            if number
         )
-        revision = f", at revision {_text(record['git_revision'])}" if record.get("git_revision") else ""
+        revision = f", at revision {escaped(record['git_revision'])}" if record.get("git_revision") else ""
         lines.append(
-            f"\nTrained with seed {_text(record.get('seed'))} by\n\n```\n{_code(record['command'])}\n```\n\nin "
-            f"{_text(record.get('wall_seconds'))} s on {_text(record.get('hardware'))}, with {versions}{revision}."
+            f"\nTrained with seed {escaped(record.get('seed'))} by\n\n```\n{_code(record['command'])}\n```\n\nin "
+            f"{escaped(record.get('wall_seconds'))} s on {escaped(record.get('hardware'))}, with {versions}{revision}."
         )
     elif entry is not None and entry.recipe:
         lines.append(
@@ -272,15 +276,15 @@ def _results(source: CardSource) -> str:
         count, benchmark = dict(source.record.get("n") or {}).get("test", ""), source.record.get("benchmark")
         where = f" on `{_code(benchmark)}`" if benchmark else ""
         rows = [
-            (_METRIC_NAMES.get(name) or _text(name), f"{100 * value:.1f}", _text(count))
+            (_METRIC_NAMES.get(name) or escaped(name), f"{100 * value:.1f}", escaped(count))
             for name, value in measured.items()
         ]
-        table = _table(("metric", "%", "test clips"), rows)
+        table = as_table(("metric", "%", "test clips"), rows)
         parts = [f"Measured{where}, with this repository's weights:\n\n{table}"]
     if refusal := _refusal(source.record):
         parts.append(refusal)
     if few:
-        table = _table(("measure", "features", *few[0][2]), [(*row[:2], *row[2].values()) for row in few])
+        table = as_table(("measure", "features", *few[0][2]), [(*row[:2], *row[2].values()) for row in few])
         parts.append(
             "Accuracy in percent with few labelled clips per class, mean of five data sets. 1-NN and linear probe use "
             "frozen features. Baselines: the joints (as they are, and normalised), and the same network with random "
@@ -291,7 +295,7 @@ def _results(source: CardSource) -> str:
             (f"`{benchmark}`", _METRIC_NAMES.get(metric, metric), f"{100 * value:.1f}")
             for (benchmark, metric), value in entry.published.items()
         ]
-        table = _table(("benchmark", "metric", "%"), rows)
+        table = as_table(("benchmark", "metric", "%"), rows)
         parts.append(f"Published by the authors ({entry.source}), not reproduced by this project:\n\n{table}")
     if entry is not None and entry.benchmarks:
         verb, model, output = "Scored", source.name, ""
@@ -317,11 +321,11 @@ def _refusal(record: Mapping[str, Any]) -> str:
     if not isinstance(alarms, Mapping) or not alarms:
         return f"{text} Motion of other kinds was not tried."
     rows = [
-        (_text(name), _text(entry.get("clips")), _number(entry.get("accepted"), 100))
+        (escaped(name), escaped(entry.get("clips")), _number(entry.get("accepted"), 100))
         for name, entry in alarms.items()
         if isinstance(entry, Mapping)
     ]
-    table = _table(("data set without these classes", "clips", "% named as one of them"), rows)
+    table = as_table(("data set without these classes", "clips", "% named as one of them"), rows)
     return f"{text} Motion of other kinds, not looked at when the similarity was chosen:\n\n{table}"
 
 
@@ -329,7 +333,7 @@ def _number(value: Any, factor: float, digits: int = 1) -> str:
     return f"{factor * value:.{digits}f}" if isinstance(value, int | float) else "?"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     first, *others = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
     return "\n".join([first, f"|{'---|' * len(header)}", *others])
@@ -339,9 +343,9 @@ def _few_labels(record: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str
     """Measure, features, and percent by number of labelled clips, from ``metrics.json``."""
     return [
         (
-            _text(row["measure"]),
-            _text(row["who"]),
-            {_text(shots): f"{100 * value:.1f}" for shots, value in row["accuracy"].items()},
+            escaped(row["measure"]),
+            escaped(row["who"]),
+            {escaped(shots): f"{100 * value:.1f}" for shots, value in row["accuracy"].items()},
         )
         for row in record.get("few_labels") or []
     ]

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from ..data.dataset import open_data
 from ..data.readers import SUFFIXES, find_recordings, iter_skeletons
 from ..data.reading import Reading
+from ..data.remote import is_address
 from ..data.series import is_series
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
@@ -77,6 +78,11 @@ def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
     Raises:
         USDRLError: If there is no such file, or nothing to read in the folder.
     """
+    if is_address(path):
+        data = open_data(path, reading.layout, keypoints=reading.keypoints)
+        found = Check(str(path), "data set")
+        _read(found, data.iterate)
+        return found
     found_at = Path(path)
     if not os.path.lexists(found_at) and not is_series(found_at):
         found_at = Path(bundled_checkpoint(str(path)))

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
     EvalResultEntry,
-    HfApi,
     eval_result_entries_to_yaml,
-    get_session,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
-from huggingface_hub.utils import build_hf_headers, validate_repo_id
-from huggingface_hub.utils._runtime import is_xet_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..errors import USDRLError
-from ..facts.checkpoints import namespace
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
 from ..loading import load_config, load_model
@@ -38,17 +27,14 @@ from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .card_source import CardSource
 from .cards import GENERATED, picture_name, render_card
+from .upload import TOKEN, any_of, repository_name, upload
+from .upload import Commit as Commit
+from .upload import PublishError as PublishError
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
 _TEXTS = ("config.json", "preprocessor_config.json", "metrics.json", "README.md", *CODE_FILES)
 _PICTURES = ("layout-*.png", "timeline.png")
 _OPTIMIZER = "optimizer.safetensors"
-# The form of the hub's access tokens.
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
-
-
-class PublishError(USDRLError):
-    """A model that cannot be published; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +54,11 @@ class Published:
     changed: bool = False
 
 
-@dataclass(frozen=True)
-class Commit:
-    """How and where a commit on the hub is made.
-
-    Attributes:
-        message: The commit's message.
-        revision: Branch, made where it is missing; main where None.
-        create_pr: Open a pull request instead of committing.
-        private: Whether the repository is private; the owner's default for a new one where None.
-        token: Access token; that of ``hf auth login`` or HF_TOKEN where None.
-    """
-
-    message: str | None = None
-    revision: str | None = None
-    create_pr: bool = False
-    private: bool | None = None
-    token: str | None = None
-
-
 def publish(
     folder: str | os.PathLike,
     repo_id: str,
     *,
-    commit: Commit = Commit(),
+    commit: Commit | None = None,
     dry_run: bool = False,
     include_code: bool = True,
     include_optimizer: bool = False,
@@ -121,28 +88,14 @@ def publish(
         CheckpointLoadError: If the model cannot be loaded.
     """
     folder = Path(folder)
-    repo_id = repo_id if "/" in repo_id else f"{namespace()}/{repo_id}"
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(f"'{repo_id}' cannot be a repository's name: {_clean(error)}") from None
+    repo_id = repository_name(repo_id)
     check_model(folder)
     with scratch_folder() as scratch:
         files = _stage(folder, scratch, repo_id, include_code, include_optimizer)
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)
-        api, is_ours = HfApi(token=commit.token), False
-        try:
-            is_ours = _create(api, repo_id, commit.private)
-            url, changed = _commit(api, repo_id, files, commit)
-        except BaseException as error:
-            # The reason first: it may need the repository, which is then deleted.
-            reason = _reason(api, repo_id, error) if isinstance(error, Exception) else ""
-            reason += _delete_new(api, repo_id, commit.revision) if is_ours else ""
-            if isinstance(error, Exception):
-                raise PublishError(reason) from None
-            raise
+        url, changed = upload(repo_id, files, commit or Commit(), stale=_WEIGHTS)
     return Published(repo_id, sizes, url, changed)
 
 
@@ -181,7 +134,7 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
     """The files to publish: name in the repository -> file; generated ones are written to `scratch`."""
     files = dict(_chosen(folder))
     for name in (*files,):
-        if not _any(name, _WEIGHTS):
+        if not any_of(name, _WEIGHTS):
             files[name] = Path(shutil.copyfile(files[name], scratch / name))
     source = CardSource.of_folder(folder, repo_id)
     code = code or set(CODE_FILES) <= set(files)
@@ -203,7 +156,7 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
     if optimizer:
         files[_OPTIMIZER] = _optimizer_state(folder, scratch / _OPTIMIZER)
     for name, path in files.items():
-        if path.suffix in (".json", ".md", ".py", ".yaml") and _TOKEN.search(path.read_text("utf-8", "replace")):
+        if path.suffix in (".json", ".md", ".py", ".yaml") and TOKEN.search(path.read_text("utf-8", "replace")):
             raise PublishError(
                 f"{folder / name}: it holds what looks like an access token: take it out, and revoke it"
             )
@@ -213,15 +166,11 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
 def _chosen(folder: Path) -> Iterator[tuple[str, Path]]:
     """Files of the folder that are part of a model."""
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or not _any(path.name, (*_WEIGHTS, *_TEXTS, *_PICTURES)):
+        if not path.is_file() or not any_of(path.name, (*_WEIGHTS, *_TEXTS, *_PICTURES)):
             continue
         if folder.resolve() not in path.resolve().parents:
             raise PublishError(f"{path}: it is a link out of the folder: put the file itself there")
         yield path.name, path
-
-
-def _any(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _evaluation_files(record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
@@ -256,103 +205,3 @@ def _optimizer_state(folder: Path, path: Path) -> Path:
     with new_file(path) as partial:
         save_file(tensors, partial, metadata={"param_groups": json.dumps(state["param_groups"])})
     return path
-
-
-def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
-    """Make the repository if it is missing, and return whether it was."""
-    try:
-        api.create_repo(repo_id, private=private)
-    except HfHubHTTPError:
-        # Most likely it exists; the client knows which other refusals mean the same.
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        return False
-    return True
-
-
-def _delete_new(api: HfApi, repo_id: str, revision: str | None) -> str:
-    """Delete the repository that was made for a failed commit, and return what the user has to know about it."""
-    try:
-        try:
-            holds = api.model_info(repo_id, revision=revision).siblings or ()
-        except RevisionNotFoundError:
-            holds = ()
-        if any(file.rfilename != ".gitattributes" for file in holds):
-            return f"; but {repo_id} holds files now: look whether the commit has arrived all the same"
-        api.delete_repo(repo_id, missing_ok=True)
-    except Exception:
-        return f"; the repository that was made for it could not be deleted: delete {repo_id} on the hub"
-    return ""
-
-
-def _commit(api: HfApi, repo_id: str, files: Mapping[str, Path], commit: Commit) -> tuple[str, bool]:
-    """Make the branch if it is missing, and commit; return the URL, and whether anything changed."""
-    revision, create_pr = commit.revision, commit.create_pr
-    if commit.private and not api.model_info(repo_id).private:
-        raise PublishError(
-            f"{repo_id}: it exists already and is public: make it private first, or leave out --private"
-        )
-    if revision is not None and not create_pr:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    before = api.model_info(repo_id, revision=None if create_pr else revision)
-    present = {sibling.rfilename for sibling in before.siblings or ()}
-    # Old weights in another form, such as shards, would be read with the new ones.
-    stale = [name for name in sorted(present) if _any(name, _WEIGHTS) and name not in files]
-    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
-    operations += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in files.items()]
-    done = api.create_commit(
-        repo_id,
-        operations,
-        commit_message=commit.message or "Publish with usdrl_hub",
-        revision=revision,
-        create_pr=create_pr,
-    )
-    return done.pr_url or done.commit_url, done.oid != before.sha
-
-
-def _reason(api: HfApi, repo_id: str, error: Exception) -> str:
-    """Why nothing was published, and what to do."""
-    if isinstance(error, PublishError):
-        return str(error)
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
-    if isinstance(error, HfHubHTTPError):
-        return _refusal(repo_id, error)
-    if isinstance(error, OSError) and is_xet_available() and not _has_xet(api, repo_id):
-        return (
-            f"{repo_id}: the hub at {api.endpoint} has no Xet storage, where the client sends large files; nothing "
-            "was published: set HF_HUB_DISABLE_XET=1, which sends them by git-lfs"
-        )
-    # Errors of the client's transport depend on its HTTP library.
-    reason = _clean(error) or type(error).__name__
-    return f"{repo_id}: the hub could not be reached or hung up ({reason}); nothing was published: try again"
-
-
-def _has_xet(api: HfApi, repo_id: str) -> bool:
-    """Whether the hub gives tokens for Xet; True if unknown."""
-    address = f"{api.endpoint}/api/models/{repo_id}/xet-write-token/main"
-    try:
-        answer = get_session().get(address, headers=build_hf_headers(token=api.token))
-    except Exception:
-        return True
-    return answer.status_code != 404
-
-
-def _clean(error: BaseException) -> str:
-    """An error's text in one line, without what looks like a token."""
-    return _TOKEN.sub("(token)", " ".join(str(error).split()))[:300]
-
-
-def _refusal(repo_id: str, error: HfHubHTTPError) -> str:
-    """Why the hub refused, and what to do."""
-    status = error.response.status_code if error.response is not None else 0
-    owner = repo_id.partition("/")[0]
-    if status == 401:
-        return f"{repo_id}: the hub does not know you: run 'hf auth login' or set HF_TOKEN to a token that may write"
-    if status in (403, 404):
-        return (
-            f"{repo_id}: you may not write there: use a token with write access to '{owner}', or publish under a name "
-            "of your own (--namespace, or USDRL_NAMESPACE)"
-        )
-    if status == 429:
-        return f"{repo_id}: the hub asks to slow down; nothing was published: try again in some minutes"
-    return f"{repo_id}: the hub refused ({_clean(error)}); nothing was published"

@@ -17,6 +17,8 @@ from ..data.npz import SkeletonDataset
 from ..data.parallel import ReadingPool
 from ..data.readers import SUFFIXES, find_recordings, find_videos, is_video, iter_skeletons
 from ..data.reading import Reading
+from ..data.remote import is_address
+from ..data.sequence_list import SkeletonList
 from ..data.series import recording_name
 from ..data.store import SkeletonStore, is_store
 from ..distributed import Workers
@@ -59,6 +61,8 @@ class Source:
     ):
         self.inputs: Any = inputs.detach().cpu().float().numpy() if isinstance(inputs, torch.Tensor) else inputs
         self.reading = reading
+        if is_address(inputs):
+            self.inputs = open_data(inputs, reading.layout, keypoints=reading.keypoints)
         self.each_person = each_person
         self.on_error = on_error
         self.videos = videos or VideoReading()
@@ -88,6 +92,10 @@ class Source:
         Raises:
             SkeletonFormatError: If there is no recording.
         """
+        if isinstance(self.inputs, SkeletonStore | SkeletonList):
+            mask = np.zeros(len(self.inputs), dtype=bool)
+            mask[workers.share(len(self.inputs), block)] = True
+            return self._with(self.inputs.select(mask), self.reading, None)
         files = list_files(self.inputs, self.videos.estimator is not None)
         if without is not None:
             files = [file for file in files if file.resolve() != without.resolve()]
@@ -146,7 +154,11 @@ class Source:
 
     def _files_of(self, item: str | os.PathLike) -> list[Path]:
         try:
-            return [Path(item)] if is_store(item) else list_files(item, self.videos.estimator is not None)
+            return (
+                [Path(item)]
+                if is_store(item) or is_address(item)
+                else list_files(item, self.videos.estimator is not None)
+            )
         except SkeletonFormatError as error:
             self._report(error)
             return []
@@ -196,6 +208,8 @@ class Source:
         """Yield the recordings of one input of several."""
         if isinstance(item, SkeletonSequence):
             yield self.reading.complete(item, item.units)
+        elif isinstance(item, str | os.PathLike) and is_address(item):
+            yield from Source(item, self.reading)
         elif isinstance(item, str | os.PathLike) and is_store(item):
             yield from self._data(SkeletonStore.open(item))
         elif isinstance(item, str | os.PathLike):

@@ -19,6 +19,8 @@ class ComputeOptions:
         compile_encoder: See `PretrainingArguments`.
         in_memory: See `PretrainingDataset`.
         workers: Processes that read sequences, without `in_memory`.
+        stream: Read data while training, those of the hub over the network, without a copy on disk or in memory; the
+            order is drawn by blocks, see `PretrainingDataset`, also that of local data.
         progress: Show bars.
     """
 
@@ -28,6 +30,7 @@ class ComputeOptions:
     in_memory: bool = True
     workers: int = 0
     progress: bool = False
+    stream: bool = False
 
 
 @dataclass

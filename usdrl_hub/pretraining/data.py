@@ -20,6 +20,9 @@ from .views import hashed_uniform
 
 # Segments that are normalised at once.
 _BATCH = 256
+# Most sequences of a block, as of a row group of a data set on the hub, its most frames, and blocks that are shuffled
+# together.
+_BLOCK_SEQUENCES, _BLOCK_FRAMES, _BLOCKS_SHUFFLED = 128, 16_384, 8
 # Nearest and farthest distance of a second person from the first, in normalised units (a torso is 0.5): that of people
 # who shake hands, and of people who kick.
 _DISTANCE = (0.4, 1.5)
@@ -40,6 +43,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         in_memory: bool = True,
         progress: bool = False,
         synthetic_pairs: float = 0.0,
+        in_blocks: bool = False,
         seed: int = 0,
     ):
         """List the segments, and normalise them if they are kept in memory.
@@ -56,12 +60,14 @@ class PretrainingDataset(torch.utils.data.Dataset):
             synthetic_pairs: Probability that a segment with one person gets a second one from another segment, see
                 `compose_pair`; other pairs in each epoch. A two-person model can so be pretrained on single-person
                 recordings.
-            seed: Random seed of the pairs.
+            in_blocks: Draw the order by blocks of consecutive sequences, see `order`, and partners from the same
+                block: what is read at one time lies together, as in a data set that is read from the hub.
+            seed: Random seed of order and pairs.
 
         Raises:
             SkeletonFormatError: If no sequence can be read.
-            ValueError: If a layout cannot be converted, `window` is not positive, or pairs cannot be made, see
-                `check_synthetic_pairs`.
+            ValueError: If a layout cannot be converted, `window` is not positive, `in_memory` has blocks, or pairs
+                cannot be made, see `check_synthetic_pairs`.
         """
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1 frame, got {window}")
@@ -72,11 +78,37 @@ class PretrainingDataset(torch.utils.data.Dataset):
         segments = [_segments(source.lengths, window) for source in self.sources]
         # Source, sequence, first frame and end of each segment.
         self.segments = np.concatenate([np.insert(rows, 0, number, axis=1) for number, rows in enumerate(segments)])
+        if in_blocks and in_memory:
+            raise ValueError("an order by blocks is for segments that are read on demand: leave in_memory out")
+        self.blocks: np.ndarray | None = None
         self.memory: torch.Tensor | None = None
         if in_memory:
             self._keep(progress)
         if not len(self.segments):
             raise SkeletonFormatError("there is nothing to pretrain on: no person is visible in any frame")
+        if in_blocks:
+            blocks = _blocks([source.lengths for source in self.sources])
+            numbers = np.concatenate([blocks[source][rows[:, 0]] for source, rows in enumerate(segments)])
+            # First segment of each block, and their number at the end.
+            self.blocks = np.append(np.unique(numbers, return_index=True)[1], len(numbers))
+
+    def order(self) -> np.ndarray:
+        """The segments of this epoch, a function of seed and epoch alone.
+
+        Blocks are drawn in random order; the segments of eight of them at a time are shuffled.
+        """
+        if self.blocks is None:
+            raise ValueError("only a data set with in_blocks has an order by blocks")
+        random = np.random.default_rng([self.seed, self.epoch])
+        drawn = random.permutation(len(self.blocks) - 1)
+        parts = []
+        for first in range(0, len(drawn), _BLOCKS_SHUFFLED):
+            rows = [
+                np.arange(self.blocks[block], self.blocks[block + 1])
+                for block in drawn[first : first + _BLOCKS_SHUFFLED]
+            ]
+            parts.append(random.permutation(np.concatenate(rows)))
+        return np.concatenate(parts)
 
     def _keep(self, progress: bool) -> None:
         """Normalise all segments with visible people, and forget the others."""
@@ -159,11 +191,19 @@ class PretrainingDataset(torch.utils.data.Dataset):
         drawn = hashed_uniform(self.seed, self.epoch, torch.as_tensor(indices), 5)
         alone = [not segment[:, 1:].any() for segment in frames]
         chosen = [row for row in range(len(frames)) if drawn[row, 0] < self.synthetic_pairs and alone[row]]
-        partners = self._frames([int(drawn[row, 1] * len(self)) for row in chosen]) if chosen else []
+        partners = self._frames([self._partner(int(indices[row]), drawn[row, 1]) for row in chosen]) if chosen else []
         frames = list(frames)
         for row, partner in zip(chosen, partners, strict=True):
             frames[row] = compose_pair(frames[row], partner[:, 0], *drawn[row, 2:].tolist())
         return frames
+
+    def _partner(self, index: int, share: torch.Tensor) -> int:
+        """A segment drawn by a number in [0, 1): of all, or of the block of another segment."""
+        first, end = 0, len(self)
+        if self.blocks is not None:
+            block = int(np.searchsorted(self.blocks, index, side="right")) - 1
+            first, end = int(self.blocks[block]), int(self.blocks[block + 1])
+        return first + int(share * (end - first))
 
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -217,6 +257,36 @@ def compose_pair(
     result = frames.clone()
     result[:, 1] = (moved @ rotation.T + offset) * seen
     return result
+
+
+class BlockSampler(torch.utils.data.Sampler[int]):
+    """The order by blocks of a `PretrainingDataset`, of the epoch that it is in."""
+
+    def __init__(self, dataset: PretrainingDataset):
+        """Draw from a data set with `in_blocks`."""
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the segments of the epoch."""
+        return iter(self.dataset.order().tolist())
+
+    def __len__(self) -> int:
+        """Number of segments."""
+        return len(self.dataset)
+
+
+def _blocks(lengths: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Block of each sequence of each source: consecutive sequences, at most so many, and so many frames in all."""
+    block, found = -1, []
+    for source in lengths:
+        numbers, count, frames = [], _BLOCK_SEQUENCES, 0
+        for length in source.tolist():
+            if count >= _BLOCK_SEQUENCES or frames >= _BLOCK_FRAMES:
+                block, count, frames = block + 1, 0, 0
+            numbers.append(block)
+            count, frames = count + 1, frames + length
+        found.append(np.array(numbers, dtype=np.int64))
+    return found
 
 
 def _segments(lengths: np.ndarray, window: int | None) -> np.ndarray:

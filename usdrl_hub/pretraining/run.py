@@ -19,6 +19,7 @@ from transformers import TrainerState, set_seed
 
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import default_split
+from ..data.remote import commit_of, is_address
 from ..facts.recipes import Recipe, Training
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import locked
@@ -52,8 +53,8 @@ def pretrain(
     """Pretrain a model without labels, or resume a run that was stopped.
 
     Args:
-        data: Data sets (``.npz`` files, stores, or what `open_data` gives) of 3D motion, or of 2D for a 2D
-            recipe without a camera; or sequences, which are one data set.
+        data: Data sets (``.npz`` files, stores, addresses of the hub, or what `open_data` gives) of 3D motion, or of
+            2D for a 2D recipe without a camera; or sequences, which are one data set.
         output_dir: Folder of the run: checkpoints while it runs, the model, its feature extractor and ``metrics.json``
             at the end. A run that was begun there with the same arguments is resumed from its newest complete
             checkpoint.
@@ -84,6 +85,8 @@ def pretrain(
     given = [item if isinstance(item, str | os.PathLike) else open_data(item) for item in given]
     settings = {"recipe": asdict(recipe), "data": [_identity(item) for item in given], "seed": seed}
     settings |= {"split": split, "max_steps": max_steps, "in_memory": compute.in_memory}
+    if compute.stream:
+        settings |= {"stream": True, "in_memory": False}
     settings = json.loads(json.dumps(settings | {"compile_encoder": compute.compile_encoder}))
     # The first of several processes locks the folder for all.
     with locked(folder) if is_first_process() else nullcontext():
@@ -131,14 +134,15 @@ def _dataset(
     compute: ComputeOptions,
 ) -> PretrainingDataset:
     """The motion to train on."""
-    sources = [open_data(item) for item in given]
+    sources = [open_data(item, stream=compute.stream) for item in given]
     if split == "train":
         sources = [default_split(source)[0] for source in sources]
     return PretrainingDataset(
         sources,
         extractor,
         recipe.window,
-        in_memory=compute.in_memory,
+        in_memory=compute.in_memory and not compute.stream,
+        in_blocks=compute.stream,
         progress=compute.progress,
         synthetic_pairs=recipe.synthetic_pairs,
         seed=seed,
@@ -223,7 +227,9 @@ def _train(trainer: USDRLPreTrainer, checkpoint: Path | None) -> None:
 
 
 def _identity(data: str | os.PathLike | SkeletonData) -> str:
-    """What has to be the same to resume a run: the path of a file, the content of data in memory."""
+    """What has to be the same to resume a run: path of a file, commit of a repository, content of data in memory."""
+    if is_address(data):
+        return commit_of(data)
     if isinstance(data, str | os.PathLike):
         return str(Path(data).resolve())
     digest = hashlib.sha256()

@@ -22,7 +22,7 @@ from ..normalization import RaggedFrames
 from ..resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from ..training import PublishingTrainer
 from .arguments import PretrainingArguments
-from .data import PretrainingDataset
+from .data import BlockSampler, PretrainingDataset
 from .gather import gather_clips
 from .losses import MultiGrainedFeatureDecorrelation, autocovariance, similarity, variance
 from .views import ViewAugmentation
@@ -252,6 +252,12 @@ class USDRLPreTrainer(PublishingTrainer):
             raise self.diverged(f"the loss {limit}")
         if values[-1] > 0.9:
             raise self.diverged(f"{100 * values[-1]:.0f} % of the features are the same for all clips")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if getattr(dataset, "blocks", None) is not None:
+            return BlockSampler(dataset)  # type: ignore[arg-type]
+        return super()._get_train_sampler(train_dataset)
 
     def last_checkpoint(self) -> str | None:
         """The newest whole checkpoint of the run; None where there is none."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.parquet import ParquetStore
 from ..data.protocols import (
     check_classes,
     default_split,
@@ -156,7 +157,7 @@ def repeat(metrics_file: str | os.PathLike, output_dir: str | os.PathLike | None
 
 def _repeatable(data: Any) -> str | None:
     """Path of the data, for a later run."""
-    if isinstance(data, SkeletonStore):
+    if isinstance(data, SkeletonStore) and not isinstance(data, ParquetStore):
         return str(data.path) if len(data) == len(data.index["shard"]) else _IN_MEMORY
     return None if data is None else str(data) if isinstance(data, str | os.PathLike) else _IN_MEMORY
 

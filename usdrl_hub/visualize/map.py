@@ -13,6 +13,7 @@ import numpy as np
 from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
 from ..data.reading import Reading
+from ..data.remote import is_address
 from ..data.sequence_list import SkeletonList
 from ..data.store import SkeletonStore
 from ..facts.checkpoints import ENCODER
@@ -186,7 +187,9 @@ def make_map(
 def _sample(source: Any, max_recordings: int, seed: int, layout: LayoutLike | None) -> tuple[Any, Sequence[str], int]:
     """A random subset of recordings or files, the names of the classes, and the number of recordings in all."""
     data: Any = source
-    if isinstance(source, str | os.PathLike):
+    if is_address(source):
+        data = open_data(source, layout)
+    elif isinstance(source, str | os.PathLike):
         path = Path(source)
         is_folder = path.is_dir()
         files = list_files(path)

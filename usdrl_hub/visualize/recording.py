@@ -16,6 +16,7 @@ from ..data.dataset import SkeletonData, open_data
 from ..data.npz import SkeletonDataset
 from ..data.readers import choose_recording, iter_skeletons
 from ..data.reading import Reading
+from ..data.remote import is_address
 from ..data.store import is_store
 from ..facts.checkpoints import ENCODER
 from ..facts.outputs import RENDER_SUFFIXES
@@ -96,6 +97,10 @@ def find_recording(path: str | os.PathLike, name: str | None = None, reading: Re
     Raises:
         SkeletonFormatError: If it cannot be read, there are several and none is named, or none has the name.
     """
+    if is_address(path):
+        data = open_data(path, reading.layout, keypoints=reading.keypoints)
+        sequence = data[choose_recording(Path(path), data.names, name)]
+        return Recording(reading.complete(sequence, sequence.units), data.class_names)
     path = Path(path)
     if path.is_dir() and not is_store(path):
         raise SkeletonFormatError(f"{path}: it is a folder: name one of the recordings in it")
