@@ -39,6 +39,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.cli import main
 from usdrl_hub.errors import CheckpointLoadError
+from usdrl_hub.inference.blazepose import SHIPPED, BlazePoseEstimator
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
 from usdrl_hub.remote_code import CODE_FILES, add_remote_code
 
@@ -101,6 +102,30 @@ def pushed(hub, forget):
     hub.requests.clear()
     forget()
     return model
+
+
+# A single file.
+
+
+def test_a_larger_pose_network_comes_from_the_hub_and_then_from_its_cache(hub, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    HfApi().create_repo("ada/blazepose")
+    hub.commit("ada/blazepose", {"full.onnx": (SHIPPED / "lite.onnx").read_bytes(), "notes.txt": b"none"})
+    picture = [np.full((96, 128, 3), 128, np.uint8)]
+    estimator = BlazePoseEstimator("ada/blazepose/full.onnx")
+    assert [len(people) for people in estimator.track(picture)] == [0]
+    hub.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    BlazePoseEstimator("ada/blazepose/full.onnx")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name, reason in {
+        "ada/nothing/full.onnx": "'ada/nothing' was not found",
+        "ada/blazepose/heavy.onnx": "'ada/blazepose' cannot be loaded: .*heavy.onnx",
+        "ada/blazepose/notes.txt": "notes.txt: it is not an ONNX file",
+        "models/full.onnx": "models/full.onnx: there is no such file: make it with conversion/blazepose.py",
+    }.items():
+        with pytest.raises(CheckpointLoadError, match=f"(?s){reason}"):
+            BlazePoseEstimator(name)
 
 
 # Push and pull.

@@ -278,6 +278,23 @@ def load_with(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) 
         raise CheckpointLoadError(f"model '{name}' {reason}", kind, hint) from error
 
 
+def find_file(name: str | os.PathLike) -> Path:
+    """Path of a file: a path on this machine, or ``OWNER/REPOSITORY/FILE`` on the hub, which is downloaded once.
+
+    Raises:
+        CheckpointLoadError: If the hub has it not, or is not reachable and its cache does not hold it.
+    """
+    parts = Path(name).parts
+    if len(parts) != 3 or Path(name).exists() or Path(parts[0]).is_dir() or Path(name).is_absolute():
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+
+    def load(repository: str | os.PathLike, **where: Any) -> str:
+        return hf_hub_download(str(repository), parts[2], **where)
+
+    return Path(load_with(load, "/".join(parts[:2])))
+
+
 def _load_from_hub(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) -> Any:
     for attempt in range(2):
         if not kwargs.get("local_files_only") and not hub_is_reachable():

@@ -99,8 +99,8 @@ Namespace = Annotated[
 PoseModel = Annotated[
     str | None,
     typer.Option(
-        help="For video: a ViTPose model (repository or folder), or another size of BlazePose (.onnx); the BlazePose "
-        "that comes with the package if unset."
+        help="For video: a ViTPose model (repository or folder), or another size of BlazePose (FILE.onnx, or "
+        "OWNER/REPOSITORY/FILE.onnx on the hub); the BlazePose that comes with the package if unset."
     ),
 ]
 Detector = Annotated[

@@ -18,6 +18,7 @@ import numpy as np
 from ..data.formats.mediapipe import MIN_VISIBILITY
 from ..errors import CheckpointLoadError, EmptySequenceError
 from ..layouts import get_layout
+from ..loading import find_file
 from ..sequence import SkeletonSequence, is_rate
 
 LAYOUT = "mediapipe33"
@@ -159,7 +160,8 @@ class BlazePoseEstimator:
         """Load the networks.
 
         Args:
-            landmarks: ONNX file of the landmark network; the package's own ("lite") where None.
+            landmarks: ONNX file of the landmark network, or ``OWNER/REPOSITORY/FILE.onnx`` on the hub; the package's
+                own ("lite") where None. ``conversion/blazepose.py`` makes the larger ones, "full" and "heavy".
             detector: ONNX file of the person detector; the package's own where None.
             max_persons: People tracked at once; each takes a run of the landmark network for every frame.
             threshold: Probability above which a person is there, between 0 and 1.
@@ -405,7 +407,7 @@ def _session(path: str | os.PathLike, outputs: tuple[str, ...], threads: int | N
         import onnxruntime
     except ImportError:
         raise ValueError("seeing people in video needs onnxruntime: pip install 'usdrl-hub[video]'") from None
-    path = Path(path)
+    path = find_file(path)
     if not path.is_file():
         raise CheckpointLoadError(f"{path}: there is no such file: make it with conversion/blazepose.py")
     options = onnxruntime.SessionOptions()
