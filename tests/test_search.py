@@ -337,3 +337,15 @@ def test_wrong_commands(capsys, tmp_path, monkeypatch, made, arguments, message)
     code, out, err = run(capsys, *(part.format(made=made, samples=sample_path()) for part in arguments))
     assert (code, out) == (2, "") and message in err and err.count("\n") <= 2
     assert not list(tmp_path.iterdir())
+
+
+def test_check_reads_an_index(capsys, index):
+    code, out, _ = run(capsys, "check", index.path)
+    assert code == 0 and out == f"{index.path}: index, whole: 100 recordings, 217 windows\n"
+    file = next(index.path.glob("windows-*"))
+    content = bytearray(file.read_bytes())
+    # A number of an embedding: nothing else can tell.
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, out, err = run(capsys, "check", index.path)
+    assert code == 2 and "index, 1 damaged" in out and "its checksum is not the one in index.json" in err

@@ -141,7 +141,8 @@ def join(
 @grouped
 def check(
     path: Annotated[
-        str, typer.Argument(help="A store, a data set (.npz), a checkpoint, a recording or a folder of recordings.")
+        str,
+        typer.Argument(help="A store, index, data set (.npz), checkpoint, recording or folder of recordings."),
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,

@@ -263,6 +263,7 @@ def outliers(
     if as_json:
         print(json.dumps({"recordings": len(opened), "outliers": rows[:top_k]}, indent=2))
     else:
-        say(f"{len(rows)} recordings by their mean cosine distance to the {neighbours} nearest others\n")
+        near = min(neighbours, len(rows) - 1)
+        say(f"{len(rows)} recordings by their mean cosine distance to the {near} nearest others\n")
         print_table([list(rows[0]), *([str(value) for value in row.values()] for row in rows[:top_k])])
     errors.finish()

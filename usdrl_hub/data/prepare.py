@@ -177,7 +177,7 @@ def _shared(sources: list[InputFile], shard: Workers, raw: Path) -> list[InputFi
     Raises:
         ValueError: If there are fewer files than shards.
     """
-    if shard.count > len(sources):
+    if shard.count > max(len(sources), 1):
         raise ValueError(
             f"{raw}: {len(sources)} files cannot be shared among {shard.count}: give at most as many shards as files"
         )

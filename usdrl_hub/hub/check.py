@@ -24,6 +24,8 @@ from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatErro
 from ..loading import load_feature_extractor, load_model
 from ..lookup import bundled_checkpoint
 from ..records import sha256
+from ..search.files import HEADER as INDEX_HEADER
+from ..search.index import MotionIndex
 from ..sequence import SkeletonSequence
 from ..weights import read_header
 
@@ -37,7 +39,7 @@ class Check:
 
     Attributes:
         path: The file or folder.
-        kind: "store", "data set", "checkpoint", "recording" or "recordings".
+        kind: "store", "index", "data set", "checkpoint", "recording" or "recordings".
         counts: Numbers of items read, by name, such as "sequences" and "frames".
         damages: One sentence for each damage, which names the file.
     """
@@ -69,7 +71,7 @@ class Check:
 
 
 def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
-    """Read everything in a store, a data set, a checkpoint, a recording or a folder of recordings.
+    """Read everything in a store, an index, a data set, a checkpoint, a recording or a folder of recordings.
 
     Args:
         path: A file or folder, a pattern for a file per frame, or the name of a shipped checkpoint.
@@ -90,6 +92,8 @@ def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
         raise USDRLError(f"{path}: there is no such file or folder")
     if found_at.is_dir():
         names = {entry.name for entry in found_at.iterdir()}
+        if INDEX_HEADER in names:
+            return _check_index(found_at)
         if HEADER in names or INDEX in names or any(found_at.glob("frames-*.safetensors")):
             return _check_store(found_at)
         if names.intersection(_CHECKPOINT):
@@ -105,6 +109,21 @@ def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
         return _check_npz(found_at, reading)
     found = Check(str(path), "recording")
     _read(found, iter_skeletons, found_at, reading)
+    return found
+
+
+def _check_index(path: Path) -> Check:
+    """An index of windows: its arrays, and the checksums of its files."""
+    found = Check(str(path), "index")
+    try:
+        index = MotionIndex.open(path)
+    except USDRLError as error:
+        found.damaged(error)
+        return found
+    found.counts |= {"recordings": index.num_recordings, "windows": len(index)}
+    for stored in index.header.files:
+        if sha256(path / stored.file) != stored.sha256:
+            found.damaged(f"{path / stored.file}: its checksum is not the one in {INDEX_HEADER}")
     return found
 
 
