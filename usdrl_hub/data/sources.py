@@ -105,7 +105,7 @@ def _find_classes(raw: Path, classes: list[str], films: str) -> list[InputFile]:
     videos = [(label, file) for label, name in enumerate(classes) for file in find_videos(raw / name)]
     if recordings and videos and films != "all":
         notice(
-            f"{raw}: {len(videos)} videos beside recordings are left out: name them in a table to read them",
+            f"{raw}: videos beside recordings are left out ({len(videos)}): name them in a table to read them",
             "videos left out",
         )
         videos = []
