@@ -8,6 +8,7 @@ import pytest
 from usdrl_hub import SkeletonFormatError, SkeletonSequence
 from usdrl_hub.data.prepare import PrepareOptions, prepare
 from usdrl_hub.errors import EmptySequenceError, USDRLWarning
+from usdrl_hub.inference.video import VideoReading
 
 from .helpers import run
 
@@ -92,3 +93,11 @@ def test_the_command_says_how_a_data_set_of_films_is_made(capsys, films, tmp_pat
     assert code == 2 and "'usdrl prepare folder' makes one of a folder of recordings or videos" in err
     code, _, err = run(capsys, "prepare", "ntu60", films, "--output-dir", tmp_path / "store", "--mirrored")
     assert code == 2 and "--mirrored has no effect on data that are no videos" in err
+
+
+def test_a_stopped_command_says_that_what_was_read_is_kept(capsys, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoReading, "read", lambda self, path: watch(path))
+    (films / "walk" / "c.webm").write_text("stop")
+    code, _, err = run(capsys, "prepare", "folder", films, "--output-dir", tmp_path / "store")
+    assert code == 130 and "note: what has been read is kept: repeat the command to continue" in err
+    assert len(list((tmp_path / ".store.partial").glob("part-*.json"))) == 2

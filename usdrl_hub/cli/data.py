@@ -80,16 +80,21 @@ def prepare(
     if kind in ("folder", "csv"):
         films = replace(video_reading(videos, None), progress=workers == 1)
         options = replace(options, film=films.read, all_films=videos.pose_model is not None)
-    store, report = prepare_store(
-        kind,
-        raw,
-        output_dir,
-        reading=reading,
-        persons=persons,
-        options=options,
-        workers=workers,
-        progress=True,
-    )
+    try:
+        store, report = prepare_store(
+            kind,
+            raw,
+            output_dir,
+            reading=reading,
+            persons=persons,
+            options=options,
+            workers=workers,
+            progress=True,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        # Ctrl-C, or a signal.
+        print("usdrl: note: what has been read is kept: repeat the command to continue", file=sys.stderr)
+        raise
     say(f"{output_dir}: {len(store)} sequences, {report['frames']} frames, layout {store.layout.name}")
     if (tests := store.column("split_test")) is not None and tests.ndim == 1:
         say(f"  {protocol or 'split'}: {int((tests == 0).sum())} train, {int(tests.sum())} test")
