@@ -12,8 +12,9 @@ query on one core, and the bytes of a vector.
 
 `planted`: 200 clips of UI-PRMD (people with even numbers, who are in no shipped encoder's training data) are blended
 over ten frames into ten hours of MSRC-12 and Bandai motion, all as kinect20 at 30 frames per second with the same
-noise. Each clip is a query; precision and recall of the hits of its movement, by each encoder, random weights, and the
-normalised joints. A hit is right if half of it lies in a planted clip of the query's movement.
+noise. Each clip is a query; precision and recall of as many hits as there are other clips of its movement, by each
+encoder, random weights, and the normalised joints. A hit is right if half of it lies in a planted clip of the query's
+movement.
 
 `duplicates`: the 95 copies in NW-UCLA's test set, also after cropping, noise, and turning.
 
@@ -53,13 +54,15 @@ from usdrl_hub.files import new_file
 from usdrl_hub.records import redact_paths, run_record
 from usdrl_hub.search.build import cut
 from usdrl_hub.search.duplicates import find_copies
-from usdrl_hub.search.hits import merged
+from usdrl_hub.search.hits import Hit, merged
 from usdrl_hub.search.vectors import InvertedFile, NearestVectors, unit_vectors
 
 ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd", "checkpoints/usdrl--mocap-small-nc")
 ROOT = Path(__file__).parent.parent
 QUERIES, HOURS, FPS, BLEND, NOISE = 200, 10.0, 30.0, 10, 0.01
 WINDOW, STRIDE = 3.0, 0.5
+# First frame, end, movement, and number of the clip that is planted there.
+Mark = tuple[int, int, int, int]
 
 
 def vectors(count: int, model: str = "usdrl/mocap-tiny") -> dict[str, Any]:
@@ -154,13 +157,14 @@ def as_kinect(sequence: SkeletonSequence, random: np.random.Generator) -> Skelet
 
 def planted_archive(
     data: Path, hours: float
-) -> tuple[list[SkeletonSequence], list[SkeletonSequence], list[list[tuple[int, int, int]]]]:
+) -> tuple[list[SkeletonSequence], list[SkeletonSequence], list[list[Mark]]]:
     """Recordings, the queries, and of each recording the (first frame, end, movement) planted in it."""
     random = np.random.default_rng(0)
     prmd = open_data(data / "ui_prmd_vicon.npz")
     people, right = np.asarray(prmd.column("subjects")), np.asarray(prmd.column("correct")).astype(bool)
     chosen = np.flatnonzero((people % 2 == 0) & right)
-    chosen = np.sort(random.choice(chosen, QUERIES, replace=False))
+    # Fewer in a short archive, where they would have no room.
+    chosen = np.sort(random.choice(chosen, min(QUERIES, max(int(QUERIES * hours / 2), 10)), replace=False))
     queries = [replace(as_kinect(prmd[int(number)], random), label=prmd[int(number)].label) for number in chosen]
     recordings, frames = [], 0
     sources = [open_data(data / f"{name}.npz") for name in ("msrc12", "bandai_namco1", "bandai_namco2")]
@@ -174,9 +178,9 @@ def planted_archive(
         frames += recordings[-1].num_frames
         if frames >= hours * 3600 * FPS:
             break
-    marks: list[list[tuple[int, int, int]]] = [[] for _ in recordings]
+    marks: list[list[Mark]] = [[] for _ in recordings]
     lengths = np.array([recording.num_frames for recording in recordings])
-    for query in queries:
+    for number, query in enumerate(queries):
         while True:
             place = int(random.choice(len(recordings), p=lengths / lengths.sum()))
             room = lengths[place] - query.num_frames
@@ -184,10 +188,10 @@ def planted_archive(
                 continue
             start = int(random.integers(BLEND, room - BLEND))
             end = start + query.num_frames
-            if all(end + BLEND <= a or start - BLEND >= b for a, b, _ in marks[place]):
+            if all(end + BLEND <= a or start - BLEND >= b for a, b, *_ in marks[place]):
                 break
         recordings[place] = blended(recordings[place], query, start)
-        marks[place].append((start, end, query.label or 0))
+        marks[place].append((start, end, query.label or 0, number))
     named = [replace(recording, name=f"r{number:04d}") for number, recording in enumerate(recordings)]
     return named, queries, marks
 
@@ -259,17 +263,21 @@ def planted(data: Path, hours: float) -> dict[str, Any]:
         near = NearestVectors(lambda n, s=stored: s[n].astype(np.float32), len(stored), stored.shape[1])
         asked = embed([engine.extractor.prepare(query) for query in queries])
         scores = []
-        for query, vector in zip(queries, asked, strict=True):
+        for number, (query, vector) in enumerate(zip(queries, asked, strict=True)):
             label = query.label or 0
             wanted = int(per_movement[label]) - 1
-            found, numbers = near.search(vector[None], 20 * wanted)
-            hits = hits_of(found[0], numbers[0], table, wanted + 1, query.num_frames / FPS)
-            right, recalled = judged(hits, marks, label)
-            scores.append((right / max(len(hits), 1), recalled / (wanted + 1)))
+            if not wanted:
+                continue
+            similar, windows = near.search(vector[None], 20 * (wanted + 1))
+            hits = hits_of(similar[0], windows[0], table, 2 * wanted + 4, query.num_frames / FPS)
+            # The query is in the archive, too: that it is found is no merit.
+            hits = [hit for hit in hits if not is_own(hit, marks, number)][:wanted]
+            right, recalled = judged(hits, marks, label, number)
+            scores.append((right / max(len(hits), 1), recalled / wanted))
         precision, recall = np.mean(scores, axis=0)
         results[name] = {"precision": round(float(precision), 3), "recall": round(float(recall), 3)}
         print(name, results[name], f"{len(stored)} windows", flush=True)
-    chance = sum(end - start for recording in marks for start, end, _ in recording) / sum(
+    chance = sum(end - start for recording in marks for start, end, *_ in recording) / sum(
         r.num_frames for r in recordings
     )
     hours = sum(recording.num_frames for recording in recordings) / FPS / 3600
@@ -292,10 +300,8 @@ def methods() -> Iterator[tuple[str, Callable[[list[SkeletonSequence]], np.ndarr
 
 def hits_of(
     scores: np.ndarray, numbers: np.ndarray, table: list[tuple[int, int, int]], count: int, seconds: float
-) -> list:
+) -> list[Hit]:
     """Merge windows as a search does."""
-    from usdrl_hub.search.hits import Hit
-
     windows = []
     for score, number in zip(scores.tolist(), numbers.tolist(), strict=True):
         recording, start, end = table[number]
@@ -303,15 +309,22 @@ def hits_of(
     return merged(windows, count, 1.5 * max(WINDOW, seconds))
 
 
-def judged(hits: list, marks: list[list[tuple[int, int, int]]], label: int) -> tuple[int, int]:
+def is_own(hit: Hit, marks: list[list[Mark]], query: int) -> bool:
+    """Whether a hit lies in the clip that is the query itself."""
+    return any(
+        start < hit.end and hit.start < end and own == query for start, end, _, own in marks[int(hit.recording)]
+    )
+
+
+def judged(hits: list[Hit], marks: list[list[Mark]], label: int, query: int) -> tuple[int, int]:
     """Hits half of which lie in a planted clip of a movement, and how many of those clips are found."""
     right, found = 0, set()
     for hit in hits:
-        for number, (start, end, movement) in enumerate(marks[int(hit.recording)]):
+        for start, end, movement, number in marks[int(hit.recording)]:
             shared = min(end, hit.end) - max(start, hit.start)
-            if movement == label and shared >= 0.5 * min(hit.end - hit.start, end - start):
+            if movement == label and number != query and shared >= 0.5 * min(hit.end - hit.start, end - start):
                 right += 1
-                found.add((hit.recording, number))
+                found.add(number)
                 break
     return right, len(found)
 
@@ -396,12 +409,13 @@ def grow(count: int, folder: Path) -> dict[str, float]:
     stored = time.monotonic() - began
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    index = MotionIndex.build([folder / "store"], folder / "index", options=WindowOptions(window=0))
+    engine = Engine.load(ENCODERS[0], head=False)
+    index = MotionIndex.build([folder / "store"], folder / "index", engine, options=WindowOptions(window=0))
     built = time.monotonic() - began
     query = data[0]
-    index.search(query, top_k=10)
+    index.search(query, engine, top_k=10)
     began = time.monotonic()
-    index.search(query, top_k=10)
+    index.search(query, engine, top_k=10)
     return {
         "clips": count,
         "store_seconds": stored,

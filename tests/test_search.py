@@ -108,6 +108,7 @@ def test_neighbouring_windows_are_one_hit():
 
 
 def test_inverted_file_finds_what_exact_search_finds():
+    pytest.importorskip("faiss")
     rng = np.random.default_rng(0)
     middles = rng.standard_normal((40, 24))
     vectors = unit_vectors(middles[rng.integers(0, 40, 3000)] + 0.3 * rng.standard_normal((3000, 24)))
@@ -126,6 +127,7 @@ def test_inverted_file_finds_what_exact_search_finds():
 
 
 def test_an_approximate_index_is_extended_and_shrinks(tmp_path, engine):
+    pytest.importorskip("faiss")
     samples = load_samples()
     write_store(samples[:60], tmp_path / "first")
     write_store(samples[60:], tmp_path / "second")
@@ -262,6 +264,7 @@ def test_damage_is_one_sentence(index, change, message):
 
 
 def test_damaged_lists_never_reach_faiss(tmp_path):
+    pytest.importorskip("faiss")
     vectors = unit_vectors(np.random.default_rng(0).standard_normal((600, 16)))
     arrays = InvertedFile.train(vectors.__getitem__, 600, 16).arrays()
     assert len(InvertedFile.of(arrays, 16, 600)) == 600

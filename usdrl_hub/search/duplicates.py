@@ -197,7 +197,8 @@ def motion_distance(
     there_too = slice(here.start - int(shifts[best]), here.stop - int(shifts[best]))
     whole = first_seen[here] & second_seen[there_too]
     distance = float(_distances(first[None, here], second[None, there_too], whole[None])[0]) / size
-    if distance > _ROUNDING and _motion(first[here], whole) / size < _MOTION * distance:
+    # Single frames have no motion: postures are compared.
+    if len(whole) > 1 and distance > _ROUNDING and _motion(first[here], whole) / size < _MOTION * distance:
         distance = float("inf")
     return distance, int(shifts[best])
 
