@@ -368,3 +368,7 @@ def test_amass_files_of_a_persons_shape_have_no_motion(tmp_path):
     np.savez(tmp_path / "neutral_stagei.npz", betas=np.zeros(16), gender="neutral", markers_latent=np.zeros((40, 3)))
     with pytest.raises(SkeletonFormatError, match="the shape of a person"):
         read_skeleton(tmp_path / "neutral_stagei.npz")
+    # Another program's joints beside a shape are not denied.
+    np.savez(tmp_path / "a.npz", betas=np.zeros(10), joints3d=np.ones((4, 25, 3)), theta=np.zeros((4, 72)))
+    with pytest.raises(SkeletonFormatError, match="which of the arrays betas, joints3d, theta is the skeleton"):
+        read_skeleton(tmp_path / "a.npz")

@@ -6,6 +6,7 @@ shape (``betas``) is left out.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,13 +49,16 @@ _REST = {
 _JOINTS = len(_REST)
 # The body's rotations come first in `poses`: 72 of SMPL, 156 of SMPL+H, 165 of SMPL-X, 63 or 66 of the body alone.
 _RATES = ("mocap_framerate", "mocap_frame_rate", "fps", "frame_rate", "framerate")
+# In names of arrays that may be a motion.
+_OF_MOTION = re.compile(r"pose|joint|point|orient|theta|skel|kp|jtr|vert", re.IGNORECASE)
 _NAMES = {"poses", "trans", "root_orient", "pose_body", *_RATES}
 
 
 def is_amass(path: Path) -> bool:
     """Whether an ``.npz`` file holds poses of SMPL, by the names of its arrays."""
     names = _names(path)
-    return not {"offsets", "keypoints"} & names and bool({"poses", "pose_body", "betas"} & names)
+    is_shape = "betas" in names and not any(_OF_MOTION.search(name) for name in names)
+    return not {"offsets", "keypoints"} & names and (is_shape or bool({"poses", "pose_body"} & names))
 
 
 def _names(path: Path) -> set[str]:

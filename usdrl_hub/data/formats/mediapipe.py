@@ -255,7 +255,8 @@ def keep_visible(points: np.ndarray, visibility: np.ndarray | None) -> np.ndarra
     """
     if visibility is None:
         return points
-    visible = visibility >= MIN_VISIBILITY
+    # NaN says nothing.
+    visible = ~(visibility < MIN_VISIBILITY)
     return np.where((visible | ~visible.any(-1, keepdims=True))[..., None], points, 0)
 
 
