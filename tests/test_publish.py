@@ -31,6 +31,8 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.facts.datasets import DATASETS
 from usdrl_hub.hub import publish as publishing
+from usdrl_hub.hub.card_source import CardSource, base_model
+from usdrl_hub.hub.cards import render_card
 from usdrl_hub.hub.publish import Commit, PublishError, publish
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.pretraining.views import ViewAugmentation
@@ -457,3 +459,35 @@ def test_the_sample_clips_are_named_with_a_model_from_the_hub(hub, folder, capsy
     publish(folder, "ada/tiny")
     code, out, err = run(capsys, "predict", sample_path(), "--model", "ada/tiny", "--top-k", 1)
     assert code == 0 and "deep squat" in out, err
+
+
+def test_the_card_of_a_model_of_ones_own_says_what_its_record_knows(folder):
+    (folder / "README.md").unlink()
+    classes = [{"name": "deep | squat", "precision": 0.9, "recall": 1.0, "f1": 0.947, "support": 4}]
+    changes = {"base_model": "usdrl/mocap-tiny", "scores": {"classes": classes}, "n": {"train": 60, "test": 40}}
+    changes |= {"groups": {"by": "subject", "train": 3, "test": 2, "shared": 0}, "warnings": ["It is *no* better."]}
+    edited(folder, "metrics.json", **changes)
+    card = render_card(CardSource.of_folder(folder, "ada/mine"))
+    assert "base_model: usdrl/mocap-tiny" in card
+    assert "| deep \\| squat | 90.0 | 100.0 | 94.7 | 4 |" in card
+    assert "trained on 60 clips of 3 people and tested on 40 clips of 2 people, with 10 classes" in card
+    assert "Its joints are those of `ntu25`" in card and "It is \\*no\\* better." in card
+    assert "usdrl predict recording.npy --model ada/mine --layout " in card
+    # Whose movements they are was not known.
+    edited(folder, "metrics.json", groups={"by": None})
+    assert "the same people may be on both sides" in render_card(CardSource.of_folder(folder, "ada/mine"))
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        ("mocap-tiny", "usdrl/mocap-tiny"),
+        (checkpoint_path(TINY), TINY),
+        ("alice/encoder", "alice/encoder"),
+        ("/somewhere/encoder", None),
+        (Path(__file__).parent, None),
+        (None, None),
+    ],
+)
+def test_the_base_of_a_model_is_a_name_that_others_find(model, name):
+    assert base_model(model) == name

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from ..configuration_usdrl import USDRLConfig
 from ..facts.checkpoints import Checkpoint, find_checkpoint
 from ..facts.datasets import DATASETS, DatasetFacts
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
+from ..lookup import checkpoint_name
 from ..modeling_usdrl import USDRLPreTrainedModel
 from .listing import feature_extractor, model_config, num_bytes
 
@@ -94,13 +98,61 @@ class CardSource:
         return DATASETS.get(Path(name).stem, DatasetFacts(name, title, "no address stated", "not stated", "", ""))
 
 
+def base_model(model: Any) -> str | None:
+    """The name by which others find the encoder that a model was trained from; None for one of this machine only.
+
+    Args:
+        model: A checkpoint's name or folder, or a model; None for random weights.
+    """
+    name = str(model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "") or "")
+    name = checkpoint_name(name) or name
+    if (entry := find_checkpoint(name)) is not None:
+        return entry.name
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name if "/" in name and not os.path.exists(name) else None
+
+
+def limits(source: CardSource) -> str:
+    """What a model cannot do: as the registry says, or what its record says of the data that it was trained on."""
+    record = source.record
+    if source.entry is not None:
+        return source.entry.limits
+    numbers, groups = dict(record.get("n") or {}), dict(record.get("groups") or {})
+    if not numbers:
+        return "Not stated by the model's authors."
+    parts = []
+    for verb, part in (("trained on", "train"), ("tested on", "test")):
+        if isinstance(numbers.get(part), int):
+            known = groups.get("by") == "subject" and isinstance(groups.get(part), int)
+            people = f" of {groups[part]} {'person' if groups[part] == 1 else 'people'}" if known else ""
+            parts.append(f"{verb} {numbers[part]} clips{people}")
+    classes = f", with {source.config.num_labels} classes" if source.task == "recognition" else ""
+    layout = f" Its joints are those of `{source.config.layout}`." if isinstance(source.config.layout, str) else ""
+    text = (
+        f"It was {' and '.join(parts)}{classes}.{layout} Other movements, people, rooms and sensors than those of the "
+        "data are untested."
+    )
+    if not groups.get("by"):
+        text += " Who moves was not known, so the same people may be on both sides of the split."
+    elif groups.get("shared"):
+        text += f" {groups['shared']} of the people or groups are on both sides of the split."
+    warnings = record.get("warnings")
+    return " ".join([text, *map(str, warnings)]) if isinstance(warnings, list) else text
+
+
 def commands(source: CardSource) -> str:
     """Examples of ``usdrl`` commands."""
     name = source.name
+    layout = source.extractor and (source.extractor.source_layout or source.extractor.layout)
+    # Of a file that says its joints the option is refused; arrays say nothing.
+    given = f" --layout {layout}" if isinstance(layout, str) and source.entry is None else ""
     is_recogniser = source.task == "recognition"
     lines = [f"usdrl embed recordings/ --model {name} --output embeddings.npz"]
     if is_recogniser:
-        lines.insert(0, f"usdrl predict recording.npy --model {name}")
+        lines.insert(0, f"usdrl predict recording.npy --model {name}{given}")
     if source.entry is not None and source.entry.folder is not None:
         lines = [
             "usdrl demo --output-dir demo-output          # writes sample recordings",

@@ -22,7 +22,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
 from ..layouts import get_layout
 from ..visualize.layout_picture import draw_layout
-from .card_source import CardSource, auto_class_code, commands, library_code
+from .card_source import CardSource, auto_class_code, commands, library_code, limits
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # Marks generated cards: a card without it is never overwritten.
@@ -99,7 +99,9 @@ def _metadata(source: CardSource) -> str:
         if not name.startswith("baseline")
     ]
     research = _license(source) == "other"
+    base = source.record.get("base_model")
     return ModelCardData(
+        base_model=base if isinstance(base, str) and base else None,
         license=_license(source),
         license_name="research-only" if research else None,
         license_link=source.data.url if research else None,
@@ -151,7 +153,7 @@ def _values(source: CardSource) -> dict[str, str]:
         "classes": _classes(source),
         "training": _training(source),
         "results": _results(source),
-        "limits": entry.limits if entry is not None else "Not stated by the model's authors.",
+        "limits": limits(source) if entry is not None else escaped(limits(source)).replace("\\`", "`"),
         "dataset": data.title if data.name in DATASETS else escaped(data.title),
         "dataset_url": data.url,
         "dataset_terms": data.terms,
@@ -281,6 +283,8 @@ def _results(source: CardSource) -> str:
         ]
         table = as_table(("metric", "%", "test clips"), rows)
         parts = [f"Measured{where}, with this repository's weights:\n\n{table}"]
+        if classes := _class_table(source.record):
+            parts.append(classes)
     if refusal := _refusal(source.record):
         parts.append(refusal)
     if few:
@@ -304,6 +308,22 @@ def _results(source: CardSource) -> str:
         lines = [f"usdrl evaluate {model} --benchmark {name} --data DATA{output}" for name in entry.benchmarks]
         parts.append("\n".join([f"{verb} by:\n\n```", *lines, "```"]))
     return "\n\n".join(parts)
+
+
+def _class_table(record: Mapping[str, Any]) -> str:
+    """Precision and recall of each class, from ``metrics.json``; empty without them."""
+    scores = record.get("scores")
+    classes = scores.get("classes") if isinstance(scores, Mapping) else None
+    rows = [
+        (
+            escaped(entry.get("name")),
+            *(_number(entry.get(key), 100) for key in ("precision", "recall", "f1")),
+            escaped(entry.get("support")),
+        )
+        for entry in classes or ()
+        if isinstance(entry, Mapping)
+    ]
+    return as_table(("class", "precision %", "recall %", "F1 %", "test clips"), rows) if rows else ""
 
 
 def _refusal(record: Mapping[str, Any]) -> str:

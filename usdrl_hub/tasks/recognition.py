@@ -22,6 +22,7 @@ from ..errors import notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
+from ..hub.card_source import base_model
 from ..layouts import get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
@@ -374,6 +375,7 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
     return {
         "task": task,
         "dataset": source,
+        "base_model": base_model(session.model),
         "split": parts.rule,
         "groups": outcome.groups,
         "n": {"train": len(parts.train), "test": len(outcome.tested.data)},

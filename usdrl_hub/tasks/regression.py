@@ -22,6 +22,7 @@ from ..errors import SkeletonFormatError, notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
+from ..hub.card_source import base_model
 from ..inference.embedding import embed_part
 from ..loading import load_feature_extractor, load_model
 from ..metrics.regression import regression_report
@@ -274,6 +275,7 @@ def finetune_values(
                 "task": "linear regression" if method == "linear" else "fine-tuned regression",
                 "dataset": source_name(dataset),
                 "target": target,
+                "base_model": base_model(model),
                 "split": tried.rule,
                 "groups": tried.to_dict(),
                 "n": {"train": len(parts.train), "test": len(parts.test)},
