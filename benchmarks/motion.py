@@ -1,12 +1,16 @@
-"""The motion that the mocap checkpoints are pretrained on, and trials of recipes on development sets.
+"""The motion that the mocap checkpoints are pretrained on, their pretraining, and trials of recipes.
 
     python benchmarks/motion.py list --data DATA
-    python benchmarks/motion.py trial [NAME ...] --data DATA --runs RUNS [--output benchmarks/motion.json]
+    python benchmarks/motion.py trial [NAME ...] --data DATA --runs RUNS [--output benchmarks/mocap.json]
+    python benchmarks/motion.py train NAME [NAME ...] --data DATA --runs RUNS
 
 DATA holds the open sets as .npz files (they cannot be part of this repository). `list` prints what of each set is
 used. `trial` pretrains the encoder of each named trial in RUNS/trial-NAME (of all, where none is named; a run that was
 stopped goes on) and scores it on the development sets, which are not used in pretraining: 1-NN by the readout (cosine)
 and logistic regression on the pooled embedding, with five clips per class in three draws, and with all.
+
+`train` pretrains mocap-tiny, mocap-base, mocap-base-nc or mocap-2d in RUNS/NAME by the package's recipe; with -seed1,
+-seed2, ... behind the name with another seed. The same command goes on with a run that was stopped.
 
 The rule, written before the first trial: the score of a trial is the mean, over the six sets, of 1-NN at five clips,
 1-NN with all and logistic regression at five. The highest score wins; of trials within half a point the simplest does.
@@ -50,11 +54,13 @@ FREE = (
     "cmu_salsa_pairs",
     "reactidle",
 )
+# A checkpoint may be used for research only. Its people of UCF are those of jk2017_kinect2, which must not score it.
+RESEARCH = ("msrc12", "bandai_namco1", "bandai_namco2", "jk2017_sessions", "sfu", "ase_sword_shield")
 DEVELOPMENT = ("utd_mhad", "nw_ucla", "sbu", "utkinect", "hdm05_11", "cad60")
 # Of people who idle every fourth recording's worth of frames is kept, or standing still dominates.
 IDLE_SHARE, WINDOW = 4, 200
 SHOTS, DRAWS, STEPS = 5, (0, 1, 2), 1500
-# What each trial changes in the recipe mocap-tiny.
+# What each trial changes in the recipe mocap-tiny, without its errors of pose estimators.
 TRIALS: dict[str, Mapping[str, Any]] = {
     "free-motion": {},
     "pose-errors": {"views": {"pose_errors": {"probability": 0.5}}},
@@ -63,6 +69,40 @@ TRIALS: dict[str, Mapping[str, Any]] = {
     "four-heads": {"model": {"num_attention_heads": 4}},
     "frames-96": {"model": {"num_frames": 96}},
 }
+MODELS = ("mocap-tiny", "mocap-base", "mocap-base-nc", "mocap-2d")
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """Names of the sets that a checkpoint is pretrained on."""
+    return (*FREE, *RESEARCH) if name.endswith("-nc") else FREE
+
+
+class Record:
+    """Figures in a JSON file, which is written after each measurement."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def put(self, *keys: str, value: Any) -> None:
+        """Set a figure."""
+        # Read again: another process may be measuring other models.
+        self.content = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        place = self.content
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+        with new_file(self.path) as partial:
+            partial.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
+
+    def has(self, *keys: str) -> bool:
+        """Whether a figure has been measured."""
+        place = self.content
+        for key in keys:
+            if key not in place:
+                return False
+            place = place[key]
+        return True
 
 
 def _take(name: str) -> tuple[int, int] | None:
@@ -99,46 +139,62 @@ def chosen(data: Path) -> dict[str, SkeletonData]:
     return parts
 
 
-def sources(data: Path, runs: Path) -> list[Path]:
-    """Stores of the free motion in RUNS/motion, written once."""
-    folders = [runs / "motion" / name for name in FREE]
+def sources(name: str, data: Path, runs: Path) -> list[Path]:
+    """Pretraining data of a checkpoint: stores of the free motion in RUNS/motion, written once, and files of DATA."""
+    folders = [runs / "motion" / title for title in FREE]
     if not all(folder.is_dir() for folder in folders):
-        for name, part in chosen(data).items():
-            if not (runs / "motion" / name).is_dir():
-                write_store(part, runs / "motion" / name)
-    return folders
+        for title, part in chosen(data).items():
+            if not (runs / "motion" / title).is_dir():
+                write_store(part, runs / "motion" / title)
+    return [*folders, *(data / f"{title}.npz" for title in sources_of(name) if title not in FREE)]
+
+
+def train(name: str, data: Path, runs: Path) -> None:
+    """Pretrain a checkpoint, or go on with it; `name` ends with -seedK for another seed than 0."""
+    plain, _, seed = name.partition("-seed")
+    if plain not in MODELS or (seed and not seed.isdecimal()):
+        raise SystemExit(f"there is no checkpoint {name}: there are {', '.join(MODELS)}, with or without -seed1, ...")
+    folder = runs / name
+    if not (folder / "model.safetensors").is_file():
+        motion, compute = sources(plain, data, runs), ComputeOptions(progress=True)
+        pretrain(motion, folder, plain, seed=int(seed or 0), max_steps=STEPS, compute=compute)
+    if not (folder / "model.safetensors").is_file():
+        raise SystemExit(f"{name} was stopped: the same command goes on")
 
 
 def trial_recipe(name: str) -> Recipe:
-    """The recipe of a trial, with a readout."""
+    """The recipe of a trial."""
     base, changes = load_recipe("mocap-tiny"), TRIALS[name]
-    changed = {key: {**getattr(base, key), **value} for key, value in changes.items() if key in ("model", "views")}
-    return replace(base, **changed, readout={"parts": [1, 2], "size": 256, "shrinkage": 0.1})
+    views = {**base.views, "pose_errors": None, **changes.get("views", {})}
+    return replace(base, model={**base.model, **changes.get("model", {})}, views=views)
 
 
-class Development:
-    """One development set: clips and labels of its training and test part, for one draw of the labelled clips."""
+class Set:
+    """One set: sequences, clips and labels of its training and test part, for one draw of the labelled clips."""
 
     def __init__(self, path: Path, extractor: USDRLFeatureExtractor, draw: int):
+        self.name, self.draw = path.stem, draw
         dataset = open_data(path)
         # Draw k of a set with folds is scored on fold k.
         folds = dataset.column("folds") is not None
-        parts = [part.drop_empty() for part in default_split(dataset, draw if folds else 0)[:2]]
+        train, test, self.rule = default_split(dataset, draw if folds else 0)
+        parts = [part.drop_empty() for part in (train, test)]
         self.labels = [torch.as_tensor(np.asarray(part.column("labels"), dtype=np.int64)) for part in parts]
-        self.clips = [extractor(list(part), return_tensors="pt")["keypoints"] for part in parts]
+        self.sequences = [list(part) for part in parts]
+        self.clips = [extractor(part, return_tensors="pt")["keypoints"] for part in self.sequences]
         self.num_classes = int(max(labels.max() for labels in self.labels)) + 1
 
-    def drawn(self, shots: int | None, draw: int) -> torch.Tensor:
-        """Training clips: `shots` of each class, or all."""
-        order = torch.from_numpy(np.random.default_rng(draw).permutation(len(self.labels[0])))
+    def drawn(self, shots: int | None) -> torch.Tensor:
+        """Training clips of this draw: `shots` of each class, or all."""
+        order = torch.from_numpy(np.random.default_rng(self.draw).permutation(len(self.labels[0])))
         labels = self.labels[0][order]
         return torch.cat([order[labels == kind][:shots] for kind in range(self.num_classes)]).sort().values
 
-    def scores(self, features: list[torch.Tensor], draw: int, linear: list[torch.Tensor]) -> dict[str, float]:
+    def scores(self, features: list[torch.Tensor], linear: list[torch.Tensor]) -> dict[str, float]:
         """Accuracies by 1-NN on `features` and by logistic regression on `linear` features, train and test."""
         found = {}
         for shots in (SHOTS, None):
-            rows, key = self.drawn(shots, draw), str(shots or "all")
+            rows, key = self.drawn(shots), str(shots or "all")
             nearest = top_k(features[1], features[0][rows], 1)[1][:, 0]
             found[f"1nn@{key}"] = float((self.labels[0][rows][nearest] == self.labels[1]).float().mean())
             layer = fit_logistic_regression(linear[0][rows].clone(), self.labels[0][rows], self.num_classes)
@@ -155,9 +211,9 @@ def score(folder: Path, data: Path) -> dict[str, dict[str, float]]:
     for name in DEVELOPMENT:
         rows = []
         for draw in DRAWS:
-            subject = Development(data / f"{name}.npz", extractor, draw)
+            subject = Set(data / f"{name}.npz", extractor, draw)
             readout, pooled = ([embed_clips(model, part, pooled=kind) for part in subject.clips] for kind in (0, 1))
-            rows.append(subject.scores(readout, draw, pooled))
+            rows.append(subject.scores(readout, pooled))
         table[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return table
 
@@ -167,13 +223,28 @@ def total(table: Mapping[str, Mapping[str, float]]) -> float:
     return 100 * float(np.mean([row[key] for row in table.values() for key in ("1nn@5", "1nn@all", "linear@5")]))
 
 
+def try_recipe(name: str, data: Path, runs: Path, record: Record) -> None:
+    """Pretrain the encoder of a trial, or go on with it, and score it."""
+    started, folder = time.monotonic(), runs / f"trial-{name}"
+    if not (folder / "model.safetensors").is_file():
+        motion, compute = sources("mocap-tiny", data, runs), ComputeOptions(progress=True)
+        pretrain(motion, folder, trial_recipe(name), max_steps=STEPS, compute=compute)
+    if not (folder / "model.safetensors").is_file():
+        raise SystemExit(f"{name} was stopped: the same command goes on")
+    table = score(folder, data)
+    record.put("trials", name, value={"changes": TRIALS[name], "score": total(table), "sets": table})
+    record.put("run", value=redact_paths(run_record(started)))
+    means = {key: 100 * np.mean([row[key] for row in table.values()]) for key in next(iter(table.values()))}
+    print(name, f"{total(table):.1f}", {key: round(float(mean), 1) for key, mean in means.items()}, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["list", "trial"])
+    parser.add_argument("what", choices=["list", "trial", "train"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("mocap.json"))
     arguments = parser.parse_args()
     if arguments.what == "list":
         for name, part in chosen(arguments.data).items():
@@ -181,24 +252,17 @@ def main() -> None:
         return
     if arguments.runs is None:
         parser.error("name --runs")
+    if arguments.what == "train":
+        if not arguments.names:
+            parser.error(f"name checkpoints: {', '.join(MODELS)}")
+        for name in arguments.names:
+            train(name, arguments.data, arguments.runs)
+        return
     unknown = [name for name in arguments.names if name not in TRIALS]
     if unknown:
         parser.error(f"there is no trial {unknown[0]}: there are {', '.join(TRIALS)}")
     for name in arguments.names or TRIALS:
-        started, folder = time.monotonic(), arguments.runs / f"trial-{name}"
-        if not (folder / "model.safetensors").is_file():
-            motion = sources(arguments.data, arguments.runs)
-            pretrain(motion, folder, trial_recipe(name), max_steps=STEPS, compute=ComputeOptions(progress=True))
-        if not (folder / "model.safetensors").is_file():
-            raise SystemExit(f"{name} was stopped: the same command goes on")
-        table = score(folder, arguments.data)
-        content = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"trials": {}}
-        content["trials"][name] = {"changes": TRIALS[name], "score": total(table), "sets": table}
-        content["run"] = redact_paths(run_record(started))
-        with new_file(arguments.output) as partial:
-            partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        means = {key: 100 * np.mean([row[key] for row in table.values()]) for key in next(iter(table.values()))}
-        print(name, f"{total(table):.1f}", {key: round(float(mean), 1) for key, mean in means.items()}, flush=True)
+        try_recipe(name, arguments.data, arguments.runs, Record(arguments.output))
 
 
 if __name__ == "__main__":

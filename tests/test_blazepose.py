@@ -200,7 +200,7 @@ def test_a_film_is_an_input_like_any_other(film, mirrored):
     videos = VideoReading(BlazePoseEstimator(num_threads=1), mirrored=True)
     [sequence] = Source(film, videos=videos)
     assert_array_equal(sequence.keypoints, mirrored.keypoints)
-    assert extract_embeddings(Source([film], videos=videos)).shape == (1, 192)
+    assert extract_embeddings(Source([film], videos=videos)).shape == (1, 256)
 
 
 def test_what_is_no_network_is_refused(tmp_path):

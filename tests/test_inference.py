@@ -148,7 +148,7 @@ def test_impossible_arguments_are_refused_at_the_call(verb, options, message):
 
 
 def test_nothing_in_gives_nothing_out():
-    assert extract_embeddings([]).shape == (0, 192)
+    assert extract_embeddings([]).shape == (0, 256)
     assert extract_frame_embeddings([]) == extract_predictions([]) == extract_timelines([]) == []
 
 

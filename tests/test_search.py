@@ -193,7 +193,7 @@ def test_another_model_is_refused(index, engine, tmp_path):
     import torch
 
     clip = load_samples()[0]
-    with pytest.raises(IndexFormatError, match=r"have 192 numbers, those of this model 160"):
+    with pytest.raises(IndexFormatError, match=r"have 256 numbers, those of this model 160"):
         index.search(clip, "usdrl/tiny-uiprmd")
     other = copy.deepcopy(Engine.load(MODEL, head=False, fused=False).model)
     with torch.no_grad():
@@ -242,7 +242,7 @@ def tampered(path: Path, **changes) -> None:
         (lambda path: (path / "index.json").write_text("{"), "truncated"),
         (lambda path: (path / "index.json").write_text('{"format": "other"}'), "not the header"),
         (lambda path: rewritten(path, size=7), "a field is missing or impossible"),
-        (lambda path: rewritten(path, size="192"), "a field is missing or impossible"),
+        (lambda path: rewritten(path, size="256"), "a field is missing or impossible"),
         (lambda path: rewritten(path, parts=None), "a field is missing or impossible"),
         (lambda path: rewritten(path, parts=[{"file": "../x.safetensors", "bytes": 1, "sha256": "", "windows": 1}]),
          "not the name of a file"),
@@ -254,7 +254,7 @@ def tampered(path: Path, **changes) -> None:
         (lambda path: tampered(path, source=np.full(100, 9, np.int32)), "a source that there is not"),
         (lambda path: tampered(path, names_ends=np.arange(100)[::-1].copy()), "'names_ends' does not rise"),
         (lambda path: tampered(path, window_ends=np.full(100, 10**12)), "'window_ends' does not rise"),
-        (lambda path: tampered(path, vectors=np.zeros((217, 5), np.float16)), "not 217 of 192 numbers"),
+        (lambda path: tampered(path, vectors=np.zeros((217, 5), np.float16)), "not 217 of 256 numbers"),
     ],
 )  # fmt: skip
 def test_damage_is_one_sentence(index, change, message):
@@ -285,7 +285,7 @@ def test_damaged_lists_never_reach_faiss(tmp_path):
 
 
 def test_vectors_of_a_damaged_file_are_like_nothing(index, engine):
-    tampered(index.path, vectors=np.full((217, 192), np.nan, np.float16))
+    tampered(index.path, vectors=np.full((217, 256), np.nan, np.float16))
     hits = MotionIndex.open(index.path).search(load_samples()[0], engine, top_k=3)
     assert {hit.score for hit in hits} == {0.0}
 

@@ -163,7 +163,7 @@ def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
         np.save(folder / f"{number}.npy", clip.keypoints)
     store, _ = prepare("folder", tmp_path / "mine", tmp_path / "store", reading=Reading("ui-prmd39", fps=33.0))
     assert len(store) == 100 and store.class_names == ["class 0", "class 1"] and store[0].fps == 33
-    assert extract_embeddings(tmp_path / "store").shape == (100, 192)
+    assert extract_embeddings(tmp_path / "store").shape == (100, 256)
     record = finetune(tmp_path / "store", tmp_path / "model", recipe=FitRecipe(epochs=1))
     assert record["n"] == {"train": 80, "test": 20} and "random fifth" in record["split"]
 

@@ -38,9 +38,10 @@ _METRIC_NAMES = {
     "mean_accuracy": "top-1 accuracy, mean over the observed shares",
     "map": "mean average precision",
     "frame_accuracy": "frame accuracy",
-    "1nn@5": "1-NN, five clips of each class, mean of five sets",
-    "linear@5": "linear probe, five clips of each class, mean of five sets",
-    "finetuned@5": "fine-tuned, five clips of each class, mean of five sets",
+    "1nn@5": "1-NN, five clips of each class, mean of the sets",
+    "1nn@all": "1-NN, all training clips, mean of the sets",
+    "linear@5": "linear probe, five clips of each class, mean of the sets",
+    "finetuned@5": "fine-tuned, five clips of each class, mean of the sets",
     "baseline_1nn_raw": "1-NN on the raw joints, no model",
     "baseline_1nn_centered": "1-NN on the raw joints without the mean position, no model",
 }
@@ -288,11 +289,15 @@ def _results(source: CardSource) -> str:
     if refusal := _refusal(source.record):
         parts.append(refusal)
     if few:
-        table = as_table(("measure", "features", *few[0][2]), [(*row[:2], *row[2].values()) for row in few])
+        shots = max((row[2] for row in few), key=len)
+        table = as_table(
+            ("measure", "features", *shots), [(*row[:2], *(row[2].get(key, "") for key in shots)) for row in few]
+        )
+        sets = escaped(source.record.get("dataset", ""))
         parts.append(
-            "Accuracy in percent with few labelled clips per class, mean of five data sets. 1-NN and linear probe use "
-            "frozen features. Baselines: the joints (as they are, and normalised), and the same network with random "
-            f"weights or trained from scratch.\n\n{table}\n\n![Accuracy against labels]({FEW_LABELS})"
+            f"Accuracy in percent with few labelled clips per class, mean of the sets {sets}. 1-NN and linear probe "
+            "use frozen features. Baselines: the joints (as they are, and normalised), and the same network with "
+            f"random weights or trained from scratch.\n\n{table}\n\n![Accuracy against labels]({FEW_LABELS})"
         )
     if entry is not None and entry.published:
         rows = [
@@ -428,6 +433,7 @@ _FIGURES = {
     "1nn@5": "1-NN",
     "linear@5": "linear probe",
     "finetuned@5": "fine-tuned",
+    "1nn@all": "1-NN with all clips",
 }
 _TABLE = re.compile(r"(<!-- models: [^>]*-->\n).*?(?=<!-- /models -->)", re.DOTALL)
 
