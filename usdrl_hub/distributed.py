@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+# torch is imported where it is used: commands that compute nothing, as `usdrl prepare`, read their share here, too.
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-
-import torch
-import torch.distributed as dist
 
 # The variables that a launcher sets for each process, and the values without a launcher.
 _LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -58,6 +57,8 @@ class Workers:
     @property
     def device(self) -> str | None:
         """The GPU of this process; None for a single process or without GPUs."""
+        import torch
+
         return f"cuda:{self.local_rank}" if self.count > 1 and torch.cuda.is_available() else None
 
     def share(self, count: int, block: int) -> slice:
@@ -75,6 +76,8 @@ class Workers:
         if self.count == 1:
             yield [item]
             return
+        import torch.distributed as dist
+
         if not dist.is_initialized():
             # The slowest process may take hours longer than the fastest.
             dist.init_process_group("gloo", timeout=timedelta(days=7))
@@ -94,6 +97,7 @@ class Workers:
         exit that is too late: a thread that still frees a tensor aborts the process (PyTorch issue 190489), and the
         launcher then stops the others.
         """
-        if dist.is_available() and dist.is_initialized():
+        dist = sys.modules.get("torch.distributed")
+        if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
             gc.collect()
