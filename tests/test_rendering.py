@@ -253,6 +253,15 @@ def test_a_page_is_one_file_that_asks_for_nothing(tmp_path, samples):
     assert all(neighbour["scene"]["frames"] <= 90 for neighbour in page["neighbours"])
 
 
+def test_pictures_say_what_their_marks_mean(samples):
+    assert Scene.of(samples[0]).key == "grid 0.5 m; the left side is paler"
+    flat = SkeletonSequence(np.random.rand(9, 1, 17, 2), "coco17", image_shape=(100, 100), coordinates="2d")
+    assert Scene.of(flat).key == "the left side is paler"
+    stick = Layout("stick", ("a", "b"), ((0, 1), (1, 1)))
+    assert Scene.of(SkeletonSequence(np.random.rand(9, 1, 2, 3), stick)).key.startswith("grid ")
+    assert "left" not in Scene.of(SkeletonSequence(np.random.rand(9, 1, 2, 3), stick)).key
+
+
 def test_a_page_of_motion_that_is_like_no_class_says_so(tmp_path):
     drawn = render(SkeletonSequence(np.random.rand(90, 1, 25, 3), "ntu25"), tmp_path / "out.html", TINY)
     timeline = content(tmp_path / "out.html")["timeline"]

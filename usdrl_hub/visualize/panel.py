@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .scene import Scene, nice_step
+from .scene import Scene
 
 # Palettes for colour-blind readers (Okabe and Ito 2008; Tol's "bright" scheme).
 PERSON_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
@@ -101,7 +101,7 @@ def _floor_lines(scene: Scene, segments: int = 16) -> tuple[np.ndarray, list[tup
     """Segments of the floor's grid, projected ``(N, 2, 2)``, and their colours, paler away from the centre."""
     low, high = scene.box
     half, center = (high - low) / 2, (low + high) / 2
-    step = nice_step(float(np.linalg.norm(half)) / 3)
+    step = scene.grid_step
     reach = int(np.ceil(max(float(np.hypot(half[0], half[2])) * 1.6, half[1]) / step))
     along = np.linspace(-reach, reach, segments + 1) * step
     one, other = np.meshgrid(step * np.arange(-reach, reach + 1), along, indexing="ij")

@@ -108,6 +108,7 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
     figure = new_figure(width, TITLE_HEIGHT + tall + below + beside)
     height = figure.get_figheight()
     write_text(figure, 0.2 / width, 1 - 0.33 / height, picture.title, 12, weight="bold")
+    write_text(figure, 1 - 0.15 / width, 1 - 0.5 / height, scene.key, 7, color=MUTED, ha="right")
     low = beside + below
     for column, frame in enumerate(frames):
         box = (column * share, (low + 0.22) / height, share, (tall - 0.22) / height)
@@ -143,6 +144,7 @@ def draw_animation(picture: Picture, path: str | os.PathLike, frames: np.ndarray
     figure = new_figure(width, TITLE_HEIGHT + tall + below)
     height = figure.get_figheight()
     write_text(figure, 0.15 / width, 1 - 0.32 / height, picture.title, 11, weight="bold")
+    write_text(figure, 0.15 / width, 1 - 0.5 / height, scene.key, 7, color=MUTED)
     left = 1 - beside / width
     main = figure.add_axes((0, below / height, left, tall / height))
     panels = [(Panel(main, scene, moving=True), 1.0)]

@@ -114,6 +114,18 @@ class Scene:
         return np.stack([across * near, height * near], -1), depth
 
     @property
+    def grid_step(self) -> float:
+        """Distance in metres of the lines on the floor."""
+        low, high = self.box
+        return nice_step(float(np.linalg.norm(high - low)) / 6)
+
+    @property
+    def key(self) -> str:
+        """What the marks in a picture mean, in words."""
+        marks = [f"grid {self.grid_step:g} m"] if self.floor is not None else []
+        return "; ".join(marks + (["the left side is paler"] if self.sides.any() else []))
+
+    @property
     def aspect(self) -> float:
         """Height over width of the projected recording."""
         low, high = self.box
