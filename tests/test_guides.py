@@ -60,6 +60,7 @@ NOT_RUN = {
     "make workflows": "as above",
     "pip install .": "installs",
     "pip install usdrl-hub": "installs",
+    "pip install 'usdrl-hub[onnx]'": "installs",
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "installs",
     "uv pip install --torch-backend=cpu .": "installs",
     "pip install 'usdrl-hub[video,onnx]'": "installs",
@@ -217,6 +218,7 @@ def runpy_main(words: list[str]) -> None:
     arguments, sys.argv = sys.argv, words
     try:
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        raise SystemExit(0)
     finally:
         sys.argv = arguments
 

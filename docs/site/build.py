@@ -31,7 +31,16 @@ OTHERS = {
 CONTENTS = {
     "First steps": ("installation", "own-data", "notebook", "formats", "films", "models"),
     "Guides": (
-        *("library", "similar-movements", "search", "long-recordings", "browser", "space", "pretraining"),
+        *(
+            "library",
+            "similar-movements",
+            "search",
+            "long-recordings",
+            "browser",
+            "deployment",
+            "space",
+            "pretraining",
+        ),
         *("paper-benchmarks", "authors-checkpoints", "publishing"),
     ),
     "Understanding": ("method", "results", "All measurements <measurements>", "beware", "errors"),
