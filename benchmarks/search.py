@@ -60,7 +60,7 @@ from usdrl_hub.search.vectors import InvertedFile, NearestVectors, unit_vectors
 ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd", "checkpoints/usdrl--mocap-small-nc")
 ROOT = Path(__file__).parent.parent
 QUERIES, HOURS, FPS, BLEND, NOISE = 200, 10.0, 30.0, 10, 0.01
-WINDOW, STRIDE = 3.0, 0.5
+WINDOW, STRIDE = 2.0, 0.5
 # First frame, end, movement, and number of the clip that is planted there.
 Mark = tuple[int, int, int, int]
 
@@ -203,7 +203,8 @@ def blended(recording: SkeletonSequence, clip: SkeletonSequence, start: int) -> 
     points = clip.keypoints.copy()
     # Turned about the vertical and moved so that the hips of the first frames coincide.
     hips = [recording_hips(keypoints[start]), recording_hips(points[0])]
-    angle = hips[0][1] - hips[1][1]
+    # A row vector times this matrix turns it back by the angle.
+    angle = hips[1][1] - hips[0][1]
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
     points = (points - hips[1][0]) @ turn + hips[0][0]
@@ -261,15 +262,24 @@ def planted(data: Path, hours: float) -> dict[str, Any]:
             table += [(number, start, min(start + size, recording.num_frames)) for start, _ in windows]
         stored = np.concatenate(rows)
         near = NearestVectors(lambda n, s=stored: s[n].astype(np.float32), len(stored), stored.shape[1])
-        asked = embed([engine.extractor.prepare(query) for query in queries])
         scores = []
-        for number, (query, vector) in enumerate(zip(queries, asked, strict=True)):
+        for number, query in enumerate(queries):
             label = query.label or 0
             wanted = int(per_movement[label]) - 1
             if not wanted:
                 continue
-            similar, windows = near.search(vector[None], 20 * (wanted + 1))
-            hits = hits_of(similar[0], windows[0], table, 2 * wanted + 4, query.num_frames / FPS)
+            # As `MotionIndex.prepared` does.
+            sequence = engine.extractor.prepare(query)
+            size, windows = cut(sequence, WINDOW, STRIDE)
+            clips = [window for _, window in windows] if sequence.num_frames > 1.5 * size else [sequence]
+            similar, numbers = near.search(embed(clips), 20 * (wanted + 1))
+            best: dict[int, float] = {}
+            for score, window in zip(similar.ravel().tolist(), numbers.ravel().tolist(), strict=True):
+                best[window] = max(score, best.get(window, -1.0))
+            ordered = sorted(best, key=lambda window: -best[window])
+            hits = hits_of(
+                [best[window] for window in ordered], ordered, table, 2 * wanted + 4, query.num_frames / FPS
+            )
             # The query is in the archive, too: that it is found is no merit.
             hits = [hit for hit in hits if not is_own(hit, marks, number)][:wanted]
             right, recalled = judged(hits, marks, label, number)
@@ -299,11 +309,11 @@ def methods() -> Iterator[tuple[str, Callable[[list[SkeletonSequence]], np.ndarr
 
 
 def hits_of(
-    scores: np.ndarray, numbers: np.ndarray, table: list[tuple[int, int, int]], count: int, seconds: float
+    scores: list[float], numbers: list[int], table: list[tuple[int, int, int]], count: int, seconds: float
 ) -> list[Hit]:
     """Merge windows as a search does."""
     windows = []
-    for score, number in zip(scores.tolist(), numbers.tolist(), strict=True):
+    for score, number in zip(scores, numbers, strict=True):
         recording, start, end = table[number]
         windows.append(Hit(str(recording), Path("planted"), start, end, FPS, score, None, 1))
     return merged(windows, count, 1.5 * max(WINDOW, seconds))
