@@ -135,7 +135,10 @@ def limits(source: CardSource) -> str:
         f"It was {' and '.join(parts)}{classes}.{layout} Other movements, people, rooms and sensors than those of the "
         "data are untested."
     )
-    if not groups.get("by"):
+    if "groups" not in record:
+        # Older records have the rule only.
+        text += f" The split: {record['split']}." if isinstance(record.get("split"), str) else ""
+    elif not groups.get("by"):
         text += " Who moves was not known, so the same people may be on both sides of the split."
     elif groups.get("shared"):
         text += f" {groups['shared']} of the people or groups are on both sides of the split."
