@@ -27,7 +27,7 @@ coco.json                      | COCO annotations | number of joints | 1 | coco1
 kinect.csv                     | table | names | 1 | ntu25 | 86 | - | -
 kinect.txt                     | lines of numbers | number of joints | 1 | ntu25 | 86 | - | -
 azure.json                     | Azure Kinect | file | 1 | azure32 | 86 | - | mm
-a12_s05_e01_skeleton3D.txt     | lines of numbers | number of joints | 1 | msr20 | 86 | - | -
+a12_s05_e01_skeleton3D.txt     | lines of numbers | number of joints | 1 | msr20 | 86 | 15.0 | -
 panoptic/body3DScene_*.json    | CMU Panoptic, a file per frame | file | 1 | panoptic19 | 86 | - | cm
 train_data_joint.npy           | 2s-AGCN | number of joints | 4 | ntu25 | 86 | - | -
 NTU60_CS.npz                   | CTR-GCN | file | 4 | ntu25 | 86 | - | -
