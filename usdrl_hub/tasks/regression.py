@@ -265,7 +265,14 @@ def finetune_values(
         with kept_state(output_dir, settings, console.resume, console.say) as state:
             training = _Regression(head, extractor, recipe, seed, console, state)
             method, reason = training.run(parts, tried, targets, method)
-            tested = _Tested(parts, target, targets, training.predict(head, parts.test), shown_name(model), reason)
+            tested = _Tested(
+                parts,
+                target,
+                targets,
+                training.predict(head, parts.test),
+                shown_name(model),
+                f"{TITLES[method]}: {reason}",
+            )
             for sentence in tested.warnings:
                 console.warn(f"{Path(output_dir).name}: {sentence}")
             head.save_pretrained(folder)
@@ -322,7 +329,7 @@ class _Tested:
         targets: Mapping[str, np.ndarray],
         predicted: np.ndarray,
         model: str,
-        reason: str,
+        method: str,
     ):
         self.parts, self.target, self.predicted = parts, target, predicted
         self.values, self.groups = targets["test"], groups_of(parts.test, parts.by)
@@ -334,7 +341,7 @@ class _Tested:
             ("Starts from", model),
             ("Data", f"{source_name(parts.train)}: {len(parts.train)} clips train, {len(parts.test)} test"),
             ("Split", parts.rule),
-            ("Method", reason),
+            ("Method", method),
         ]
 
     def metrics(self) -> dict[str, Any]:

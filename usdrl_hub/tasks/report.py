@@ -236,7 +236,14 @@ class TrainingReport:
             f"Tested on recordings of the same kind as those that trained it ({layout.name}): another sensor, camera "
             "angle or pose estimator may do worse."
         )
-        found.append("The model answers with one of its classes, also for a movement that is none of them.")
+        if self.classifier.config.min_similarity is None:
+            found.append("The model answers with one of its classes, also for a movement that is none of them.")
+        else:
+            found.append(
+                "These figures name a class for every clip. In use, a clip unlike the training clips is 'none of "
+                "these'; "
+                "whether other movements are recognised as such was not tested."
+            )
         return found
 
     def summary(self) -> dict[str, float]:
