@@ -124,7 +124,11 @@ def push(
     repo_id: Annotated[str, typer.Argument(help="Repository: owner/name, or a name in --namespace.")],
     dataset: Annotated[bool, typer.Option("--dataset", help="Publish recordings, as a data set repository.")] = False,
     license: Annotated[
-        str | None, typer.Option(help="With --dataset: licence of the recordings, such as cc-by-4.0.")
+        str | None,
+        typer.Option(
+            help="Licence in the hub's spelling, such as cc-by-4.0, of the recordings or the model; if unset, what those "
+            "of the model's encoder and data allow."
+        ),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; created if missing.")] = None,
@@ -159,6 +163,7 @@ def push(
             dry_run=dry_run,
             include_code=include_code,
             include_optimizer=include_optimizer,
+            license_name=license,
         )
     print_table([["file", "bytes"], *([name, str(size)] for name, size in done.files.items())])
     if dry_run:

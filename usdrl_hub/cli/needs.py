@@ -228,7 +228,6 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
     ),
     "push": (
         _Need(("owner",), lambda values: "/" not in values["repo_id"], "on a name that has an owner"),
-        _Need(("license",), _with("dataset"), "without --dataset", "--dataset"),
         _Need(("include_code", "include_optimizer"), _without("dataset"), "with --dataset"),
     ),
 }

@@ -30,6 +30,11 @@ class DatasetFacts:
     class_names: tuple[str, ...] = ()
     hub: str = ""
 
+    @property
+    def license(self) -> str:
+        """Licence in the hub's spelling; "other" is for research only, and "unknown" has to be asked for."""
+        return _LICENSES.get(self.terms, "unknown")
+
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(";"))
@@ -79,6 +84,14 @@ _NTU_URL = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
 _NTU_TERMS = "academic research only, on request, no redistribution"
 _PKU_URL = "https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html"
 _PKU_TERMS = "academic research only, on request"
+_LICENSES = {
+    _NTU_TERMS: "other",
+    _PKU_TERMS: "other",
+    "CC BY-SA 3.0": "cc-by-sa-3.0",
+    "public domain (PDDL 1.0)": "pddl",
+    "public domain (PDDL 1.0), and free for research and commercial use": "pddl",
+    "public domain (PDDL 1.0); free for research and commercial use; CC BY-NC 4.0": "cc-by-nc-4.0",
+}
 _NPZ = "an .npz file with the arrays of usdrl_hub.SkeletonDataset"
 _PYSKL = "https://github.com/kennymckormick/pyskl/blob/main/tools/data/README.md"
 

@@ -19,6 +19,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
 from ..lookup import checkpoint_name
 from ..modeling_usdrl import USDRLPreTrainedModel
+from .licenses import UNKNOWN, data_license, license_of
 from .listing import feature_extractor, model_config, num_bytes
 
 
@@ -35,6 +36,7 @@ class CardSource:
         entry: Its entry in the registry, if any.
         has_weights: Whether the weights are available.
         has_code: Whether the repository contains the model's code, for transformers without this package.
+        wanted_license: The licence that its owner names; the one that follows from its encoder and data where None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class CardSource:
     entry: Checkpoint | None
     has_weights: bool
     has_code: bool = True
+    wanted_license: str | None = None
 
     @classmethod
     def of_entry(cls, entry: Checkpoint) -> CardSource:
@@ -86,6 +89,23 @@ class CardSource:
     def task(self) -> str:
         """The task of the model's head."""
         return self.head.task
+
+    @property
+    def license(self) -> str:
+        """Licence of the weights, in the hub's spelling; see `licenses.license_of`.
+
+        Raises:
+            ValueError: If the owner's allows more than that of the encoder or the data.
+        """
+        if self.entry is not None:
+            return license_of({self.entry.name: self.entry.license}, self.wanted_license)
+        sources = self.record.get("licenses")
+        if isinstance(sources, dict):
+            return license_of({str(name): str(value) for name, value in sources.items()}, self.wanted_license)
+        # Of an encoder that the record does not name nothing is known.
+        names = self.record.get("dataset") or []
+        known = {str(name): data_license(name) for name in (names if isinstance(names, list) else [names])}
+        return license_of({**known, "its encoder": UNKNOWN}, self.wanted_license)
 
     @property
     def data(self) -> DatasetFacts:

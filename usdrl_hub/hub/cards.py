@@ -80,10 +80,6 @@ def _how_to_make(source: CardSource) -> str:
     return source.entry.how_to_make().replace("'", "`") if source.entry is not None else "not known"
 
 
-def _license(source: CardSource) -> str:
-    return source.entry.license if source.entry is not None else "unknown"
-
-
 def _metadata(source: CardSource) -> str:
     results = [
         EvalResult(
@@ -99,13 +95,13 @@ def _metadata(source: CardSource) -> str:
         for name, value in _measured(source.record).items()
         if not name.startswith("baseline")
     ]
-    research = _license(source) == "other"
+    research = source.license == "other"
     base = source.record.get("base_model")
     return ModelCardData(
         base_model=base if isinstance(base, str) and base else None,
-        license=_license(source),
+        license=source.license,
         license_name="research-only" if research else None,
-        license_link=source.data.url if research else None,
+        license_link=source.data.url if research and source.data.url.startswith("http") else None,
         # Without code in the repository, the hub's transformers snippet would fail.
         library_name="transformers" if source.has_code else "usdrl_hub",
         pipeline_tag=source.head.pipeline_tag,
@@ -141,7 +137,7 @@ def _values(source: CardSource) -> dict[str, str]:
         ),
         "embedding": _embedding(config),
         "size": f"{source.num_bytes / 1e6:.2f} MB" + ("" if source.has_weights else " in float32"),
-        "license": "for academic research only" if _license(source) == "other" else f"`{_license(source)}`",
+        "license": "for academic research only" if source.license == "other" else f"`{source.license}`",
         "origin": entry.origin if entry is not None else "trained with the package",
         "input": _input(config),
         "picture": f"![Joints of {config.layout}]({picture_name(config)})" if picture_name(config) else "",

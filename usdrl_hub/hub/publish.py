@@ -19,6 +19,7 @@ from huggingface_hub import (
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ..errors import notice
 from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
 from ..loading import load_config, load_model
@@ -27,6 +28,7 @@ from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .card_source import CardSource
 from .cards import GENERATED, picture_name, render_card
+from .licenses import UNKNOWN
 from .upload import TOKEN, any_of, repository_name, upload
 from .upload import Commit as Commit
 from .upload import PublishError as PublishError
@@ -62,6 +64,7 @@ def publish(
     dry_run: bool = False,
     include_code: bool = True,
     include_optimizer: bool = False,
+    license_name: str | None = None,
 ) -> Published:
     """Publish a checkpoint's folder: weights, configurations, metrics and card in a single commit.
 
@@ -77,6 +80,7 @@ def publish(
         include_code: Add the model's code, so that transformers loads it without this package
             (``trust_remote_code=True``). Otherwise the card names this package as the library.
         include_optimizer: Add the state of the optimizer of the newest ``checkpoint-*`` folder, as safetensors.
+        license_name: Licence in the hub's spelling; what the licences of encoder and data allow where None.
 
     Returns:
         The files, and where they were published.
@@ -86,12 +90,13 @@ def publish(
             repository's name is impossible, or the hub refuses or is unreachable. The repository is then unchanged; a
             new one is deleted again, and if that fails the error says so.
         CheckpointLoadError: If the model cannot be loaded.
+        ValueError: If the licence is none, or allows more than that of the encoder or the data.
     """
     folder = Path(folder)
     repo_id = repository_name(repo_id)
     check_model(folder)
     with scratch_folder() as scratch:
-        files = _stage(folder, scratch, repo_id, include_code, include_optimizer)
+        files = _stage(folder, scratch, repo_id, include_code, include_optimizer, license_name)
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)
@@ -130,7 +135,9 @@ def check_model(folder: Path) -> None:
                     )
 
 
-def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: bool) -> dict[str, Path]:
+def _stage(
+    folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: bool, license_name: str | None
+) -> dict[str, Path]:
     """The files to publish: name in the repository -> file; generated ones are written to `scratch`."""
     files = dict(_chosen(folder))
     for name in (*files,):
@@ -138,18 +145,23 @@ def _stage(folder: Path, scratch: Path, repo_id: str, code: bool, optimizer: boo
             files[name] = Path(shutil.copyfile(files[name], scratch / name))
     source = CardSource.of_folder(folder, repo_id)
     code = code or set(CODE_FILES) <= set(files)
-    source = replace(source, record=redact_paths(source.record), has_code=code)
+    record = redact_paths(source.record)
+    source = replace(source, record=record, has_code=code, wanted_license=license_name)
     if "metrics.json" in files:
         files["metrics.json"].write_text(json.dumps(source.record, indent=2) + "\n", "utf-8")
         files |= _evaluation_files(source.record, scratch)
     card = scratch / "README.md"
     if not card.is_file() or GENERATED in card.read_text("utf-8"):
+        if source.license == UNKNOWN:
+            notice(f"{repo_id}: its licence is not known: name it with --license", "models without a licence")
         card.write_text(render_card(source), "utf-8")
         files["README.md"] = card
         picture = picture_name(source.config)
         if picture and picture not in files:
             draw_layout(source.config.layout, scratch / picture)  # type: ignore[arg-type]
             files[picture] = scratch / picture
+    elif license_name is not None:
+        raise PublishError(f"{folder / 'README.md'} was written by hand: change the licence at its head")
     if code:
         add_remote_code(scratch)
         files |= {name: scratch / name for name in CODE_FILES}

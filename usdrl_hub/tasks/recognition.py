@@ -23,6 +23,7 @@ from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.card_source import base_model
+from ..hub.licenses import data_license, model_licenses
 from ..layouts import get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
@@ -376,6 +377,7 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
         "task": task,
         "dataset": source,
         "base_model": base_model(session.model),
+        "licenses": {**model_licenses(session.model), source: data_license(source)},
         "split": parts.rule,
         "groups": outcome.groups,
         "n": {"train": len(parts.train), "test": len(outcome.tested.data)},

@@ -23,6 +23,7 @@ from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
 from ..hub.card_source import base_model
+from ..hub.licenses import data_license, model_licenses
 from ..inference.embedding import embed_part
 from ..loading import load_feature_extractor, load_model
 from ..metrics.regression import regression_report
@@ -283,6 +284,7 @@ def finetune_values(
                 "dataset": source_name(dataset),
                 "target": target,
                 "base_model": base_model(model),
+                "licenses": {**model_licenses(model), source_name(dataset): data_license(source_name(dataset))},
                 "split": tried.rule,
                 "groups": tried.to_dict(),
                 "n": {"train": len(parts.train), "test": len(parts.test)},
