@@ -94,6 +94,8 @@ NOT_RUN = {
     "usdrl evaluate pretrained --benchmark linear/ntu60-xsub --data ntu60 --output-dir scored": "needs NTU RGB+D",
     "usdrl convert epoch_450.pth.tar --output-dir ntu60-xsub": "needs the authors' file; docs/authors-checkpoints.md",
     "torchrun --nproc-per-node 8 -m usdrl_hub.cli pretrain store --output-dir pretrained": "needs several GPUs",
+    "torchrun --nproc-per-node 2 train.py": "takes a minute; tests/test_finite.py trains in two processes",
+    "accelerate launch --num-processes 2 train.py": "as above",
     "python conversion/convert_all.py CHECKPOINTS MANIFEST OUTPUT --push --namespace alice": "needs their files",
     # Of the table of results, whose data sets do not ship.
     "usdrl finetune ui_prmd_vicon.npz --output-dir OUT --from-scratch --hidden-size 80 --num-persons 1 --layout ntu25 "

@@ -29,7 +29,7 @@ OTHERS = {
 }
 # The order of the contents; other pages follow under the last heading by themselves.
 CONTENTS = {
-    "First steps": ("installation", "own-data", "notebook", "formats", "films", "models"),
+    "First steps": ("installation", "own-data", "trainer", "notebook", "formats", "films", "models"),
     "Guides": (
         *(
             "library",

@@ -126,8 +126,8 @@ def push(
     license: Annotated[
         str | None,
         typer.Option(
-            help="Licence in the hub's spelling, such as cc-by-4.0, of the recordings or the model; if unset, what those "
-            "of the model's encoder and data allow."
+            help="Licence of the recordings or the model in the hub's spelling, such as cc-by-4.0; if unset, what "
+            "those of the model's encoder and data allow."
         ),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
