@@ -93,9 +93,10 @@ def trained(monkeypatch, interrupted_at=0):
 def test_folds_test_each_person_once_and_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     samples, evaluation = load_samples(), Evaluation(folds="subject")
     data = samples.select(np.asarray(samples.column("labels")) < 3)
-    calls = trained(monkeypatch, 3)
+    calls, told = trained(monkeypatch, 3), []
     with pytest.raises(KeyboardInterrupt):
-        finetune(data, tmp_path / "out", method="linear", evaluation=evaluation)
+        finetune(data, tmp_path / "out", method="linear", evaluation=evaluation, console=Console(told.append))
+    assert next(sentence for sentence in told if "trainings" in sentence).startswith("6 trainings: at most about ")
     assert calls == ["fold-0", "fold-1", "fold-2"] and not (tmp_path / "out").exists()
     said = []
     calls = trained(monkeypatch)
@@ -112,6 +113,7 @@ def test_folds_test_each_person_once_and_an_interrupted_run_goes_on(tmp_path, mo
     assert record["n"] == {"train": 30, "test": 30} and record["scores"]["interval_unit"] == "group"
     assert record["split"] == "5 folds; each person is left out in turn"
     assert any("left" in sentence and "6 clips" in sentence for sentence in said)
+    assert not any("at most about" in sentence for sentence in said)
 
 
 def test_state_is_for_the_same_settings_and_goes_with_what_fails(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +44,8 @@ SCRATCH = FitRecipe(label_smoothing=0.1)
 # With fewer training clips in the median class, a linear probe is taken without a trial; with as many clips in all as
 # the second number, the weights that validated best are kept, and no second training follows.
 HANDFUL, MANY = 4, 5000
+# Clips by which the time of a training is estimated.
+_TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,32 @@ def train_linear_probe(
     layer = fit_logistic_regression(features, labels, count, weights=weights)
     classifier.classifier.load_state_dict(layer.state_dict())
     classifier.eval()
+
+
+def estimated_seconds(
+    classifier: USDRLForActionRecognition,
+    extractor: USDRLFeatureExtractor,
+    train: SkeletonData,
+    recipe: FitRecipe,
+    method: str,
+) -> float:
+    """Seconds that a training takes at most, about, from the time in which a few clips are classified.
+
+    Args:
+        classifier: The model to train.
+        extractor: Its feature extractor.
+        train: Training clips.
+        recipe: Of the full model.
+        method: See `Training.run`.
+    """
+    some = np.arange(len(train)) < _TIMED
+    class_probabilities(classifier, extractor, train.select(some))
+    begun = time.monotonic()
+    class_probabilities(classifier, extractor, train.select(some))
+    each, count = (time.monotonic() - begun) / some.sum(), len(train)
+    # A step takes about three times as long as an answer; "auto" trains twice.
+    passes = {"full": 3.0, "auto": 6.0}.get(method, 0.0) * recipe.epochs_for(count)
+    return float(each * count * (passes + 1))
 
 
 @dataclass

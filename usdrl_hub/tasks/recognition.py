@@ -31,7 +31,7 @@ from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from ..visualize.page import shown_name
-from .choice import FULL, SCRATCH, TITLES, Chosen, Training
+from .choice import FULL, SCRATCH, TITLES, Chosen, Training, estimated_seconds
 from .fit import FitRecipe, Progress
 from .heads import with_head
 from .refusal import fit_min_similarity
@@ -233,16 +233,20 @@ class _Session:
         check_classes(parts.train, parts.test)
         say(f"split: {parts.rule}")
         _say_classes(say, parts.train, parts.test)
+        begun = time.monotonic()
         classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
+        took = time.monotonic() - begun
         parts = replace(parts, rule=tried.rule)
         tested = Tested.of(classifier, extractor, parts)
         curve = (
-            self._curve(parts, chosen.method, tested.accuracy()) if evaluation.learning_curve and not stopped else []
+            self._curve(parts, chosen.method, tested.accuracy(), took)
+            if evaluation.learning_curve and not stopped
+            else []
         )
         return _Outcome(classifier, extractor, chosen, parts, tried.to_dict(), tested, curve=curve, stopped=stopped)
 
-    def _curve(self, parts: Parts, method: str, accuracy: float) -> list[dict[str, float]]:
-        """Accuracy by the number of training clips of each class, with the method that was chosen for all of them."""
+    def _curve(self, parts: Parts, method: str, accuracy: float, whole: float) -> list[dict[str, float]]:
+        """Accuracy by the number of training clips of each class, by the method chosen for all, in `whole` seconds."""
         labels = np.asarray(parts.train.column("labels"))
         counts = np.bincount(labels)
         typical = int(np.median(counts[counts > 0]))
@@ -250,7 +254,11 @@ class _Session:
         runs = [(count, draw) for count in _CURVE if count < typical for draw in range(draws)]
         found: dict[int, list[float]] = {}
         quiet = replace(self, method=method, console=Console(bar=False))
-        begun, sizes = time.monotonic(), [count for count, _ in runs]
+        sizes = [count for count, _ in runs]
+        self.console.say(
+            f"learning curve: {len(runs)} trainings, at most about {_duration(whole * sum(sizes) / typical)}"
+        )
+        begun = time.monotonic()
         for number, (count, draw) in enumerate(runs, start=1):
             some = replace(parts, train=parts.train.select(draw_exemplars(labels, count, self.seed + draw)))
             classifier, extractor, *_ = quiet._train(some, None, "curve")
@@ -274,6 +282,11 @@ class _Session:
         folds = fold_parts(self.dataset, str(evaluation.folds), evaluation.group_by, seed=self.seed)
         say(f"split: {len(folds)} folds, then a model of all clips")
         _say_classes(say, self.dataset)
+        if state is None or state.load("fold-0") is None:
+            classifier, extractor, _ = _model(self.model, self.config, self.dataset)
+            _check_dimensions(self.where, self.model, self.dataset, extractor)
+            most = estimated_seconds(classifier, extractor, folds[0].train, self.recipe, self.method)
+            say(f"{len(folds) + 1} trainings: at most about {_duration(most * (len(folds) + 1))}")
         tests, rows, fresh = [], [], 0
         for number, parts in enumerate(folds):
             check_classes(parts.train, parts.test)
