@@ -50,12 +50,13 @@ def test_known_data_sets_have_their_licences():
     assert (data_license("folder/ui_prmd_vicon.npz"), data_license("hdm05_11")) == ("pddl", "cc-by-sa-3.0")
     assert data_license("my-store") == "unknown" == data_license("utkinect")
     for facts in DATASETS.values():
-        assert facts.license != "unknown" or "research" not in facts.terms.lower(), facts.name
+        assert ("research only" in facts.terms) == (facts.license == "other"), facts.name
+        assert ("NC" in facts.terms) == ("-nc" in facts.license), facts.name
 
 
 def test_the_licences_of_an_encoder_are_found(tmp_path):
     assert model_licenses(TINY) == {TINY: "apache-2.0"} and model_licenses(None) == {}
-    assert model_licenses("usdrl/mocap-small-nc") == {"usdrl/mocap-small-nc": "cc-by-nc-4.0"}
+    assert model_licenses("usdrl/ntu60-xsub") == {"usdrl/ntu60-xsub": "other"}
     assert list(model_licenses(tmp_path).values()) == ["unknown"]
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Mine\n\nlicense: mit\n")
     assert list(model_licenses(tmp_path).values()) == ["cc-by-nc-4.0"]
@@ -95,6 +96,6 @@ def test_cards_and_the_command_hold_to_it(folder):
 def test_a_record_that_names_no_encoder_allows_nothing_by_itself(folder):
     record = json.loads((folder / "metrics.json").read_text())
     assert "licenses" not in record
-    for dataset, expected in (("ui_prmd_vicon", "unknown"), ("ntu60", "other"), (["mocap-nc"], "cc-by-nc-4.0")):
+    for dataset, expected in (("ui_prmd_vicon", "unknown"), ("ntu60", "other"), (["hdm05_11"], "cc-by-sa-3.0")):
         (folder / "metrics.json").write_text(json.dumps(record | {"dataset": dataset}))
         assert CardSource.of_folder(folder, "ada/mine").license == expected

@@ -33,7 +33,7 @@ class DatasetFacts:
     @property
     def license(self) -> str:
         """Licence in the hub's spelling; "other" is for research only, and "unknown" has to be asked for."""
-        return _LICENSES.get(self.terms, "unknown")
+        return _LICENSES.get(self.name, "unknown")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -84,13 +84,12 @@ _NTU_URL = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
 _NTU_TERMS = "academic research only, on request, no redistribution"
 _PKU_URL = "https://www.icst.pku.edu.cn/struct/Projects/PKUMMD.html"
 _PKU_TERMS = "academic research only, on request"
+# By the name of the data set.
 _LICENSES = {
-    _NTU_TERMS: "other",
-    _PKU_TERMS: "other",
-    "CC BY-SA 3.0": "cc-by-sa-3.0",
-    "public domain (PDDL 1.0)": "pddl",
-    "public domain (PDDL 1.0), and free for research and commercial use": "pddl",
-    "public domain (PDDL 1.0); free for research and commercial use; CC BY-NC 4.0": "cc-by-nc-4.0",
+    **dict.fromkeys(("ntu60", "ntu120", "ntu60-2d", "ntu120-2d", "pkummd1", "pkummd2", "uav"), "other"),
+    "hdm05_11": "cc-by-sa-3.0",
+    "ui_prmd_vicon": "pddl",
+    "mocap": "pddl",
 }
 _NPZ = "an .npz file with the arrays of usdrl_hub.SkeletonDataset"
 _PYSKL = "https://github.com/kennymckormick/pyskl/blob/main/tools/data/README.md"
