@@ -26,7 +26,7 @@ from usdrl_hub import (
 from usdrl_hub.data.huggingface import to_huggingface
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store import SkeletonStore
-from usdrl_hub.errors import CheckpointLoadError
+from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.inference.pipelines import SkeletonActionRecognitionPipeline
 
 from .helpers import tiny_model
@@ -264,3 +264,11 @@ def test_the_tasks_are_registered_once_and_quietly(caplog):
         task = transformers.pipelines.check_task(RECOGNITION)[1]
     assert task["impl"] is SkeletonActionRecognitionPipeline and not caplog.records
     assert inspect.signature(pipeline).parameters["task"].default == RECOGNITION
+
+
+def test_the_layout_of_a_file_is_said_once_and_not_contradicted(tmp_path, recwarn):
+    clip = load_samples()[0].to_layout("kinect20")
+    np.save(tmp_path / "squat.npy", clip.keypoints)
+    recognise = pipeline("skeleton-action-recognition", "usdrl/tiny-uiprmd")
+    [found, *_] = recognise(str(tmp_path / "squat.npy"), layout="kinect20")
+    assert found["label"] == "deep squat" and not [w for w in recwarn if issubclass(w.category, USDRLWarning)]

@@ -89,6 +89,8 @@ class SkeletonPipeline(Pipeline):
         elif isinstance(inputs, str | os.PathLike):
             reading = self._preprocess_params | {name: kwargs[name] for name in _READING & kwargs.keys()}
             inputs = self._recordings(inputs, **reading)
+            # The recordings are read; their layout is the model's now.
+            kwargs |= dict.fromkeys(_READING)
         elif isinstance(inputs, tuple):
             inputs = list(inputs)
         elif isinstance(inputs, Iterable) and not isinstance(inputs, list | Mapping | torch.utils.data.Dataset):
