@@ -25,7 +25,7 @@ from .store import SPLITS, SkeletonStore
 from .store_files import MEND, NONE, SHARED, Shard, StoreHeader, check_index
 
 # Decoded row groups in memory; more than what an order by blocks reads in turn.
-_KEPT_BYTES = 384 << 20
+KEPT_BYTES = 384 << 20
 # Columns beside a sequence's own by which the keypoints are found.
 FOUND_BY = ("num_frames", "num_persons", "position")
 _OWN = {*PLAIN, *FOUND_BY, "keypoints", "image_shape", "events", "layout"}
@@ -151,7 +151,7 @@ class _Blocks:
             return self._kept[key]
         block = self._decoded(shard, group)
         self._kept[key] = block
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
         return block
 

@@ -22,7 +22,7 @@ from .views import hashed_uniform
 _BATCH = 256
 # Most sequences of a block, as of a row group of a data set on the hub, its most frames, and blocks that are shuffled
 # together.
-_BLOCK_SEQUENCES, _BLOCK_FRAMES, _BLOCKS_SHUFFLED = 128, 16_384, 8
+BLOCK_SEQUENCES, BLOCK_FRAMES, BLOCKS_SHUFFLED = 128, 16_384, 8
 # Nearest and farthest distance of a second person from the first, in normalised units (a torso is 0.5): that of people
 # who shake hands, and of people who kick.
 _DISTANCE = (0.4, 1.5)
@@ -102,10 +102,10 @@ class PretrainingDataset(torch.utils.data.Dataset):
         random = np.random.default_rng([self.seed, self.epoch])
         drawn = random.permutation(len(self.blocks) - 1)
         parts = []
-        for first in range(0, len(drawn), _BLOCKS_SHUFFLED):
+        for first in range(0, len(drawn), BLOCKS_SHUFFLED):
             rows = [
                 np.arange(self.blocks[block], self.blocks[block + 1])
-                for block in drawn[first : first + _BLOCKS_SHUFFLED]
+                for block in drawn[first : first + BLOCKS_SHUFFLED]
             ]
             parts.append(random.permutation(np.concatenate(rows)))
         return np.concatenate(parts)
@@ -279,9 +279,9 @@ def _blocks(lengths: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Block of each sequence of each source: consecutive sequences, at most so many, and so many frames in all."""
     block, found = -1, []
     for source in lengths:
-        numbers, count, frames = [], _BLOCK_SEQUENCES, 0
+        numbers, count, frames = [], BLOCK_SEQUENCES, 0
         for length in source.tolist():
-            if count >= _BLOCK_SEQUENCES or frames >= _BLOCK_FRAMES:
+            if count >= BLOCK_SEQUENCES or frames >= BLOCK_FRAMES:
                 block, count, frames = block + 1, 0, 0
             numbers.append(block)
             count, frames = count + 1, frames + length
