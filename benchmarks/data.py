@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
-from usdrl_hub.normalization import Geometry, RaggedFrames, normalize_sequences
+from usdrl_hub.normalization import Geometry, normalize_sequences
+from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.records import run_record
 
 REPETITIONS = 5

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from usdrl_hub import USDRLConfig, USDRLForPreTraining
-from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.trainer import compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
+from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))

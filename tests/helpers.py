@@ -25,7 +25,7 @@ from usdrl_hub.cli import main
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.facts.recipes import Recipe, Training
 from usdrl_hub.hub.card_source import CardSource
-from usdrl_hub.normalization import RaggedFrames
+from usdrl_hub.ragged import RaggedFrames
 
 VIEWS = {"min_length": 6, "corrupted_joints": 5}
 MODEL = {"hidden_size": 16, "num_persons": 1, "layout": "ntu25", "num_frames": 16, "drop_path_rate": 0.2}

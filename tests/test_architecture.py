@@ -15,7 +15,7 @@ FLOORS = [
     ["errors", "files", "finite", "records", "distributed", "after_import"],
     ["facts"],
     [
-        *["layouts", "layout_tables", "sequence", "normalization", "persons", "postprocessing"],
+        *["layouts", "layout_tables", "sequence", "ragged", "normalization", "persons", "postprocessing"],
         *["lookup", "remote_code", "configuration_usdrl", "weights", "feature_extraction_usdrl", "modeling_usdrl"],
     ],
     ["acceleration", "speedups"],

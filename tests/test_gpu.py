@@ -18,11 +18,12 @@ from usdrl_hub import (
 from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
-from usdrl_hub.normalization import Geometry, RaggedFrames, normalize_sequences
+from usdrl_hub.normalization import Geometry, normalize_sequences
 from usdrl_hub.pretraining.arguments import ComputeOptions
 from usdrl_hub.pretraining.losses import MultiGrainedFeatureDecorrelation
 from usdrl_hub.pretraining.run import pretrain
 from usdrl_hub.pretraining.views import ViewAugmentation, hashed_uniform
+from usdrl_hub.ragged import RaggedFrames
 
 from .conftest import relative_error
 from .helpers import clips, random_frames, recipe, tiny_config

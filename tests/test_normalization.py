@@ -5,19 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from usdrl_hub.layouts import get_layout
-from usdrl_hub.normalization import (
-    Geometry,
-    RaggedFrames,
-    clip_batch,
-    fill_joints,
-    normalize_further,
-    normalize_sequences,
-    person_energy,
-    resize,
-    rotation_onto,
-    select_persons,
-    truncate,
-)
+from usdrl_hub.normalization import Geometry, clip_batch, normalize_further, normalize_sequences, resize, rotation_onto
+from usdrl_hub.ragged import RaggedFrames, fill_joints, person_energy, select_persons, truncate
 
 from .conftest import relative_error
 from .helpers import raw_sequences

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from usdrl_hub import SkeletonSequence
-from usdrl_hub.normalization import RaggedFrames, person_energy, select_persons
 from usdrl_hub.persons import PersonSelection, motion_energy
+from usdrl_hub.ragged import RaggedFrames, person_energy, select_persons
 
 
 def crowd(people=5):

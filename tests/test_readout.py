@@ -21,8 +21,8 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.inference.export import export_model
-from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.build import build_recipe, load_recipe
+from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.tasks.heads import with_head
 
 from .helpers import recipe

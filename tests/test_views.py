@@ -10,10 +10,10 @@ from usdrl_hub import SkeletonSequence
 from usdrl_hub.data.pose_errors import PoseErrors
 from usdrl_hub.facts.recipes import Recipe
 from usdrl_hub.layouts import LAYOUTS, get_layout
-from usdrl_hub.normalization import RaggedFrames
 from usdrl_hub.pretraining.build import build_recipe, motion_extractor
 from usdrl_hub.pretraining.camera import DRAWS, RandomCamera, in_picture
 from usdrl_hub.pretraining.views import ViewAugmentation, _Body, crop_resize, hashed_uniform
+from usdrl_hub.ragged import RaggedFrames
 
 from .conftest import relative_error
 from .helpers import random_frames

@@ -19,19 +19,16 @@ from .normalization import (
     FILLING,
     PIXELS,
     Geometry,
-    RaggedFrames,
     clip_batch,
     default_normalization,
-    fill_joints,
     normalize_further,
     normalize_pixels,
     normalize_sequences,
     resize,
-    select_persons,
-    truncate,
 )
 from .persons import PersonSelection
 from .postprocessing import action_proposals, smooth_over_shift_gap
+from .ragged import RaggedFrames, end_to_end, fill_joints, select_persons, truncate
 from .sequence import (
     DETECTION_THRESHOLD,
     MISSING,
@@ -405,12 +402,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """Prepared sequences end to end, with the people and frames that the model reads."""
         persons = max(sequence.num_persons for sequence in sequences)
         arrays = [self._array(sequence, persons) for sequence in sequences]
-        lengths = torch.tensor([len(array) for array in arrays])
-        # NumPy's concatenation allocates anew each time, which takes longer than copying; torch caches pinned memory,
-        # from which a GPU copies many times faster.
-        shape = (int(lengths.sum()), *arrays[0].shape[1:])
-        frames = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=_is_cuda(device))
-        torch.cat([_tensor(array) for array in arrays], out=frames)
+        frames, lengths = end_to_end(arrays, device)
         layout = get_layout(self.layout)
         if layout.is_3d and self.num_channels == 3:
             step = ((lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)).long()
@@ -454,16 +446,6 @@ def _check_sizes(num_frames: int, num_persons: int, num_channels: int, num_joint
             f"a clip of num_frames {num_frames}, num_persons {num_persons}, num_channels {num_channels} and "
             f"{num_joints} joints is too large: at most {_LARGEST_CLIP} numbers"
         )
-
-
-def _is_cuda(device: str | torch.device | None) -> bool:
-    return device is not None and torch.device(device).type == "cuda" and torch.cuda.is_available()
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares an array's memory if possible."""
-    array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _is_ragged(numbers: Any) -> bool:

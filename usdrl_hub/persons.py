@@ -66,7 +66,7 @@ class PersonSelection:
 
 
 def motion_energy(keypoints: np.ndarray) -> np.ndarray:
-    """Motion of each person of a recording, see `normalization.person_energy`.
+    """Motion of each person of a recording, see `ragged.person_energy`.
 
     Args:
         keypoints: ``(T, M, V, C)``.

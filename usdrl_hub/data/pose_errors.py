@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..layouts import Layout, get_layout, make_joint, seen_joints
-from ..normalization import nearest_joints
+from ..ragged import nearest_joints
 
 MEASURED = Path(__file__).with_suffix(".json")
 # The layout in which errors were measured.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..finite import check_finite
-from ..normalization import RaggedFrames
+from ..ragged import RaggedFrames
 from ..sequence import SkeletonSequence
 from .engine import Engine, batched
 

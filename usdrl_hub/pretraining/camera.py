@@ -10,7 +10,8 @@ import torch
 
 from ..data.pose_errors import HEAD, head_axes, measured
 from ..layouts import Layout, LayoutLike, conversion_weights, get_layout, seen_joints
-from ..normalization import RaggedFrames, fill_joints, flat_body, place_flat_body
+from ..normalization import flat_body, place_flat_body
+from ..ragged import RaggedFrames, fill_joints
 
 # Numbers that one view draws.
 DRAWS = 8
@@ -147,7 +148,7 @@ def in_picture(
         keypoints: From `RandomCamera.project` ``(N, T, M, V, 3)``.
         aspect: Width of each picture by its height ``(N,)``.
         channels: Coordinates to keep: 2, or 3 with the score.
-        distances: See `normalization.fill_joints`, to fill missing joints; None leaves them zero.
+        distances: See `ragged.fill_joints`, to fill missing joints; None leaves them zero.
         body_size: Places bodies, see `normalization.place_flat_body`; None gives shares of width and height.
 
     Returns:

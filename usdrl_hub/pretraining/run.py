@@ -25,7 +25,7 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import locked
 from ..layouts import get_layout
 from ..modeling_usdrl import USDRLForPreTraining
-from ..normalization import RaggedFrames
+from ..ragged import RaggedFrames
 from ..records import run_record
 from ..resume import is_first_process, opened_run, write_model, write_settings
 from ..sequence import SkeletonSequence

@@ -18,7 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from ..errors import PretrainingCollapseError
 from ..modeling_usdrl import USDRLForPreTraining, USDRLTokenStream
-from ..normalization import RaggedFrames
+from ..ragged import RaggedFrames
 from ..resume import STAGING, StopOnSignal, find_checkpoint, move_checkpoint
 from ..training import PublishingTrainer
 from .arguments import PretrainingArguments

@@ -16,7 +16,8 @@ import torch
 
 from ..data.pose_errors import PoseErrors, erring_body, limbs
 from ..layouts import Layout, LayoutLike, get_layout, seen_joints, weights_through
-from ..normalization import RaggedFrames, center_persons_, nearest_joints
+from ..normalization import center_persons_
+from ..ragged import RaggedFrames, nearest_joints
 from .camera import DRAWS, RandomCamera, in_picture
 
 _MASK = (1 << 63) - 1
@@ -136,7 +137,7 @@ class ViewAugmentation:
     Attributes:
         layout: The model's layout.
         joint_dropout: Probability that joints are missing in a whole view: a share of up to `max_joint_dropout` of
-            them, filled from the nearest joints, see `normalization.nearest_joints`.
+            them, filled from the nearest joints, see `ragged.nearest_joints`.
         max_joint_dropout: Largest share of missing joints, in (0, 1).
         limb_dropout: Probability that a part of the body is missing instead: all joints beyond one bone.
         other_layout: Probability that the body is instead converted to another layout and back.
