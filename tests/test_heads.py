@@ -119,6 +119,6 @@ def test_a_new_head_is_entered_once(monkeypatch, tmp_path):
     for predict in (iter_predictions, iter_timelines):
         with pytest.raises(ValueError, match="USDRLForPairs"):
             list(predict([walking(persons=2)], tmp_path))
-    assert extract_embeddings([walking(persons=2)], tmp_path).shape == (1, model.config.embedding_size)
+    assert extract_embeddings([walking(persons=2)], tmp_path).shape == (1, model.config.clip_embedding_size)
     with pytest.raises(ValueError, match="USDRLForPairs, and USDRLForActionDetection is needed"):
         evaluate(tmp_path, "detection/pkummd1-xsub", data="tiny", train_head=False)

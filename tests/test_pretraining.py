@@ -31,8 +31,9 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import PretrainingCollapseError, USDRLWarning
 from usdrl_hub.facts.recipes import Recipe, RecipeError, read_recipe, recipe_names
+from usdrl_hub.layouts import get_layout
 from usdrl_hub.pretraining.arguments import ComputeOptions, PretrainingArguments
-from usdrl_hub.pretraining.build import build_recipe, load_recipe
+from usdrl_hub.pretraining.build import build_recipe, load_recipe, motion_extractor
 from usdrl_hub.pretraining.data import PretrainingDataset, compose_pair
 from usdrl_hub.pretraining.probe import NeighbourProbe
 from usdrl_hub.pretraining.run import pretrain
@@ -601,7 +602,11 @@ def test_every_recipe_makes_a_model_and_views():
         loaded = load_recipe(name)
         config, extractor, _, views = build_recipe(loaded)
         assert loaded.about and extractor.num_frames == config.num_frames == views.num_frames == 64
-        assert views.draw(torch.tensor([70]), config.num_joints, torch.tensor([0]), 0, 0)["start"].shape == (4, 1)
+        # Views of a 2D model by cameras are drawn of 3D motion.
+        joints = (
+            get_layout(motion_extractor(loaded, extractor).layout).num_joints if views.camera else config.num_joints
+        )
+        assert views.draw(torch.tensor([70]), joints, torch.tensor([0]), 0, 0)["start"].shape == (4, 1)
     released = load_recipe("ntu60").training
     assert (released.epochs, released.batch_size, released.learning_rate) == (451, 356, 1e-4)
     assert (released.weight_decay, released.optimizer, released.drop_epochs) == (1e-5, "adam", (351,))

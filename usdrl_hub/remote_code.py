@@ -25,6 +25,7 @@ CODE_FILES = (
     "normalization.py",
     "persons.py",
     "postprocessing.py",
+    "ragged.py",
     "sequence.py",
     "weights.py",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class _Files:
         names = []
         for number, path in enumerate(self.paths):
             names.append(f"{self.side}-{number:05}-of-{len(self.paths):05}.parquet")
-            path.rename(self.folder / names[-1])
+            os.replace(path, self.folder / names[-1])
         return names
 
 
