@@ -485,7 +485,10 @@ def ship(run: Path, record: Record, folder: Path, group: str) -> None:
     few = [row for row in few_labels(content, GROUPS[group]) if recipe_of(row["who"].partition(" ")[0]) == name]
     few += [row for row in few_labels(content, GROUPS[group]) if row["who"] in JOINTS]
     own = {row["measure"]: row["accuracy"] for row in few if row["who"] == name}
-    figures = {f"{measure}@5": accuracy["5"] for measure, accuracy in own.items()} | {"1nn@all": own["1nn"]["all"]}
+    joints = {row["measure"]: row["accuracy"] for row in few if row["who"] == "normalised"}
+    figures = {f"{measure}@5": accuracy["5"] for measure, accuracy in own.items()}
+    figures |= {f"baseline_{measure}@5": accuracy["5"] for measure, accuracy in joints.items()}
+    figures["1nn@all"] = own["1nn"]["all"]
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
         USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)

@@ -66,6 +66,7 @@ NOT_RUN = {
     "pip install 'usdrl-hub[video,onnx]'": "installs",
     "pip install 'usdrl-hub[map]'": "installs",
     "pip install 'usdrl-hub[search]'": "installs",
+    "pip install '.[video]'": "installs",
     "pip install 'usdrl-hub[video]'": "installs",
     "pip install 'usdrl-hub[onnx,video]'": "installs",
     "npm install onnxruntime-web@1.30.0": "installs",

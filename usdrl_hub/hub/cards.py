@@ -40,6 +40,8 @@ _METRIC_NAMES = {
     "frame_accuracy": "frame accuracy",
     "1nn@5": "1-NN, five clips of each class, mean of the sets",
     "1nn@all": "1-NN, all training clips, mean of the sets",
+    "baseline_1nn@5": "1-NN on the normalised joints, five clips of each class, mean of the sets, no model",
+    "baseline_linear@5": "linear probe on the normalised joints, five clips of each class, mean of the sets, no model",
     "linear@5": "linear probe, five clips of each class, mean of the sets",
     "finetuned@5": "fine-tuned, five clips of each class, mean of the sets",
     "baseline_1nn_raw": "1-NN on the raw joints, no model",
@@ -424,10 +426,12 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
 # Figures of the table of models, as `metrics.json` names them.
 _FIGURES = {
     "accuracy": "top-1",
-    "top5_accuracy": "top-5",
-    "baseline_1nn_centered": "1-NN on joints",
+    "baseline_1nn_centered": "1-NN on centred joints",
+    "baseline_1nn_raw": "1-NN on joints as they are",
     "1nn@5": "1-NN",
+    "baseline_1nn@5": "1-NN on normalised joints",
     "linear@5": "linear probe",
+    "baseline_linear@5": "linear probe on them",
     "finetuned@5": "fine-tuned",
     "1nn@all": "1-NN with all clips",
 }
@@ -451,7 +455,7 @@ def model_table() -> str:
         where = "" if (CHECKPOINTS_FOLDER / entry.name.replace("/", "--")).is_dir() else " (in the repository)"
         size = f"{(entry.num_bytes or 0) / 1e6:.1f} MB"
         cells = [f"`{entry.name}`{where}: {entry.summary}", size, entry.facts.title, entry.license]
-        rows.append(f"| {' | '.join(cells)} | {', '.join(shown[:3])} ({about}) |")
+        rows.append(f"| {' | '.join(cells)} | {', '.join(shown[:4])} ({about}) |")
     return "\n".join(rows) + "\n"
 
 
