@@ -100,8 +100,11 @@ def test_a_single_flat_frame_whose_joints_cancel_is_not_taken_for_an_empty_one()
 def test_bodies_in_pictures_and_in_space_are_not_confused(name, layout, message):
     with pytest.raises(ValueError, match=message):
         Geometry.preset(name, get_layout(layout))
-    with pytest.raises(ValueError, match="body_size must be above 0"):
-        Geometry.preset("body-2d", get_layout("coco17"), body_size=-1.0)
+    for size in (-1.0, float("inf"), float("nan"), "x"):
+        with pytest.raises(ValueError, match="body_size must be above 0"):
+            Geometry.preset("body-2d", get_layout("coco17"), body_size=size)
+    with pytest.raises(ValueError, match="body_size is for 2D keypoints, but layout 'ntu25' is 3D"):
+        Geometry.preset("ntu", get_layout("ntu25"), body_size=0.3)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5])

@@ -107,6 +107,8 @@ class Geometry:
                     "not: give torso=[start, end]"
                 )
             fields["torso"] = [joints.index("spine_base"), joints.index("neck")]
+        if layout.is_3d and fields.get("body_size") is not None:
+            raise ValueError(f"body_size is for 2D keypoints, but layout '{layout.name}' is 3D")
         geometry = cls(**fields)
         geometry._check(layout.num_joints)
         return geometry
@@ -121,8 +123,9 @@ class Geometry:
             raise ValueError(f"center_joint, x_axis, z_axis and torso must be joints 0 to {num_joints - 1}")
         if not self.torso_length > 0:
             raise ValueError(f"torso_length must be above 0, got {self.torso_length}")
-        if self.body_size is not None and not self.body_size > 0:
-            raise ValueError(f"body_size must be above 0, got {self.body_size}")
+        size = self.body_size
+        if size is not None and not (isinstance(size, int | float) and 0 < size < float("inf")):
+            raise ValueError(f"body_size must be above 0, got {size!r}")
 
 
 def center_persons_(keypoints: torch.Tensor, center_joint: int | None) -> torch.Tensor:
