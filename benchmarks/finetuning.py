@@ -5,7 +5,7 @@
 
 DATA holds the open sets as .npz files (they cannot be part of this repository). Each set is split as it says itself;
 on sbu, draw k is scored on fold k. With 5 clips of each class, five random draws; with all clips, one run. Measured
-figures are kept, so a stopped run continues when the command is repeated.
+figures are kept, so a stopped run continues when the command is repeated; those of another encoder are refused.
 
 `default` is what the command does without options; `linear` and `full` are --linear-probe and --full; `1nn` is the
 nearest training clip by normalised joints. Figures are the test clips that are right, one bit each.
@@ -28,7 +28,8 @@ from usdrl_hub.data.protocols import default_split, draw_exemplars
 from usdrl_hub.data.splits import Parts
 from usdrl_hub.facts.checkpoints import ENCODER
 from usdrl_hub.loading import load_feature_extractor, load_model
-from usdrl_hub.records import redact_paths, run_record
+from usdrl_hub.lookup import bundled_checkpoint
+from usdrl_hub.records import redact_paths, run_record, sha256
 from usdrl_hub.tasks.choice import FULL, Training
 from usdrl_hub.tasks.fit import Progress
 from usdrl_hub.tasks.heads import with_head
@@ -56,33 +57,37 @@ def measure(data: Path, sets: list[str], record: Record) -> None:
     """Measure the missing figures."""
     started = time.monotonic()
     extractor, encoder = load_feature_extractor(ENCODER), load_model(ENCODER)
-    runs = [(name, "5", draw) for draw in range(DRAWS) for name in sets]
-    runs[len(sets) : len(sets)] = [(name, "all", 0) for name in sets]
-    # What the command does comes first; full fine-tuning is what takes long.
-    for methods in (("1nn", "linear", "default"), ("full",)):
-        for name, shots, draw in runs:
-            missing = [method for method in methods if not record.has("hits", name, method, shots, str(draw))]
-            if not missing:
-                continue
-            parts = parts_of(data / f"{name}.npz", shots, draw)
-            truth = np.asarray(parts.test.column("labels"))
-            record.put("sets", f"{name} {shots} {draw}", value={"split": parts.rule, "test": len(truth)})
-            for method in missing:
-                if method == "1nn":
-                    hits = joint_neighbours(parts.train, parts.test, extractor) == truth
-                else:
-                    set_seed(draw)
-                    model = with_head(encoder, USDRLForActionRecognition, parts.train.class_names)
-                    training = Training(model, extractor, parts, FULL, draw, Progress())
-                    trained, chosen, tried = training.run(METHODS[method])
-                    hits = class_probabilities(trained, extractor, parts.test).argmax(1) == truth
-                    if method == "default":
-                        content = {**chosen.to_dict(), "rule": tried.rule}
-                        record.put("choices", name, shots, str(draw), value=content)
-                record.put("hits", name, method, shots, str(draw), value=packed(torch.from_numpy(hits)))
-                print(f"{name} {shots} {draw} {method}: {100 * hits.mean():.1f}", flush=True)
-            record.put("recipe", value=FULL.to_dict())
-            record.put("run", value=redact_paths(run_record(started)))
+    weights = {"model": ENCODER, "sha256": sha256(Path(bundled_checkpoint(ENCODER)) / "model.safetensors")}
+    if record.content.setdefault("encoder", weights) != weights:
+        raise SystemExit(f"{record.path.name} has figures of another {ENCODER}: delete it to measure this one")
+    record.put("encoder", value=weights)
+    runs = [(name, "5", draw) for draw in range(DRAWS) for name in sets] + [(name, "all", 0) for name in sets]
+    for name, shots, draw in runs:
+        missing = [method for method in TITLES if not record.has("hits", name, method, shots, str(draw))]
+        if not missing:
+            continue
+        parts = parts_of(data / f"{name}.npz", shots, draw)
+        truth = np.asarray(parts.test.column("labels"))
+        record.put("sets", f"{name} {shots} {draw}", value={"split": parts.rule, "test": len(truth)})
+        for method in missing:
+            begun = time.process_time()
+            if method == "1nn":
+                hits = joint_neighbours(parts.train, parts.test, extractor) == truth
+            else:
+                set_seed(draw)
+                model = with_head(encoder, USDRLForActionRecognition, parts.train.class_names)
+                training = Training(model, extractor, parts, FULL, draw, Progress())
+                trained, chosen, tried = training.run(METHODS[method])
+                hits = class_probabilities(trained, extractor, parts.test).argmax(1) == truth
+                if method == "default":
+                    content = {**chosen.to_dict(), "rule": tried.rule}
+                    record.put("choices", name, shots, str(draw), value=content)
+            seconds = time.process_time() - begun
+            record.put("cpu_seconds", name, method, shots, str(draw), value=round(seconds, 1))
+            record.put("hits", name, method, shots, str(draw), value=packed(torch.from_numpy(hits)))
+            print(f"{name} {shots} {draw} {method}: {100 * hits.mean():.1f}, {seconds:.0f} s", flush=True)
+        record.put("recipe", value=FULL.to_dict())
+        record.put("run", value=redact_paths(run_record(started)))
 
 
 def hits_of(content: dict, method: str, shots: str) -> dict[str, list[np.ndarray]]:
