@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import usdrl_hub
+
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -52,6 +54,21 @@ def test_issue_templates_ask_for_the_environment():
     for path in templates:
         fields = {field["id"]: field for field in yaml.safe_load(path.read_text("utf-8"))["body"]}
         assert fields["env"]["attributes"]["label"] == "Output of `usdrl env`"
+
+
+def test_version_changelog_and_citation_agree():
+    titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert titles[:2] == ["Unreleased", f"{usdrl_hub.__version__} ({citation['date-released']})"]
+    assert citation["version"] == usdrl_hub.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", citation["date-released"])
+
+
+def test_each_version_of_the_changelog_says_what_was_added_changed_and_fixed():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for version in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        headings = re.findall(r"^### (.*)$", version, flags=re.MULTILINE)
+        assert headings == [name for name in ("Added", "Changed", "Fixed") if name in headings], version[:20]
 
 
 @pytest.mark.slow
