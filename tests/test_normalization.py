@@ -4,6 +4,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor
+from usdrl_hub.errors import USDRLWarning
 from usdrl_hub.layouts import get_layout
 from usdrl_hub.normalization import Geometry, clip_batch, normalize_further, normalize_sequences, resize, rotation_onto
 from usdrl_hub.ragged import RaggedFrames, fill_joints, person_energy, select_persons, truncate
@@ -69,6 +71,17 @@ def test_a_flat_body_is_the_same_wherever_it_stands_in_a_picture_of_any_size(sca
     np.testing.assert_allclose(first, second, atol=2e-3)
     [whole] = split(normalize_sequences(ragged([clip]), FLAT))
     assert (whole[3, 0, 5] == 0).all() and np.abs(whole[..., :2]).max() > 0.1
+
+
+def test_a_flat_body_of_which_one_joint_is_seen_has_no_size_and_counts_as_unseen():
+    clip = flat_clip()
+    clip[..., 1:, :] = 0
+    assert not normalize_sequences(ragged([clip]), FLAT).frames[..., :2].any()
+    # Unseen joints stand where the nearest seen one is, so all of them are in one point.
+    extractor = USDRLFeatureExtractor(layout="coco17", normalization="body-2d", num_persons=1, fill_joints=True)
+    with pytest.warns(USDRLWarning, match="^lone: one joint at most is seen at a time, .* counts as unseen$"):
+        clips = extractor(SkeletonSequence(clip.numpy(), "coco17", name="lone"), return_tensors="pt")["keypoints"]
+    assert not clips[..., :2].any()
 
 
 def test_later_frames_of_a_flat_body_are_placed_as_its_beginning():

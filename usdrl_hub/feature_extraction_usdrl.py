@@ -13,7 +13,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .configuration_usdrl import USDRLConfig
 from .errors import notice
 from .finite import check_finite
-from .layouts import Layout, LayoutLike, get_layout
+from .layouts import Layout, LayoutLike, get_layout, seen_joints
 from .lookup import add_code, bundled_checkpoint, hint_on_missing
 from .normalization import (
     FILLING,
@@ -409,6 +409,15 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
             index = ((lengths.cumsum(0) - lengths)[:, None] + step)[[not sequence.judged for sequence in sequences]]
             if doubt := implausible(frames[index, 0].numpy(), layout):
                 notice(doubt, "implausible bodies")
+        if self.body_size is not None:
+            pairs = (seen_joints(frames).sum(-1) > 1).any(-1).split(lengths.tolist())
+            lone = [sequence for sequence, seen in zip(sequences, pairs, strict=True) if not seen.any()]
+            if lone:
+                where = lone[0].name or "sequence"
+                notice(
+                    f"{where}: one joint at most is seen at a time, which has no size: the body counts as unseen",
+                    "bodies without a size",
+                )
         batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
         batch = select_persons(batch, self.num_persons)
         if self.max_frames is not None:

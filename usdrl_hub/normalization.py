@@ -249,14 +249,15 @@ def place_flat_body(frames: torch.Tensor, middle: torch.Tensor, size: torch.Tens
     Args:
         frames: ``(N, ..., M, V, C)``, coordinates x and y, then anything that stays, as the score.
         middle: Middle ``(N, 2)`` of each; see `flat_body`.
-        size: Size ``(N,)`` of each; bodies without one are not scaled.
+        size: Size ``(N,)`` of each. A body without one, of which one joint at most is seen at a time, becomes unseen:
+            left as it is, it would stay in pixels.
         body_size: Size afterwards.
 
     Returns:
         The placed frames; joints that are not seen stay zero.
     """
     shape = (len(frames), *[1] * (frames.ndim - 2))
-    scale = torch.where(size < NO_DIRECTION, 1, body_size / size.clamp(min=NO_DIRECTION))
+    scale = torch.where(size < NO_DIRECTION, 0, body_size / size.clamp(min=NO_DIRECTION))
     placed = (frames[..., :2] - middle.view(*shape, 2)) * scale.view(*shape, 1)
     placed = torch.cat([placed.to(frames.dtype), frames[..., 2:]], -1)
     return torch.where(seen_joints(frames)[..., None], placed, 0)
