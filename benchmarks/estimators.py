@@ -12,7 +12,8 @@ the mean together and fitting one size. It writes `usdrl_hub/data/pose_errors.js
 defaults, and "measured" in the output file. One film with one person: these are magnitudes, not an accuracy.
 
 `twin` embeds the estimated clip (full and lite) and writes the cosine similarity to its Kinect twin, to the three
-other NTU clips, and to the hundred sample clips of the package, under "twin" in the output file.
+other NTU clips, and to the hundred sample clips of the package, under "twin" in the output file. Models of 2D
+keypoints are given what is in the picture.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import torch
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, extract_embeddings, get_layout, read_skeleton
 from usdrl_hub.data.pose_errors import HEAD, MEASURED, PoseErrors, erring_body, head_axes, torch_bits
 from usdrl_hub.data.samples import load_samples
-from usdrl_hub.layouts import convert_layout, seen_joints
+from usdrl_hub.layouts import TO_Y_UP, convert_layout, seen_joints
 from usdrl_hub.records import redact_paths, run_record
 
 FILM = "S001C001P001R001A001"
@@ -41,9 +42,9 @@ CLIP = 64
 VISIBLE = 0.5
 
 
-def kinect(shared: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The Kinect's joints of the film: 3D in metres, y up, and in the picture, in pixels."""
-    path = shared / "data" / "ntu_rgbd_samples" / f"{FILM}.skeleton"
+def kinect(shared: Path, name: str = FILM) -> tuple[np.ndarray, np.ndarray]:
+    """The Kinect's joints of person 0 of a film: 3D in metres, y up, and in the picture, in pixels."""
+    path = shared / "data" / "ntu_rgbd_samples" / f"{name}.skeleton"
     rows = [line.split() for line in path.read_text().splitlines()]
     pixels = np.array([[float(value) for value in row[5:7]] for row in rows if len(row) == 12])
     return read_skeleton(path).keypoints[:, 0].astype(float), pixels.reshape(-1, LAYOUT.num_joints, 2)
@@ -258,19 +259,34 @@ def measure(shared: Path, _: argparse.Namespace) -> dict:
     return result
 
 
+def recorded(shared: Path, is_3d: bool) -> list[SkeletonSequence]:
+    """The film's Kinect twin, the other NTU clips, and the package's sample clips, in 3D or as in a picture.
+
+    The Kinect gives its joints in the film's picture. The sample clips are seen from the front, by parallel rays.
+    """
+    if is_3d:
+        folder = shared / "data" / "ntu_rgbd_samples"
+        return [*(read_skeleton(folder / f"{name}.skeleton") for name in (FILM, *OTHERS)), *load_samples()]
+    clips = [SkeletonSequence(kinect(shared, name)[1][:, None], LAYOUT) for name in (FILM, *OTHERS)]
+    for sample in load_samples():
+        axes, signs = TO_Y_UP[sample.up or sample.layout.up]
+        seen = (sample.keypoints[..., axes] * np.float32(signs))[..., :2] * np.float32([1000, -1000])
+        clips.append(SkeletonSequence(seen, sample.layout))
+    return clips
+
+
 def twin(shared: Path, arguments: argparse.Namespace) -> dict:
-    """Cosine similarities of the estimated clip, by model."""
-    folder = shared / "data" / "ntu_rgbd_samples"
-    others = [read_skeleton(folder / f"{name}.skeleton") for name in OTHERS]
-    gallery = [read_skeleton(folder / f"{FILM}.skeleton"), *others, *load_samples()]
+    """Cosine similarities of the estimated clip, by model; in the picture for a model of 2D keypoints."""
     results = {}
     for model in arguments.model or MODELS:
         extractor = USDRLFeatureExtractor.from_pretrained(model)
+        is_3d = get_layout(extractor.layout).is_3d
+        gallery = recorded(shared, is_3d)
         keys = torch.nn.functional.normalize(torch.from_numpy(extract_embeddings(gallery, model)), dim=1)
         results[model if model in MODELS else Path(model).name] = figures = {}
         for network in ("onnx_full", "onnx_lite"):
-            points = estimated(shared, network, True)[0][:, None].astype(np.float32)
-            clip = SkeletonSequence(points, "ntu25", name=network)
+            points = estimated(shared, network, is_3d)[0][:, None].astype(np.float32)
+            clip = SkeletonSequence(points, LAYOUT, name=network)
             query = torch.nn.functional.normalize(torch.from_numpy(extract_embeddings([clip], model)), dim=1)
             cosine = (keys @ query[0]).tolist()
             figures[network] = {
