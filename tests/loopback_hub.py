@@ -1,6 +1,7 @@
 """An in-memory Hugging Face Hub for tests, with the protocol of its real client and of `hf`.
 
-Standard library only. Models, and data sets, whose ids begin with ``datasets/`` here; large files by git-lfs (no xet).
+Standard library only. Models, and data sets, whose ids begin with ``datasets/`` here; large files by git-lfs (no xet;
+with `xet_only` they are refused to clients without it).
 Tests inspect `requests`, `commits` and `files`, and make the next requests fail with `fail`. Large files are at
 another origin (`localhost`, not `127.0.0.1`) behind signed addresses, as on the real hub: sending a token there is a
 leak.
@@ -31,6 +32,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 _LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".tar", ".npz", ".npy", ".onnx", ".parquet")
 _LFS_SIZE = 10_000_000
+_XET_ONLY = "Large files of this repository are stored by Xet, which your client does not speak"
 _ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS_SUFFIXES).encode()
 
 
@@ -196,6 +198,7 @@ class LoopbackHub:
         requests: Every request so far.
         faults: Those that have not happened yet.
         token: Token of the user "ada", who may write to ``ada/...``.
+        xet_only: Whether large files are neither served nor taken by git-lfs.
     """
 
     def __init__(self, port: int):
@@ -207,6 +210,7 @@ class LoopbackHub:
         self._users: dict[str, tuple[str, bool]] = {}
         self._signature = secrets.token_hex(16)
         self.faults: list[Fault] = []
+        self.xet_only = False
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
         self.token = self.add_user("ada")
@@ -465,7 +469,9 @@ class LoopbackHub:
         repo = self._readable(call, repo_id)
         objects = [{"oid": asked["oid"], "size": asked["size"]} for asked in json.loads(call.body)["objects"]]
         for entry in objects:
-            if entry["oid"] not in repo.large:
+            if self.xet_only:
+                entry["error"] = {"code": 400, "message": _XET_ONLY}
+            elif entry["oid"] not in repo.large:
                 verify = f"{self.endpoint}/api/lfs-verify/{repo_id}"
                 entry["actions"] = {"upload": {"href": self._signed(repo, entry["oid"])}, "verify": {"href": verify}}
         return {"transfer": "basic", "objects": objects}
@@ -478,6 +484,8 @@ class LoopbackHub:
         if call.query.get("signature") != self._signature:
             raise _refusal(403, "the signature is wrong")
         large = self.repos[repo_id].large
+        if self.xet_only:
+            raise _refusal(400, _XET_ONLY)
         if call.method == "GET":
             return Answer(large[oid], headers={"ETag": f'"{oid}"'})
         if hashlib.sha256(call.body).hexdigest() != oid:
@@ -521,6 +529,10 @@ class LoopbackHub:
         headers["ETag"] = f'"{file.oid}"'
         if not file.lfs:
             return Answer(file.content, headers=headers)
+        if self.xet_only:
+            kind = "" if repo_id.startswith("datasets/") else "models/"
+            token = f"{self.endpoint}/api/{kind}{repo_id}/xet-read-token/{head.oid}"
+            headers |= {"X-Xet-Hash": file.sha256, "Link": f'<{token}>; rel="xet-auth"'}
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.content))}
         return Answer(status=302, headers=headers | {"Location": self._signed(repo, file.sha256)})
 

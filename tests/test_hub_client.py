@@ -39,11 +39,20 @@ from usdrl_hub import (
 )
 from usdrl_hub.cli import main
 from usdrl_hub.errors import CheckpointLoadError
+from usdrl_hub.hub.card_source import base_model
+from usdrl_hub.hub.install import install
 from usdrl_hub.inference.blazepose import SHIPPED, BlazePoseEstimator
-from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
+from usdrl_hub.loading import (
+    MissingPreprocessorError,
+    extractor_of,
+    load_config,
+    load_feature_extractor,
+    load_model,
+)
 from usdrl_hub.remote_code import CODE_FILES, add_remote_code
+from usdrl_hub.visualize.page import shown_name
 
-from .helpers import same_weights, tiny_config
+from .helpers import run, same_weights, tiny_config
 
 CLASSES = [
     USDRLModel,
@@ -120,7 +129,7 @@ def test_a_larger_pose_network_comes_from_the_hub_and_then_from_its_cache(hub, m
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for name, reason in {
         "ada/nothing/full.onnx": "'ada/nothing' was not found",
-        "ada/blazepose/heavy.onnx": "'ada/blazepose' cannot be loaded: .*heavy.onnx",
+        "ada/blazepose/heavy.onnx": "ada/blazepose has no file 'heavy.onnx': the repository holds full.onnx",
         "ada/blazepose/notes.txt": "notes.txt: it is not an ONNX file",
         "models/full.onnx": "models/full.onnx: there is no such file: make it with conversion/blazepose.py",
     }.items():
@@ -301,6 +310,60 @@ def test_the_usdrl_command_takes_models_from_the_hub(hub, forget, capsys, tmp_pa
         main([*arguments, "ada/tiny"])
     assert caught.value.code == 2
     assert "model 'ada/tiny' was not found" in capsys.readouterr().err
+
+
+def test_an_address_is_the_model_of_the_hub_whatever_is_installed(hub, forget, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("USDRL_HOME", str(tmp_path / "home"))
+    models = [tiny() for _ in range(3)]
+    for number, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(number))
+        tiny_extractor(max_frames=30 + number).save_pretrained(tmp_path / str(number))
+    hub.commit("ada/tiny", contents(tmp_path / "0"))
+    HfApi().create_tag("ada/tiny", tag="v1")
+    hub.commit("ada/tiny", contents(tmp_path / "1"))
+    install(tmp_path / "2", "ada/tiny")
+    assert same_weights(load_model("ada/tiny"), models[2])
+    for name, model in {"hf://ada/tiny@v1": models[0], "hf://ada/tiny": models[1]}.items():
+        for form in (name, Path(name)):
+            assert same_weights(load_model(form), model)
+        loaded = load_model(name)
+        # Also of a model that was loaded before: the installed one would prepare its clips in another way.
+        extractor = load_feature_extractor(name)
+        assert extractor.to_dict() == extractor_of(loaded).to_dict() == extractor_of(loaded.base_model).to_dict()
+        assert extractor.max_frames == 30 + models.index(model)
+        assert load_config(name).hidden_size == model.config.hidden_size
+        assert (shown_name(name), base_model(name), base_model(loaded)) == ("ada/tiny",) * 3
+    np.save(tmp_path / "walk.npy", np.random.randn(40, 5, 3))
+    code, out, err = run(capsys, "predict", tmp_path / "walk.npy", "--model", "hf://ada/tiny@v1")
+    assert code == 0 and "model hf://ada/tiny@v1, 4 classes" in out, err
+    hub.stop()
+    assert same_weights(load_model("hf://ada/tiny@v1"), models[0])
+    assert same_weights(load_model("hf://ada/tiny"), models[1])
+    forget()
+    with pytest.raises(CheckpointLoadError, match="'ada/tiny' .* not in the cache, and the hub is not reachable"):
+        load_model("hf://ada/tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hf://ada/tiny@v9", "the hub has no revision 'v9' of it"),
+        ("hf://ada/none", "the hub has none that you may read"),
+        ("hf://usdrl/tiny-uiprmd", "the hub has none that you may read|How to make it"),
+        ("hf://ada/tiny/model.pth.tar", "is a file of the hub, not a model"),
+        ("hf://datasets/ada/tiny", "is no address of a model"),
+        ("hf://ada", "is no address of a model"),
+        ("hf://ada/ti ny", "cannot be loaded"),
+    ],
+)
+def test_a_wrong_address_is_told_in_one_sentence(hub, name, message):
+    hub.commit("ada/tiny", contents(checkpoint_path("usdrl/tiny-uiprmd")))
+    for load in (load_model, load_config, load_feature_extractor):
+        with pytest.raises((CheckpointLoadError, ValueError), match=message) as caught:
+            load(name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="the revision is 'v2', too"):
+        load_model("hf://ada/tiny@v1", revision="v2")
 
 
 # Who may do what.

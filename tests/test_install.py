@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoModel
 
 from usdrl_hub import (
@@ -78,6 +79,42 @@ def test_a_converted_file_loads_by_its_name(capsys, home, original, encoder, pro
     assert USDRLModel.from_pretrained(NAME).name_or_path == NAME and checkpoint_path(NAME) == folder
     for file in folder.glob("*.json"):
         assert str(tmp_path) not in file.read_text()
+
+
+def test_a_file_of_the_hub_is_converted_in_one_command(capsys, hub, home, original, encoder, promised, tmp_path):
+    content = original.read_bytes()
+    hub.commit("wan/Zoo", {"ntu120_xs_j_dste/checkpoint_0450.pth.tar": content, "README.md": b"# Zoo"})
+    HfApi().create_tag("wan/Zoo", tag="v1", token=hub.add_user("wan"))
+    clips = torch.randn(2, 64, 2, 25, 3)
+    file = "wan/Zoo/ntu120_xs_j_dste/checkpoint_0450.pth.tar"
+    code, out, err = run(capsys, "convert", file, "--name", NAME)
+    assert code == 0 and f"installed as {NAME}" in out, err
+    assert torch.equal(USDRLModel.from_pretrained(NAME).eval()(clips).pooler_output, encoder(clips).pooler_output)
+    # A killed download goes on, and a file that is here is not asked for again.
+    hub.stop()
+    address = "hf://wan/Zoo@v1/ntu120_xs_j_dste/checkpoint_0450.pth.tar"
+    for name in (file, address):
+        code, _, err = run(capsys, "convert", name, "--name", f"alice/{len(name)}")
+        assert code == (0 if name == file else 2), err
+    hub.start()
+    assert run(capsys, "convert", address, "--output-dir", tmp_path / "out")[0] == 0
+    for name, said in {
+        "wan/Zoo": "names none of the hub: the repository holds ntu120_xs_j_dste/checkpoint_0450.pth.tar",
+        "wan/Zoo/other.pth.tar": "wan/Zoo has no file 'other.pth.tar': the repository holds ntu120_xs_j_dste/",
+        "hf://wan/Zoo@v2/a.pth.tar": "the hub has no revision 'v2' of it",
+        "hf://datasets/wan/Zoo/a.pth.tar": "is no address of a model",
+        "wan/Zoo/README.md": "cannot be read as a checkpoint",
+        "wan/none/a.pth.tar": "the hub has none that you may read",
+        "zoo/a.pth.tar": "no such checkpoint file",
+        "nothing": "no such checkpoint file",
+    }.items():
+        code, _, err = run(capsys, "convert", name, "--output-dir", tmp_path / "wrong")
+        assert code == 2 and said in err and len(err.splitlines()) == 1, err
+        assert not (tmp_path / "wrong").exists()
+    hub.repos["wan/Zoo"].readers = set()
+    shutil.rmtree(tmp_path / "cache")
+    code, _, err = run(capsys, "convert", file, "--output-dir", tmp_path / "gated")
+    assert code == 2 and "ask its owner for access" in err and hub.token not in err
 
 
 def test_another_process_in_another_folder_gets_the_same_bits(home, encoder, promised, tmp_path):

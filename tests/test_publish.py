@@ -29,6 +29,7 @@ from usdrl_hub import (
     checkpoint_path,
 )
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.facts.datasets import DATASETS
 from usdrl_hub.hub import publish as publishing
 from usdrl_hub.hub.card_source import CardSource, base_model
@@ -365,6 +366,30 @@ def test_a_hub_without_xet_is_told_with_what_to_do(hub, folder, monkeypatch):
     assert "\n" not in str(caught.value) and "ada/tiny" not in hub.repos
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     assert publish(folder, "ada/tiny").changed
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_a_hub_that_insists_on_xet_is_told_in_one_sentence(hub, folder, tmp_path, monkeypatch, disabled):
+    publish(folder, "ada/tiny")
+    hub.xet_only = True
+    if not disabled:
+        # As where hf_xet is not installed.
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+        for module in ("_commit_api", "file_download", "utils._runtime"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.is_xet_available", lambda: False)
+        monkeypatch.setattr("usdrl_hub.lookup.is_xet_available", lambda: False)
+    said = "this hub stores files by Xet only: install hf_xet, and unset HF_HUB_DISABLE_XET"
+    with pytest.raises(PublishError, match=f"^ada/xet-tiny: {said}; nothing was published$"):
+        publish(folder, "ada/xet-tiny")
+    assert "ada/xet-tiny" not in hub.repos
+    with pytest.raises(CheckpointLoadError, match=f"^model 'ada/tiny' cannot be loaded: {said}$"):
+        load_model("ada/tiny")
+    # Another fault of a repository with the word in its name.
+    hub.xet_only = False
+    hub.commit("ada/xet", hub.files("ada/tiny"))
+    hub.fail("GET /storage", status=400, times=9)
+    with pytest.raises(CheckpointLoadError, match="the hub refused"):
+        load_model("ada/xet")
 
 
 def test_others_repositories_and_a_hub_that_is_gone_are_told(hub, folder, monkeypatch):

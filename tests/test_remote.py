@@ -208,6 +208,16 @@ def test_an_upload_that_fails_leaves_nothing(hub, store, undrawn, faults, monkey
     assert hub.repos["datasets/ada/moves"].private
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hub_that_insists_on_xet_is_named_in_a_sentence(moves, store, undrawn, stream):
+    moves.xet_only = True
+    said = "this hub stores files by Xet only: install hf_xet"
+    assert said in sentence(stream=stream)
+    with pytest.raises(PublishError, match=said):
+        publish_data(store, "ada/others", "mit")
+    assert "datasets/ada/others" not in moves.repos
+
+
 def test_private_and_gated_data_are_named_in_a_sentence(moves, monkeypatch):
     moves.repos["datasets/ada/moves"].private = True
     monkeypatch.setenv("HF_TOKEN", token := moves.add_user("bob"))

@@ -13,16 +13,21 @@ from typing import Any
 import torch
 from huggingface_hub import (
     _CACHED_NO_EXIST,
+    HfApi,
+    hf_hub_download,
     resolve_revision,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    RevisionResolutionError,
 )
 from huggingface_hub.utils import httpx
 
@@ -30,7 +35,7 @@ from .configuration_usdrl import USDRLConfig
 from .errors import CheckpointLoadError, notice
 from .facts.checkpoints import explain_missing
 from .feature_extraction_usdrl import USDRLFeatureExtractor
-from .lookup import bundled_checkpoint, hub_is_reachable
+from .lookup import XET_ONLY, ModelAddress, bundled_checkpoint, hub_is_reachable, insists_on_xet, model_address
 from .modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
 from .weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
 
@@ -40,6 +45,8 @@ _ANSWERS = {
     403: "does not let you read it: ask its owner for access",
     429: "asks to slow down: try again later",
 }
+# Files of weights that are named where one is missing, and how many.
+_WEIGHTS, _NAMED = (".pth", ".tar", ".pt", ".ckpt", ".onnx"), 6
 
 
 def model_class(config: USDRLConfig) -> type[USDRLPreTrainedModel]:
@@ -60,6 +67,7 @@ def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
     Raises:
         CheckpointLoadError: If the adapter cannot be loaded.
     """
+    name, kwargs = _located(name, kwargs)
     if bundled_checkpoint(name, **kwargs) != name or Path(name).is_file():
         return None
     return load_with(find_adapter, name, **kwargs)
@@ -113,6 +121,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     Raises:
         CheckpointLoadError: If there is no such checkpoint or its configuration is not one of ours.
     """
+    name, kwargs = _located(name, kwargs)
     if adapter := load_adapter(name, **kwargs):
         base = adapter.config or load_config(adapter.base)
         if adapter.model_class in HEADS:
@@ -132,7 +141,8 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     A failed download is tried once more.
 
     Args:
-        name: A name that ships in the package, a folder, or a repository on the hub.
+        name: A name that ships in the package or is installed, a folder, or a repository on the hub;
+            ``hf://OWNER/NAME[@REVISION]`` is always that of the hub, or of its cache.
         **kwargs: Passed to the model's `from_pretrained`.
 
     Returns:
@@ -141,6 +151,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
     Raises:
         CheckpointLoadError: If there is no such checkpoint, a file of it is damaged, or weights are missing.
     """
+    name, kwargs = _located(name, kwargs)
     where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
     loader = model_class(load_config(name, **where))
     if adapter := load_adapter(name, **where):
@@ -173,6 +184,7 @@ def load_feature_extractor(name: str | os.PathLike, *, guess: bool = False, **kw
         MissingPreprocessorError: If there is none, and `guess` is False.
         CheckpointLoadError: If it is damaged, or there is none and no layout in the configuration.
     """
+    name, kwargs = _located(name, kwargs)
     try:
         return load_with(USDRLFeatureExtractor.from_pretrained, name, **kwargs)
     except CheckpointLoadError:
@@ -205,9 +217,11 @@ def extractor_of(model: USDRLPreTrainedModel, *, guess: bool = True) -> USDRLFea
     """
     config = model.config
     name = model.name_or_path or getattr(config, "_name_or_path", "")
+    # Of the same commit: a model of another revision may prepare its clips in another way.
+    commit = None if os.path.isdir(name or "") else getattr(config, "_commit_hash", None)
     if name:
         try:
-            found = load_feature_extractor(name)
+            found = load_feature_extractor(name, **({"revision": commit} if commit else {}))
         except CheckpointLoadError as error:
             # The source folder may have been deleted; only report damage if it still exists.
             if isinstance(error, MissingPreprocessorError) or os.path.isdir(name) or not guess:
@@ -244,24 +258,44 @@ def _has_none(name: str | os.PathLike, file: str, **kwargs: Any) -> bool:
     return False
 
 
+def _located(name: str | os.PathLike, kwargs: dict[str, Any]) -> tuple[str | os.PathLike, dict[str, Any]]:
+    """Repository and arguments of an address ``hf://...``, with the commit that its revision is at; others as given.
+
+    A commit passes over models that are installed or ship under the same name.
+    """
+    address = model_address(name)
+    if address is None:
+        return name, kwargs
+    if address.file is not None:
+        raise CheckpointLoadError(
+            f"'{name}' is a file of the hub, not a model: convert the authors' checkpoints with 'usdrl convert'"
+        )
+    if kwargs.get("revision") not in (None, address.revision):
+        raise ValueError(f"'{name}': the revision is '{kwargs['revision']}', too: leave one of them out")
+    known = {key: kwargs[key] for key in ("cache_dir", "local_files_only", "token") if kwargs.get(key) is not None}
+    found = load_with(resolve_revision, address.repo_id, from_hub=True, revision=address.revision, **known)
+    return address.repo_id, {**kwargs, "revision": found.resolved}
+
+
 def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
     """Whether a name is that of a folder, or of a checkpoint in the package."""
     return Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name
 
 
-def load_with(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) -> Any:
+def load_with(load: Callable[..., Any], name: str | os.PathLike, *, from_hub: bool = False, **kwargs: Any) -> Any:
     """Load by name or folder, with errors that say what to do.
 
     Args:
         load: A `from_pretrained`, or a function like it.
         name: See `load_model`.
+        from_hub: Whether the name is that of a repository on the hub, whatever is here under it.
         **kwargs: Passed to `load`.
 
     Raises:
         CheckpointLoadError: If it cannot be loaded.
     """
-    local = _is_here(name, **kwargs)
-    if not local and Path(name).exists():
+    local = not from_hub and _is_here(name, **kwargs)
+    if not local and not from_hub and Path(name).exists():
         raise CheckpointLoadError(
             f"'{name}' is a file, not a model folder: convert the authors' checkpoints with 'usdrl convert'"
         )
@@ -279,20 +313,51 @@ def load_with(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) 
 
 
 def find_file(name: str | os.PathLike) -> Path:
-    """Path of a file: a path on this machine, or ``OWNER/REPOSITORY/FILE`` on the hub, which is downloaded once.
+    """Path of a file: a path on this machine, or a file of a repository on the hub, which is downloaded once.
+
+    Args:
+        name: The path; or ``OWNER/REPOSITORY/FILE``, or ``hf://OWNER/REPOSITORY[@REVISION]/FILE``.
 
     Raises:
         CheckpointLoadError: If the hub has it not, or is not reachable and its cache does not hold it.
+        ValueError: If it begins with ``hf:`` and is no address.
     """
     parts = Path(name).parts
-    if len(parts) != 3 or Path(name).exists() or Path(parts[0]).is_dir() or Path(name).is_absolute():
-        return Path(name)
-    from huggingface_hub import hf_hub_download
+    address = model_address(name)
+    if address is None:
+        is_local = len(parts) < 2 or Path(name).exists() or Path(parts[0]).is_dir() or Path(name).is_absolute()
+        if is_local or len(parts) == 2 and Path(name).suffix in _WEIGHTS:
+            return Path(name)
+        address = ModelAddress("/".join(parts[:2]), None, "/".join(parts[2:]) or None)
+    if address.file is None:
+        raise CheckpointLoadError(f"'{name}' is no file here, and names none of the hub{_weights_of(address)}")
 
     def load(repository: str | os.PathLike, **where: Any) -> str:
-        return hf_hub_download(str(repository), parts[2], **where)
+        return hf_hub_download(str(repository), str(address.file), **where)
 
-    return Path(load_with(load, "/".join(parts[:2])))
+    try:
+        return Path(load_with(load, address.repo_id, from_hub=True, revision=address.revision))
+    except CheckpointLoadError as error:
+        if not isinstance(error.__cause__, EntryNotFoundError) or isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise
+    raise CheckpointLoadError(f"{address.repo_id} has no file '{address.file}'{_weights_of(address)}", "missing")
+
+
+def _weights_of(address: ModelAddress) -> str:
+    """Files of weights in a repository of the hub, as the end of a sentence; empty where they are not known."""
+    try:
+        reachable = hub_is_reachable()
+        names = HfApi().list_repo_files(address.repo_id, revision=address.revision) if reachable else []
+    except Exception:
+        # It only adds to another error.
+        names = []
+    if not names:
+        return ": it is OWNER/REPOSITORY/FILE"
+    found = [name for name in names if name.endswith(_WEIGHTS)]
+    if not found:
+        return ": the repository holds no weights"
+    others = f" and {len(found) - _NAMED} others" if len(found) > _NAMED else ""
+    return f": the repository holds {', '.join(found[:_NAMED])}{others}"
 
 
 def _load_from_hub(load: Callable[..., Any], name: str | os.PathLike, **kwargs: Any) -> Any:
@@ -304,7 +369,7 @@ def _load_from_hub(load: Callable[..., Any], name: str | os.PathLike, **kwargs: 
             return load(name, **kwargs)
         except Exception as error:
             # The client does not retry where a file's storage fails or the connection is reset.
-            if kwargs.get("local_files_only") and isinstance(error, OSError):
+            if kwargs.get("local_files_only") and isinstance(error, OSError | RevisionResolutionError):
                 raise _NotCached from error
             cause = _cause_in_hub(error)
             if attempt or cause is None or _status(cause) in range(400, 500):
@@ -336,6 +401,8 @@ def _fault_of_hub(error: Exception, revision: str | None) -> tuple[str, str]:
     if cause is None:
         return "", "damaged"
     status = _status(cause)
+    if insists_on_xet(error):
+        return f"cannot be loaded: {XET_ONLY}", "hub"
     if isinstance(cause, RevisionNotFoundError):
         return f"was not found: the hub has no revision '{revision}' of it", "missing"
     absent = "was not found: it does not ship with the package ('usdrl list' shows what does), it is no folder here,"

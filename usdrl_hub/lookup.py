@@ -1,18 +1,53 @@
 """Find a checkpoint by its name: installed on this machine, in the package or around it, or on the hub."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import constants, get_session, is_offline_mode
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils._runtime import is_xet_available
 
 from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
 
+# A path object makes one slash of two.
+_ADDRESS = re.compile(
+    r"hf:/{1,2}(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<file>.+))?"
+)
 # Names of installed models whose use has been reported.
 _reported: set[str] = set()
+
+
+class ModelAddress(NamedTuple):
+    """The address of a model on the hub, or of a file in its repository.
+
+    Attributes:
+        repo_id: Owner and name.
+        revision: Branch, tag or commit; main where None.
+        file: A file of the repository, with its folders.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    file: str | None = None
+
+
+def model_address(name: str | os.PathLike) -> ModelAddress | None:
+    """Read ``hf://OWNER/NAME``, with ``@REVISION`` and ``/FILE`` where they are given; None for any other name.
+
+    Raises:
+        ValueError: If it begins so and is no such address.
+    """
+    text = os.fspath(name).replace("\\", "/")
+    if not text.startswith("hf:/"):
+        return None
+    found = _ADDRESS.fullmatch(text)
+    if found is None or found["repo_id"].partition("/")[0] in ("datasets", "spaces"):
+        raise ValueError(f"'{text}' is no address of a model: it is hf://OWNER/NAME, with @REVISION as needed")
+    return ModelAddress(**found.groupdict())
 
 
 def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
@@ -49,8 +84,10 @@ def _report(name: str, folder: Path) -> None:
 
 
 def checkpoint_name(folder: str | os.PathLike | None) -> str:
-    """The name of a checkpoint that is installed or ships with the package, by its folder; empty for any other."""
+    """The name of a checkpoint that is installed or ships, by its folder, or by an address; empty for any other."""
     path = Path(folder or "")
+    if address := model_address(path):
+        return address.repo_id
     return path.name.replace("--", "/", 1) if path.parent in _parents() else ""
 
 
@@ -115,6 +152,27 @@ def hub_is_reachable() -> bool:
         # The client's exceptions depend on its HTTP library.
         return False
     return True
+
+
+# The rest of a sentence that begins with a model, a data set, or a repository.
+XET_ONLY = "this hub stores files by Xet only: install hf_xet, and unset HF_HUB_DISABLE_XET"
+
+
+def insists_on_xet(error: BaseException | None) -> bool:
+    """Whether an error is that of a hub that serves or takes files by Xet only, and the client has no Xet.
+
+    Args:
+        error: An error of the client, or one that was caused by it.
+    """
+    if is_xet_available():
+        return False
+    while error is not None:
+        # Names in addresses may contain the word.
+        said = re.sub(r"https?://\S+", "", str(error))
+        if re.search(r"\bxet\b", said, re.IGNORECASE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_absent(error: BaseException | None) -> bool:

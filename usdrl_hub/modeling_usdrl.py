@@ -564,6 +564,9 @@ class USDRLPreTrainedModel(PreTrainedModel):
             for part in model.modules():
                 if isinstance(part, PreTrainedModel):
                     part.name_or_path = shipped
+        elif kwargs.get("revision"):
+            # The feature extractor has to be that of the same revision; the field is never saved.
+            model.config._commit_hash = str(kwargs["revision"])
         return loaded
 
     def save_pretrained(self, *args, **kwargs):

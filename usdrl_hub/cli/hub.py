@@ -177,7 +177,13 @@ def push(
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' file; with --to-original, a model.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="The authors' file, also one on the hub (OWNER/REPOSITORY/FILE, or "
+            "hf://OWNER/REPOSITORY@REVISION/FILE); with --to-original, a model."
+        ),
+    ],
     output_dir: Annotated[Path | None, typer.Option(help="Folder to create.")] = None,
     name: Annotated[
         str | None,
@@ -207,7 +213,7 @@ def convert(
     from ..feature_extraction_usdrl import USDRLFeatureExtractor
     from ..hub.convert import convert_checkpoint, save_original
     from ..hub.install import conversion_choices, install, install_target
-    from ..loading import load_model
+    from ..loading import find_file, load_model
     from ..remote_code import add_remote_code
 
     if (output_dir is None) == (name is None):
@@ -223,7 +229,7 @@ def convert(
         install_target(name)
     task, choices = conversion_choices(name or "", task=task, modality=modality, layout=layout)
     choices = {"modality": "joint", "num_attention_heads": num_attention_heads, "alpha": alpha} | choices
-    model = convert_checkpoint(checkpoint, task, **choices, shift_gap=shift_gap, num_persons=num_persons)
+    model = convert_checkpoint(find_file(checkpoint), task, **choices, shift_gap=shift_gap, num_persons=num_persons)
     config = model.config
     with scratch_folder() if output_dir is None else new_folder(output_dir) as folder:
         model.save_pretrained(folder)

@@ -45,7 +45,8 @@ RECORDINGS = f"({', '.join(SUFFIXES)})"
 Model = Annotated[
     str,
     typer.Option(
-        autocompletion=complete_model, help="Checkpoint: a name (see 'usdrl list'), a folder, or a hub repository."
+        autocompletion=complete_model,
+        help="Checkpoint: a name (see 'usdrl list'), a folder, a hub repository, or hf://OWNER/NAME@REVISION.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Clips computed at once.")]

@@ -27,7 +27,7 @@ from huggingface_hub.utils import tqdm, validate_repo_id
 
 from ..errors import one_sentence
 from ..layouts import LayoutLike
-from ..lookup import hub_is_reachable
+from ..lookup import XET_ONLY, hub_is_reachable, insists_on_xet
 from ..sequence import SkeletonFormatError, is_rate
 from .interface import SkeletonData
 from .parquet import ParquetFile, ParquetStore, is_own
@@ -347,8 +347,8 @@ def _fault(error: BaseException, address: HubAddress) -> str:
         return f"the hub has no revision '{address.revision}' of it"
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return "the hub has no data set of this name that you may read: log in with 'hf auth login' if it is private"
-    if any("xet" in str(cause).lower() for cause in causes):
-        return "this hub gives its files by Xet only: install hf_xet, and unset HF_HUB_DISABLE_XET"
+    if insists_on_xet(error):
+        return XET_ONLY
     statuses = [cause.response.status_code for cause in causes if isinstance(cause, HfHubHTTPError) and cause.response]
     if statuses:
         answer = ANSWERS.get(statuses[0], "failed: try again later" if statuses[0] >= 500 else "refused")

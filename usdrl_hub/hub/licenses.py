@@ -11,6 +11,7 @@ from typing import Any
 
 from ..facts.checkpoints import find_checkpoint
 from ..facts.datasets import DATASETS
+from ..lookup import model_address
 from ..visualize.page import shown_name
 
 UNKNOWN = "unknown"
@@ -34,10 +35,10 @@ def model_licenses(model: str | os.PathLike | None) -> dict[str, str]:
     """
     if model is None:
         return {}
-    entry = find_checkpoint(str(model))
+    folder, name = Path(model), shown_name(model)
+    entry = find_checkpoint(name if model_address(model) else str(model))
     if entry is not None:
         return {entry.name: entry.license}
-    folder, name = Path(model), shown_name(model)
     try:
         record = json.loads((folder / "metrics.json").read_text("utf-8"))
     except (OSError, ValueError):

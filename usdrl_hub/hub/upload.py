@@ -16,6 +16,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from ..errors import USDRLError
 from ..facts.checkpoints import namespace
+from ..lookup import XET_ONLY, insists_on_xet
 
 # The form of the hub's access tokens.
 TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
@@ -156,6 +157,8 @@ def _reason(api: HfApi, repo_id: str, kind: str, error: Exception) -> str:
         return str(error)
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), so nothing can be published"
+    if insists_on_xet(error):
+        return f"{repo_id}: {XET_ONLY}; nothing was published"
     if isinstance(error, HfHubHTTPError):
         return _refusal(repo_id, error)
     if isinstance(error, OSError) and is_xet_available() and not _has_xet(api, repo_id, kind):
