@@ -12,8 +12,7 @@ import torch
 
 from usdrl_hub import USDRLFeatureExtractor
 from usdrl_hub.data.samples import load_samples
-from usdrl_hub.pretraining.build import load_recipe
-from usdrl_hub.pretraining.views import ViewAugmentation
+from usdrl_hub.pretraining.build import build_recipe, load_recipe
 from usdrl_hub.visualize.pictures import draw_clip
 
 
@@ -25,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     clip = load_samples()[arguments.clip]
     extractor = USDRLFeatureExtractor("ntu25", "body", num_persons=1, max_frames=None)
-    augmentation = ViewAugmentation(**load_recipe("laptop").views)
+    augmentation = build_recipe(load_recipe("mocap-tiny"))[3]
     batch = extractor.normalized([clip])
     number = torch.tensor([arguments.clip])
     drawn = augmentation.draw(batch.lengths, batch.frames.shape[2], number, arguments.seed, 0)

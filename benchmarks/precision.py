@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel, fuse
+from usdrl_hub import USDRLFeatureExtractor, USDRLForActionRecognition, USDRLModel, fuse, open_data
+from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.samples import sample_path
 from usdrl_hub.facts.checkpoints import RECOGNISER
 from usdrl_hub.files import new_file
@@ -33,7 +34,6 @@ from usdrl_hub.records import redact_paths, run_record
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
 sys.path.insert(0, str(Path(__file__).parent))
-from open_motion import clips_of  # noqa: E402
 from speed import make_model, processor  # noqa: E402
 
 SETS = ("nw_ucla", "utd_mhad", "utkinect", "hdm05_11")
@@ -47,6 +47,14 @@ def variants(model: USDRLPreTrainedModel):
         dtype = getattr(torch, name)
         yield name, copy.deepcopy(model).to(dtype)
         yield f"fused {name}", fuse(model).to(dtype)
+
+
+def clips_of(path: Path, extractor: USDRLFeatureExtractor) -> tuple[list[torch.Tensor], list[torch.Tensor], str]:
+    """Clips and labels of the training and the test part of a set, and the rule of the split."""
+    train, test, rule = default_split(open_data(path))
+    parts = [part.drop_empty() for part in (train, test)]
+    clips = [extractor(list(part), return_tensors="pt")["keypoints"] for part in parts]
+    return clips, [torch.as_tensor(part.column("labels")) for part in parts], rule
 
 
 @torch.no_grad()

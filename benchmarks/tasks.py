@@ -7,12 +7,9 @@ DATA holds the open sets as .npz files (they cannot be part of this repository).
 with `usdrl evaluate`; figures already in the output file are kept, unless --again is given. The groups, by what MODEL
 must be:
 
-open      an encoder of 3D motion not pretrained on any of the sets (recipe laptop, see open_motion.py)
-two       the same for two people (recipe laptop-pairs): SBU's five folds
-correct   an encoder not pretrained on UI-PRMD: whether a movement is done correctly
-gestures  as open, but not pretrained on MSRC-12: its action points
-flat      an encoder of JHMDB's 2D joints (recipe benchmarks/jhmdb.yaml, --split train)
-averaged  usdrl/mocap-tiny's folder: the same detector with and without averaging over the shift gap (needs --keep)
+open      usdrl/mocap-tiny's folder, or another encoder of 3D motion not pretrained on people of the test parts
+flat      usdrl/mocap-2d's folder, or another encoder of 2D keypoints
+averaged  as open, after it and with the same --keep: its detector with averaging over the shift gap
 transfer  a recogniser fine-tuned on the set named by --source; its encoder is tested on the other sets
 
 `nw_ucla` is scored without the test clips that are copies of training clips, and with them, as in papers. --table
@@ -40,17 +37,13 @@ class Run:
     benchmark: str
     leak: bool = False
     fold: int = 0
-    of: str = ""
     averaged: bool = False
 
     @property
     def key(self) -> str:
         """Its name in the table."""
         fold = f" fold {self.fold}" if BENCHMARKS[self.benchmark].dataset == "sbu" else ""
-        of = f" of {self.of}" if self.of else ""
-        return (
-            self.benchmark + fold + of + (" with leak" if self.leak else "") + (", averaged" if self.averaged else "")
-        )
+        return self.benchmark + fold + (" with leak" if self.leak else "") + (", averaged" if self.averaged else "")
 
 
 GROUPS = {
@@ -64,12 +57,12 @@ GROUPS = {
         *(Run(f"early-causal/{name}") for name in SETS[:3]),
         *(Run(f"early/{name}") for name in SETS[:3]),
         *(Run(f"semi-10/{name}") for name in SETS),
+        *(Run(f"{task}/sbu", fold=fold) for task in ("linear", "finetuned") for fold in range(5)),
+        *(Run(f"{task}/ui_prmd_vicon-correct") for task in ("linear", "finetuned")),
+        Run("detection/msrc12"),
     ],
-    "two": [Run(f"{task}/sbu", fold=fold) for task in ("linear", "finetuned") for fold in range(5)],
-    "correct": [Run(f"{task}/ui_prmd_vicon-correct") for task in ("linear", "finetuned")],
-    "gestures": [Run("detection/msrc12")],
     "flat": [Run(f"{task}/jhmdb") for task in ("linear", "retrieval", "finetuned")],
-    "averaged": [Run("detection/utkinect_untrimmed", of="mocap-tiny", averaged=flag) for flag in (False, True)],
+    "averaged": [Run("detection/utkinect_untrimmed", averaged=True)],
     "transfer": [Run(f"transfer/{name}") for name in SETS],
 }
 
@@ -137,7 +130,7 @@ def main() -> None:
     if arguments.model is None or arguments.data is None:
         parser.error("name a MODEL and --data")
     if arguments.group == "averaged" and arguments.keep is None:
-        parser.error("name --keep: the detector is scored twice")
+        parser.error("name --keep: the detector is there")
     model = sha256(arguments.model / "model.safetensors")
     for run in GROUPS[arguments.group]:
         task, _, name = run.benchmark.partition("/")
@@ -153,7 +146,7 @@ def main() -> None:
         # What is trained in the same way is not trained twice.
         same = arguments.keep / f"finetuned-{name}" if arguments.keep and (run.leak or task == "early") else None
         if run.averaged:
-            same = arguments.keep / f"{task}-{name}-of-{run.of}"
+            same = arguments.keep / f"{task}-{name}"
         reuse = same is not None and (run.averaged or task in ("finetuned", "early")) and same.is_dir()
         model_folder, folder = (same, None) if reuse else (arguments.model, folder)
         record = redact_paths(

@@ -538,7 +538,7 @@ def test_whatever_is_wrong_with_one_file_the_others_go_on(capsys, tmp_path, monk
         ("prepare", "layout", "kin", "kinect20"),
         ("embed", "model", "usdrl/ti", "usdrl/tiny-uiprmd"),
         ("evaluate", "model", "usdrl/mo", "usdrl/mocap-tiny"),
-        ("pretrain", "recipe", "lap", "laptop"),
+        ("pretrain", "recipe", "mocap-t", "mocap-tiny"),
         ("evaluate", "benchmark", "linear/", "linear/ntu60-xsub"),
     ],
 )

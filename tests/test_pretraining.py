@@ -597,7 +597,7 @@ def test_pretraining_on_several_modalities_is_consistent(motion, tmp_path):
 
 
 def test_every_recipe_makes_a_model_and_views():
-    assert {"laptop", "ntu60", "ntu120", "ntu-aaai", "ntu-2d", "pku2", "uav"} <= set(recipe_names())
+    assert {"mocap-tiny", "ntu60", "ntu120", "ntu-aaai", "ntu-2d", "pku2", "uav"} <= set(recipe_names())
     for name in recipe_names():
         loaded = load_recipe(name)
         config, extractor, _, views = build_recipe(loaded)
@@ -668,9 +668,9 @@ def test_recipes_with_old_names_are_read(tmp_path):
 
 
 def test_unknown_recipes_get_the_nearest_name():
-    with pytest.raises(ValueError, match="did you mean laptop"):
-        load_recipe("labtop")
-    with pytest.raises(ValueError, match="there are laptop, laptop-pairs, .*or name a .yaml file"):
+    with pytest.raises(ValueError, match="did you mean mocap-tiny"):
+        load_recipe("mocap-tinny")
+    with pytest.raises(ValueError, match="there are mocap-2d, mocap-base, .*or name a .yaml file"):
         load_recipe("x")
 
 
@@ -684,7 +684,7 @@ def test_the_command_pretrains_and_lists(capsys, tmp_path):
     code, _, err = run(capsys, "pretrain", sample_path(), "--output-dir", tmp_path / "b", "--batch-size", 100000)
     assert code == 2 and "larger than the" in err
     code, out, _ = run(capsys, "recipes")
-    assert code == 0 and "laptop" in out and "451" not in out
+    assert code == 0 and "mocap-tiny" in out and "451" not in out
 
 
 def test_a_failed_beginning_does_not_keep_the_folder(motion, tmp_path):

@@ -22,6 +22,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.inference.export import export_model
 from usdrl_hub.pretraining.build import build_recipe, load_recipe
+from usdrl_hub.pretraining.readout import recipe_readout
 from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.tasks.heads import with_head
 
@@ -157,6 +158,23 @@ def test_it_is_fitted_on_clips_as_the_extractor_makes_them():
     [batch] = PretrainingDataset([samples], extractor).batches()
     found = views.whole()(RaggedFrames(batch["frames"], batch["lengths"]), batch["clips"])[0]
     torch.testing.assert_close(found, extractor(list(samples), return_tensors="pt")["keypoints"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("width", "clips", "size"), [(96, 1000, 256), (16, 1000, 64), (96, 100, 50), (96, 1, 1), (96, None, 256)]
+)
+def test_a_recipes_readout_is_as_large_as_model_and_archive_allow(width, clips, size):
+    config = USDRLConfig(**SIZES | {"hidden_size": width})
+    entries = recipe_readout(config, {"parts": [1, 2], "size": 256, "shrinkage": 0.1}, clips)
+    assert entries == {"parts": [1, 2], "size": size, "shrinkage": 0.1}
+
+
+def test_a_small_archive_gets_a_readout(tmp_path):
+    settings = replace(recipe(epochs=1, batch_size=8), readout={"parts": [1, 2], "size": 256})
+    record = pretrain([load_samples()[:20]], tmp_path / "run", settings, max_steps=1)
+    assert record is not None
+    # Recordings longer than the recipe's window are several clips.
+    assert USDRLModel.from_pretrained(tmp_path / "run").config.readout_size == record["n"]["train"] // 2 < 64
 
 
 def test_pretraining_ends_with_a_readout_that_is_the_same_again(tmp_path):

@@ -206,7 +206,7 @@ def pretrain(
         typer.Option(
             autocompletion=completing(recipe_names), help="Recipe: a name (see 'usdrl recipes') or a .yaml file."
         ),
-    ] = "laptop",
+    ] = "mocap-tiny",
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; the recipe's if unset.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per step, over all processes.")] = None,

@@ -110,7 +110,8 @@ class Recipe:
         synthetic_pairs: Probability that a person of another recording is added to a single-person segment; see
             `PretrainingDataset`.
         training: Optimiser and schedule.
-        readout: Arguments of `fit_readout`, which is called at the end; no readout where it is empty.
+        readout: Arguments of `fit_readout`, which is called at the end; no readout where it is empty. Its `size` is at
+            most that: a model may pool fewer numbers, and half of the clips are the most components.
     """
 
     about: str = ""

@@ -16,7 +16,7 @@ from ..layouts import get_layout
 from .camera import RandomCamera
 from .data import check_synthetic_pairs
 from .losses import MultiGrainedFeatureDecorrelation
-from .readout import check_readout
+from .readout import recipe_readout
 from .views import ViewAugmentation
 
 
@@ -50,7 +50,7 @@ def build_recipe(
     check_keys("readout.", recipe.readout, ["parts", "size", "shrinkage"])
     config, extractor = model_parts(recipe)
     if recipe.readout:
-        check_readout(config, **recipe.readout)
+        recipe_readout(config, recipe.readout)
     check_synthetic_pairs(recipe.synthetic_pairs, motion_extractor(recipe, extractor))
     given: dict[str, Any] = {"num_frames": config.num_frames, "layout": config.layout, **recipe.views}
     for name in ("camera", "pose_errors"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -12,8 +13,11 @@ from ..configuration_usdrl import USDRLConfig
 from ..finite import check_finite
 from ..modeling_usdrl import USDRLModel, USDRLReadout
 
+# Numbers of equal parts of a clip, and components, of a readout.
+PARTS, SIZE = (1, 2), 256
 
-def readout_config(config: USDRLConfig, parts: Sequence[int] = (1, 2), size: int = 256) -> USDRLConfig:
+
+def readout_config(config: USDRLConfig, parts: Sequence[int] = PARTS, size: int = SIZE) -> USDRLConfig:
     """A configuration with a readout.
 
     Raises:
@@ -26,7 +30,27 @@ def readout_config(config: USDRLConfig, parts: Sequence[int] = (1, 2), size: int
     return USDRLConfig.from_dict({**config.to_dict(), "readout_parts": list(parts), "readout_size": size})
 
 
-def check_readout(config: USDRLConfig, parts: Sequence[int] = (1, 2), size: int = 256, shrinkage: float = 0.1) -> None:
+def recipe_readout(config: USDRLConfig, entries: Mapping[str, Any], num_clips: int | None = None) -> dict[str, Any]:
+    """The entries of a recipe as arguments of `fit_readout`, whose `size` a smaller model or archive may reduce.
+
+    Args:
+        config: Configuration of the model.
+        entries: The recipe's `readout`: `parts`, `size` at most, `shrinkage`.
+        num_clips: Clips that the readout will be fitted to, of which it keeps at most half as many components.
+
+    Raises:
+        ValueError: See `check_readout`.
+    """
+    check_readout(config, **{**entries, "size": 1})
+    size = entries.get("size", SIZE)
+    if type(size) is int:
+        most = readout_config(config, entries.get("parts", PARTS), 1).readout_input_size
+        size = min(size, most, most if num_clips is None else max(num_clips // 2, 1))
+    check_readout(config, **{**entries, "size": size})
+    return {**entries, "size": size}
+
+
+def check_readout(config: USDRLConfig, parts: Sequence[int] = PARTS, size: int = SIZE, shrinkage: float = 0.1) -> None:
     """Refuse a readout that cannot be fitted.
 
     Raises:
@@ -42,8 +66,8 @@ def fit_readout(
     model: USDRLModel,
     batches: Iterable[torch.Tensor],
     *,
-    parts: Sequence[int] = (1, 2),
-    size: int = 256,
+    parts: Sequence[int] = PARTS,
+    size: int = SIZE,
     shrinkage: float = 0.1,
 ) -> None:
     """Give an encoder a readout: principal components of its pooled tokens, scaled towards equal variance.

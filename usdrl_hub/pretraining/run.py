@@ -33,7 +33,7 @@ from .arguments import ComputeOptions, PretrainingArguments
 from .build import build_recipe, load_recipe, motion_extractor
 from .data import PretrainingDataset
 from .probe import NeighbourProbe
-from .readout import fit_readout
+from .readout import fit_readout, recipe_readout
 from .trainer import USDRLPreTrainer
 from .views import ViewAugmentation
 
@@ -41,7 +41,7 @@ from .views import ViewAugmentation
 def pretrain(
     data: Sequence[str | os.PathLike | SkeletonData | SkeletonSequence],
     output_dir: str | os.PathLike,
-    recipe: Recipe | str | os.PathLike = "laptop",
+    recipe: Recipe | str | os.PathLike = "mocap-tiny",
     *,
     seed: int = 0,
     split: str = "all",
@@ -119,7 +119,8 @@ def pretrain(
         }
         if trainer.is_world_process_zero():
             if recipe.readout:
-                fit_readout(model.usdrl, _whole_clips(dataset, views, seed), **recipe.readout)
+                entries = recipe_readout(config, recipe.readout, len(dataset))
+                fit_readout(model.usdrl, _whole_clips(dataset, views, seed), **entries)
             write_model(folder, model, extractor, record)
         trainer.accelerator.wait_for_everyone()
     return record
