@@ -1,6 +1,7 @@
 import base64
 import re
 import warnings
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -32,6 +33,7 @@ from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.inference.windows import segment
 from usdrl_hub.layouts import TO_Y_UP
 from usdrl_hub.visualize.panel import PERSON_COLORS
+from usdrl_hub.visualize.pictures import Picture, draw_rows
 from usdrl_hub.visualize.recording import Recording, find_recording, nearest_clips
 from usdrl_hub.visualize.scene import Scene, frames_to_draw
 
@@ -514,11 +516,11 @@ def test_a_page_plays_pauses_scrubs_and_obeys_keys(tmp_path, open_page, samples)
     browser.settle()
     assert frame_shown(browser) == shown
     browser.press("\ue011")  # Home
-    assert frame_shown(browser) == 1
+    assert frame_shown(browser) == 0
     browser.press("\ue014", "\ue014", "\ue012")  # right, right, left
-    assert frame_shown(browser) == 2 and browser.text("#clock").startswith("0.03 s")
+    assert frame_shown(browser) == 1 and browser.text("#clock").startswith("0.03 s")
     browser.press("\ue010")  # End
-    assert frame_shown(browser) == 60
+    assert frame_shown(browser) == 59
     x, y, width, height = browser.box("#scrub")
     browser.pointer(("move", x + width / 2, y + height / 2), ("down",), ("move", x + width / 4, y + 5), ("up",))
     assert 13 <= frame_shown(browser) <= 18
@@ -598,10 +600,10 @@ def test_probabilities_segments_and_nearest_clips_follow_the_recording(tmp_path,
     assert browser.run("return document.querySelectorAll('.clip canvas').length") == 3
     x, y, width, height = browser.box("#chart")
     browser.pointer(("move", x + 5, y + 9), ("down",), ("move", x + width * 10 / 39, y + 9), ("up",))
-    assert frame_shown(browser) == 11
+    assert frame_shown(browser) == 10
     x, y, width, height = browser.box("#bands .row:last-child .lane div")
     browser.pointer(("move", x + 8, y + 8))
-    assert browser.text("#tip") == "waveframes 4 to 30"
+    assert browser.text("#tip") == "waveframes 3 to 29"
     assert browser.complaints() == []
 
 
@@ -641,6 +643,18 @@ def test_a_page_fits_its_window_in_light_and_dark(tmp_path, open_page, samples, 
     browser.press("t")
     assert (browser.run("return document.documentElement.dataset.theme") == "light") == dark
     assert browser.complaints() == []
+
+
+def test_rows_of_a_picture_have_one_scale(tmp_path, samples):
+    """A person of half the size is half as high in the picture, and has the grid of the other."""
+    scene = Scene.of(samples[0])
+    half = replace(samples[0], keypoints=samples[0].keypoints * np.float32(0.5))
+    draw_rows([Picture(scene, "one"), Picture(Scene.of(half), "other")], tmp_path / "rows.png", 1)
+    picture = np.asarray(Image.open(tmp_path / "rows.png").convert("RGB")).astype(int)
+    rows = np.split(picture, 2)
+    blue = [np.flatnonzero((abs(row - [0, 114, 178]).sum(-1) < 30).any(1)) for row in rows]
+    high, low = (np.ptp(found) for found in blue)
+    assert 0.4 < low / high < 0.6
 
 
 def test_single_frames_flat_recordings_and_crowds_are_shown(tmp_path, open_page):

@@ -80,7 +80,7 @@ def _show_nearest(picture: Path) -> None:
     engine = Engine.load(ENCODER, head=False)
     # The simulated sensor has half of the frame rate and 20 joints of its own.
     asked = [
-        replace(seen, keypoints=seen.keypoints[::2], fps=None)
+        replace(seen, keypoints=seen.keypoints[::2], fps=(clip.fps or 0) / 2 or None)
         for clip in load_samples()
         if clip.subject == 2 and not clip.name.endswith("_inc") and (seen := clip.to_layout(sensor))
     ]

@@ -35,7 +35,8 @@ class Panel:
         low, high = scene.box
         found = scene.points[scene.seen]
         inside = found[((found >= low) & (found <= high)).all(-1)]
-        points, _ = scene.projected(inside[:: max(len(inside) // 50_000, 1)])
+        shown = inside[:: max(len(inside) // 50_000, 1)] if scene.size is None else scene.corners
+        points, _ = scene.projected(shown)
         middle, half = (points.max(0) + points.min(0)) / 2, (points.max(0) - points.min(0)) / 2
         half = np.maximum(half, max(0.1 * half.max(), 1e-6)) * 1.14
         size = axes.get_window_extent()

@@ -66,13 +66,17 @@ def draw_clip(
 
 
 def draw_rows(pictures: Sequence[Picture], path: str | os.PathLike, num_pictures: int = 8) -> None:
-    """Draw stills of several recordings, one below the other.
+    """Draw stills of several recordings, one below the other and on one scale.
 
     Args:
         pictures: The content of each row.
         path: PNG file to write.
         num_pictures: Number of evenly spaced frames of each recording.
     """
+    # 3D bodies of all rows have the same scale.
+    sizes = [np.subtract(*reversed(picture.scene.box)) for picture in pictures if not picture.scene.flat]
+    size = np.max(sizes or [np.zeros(3)], axis=0)
+    pictures = [p if p.scene.flat else replace(p, scene=replace(p.scene, size=tuple(size))) for p in pictures]
     with scratch_folder() as folder, new_file(path) as partial:
         rows = []
         for number, picture in enumerate(pictures):
@@ -114,7 +118,7 @@ def draw_stills(picture: Picture, path: str | os.PathLike, num_pictures: int = 8
         box = (column * share, (low + 0.22) / height, share, (tall - 0.22) / height)
         Panel(figure.add_axes(box), scene).show(frame)
         time = "" if scene.fps is None else f"{frame / scene.fps:.2f} s, "
-        caption = f"{time}frame {frame + 1}"
+        caption = f"{time}frame {frame}"
         write_text(figure, (column + 0.5) * share, (low + 0.1) / height, caption, 7.5, color=MUTED, ha="center")
     if below:
         draw_chart(figure, (0.5 / width, beside / height, 1 - 0.7 / width, below / height), chart, scene)

@@ -133,8 +133,9 @@ function drawFloor(context, of, project) {
   }
   context.globalAlpha = 1;
 }
+function paperStep(of) { return nice(Math.max(of.half[0], of.half[1]) / 4); }
 function drawPaper(context, of, project, width, height) {
-  const step = nice(Math.max(of.half[0], of.half[1]) / 4), a = project(...of.center, [0, 0, 0, 0]), gap = step * project.scale;
+  const step = paperStep(of), a = project(...of.center, [0, 0, 0, 0]), gap = step * project.scale;
   const x = a[0] - (of.center[0] / step % 1) * gap, y = a[1] + (of.center[1] / step % 1) * gap;
   context.strokeStyle = style.grid; context.globalAlpha = 0.28; context.lineWidth = 1;
   context.beginPath();

@@ -32,6 +32,7 @@ class Scene:
         elevation: Direction to the camera above the horizontal, in radians.
         floor: Height of the floor; None for no floor and a projection without perspective.
         image_shape: Height and width of the image of 2D keypoints in pixels, or None.
+        size: Extent in metres ``(3,)`` of the box that is shown, or None for that of the recording.
     """
 
     points: np.ndarray
@@ -44,6 +45,7 @@ class Scene:
     elevation: float = 0.0
     floor: float | None = None
     image_shape: tuple[float, float] | None = None
+    size: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, sequence: SkeletonSequence) -> Scene:
@@ -91,7 +93,12 @@ class Scene:
         near = found[((found >= low - margin) & (found <= high + margin)).all(-1)]
         if self.floor is not None:
             low[1] = min(low[1], self.floor)
-        return np.minimum(low, near.min(0)), np.maximum(high, near.max(0))
+        low, high = np.minimum(low, near.min(0)), np.maximum(high, near.max(0))
+        if self.size is None:
+            return low, high
+        # Grown to both sides, but upwards only, as the floor is below.
+        low = low - (np.array(self.size) - (high - low)) * (0.5, 0, 0.5)
+        return low, low + self.size
 
     def subsampled(self, frames: np.ndarray, fps: float) -> Scene:
         """A selection of frames, with their frame rate."""
@@ -128,10 +135,13 @@ class Scene:
     @property
     def aspect(self) -> float:
         """Height over width of the projected recording."""
-        low, high = self.box
-        corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1)
-        width, height = np.ptp(self.projected(corners.reshape(-1, 3))[0], axis=0)
+        width, height = np.ptp(self.projected(self.corners)[0], axis=0)
         return float(height / max(width, 1e-9))
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Corners of the box ``(8, 3)``."""
+        return np.stack(np.meshgrid(*zip(*self.box, strict=True)), -1).reshape(-1, 3)
 
 
 def _seen(sequence: SkeletonSequence, layout: Layout) -> np.ndarray:
