@@ -32,7 +32,7 @@ def pages(site, tmp_path_factory):
 
 def test_every_page_is_gathered_and_its_links_lead_to_pages(pages):
     texts, folder = pages
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(texts)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"search.md"} <= set(texts)
     assert {"changelog.md", "notebook.md", "measurements.md", "contributing.md", "cards/tiny-uiprmd.md"} <= set(texts)
     count = 0
     for name, text in texts.items():
@@ -41,6 +41,17 @@ def test_every_page_is_gathered_and_its_links_lead_to_pages(pages):
             assert (folder / name).parent.joinpath(target).is_file(), f"{name}: {target}"
             count += 1
     assert count > 50
+
+
+def test_no_page_has_the_name_of_one_that_sphinx_writes(pages):
+    assert not {"search.md", "genindex.md", "py-modindex.md"} & set(pages[0])
+    assert "# Searching an archive" in pages[0]["archive-search.md"]
+
+
+def test_every_page_is_listed_under_a_heading_of_the_contents(site, pages):
+    listed = {name.partition("<")[2].rstrip(">") or name for names in site.CONTENTS.values() for name in names}
+    pages_of_guides = {name.removesuffix(".md") for name in pages[0] if "/" not in name and name.endswith(".md")}
+    assert pages_of_guides - listed == {"index"}
 
 
 def test_the_reference_has_every_public_name_once(pages):

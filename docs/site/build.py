@@ -26,6 +26,8 @@ OTHERS = {
     ".github/CONTRIBUTING.md": "contributing.md",
     ".github/SECURITY.md": "security.md",
     "docs/space/README.md": "space.md",
+    # Sphinx writes its own search.html.
+    "docs/search.md": "archive-search.md",
 }
 # The order of the contents; other pages follow under the last heading by themselves.
 CONTENTS = {
@@ -34,17 +36,18 @@ CONTENTS = {
         *(
             "library",
             "similar-movements",
-            "search",
+            "archive-search",
+            "scale",
             "long-recordings",
             "browser",
+            "As a Space <space>",
             "deployment",
-            "space",
             "pretraining",
         ),
         *("paper-benchmarks", "authors-checkpoints", "publishing"),
     ),
-    "Understanding": ("method", "results", "All measurements <measurements>", "beware", "errors"),
-    "Reference": ("reference/*", "cards/*"),
+    "Understanding": ("method", "glossary", "results", "All measurements <measurements>", "beware", "errors"),
+    "Reference": ("reference/*", "cards/index"),
     "Developing": ("contributing", "security", "structure", "AGENTS", "changelog"),
     "More": ("*",),
 }
@@ -73,6 +76,8 @@ def gather(folder: Path) -> None:
     with open(folder / "index.md", "a", encoding="utf-8") as file:
         for heading, names in CONTENTS.items():
             file.write(f"\n:::{{toctree}}\n:hidden:\n:glob:\n:caption: {heading}\n\n" + "\n".join(names) + "\n:::\n")
+    cards = "# Model cards\n\n:::{toctree}\n:glob:\n\n*\n:::\n"
+    (folder / "cards" / "index.md").write_text(cards, "utf-8")
     (folder / "reference").mkdir()
     for heading, rooms in ROOMS.items():
         (folder / "reference" / (heading.split()[0].lower() + ".rst")).write_text(_reference(heading, rooms), "utf-8")
