@@ -30,10 +30,11 @@ from usdrl_hub.facts.checkpoints import ENCODER
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.lookup import bundled_checkpoint
 from usdrl_hub.records import redact_paths, run_record, sha256
+from usdrl_hub.tasks.baselines import joint_neighbours
 from usdrl_hub.tasks.choice import FULL, Training
 from usdrl_hub.tasks.fit import Progress
 from usdrl_hub.tasks.heads import with_head
-from usdrl_hub.tasks.report import class_probabilities, joint_neighbours
+from usdrl_hub.tasks.report import class_probabilities
 
 SETS = ("utkinect", "sbu", "hdm05_11", "utd_mhad", "nw_ucla", "cad60")
 SHOTS, DRAWS = 5, 5

@@ -8,7 +8,8 @@ import pytest
 
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.classification import classification_report
-from usdrl_hub.tasks.recognition import Console, Evaluation, finetune
+from usdrl_hub.tasks.console import Console
+from usdrl_hub.tasks.recognition import Evaluation, finetune
 from usdrl_hub.tasks.report import report_model
 from usdrl_hub.visualize.report import Report, ScoredClip
 

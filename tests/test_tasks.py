@@ -13,8 +13,8 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.metrics import retrieval
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
+from usdrl_hub.tasks.baselines import joint_neighbours
 from usdrl_hub.tasks.linear import fit_logistic_regression, train_linear
-from usdrl_hub.tasks.report import joint_neighbours
 
 
 @settings(max_examples=25, deadline=None)

@@ -29,9 +29,10 @@ from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import iter_timelines
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
+from usdrl_hub.tasks.baselines import nearest_neighbour_baselines
 from usdrl_hub.tasks.choice import FULL
 from usdrl_hub.tasks.fit import FitRecipe
-from usdrl_hub.tasks.recognition import Evaluation, finetune, nearest_neighbour_baselines
+from usdrl_hub.tasks.recognition import Evaluation, finetune
 
 from .helpers import Clips, arguments, tiny_config
 

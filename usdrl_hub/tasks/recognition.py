@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonData, open_data, source_name
 from ..data.protocols import check_classes, draw_exemplars, with_clips
 from ..data.splits import Parts, fold_parts, split_data, titled
-from ..errors import notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
@@ -27,18 +25,18 @@ from ..hub.licenses import data_license, model_licenses
 from ..layouts import get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
-from ..normalization import resize
 from ..records import run_record, sha256, write_metrics
 from ..sequence import SkeletonSequence
 from ..visualize.page import shown_name
+from .baselines import nearest_neighbour_baselines
 from .choice import FULL, SCRATCH, TITLES, Chosen, Training, estimated_seconds
+from .console import Console, duration, say_classes
 from .fit import FitRecipe, Progress
 from .heads import with_head
 from .refusal import fit_min_similarity
 from .report import Tested, TrainingReport, class_probabilities
 from .state import RunState, data_digest, kept_state
 
-_LOGGERS = ("tensorboard", "trackio", "wandb")
 # Numbers of clips of each class in a learning curve, and random draws of each with a linear probe, which is quick.
 _CURVE, _CURVE_DRAWS = (1, 2, 5, 10, 20, 50, 100, 200, 500), 3
 
@@ -62,40 +60,6 @@ class Evaluation:
     baseline: bool = False
     folds: str | None = None
     learning_curve: bool = False
-
-
-@dataclass(frozen=True)
-class Console:
-    """What is shown during a training.
-
-    Attributes:
-        say: Receives sentences: the split, the clips of each class, what is decided.
-        warn: Receives the warnings about the model.
-        bar: Show progress bars.
-        report_to: Where transformers logs: "none", "tensorboard", "trackio" or "wandb".
-        resume: Go on with a run that was killed, if its settings are the same.
-    """
-
-    say: Callable[[str], None] = lambda text: None
-    warn: Callable[[str], None] = lambda text: notice(text, "warnings about the model")
-    bar: bool = True
-    report_to: str = "none"
-    resume: bool = True
-
-    def check(self, name: str) -> None:
-        """Refuse a logger that is not there; the logs of tensorboard go to ``runs/NAME`` where nothing else is set.
-
-        Raises:
-            ValueError: If it is unknown or not installed.
-        """
-        if self.report_to == "none":
-            return
-        if self.report_to not in _LOGGERS:
-            raise ValueError(f"report_to must be one of {', '.join(_LOGGERS)} or none, got '{self.report_to}'")
-        if find_spec(self.report_to) is None:
-            raise ValueError(f"{self.report_to} is not installed: pip install {self.report_to}")
-        if self.report_to == "tensorboard":
-            os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{name}")
 
 
 class Finetuned(dict[str, Any]):
@@ -232,7 +196,7 @@ class _Session:
         parts = split_data(self.dataset, evaluation.group_by, seed=self.seed)
         check_classes(parts.train, parts.test)
         say(f"split: {parts.rule}")
-        _say_classes(say, parts.train, parts.test)
+        say_classes(say, parts.train, parts.test)
         begun = time.monotonic()
         classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
         took = time.monotonic() - begun
@@ -256,7 +220,7 @@ class _Session:
         quiet = replace(self, method=method, console=Console(bar=False))
         sizes = [count for count, _ in runs]
         self.console.say(
-            f"learning curve: {len(runs)} trainings, at most about {_duration(whole * sum(sizes) / typical)}"
+            f"learning curve: {len(runs)} trainings, at most about {duration(whole * sum(sizes) / typical)}"
         )
         begun = time.monotonic()
         for number, (count, draw) in enumerate(runs, start=1):
@@ -268,7 +232,7 @@ class _Session:
             left = (time.monotonic() - begun) * sum(sizes[number:]) / sum(sizes[:number])
             clips = f"{count} clips" if count > 1 else "1 clip"
             text = f"learning curve, {clips} of each class: {100 * hits.mean():.1f} %"
-            self.console.say(f"{text}; about {_duration(left)} left")
+            self.console.say(f"{text}; about {duration(left)} left")
         rows = [
             {"clips": count, "accuracy": float(np.mean(values))}
             | ({"low": min(values), "high": max(values)} if len(values) > 1 else {})
@@ -281,12 +245,12 @@ class _Session:
         say, begun = self.console.say, time.monotonic()
         folds = fold_parts(self.dataset, str(evaluation.folds), evaluation.group_by, seed=self.seed)
         say(f"split: {len(folds)} folds, then a model of all clips")
-        _say_classes(say, self.dataset)
+        say_classes(say, self.dataset)
         if state is None or state.load("fold-0") is None:
             classifier, extractor, _ = _model(self.model, self.config, self.dataset)
             _check_dimensions(self.where, self.model, self.dataset, extractor)
             most = estimated_seconds(classifier, extractor, folds[0].train, self.recipe, self.method)
-            say(f"{len(folds) + 1} trainings: at most about {_duration(most * (len(folds) + 1))}")
+            say(f"{len(folds) + 1} trainings: at most about {duration(most * (len(folds) + 1))}")
         tests, rows, fresh = [], [], 0
         for number, parts in enumerate(folds):
             check_classes(parts.train, parts.test)
@@ -315,7 +279,7 @@ class _Session:
             tests.append(tested)
             rows.append(row)
             left = (time.monotonic() - begun) / max(fresh, 1) * (len(folds) - number)
-            say(f"{row['fold']}: {100 * row['accuracy']:.1f} % of {row['n']} clips; about {_duration(left)} left")
+            say(f"{row['fold']}: {100 * row['accuracy']:.1f} % of {row['n']} clips; about {duration(left)} left")
         members = [parts.tested for parts in folds if parts.tested is not None]
         pooled = Tested.pooled(self.dataset, tests, members)
         tail = folds[0].rule.partition("; ")[2] or f"each {titled(folds[0].by)} is left out in turn"
@@ -413,27 +377,6 @@ def _refusal(outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
     return {"refusal": found} if found else {}
 
 
-def _duration(seconds: float) -> str:
-    """A duration in words, rounded."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _say_classes(say: Callable[[str], None], train: SkeletonData, test: SkeletonData | None = None) -> None:
-    """The clips of each class."""
-    names = train.class_names
-    trained, *tested = (
-        np.bincount(np.asarray(part.column("labels")), minlength=len(names))
-        for part in (train, test)
-        if part is not None
-    )
-    shown = [f"{name} {'/'.join(map(str, counts))}" for name, *counts in zip(names, trained, *tested, strict=True)]
-    say(f"clips of each class{', training/test' if tested else ''}: {', '.join(shown)}")
-    if trained.max() >= 10 * max(trained[trained > 0].min(), 1):
-        say("the classes differ much in their number of clips: --balance weights them alike")
-
-
 def _check_dimensions(
     where: str, model: str | os.PathLike | None, dataset: SkeletonData, extractor: USDRLFeatureExtractor
 ) -> None:
@@ -470,31 +413,3 @@ def _model(
     if isinstance(loaded, USDRLForActionRecognition) and one_class and config.id2label == id2label:
         return loaded, extractor, True
     return with_head(loaded, USDRLForActionRecognition, dataset.class_names), extractor, False
-
-
-def nearest_neighbour_baselines(train: SkeletonData, test: SkeletonData, num_frames: int = 64) -> dict[str, float]:
-    """Accuracy of the nearest training clip by joint coordinates, without any model.
-
-    Args:
-        train: Training sequences.
-        test: Test sequences.
-        num_frames: Frames that every sequence is resized to.
-
-    Returns:
-        Accuracy in [0, 1]: `baseline_1nn_raw` on the coordinates as they are, `baseline_1nn_centered` with each
-        recording's mean position subtracted.
-    """
-    answers = [np.array([sequence.label for sequence in part]) for part in (train, test)]
-    scores = {}
-    for name, center in (("raw", False), ("centered", True)):
-        features = []
-        for part in (train, test):
-            rows = []
-            for sequence in part:
-                frames = torch.from_numpy(sequence.keypoints)
-                frames = frames - frames.mean(dim=(0, 2), keepdim=True) if center else frames
-                rows.append(resize(frames, num_frames).flatten())
-            features.append(torch.stack(rows))
-        nearest = torch.cdist(features[1], features[0]).argmin(dim=1).numpy()
-        scores[f"baseline_1nn_{name}"] = float((answers[0][nearest] == answers[1]).mean())
-    return scores

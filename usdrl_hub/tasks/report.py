@@ -30,9 +30,10 @@ from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record, write_metrics
 from ..visualize.page import shown_name
 from ..visualize.report import Report, ScoredClip
+from .baselines import joint_neighbours
 
-# Clips of a forward pass, and of a block of distances.
-_BATCH, _BLOCK = 128, 2048
+# Clips of a forward pass.
+_BATCH = 128
 # Skeletons in a page, and training clips of a class among which its example is chosen.
 SHOWN, _CANDIDATES = 24, 20
 # Test clips of a class below which its figures say little.
@@ -58,30 +59,6 @@ def class_probabilities(
     probabilities = torch.cat(rows).numpy()
     check_finite(probabilities, "the probabilities of the classes")
     return probabilities
-
-
-def joint_neighbours(train: SkeletonData, test: SkeletonData, extractor: USDRLFeatureExtractor) -> np.ndarray:
-    """Class ``(N,)`` of the training clip nearest to each test clip, by normalised joints without any model.
-
-    Args:
-        train: Training clips with labels.
-        test: N test clips.
-        extractor: Normalises and resizes clips; distances are Euclidean.
-    """
-    labels = np.asarray(train.column("labels"))
-    tested = _clips(test, extractor, 0, len(test))
-    best = torch.full((len(test),), torch.inf)
-    nearest = torch.zeros(len(test), dtype=torch.long)
-    for start in range(0, len(train), _BLOCK):
-        distances = torch.cdist(tested, _clips(train, extractor, start, start + _BLOCK))
-        values, rows = distances.min(1)
-        nearest = torch.where(values < best, rows + start, nearest)
-        best = torch.minimum(values, best)
-    return labels[nearest.numpy()]
-
-
-def _clips(data: SkeletonData, extractor: USDRLFeatureExtractor, start: int, end: int) -> torch.Tensor:
-    return extractor(list(data[start:end]), return_tensors="pt")["keypoints"].flatten(1)
 
 
 @dataclass(frozen=True)
