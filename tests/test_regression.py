@@ -14,8 +14,10 @@ from usdrl_hub import SkeletonFormatError, SkeletonList, get_layout, open_data
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.loading import load_model
 from usdrl_hub.metrics.regression import regression_report
-from usdrl_hub.tasks import regression
-from usdrl_hub.tasks.regression import VALUES, finetune_values, fit_ridge
+from usdrl_hub.tasks import regression, value_training
+from usdrl_hub.tasks.recognition import Evaluation
+from usdrl_hub.tasks.regression import finetune_values
+from usdrl_hub.tasks.value_training import VALUES, fit_ridge
 
 from .helpers import run
 
@@ -112,10 +114,58 @@ def test_a_trial_compares_with_full_fine_tuning(tmp_path):
     assert full["task"] == "fine-tuned regression" and full["metrics"]["mae"] < 30
 
 
+def test_folds_test_each_person_once_beside_the_mean_of_the_others(table, tmp_path, capsys):
+    options = ["--layout", "ui-prmd39", "--fps", "30", "--output-dir", tmp_path / "store"]
+    assert run(capsys, "prepare", "csv", table / "list.csv", *options)[0] == 0
+    options = ["--target", "knee", "--linear-probe", "--folds", "subject", "--output-dir", tmp_path / "out"]
+    code, out, err = run(capsys, "finetune", tmp_path / "store", *options)
+    assert code == 0, err
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert "mean absolute error of 5 folds" in out and record["n"] == {"train": 29, "test": 29}
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["name"] for row in rows}) == 29
+    people = {row["name"]: row for row in record["scores"]["groups"]}
+    assert len(people) == 5
+    for person, scores in people.items():
+        mine = np.array([[row["true_value"], row["predicted_value"]] for row in rows if row["group"] == person], float)
+        others = [float(row["true_value"]) for row in rows if row["group"] != person]
+        assert scores["mae"] == pytest.approx(np.abs(mine[:, 0] - mine[:, 1]).mean(), rel=1e-5)
+        assert scores["mae_of_mean"] == pytest.approx(np.abs(mine[:, 0] - np.mean(others)).mean(), rel=1e-5)
+        assert scores["correlation"] == pytest.approx(pearsonr(*mine.T)[0], abs=1e-5)
+    errors = [row["mae"] for row in record["folds"]]
+    assert errors == pytest.approx([row["mae"] for row in people.values()])
+    assert record["mae_of_folds"] == {"mean": pytest.approx(np.mean(errors)), "std": pytest.approx(np.std(errors))}
+
+
+def test_folds_that_were_tested_are_not_trained_again(tmp_path, monkeypatch):
+    clips = [clip for clip in load_samples() if clip.label < 2]
+    data = SkeletonList(clips, columns={"angle": np.array([knee_angle(clip) for clip in clips])})
+    predict, answers = value_training.ValueTraining.predict, []
+    evaluation = Evaluation(folds="2")
+
+    def interrupted(self, model, part):
+        if self.key == "fold-1" and len(answers) < 99:
+            raise KeyboardInterrupt
+        answers.append(self.key)
+        return predict(self, model, part)
+
+    monkeypatch.setattr(value_training.ValueTraining, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_values(data, tmp_path / "out", "angle", method="linear", evaluation=evaluation)
+    assert set(answers) == {"fold-0"}
+    answers[:] = ["known"] * 99
+    record = finetune_values(data, tmp_path / "out", "angle", method="linear", evaluation=evaluation)
+    assert "fold-0" not in answers and [path.name for path in tmp_path.iterdir()] == ["out"]
+    monkeypatch.undo()
+    whole = finetune_values(data, tmp_path / "whole", "angle", method="linear", evaluation=evaluation)
+    assert record["scores"] == whole["scores"] and record["folds"] == whole["folds"]
+
+
 def test_a_run_that_was_interrupted_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     clips = [clip for clip in load_samples() if clip.label < 2]
     data = SkeletonList(clips, columns={"angle": np.array([knee_angle(clip) for clip in clips])})
-    recipe, fit, calls = replace(VALUES, epochs=1, min_steps=0), regression.fit, []
+    recipe, fit, calls = replace(VALUES, epochs=1, min_steps=0), value_training.fit, []
 
     def counted(*arguments, **choices):
         calls.append(choices["progress"].folder.name)
@@ -124,13 +174,13 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_numbers(tmp_path, monkey
     def interrupted(*arguments, **choices):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(regression, "fit", counted)
+    monkeypatch.setattr(value_training, "fit", counted)
     monkeypatch.setattr(regression, "write_metrics", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune_values(data, tmp_path / "out", "angle", recipe=recipe)
     assert calls[0] == "trial" and not (tmp_path / "out").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(regression, "fit", counted)
+    monkeypatch.setattr(value_training, "fit", counted)
     calls.clear()
     record = finetune_values(data, tmp_path / "out", "angle", recipe=recipe)
     assert "trial" not in calls and [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -171,7 +171,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         ),
         _Need(("baseline", "learning_curve"), _without("folds"), "with --folds"),
         _Need(
-            ("from_scratch", "folds", "baseline", "learning_curve", "balance", "mirror", "pose_errors"),
+            ("from_scratch", "baseline", "learning_curve", "balance", "mirror", "pose_errors"),
             _without("target"),
             "with --target, which finds numbers",
         ),

@@ -72,7 +72,8 @@ def finetune(
 ) -> None:
     """Train a recogniser on your own data and score it on the data's test part."""
     from ..tasks.choice import FULL, SCRATCH
-    from ..tasks.recognition import Console, Evaluation
+    from ..tasks.console import Console
+    from ..tasks.recognition import Evaluation
     from ..tasks.recognition import finetune as finetune_recognition
 
     if linear_probe and full:
@@ -85,8 +86,10 @@ def finetune(
     recipe = replace(
         SCRATCH if from_scratch else FULL, mirror=mirror, pose_errors=pose_errors, balance=balance, **given
     )
+    evaluation = Evaluation(group_by, baseline, folds, learning_curve)
     if target is not None:
-        from ..tasks.regression import VALUES, finetune_values
+        from ..tasks.regression import finetune_values
+        from ..tasks.value_training import VALUES
 
         values = finetune_values(
             data,
@@ -95,7 +98,7 @@ def finetune(
             model,
             method=method,
             recipe=replace(VALUES, **given) if epochs is None else replace(VALUES, min_steps=0, **given),
-            group_by=group_by,
+            evaluation=evaluation,
             console=console,
             seed=seed,
         )
@@ -118,7 +121,7 @@ def finetune(
         recipe=recipe if epochs is None else replace(recipe, min_steps=0),
         method=method,
         config=config,
-        evaluation=Evaluation(group_by, baseline, folds, learning_curve),
+        evaluation=evaluation,
         console=console,
         seed=seed,
     )
@@ -172,6 +175,9 @@ def _print_values(output_dir: Path, record: dict[str, Any]) -> None:
         rows.append([str(row["name"]), str(row["n"]), *errors])
     print_table(rows)
     say(f"95 % interval of the mean absolute error: {low:.4g} to {high:.4g}")
+    if "folds" in record:
+        mean, deviation = (record["mae_of_folds"][name] for name in ("mean", "std"))
+        say(f"mean absolute error of {len(record['folds'])} folds: mean {mean:.4g}, deviation {deviation:.4g}")
     say(f"errors of each clip, and the worst ones as skeletons: {output_dir}/report.html")
     say(f"use it: usdrl predict FILE --model {output_dir}")
 

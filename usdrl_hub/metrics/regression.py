@@ -13,7 +13,7 @@ def regression_report(
     predicted: np.ndarray,
     values: np.ndarray,
     groups: np.ndarray | None = None,
-    center: float = 0.0,
+    center: float | np.ndarray = 0.0,
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -24,7 +24,8 @@ def regression_report(
         predicted: ``(N,)``.
         values: True numbers ``(N,)``.
         groups: Group of each clip ``(N,)`` as text, such as the person, empty where unknown; None for no groups.
-        center: The constant, such as the mean of the training clips.
+        center: The constant, such as the mean of the training clips; or one of each clip ``(N,)``, where the clips
+            were tested in folds.
         resamples: Number of bootstrap samples.
         seed: Random seed of the bootstrap.
 
@@ -42,6 +43,7 @@ def regression_report(
         raise ValueError(f"predicted and true numbers (N,) do not fit: {predicted.shape}, {values.shape}")
     check_finite(predicted, "the predicted numbers")
     check_finite(values, "the true numbers")
+    center = np.broadcast_to(np.asarray(center, np.float64), values.shape)
     names = np.full(len(values), "") if groups is None else np.asarray(groups)
     errors = np.abs(predicted - values)
     units = np.unique(names, return_inverse=True)[1] if (names != "").all() else np.arange(len(values))
@@ -51,9 +53,9 @@ def regression_report(
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     interval = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975]).tolist()
     rows = []
-    for name in np.unique(names[names != ""]):
+    for name in sorted(np.unique(names[names != ""]), key=_in_order):
         mine = names == name
-        row = _errors(predicted[mine], values[mine], center)
+        row = _errors(predicted[mine], values[mine], center[mine])
         rows.append({"name": str(name), "n": int(mine.sum()), **row})
     return {
         **_errors(predicted, values, center),
@@ -63,7 +65,12 @@ def regression_report(
     }
 
 
-def _errors(predicted: np.ndarray, values: np.ndarray, center: float) -> dict[str, Any]:
+def _in_order(name: str) -> tuple[int, int, str]:
+    """Numbers in their order, then other names."""
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
+
+
+def _errors(predicted: np.ndarray, values: np.ndarray, center: np.ndarray) -> dict[str, Any]:
     is_constant = len(values) < 2 or np.ptp(predicted) == 0 or np.ptp(values) == 0
     return {
         "mae": float(np.abs(predicted - values).mean()),

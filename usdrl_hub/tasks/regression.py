@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import os
 import time
@@ -15,191 +14,28 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, source_name
-from ..data.splits import Parts, groups_of, split_data, titled, with_validation
+from ..data.splits import Parts, fold_parts, groups_of, split_data, titled, with_validation
 from ..errors import SkeletonFormatError, notice
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
 from ..hub.card_source import base_model
 from ..hub.licenses import data_license, model_licenses
-from ..inference.embedding import embed_part
 from ..loading import load_feature_extractor, load_model
 from ..metrics.regression import regression_report
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record, sha256, write_metrics
 from ..visualize.page import shown_name
 from ..visualize.report import ValueReport
-from .choice import FULL, METHODS, TITLES
-from .fit import FitRecipe, Progress, fit
+from .choice import METHODS, TITLES, estimated_seconds
+from .console import Console, duration
+from .fit import FitRecipe
 from .heads import with_head
-from .recognition import Console, Finetuned
+from .recognition import Evaluation, Finetuned
 from .report import SHOWN
 from .state import RunState, data_digest, kept_state
-
-# Crops and shears of clips would change the number that is to be found.
-VALUES = replace(FULL, label_smoothing=0.0, augment=False)
-# Penalties of the linear probe, of which the validation part chooses; the middle one without a validation part.
-_PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
-
-
-class ValueDataset(ClipDataset):
-    """Clips with a number each."""
-
-    def __init__(self, sequences: SkeletonData, feature_extractor: USDRLFeatureExtractor, values: np.ndarray):
-        """Wrap labelled sequences and their numbers ``(N,)``."""
-        super().__init__(sequences, feature_extractor)
-        self.values = values.astype(np.float32)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several clips at once; `labels` are the numbers."""
-        items: list[dict[str, Any]] = [dict(item) for item in super().__getitems__(indices)]
-        for item, index in zip(items, indices, strict=True):
-            item["labels"] = float(self.values[index])
-        return items
-
-
-def fit_ridge(features: torch.Tensor, values: np.ndarray, penalty: float) -> tuple[torch.Tensor, float]:
-    """The weights ``(D,)`` and the bias of a ridge regression on standardised features.
-
-    Args:
-        features: ``(N, D)``.
-        values: ``(N,)``.
-        penalty: Factor of the squared norm of the weights, added to the summed squared error.
-    """
-    rows, targets = features.double().cpu(), torch.as_tensor(values, dtype=torch.float64)
-    mean, deviation = rows.mean(0), rows.std(0, unbiased=False)
-    deviation = torch.where(deviation < 1e-9, 1.0, deviation)
-    standard, center = (rows - mean) / deviation, targets.mean()
-    gram = standard.T @ standard + penalty * torch.eye(standard.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(gram, standard.T @ (targets - center)) / deviation
-    return weight, float(center - weight @ mean)
-
-
-@dataclass
-class _Regression:
-    """The training of a model of one number."""
-
-    model: USDRLForActionRecognition
-    extractor: USDRLFeatureExtractor
-    recipe: FitRecipe
-    seed: int
-    console: Console
-    state: RunState | None = None
-    validation: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    stopped: bool = False
-
-    def run(self, parts: Parts, tried: Parts, targets: dict[str, np.ndarray], method: str) -> tuple[str, str]:
-        """Train on the training part, by the method that validates better; returns the method and the reason."""
-        penalty, reason, epochs = _PENALTIES[2], "as asked for", self.recipe.epochs_for(len(parts.train))
-        if tried.validation is None:
-            method, reason = ("linear", "no clip can be spared to validate") if method == "auto" else (method, reason)
-        else:
-            truth = targets["validation"]
-            errors = {}
-            for value in _PENALTIES:
-                self._probe(self.model, tried.train, targets["tried"], value)
-                errors[value] = self._error(self.model, tried.validation, truth)
-            penalty = min(errors, key=lambda value: errors[value])
-            self.validation |= {"n": float(len(truth)), TITLES["linear"]: errors[penalty]}
-            if method == "auto":
-                model, done = self._trial(tried, targets, penalty)
-                self.validation[TITLES["full"]] = self._error(model, tried.validation, truth)
-                method = min(("linear", "full"), key=lambda name: self.validation[TITLES[name]])
-                reason = f"mean absolute error on {len(truth)} validation clips: " + ", ".join(
-                    f"{TITLES[name]} {self.validation[TITLES[name]]:.4g}" for name in ("linear", "full")
-                )
-                whole = self.recipe.epochs_for(len(tried.train))
-                epochs *= done / whole
-                if self.stopped:
-                    reason += f"; stopped by Ctrl-C at epoch {done:.1f} of {whole:g}, the best so far is kept"
-                if self.stopped and method == "full":
-                    self.model.load_state_dict(model.state_dict())
-                    self.model.eval()
-                    return method, reason
-        self.console.say(f"{TITLES[method]}: {reason}")
-        if method == "linear":
-            self._probe(self.model, parts.train, targets["train"], penalty)
-            return method, reason
-        progress = self._full("final", self.model, parts.train, targets["train"], penalty, epochs=epochs)
-        # The curves of a trial have a validation part.
-        self.history = self.history or progress.history
-        if progress.stopped:
-            self.stopped = True
-            reason += f"; stopped by Ctrl-C at epoch {progress.epochs:.1f} of {epochs:g}, the last weights are kept"
-        return method, reason
-
-    def _trial(
-        self, tried: Parts, targets: dict[str, np.ndarray], penalty: float
-    ) -> tuple[USDRLForActionRecognition, float]:
-        """The full model that validates best, trained without the validation part, and its epochs."""
-        model = copy.deepcopy(self.model)
-        done = None if self.state is None else self.state.load("trial")
-        if done is not None:
-            values, tensors = done
-            model.load_state_dict(tensors)
-            self.history = values["history"]
-            return model.eval(), values["epochs"]
-        assert tried.validation is not None
-        tested = tried.validation, targets["validation"]
-        progress = self._full("trial", model, tried.train, targets["tried"], penalty, validation=tested)
-        self.history, self.stopped = progress.history, progress.stopped
-        if self.state is not None and not progress.stopped:
-            values = {"history": progress.history, "epochs": progress.epochs}
-            self.state.save("trial", values, dict(model.state_dict()))
-        return model, progress.epochs
-
-    def predict(self, model: USDRLForActionRecognition, data: SkeletonData) -> np.ndarray:
-        """The number ``(N,)`` of each clip."""
-        features, _ = embed_part(model, self.extractor, data, pooled=True)
-        with torch.inference_mode():
-            return model.classifier(features.to(model.device))[:, 0].float().cpu().numpy()
-
-    def _error(self, model: USDRLForActionRecognition, data: SkeletonData, values: np.ndarray) -> float:
-        return float(np.abs(self.predict(model, data) - values).mean())
-
-    def _probe(self, model: USDRLForActionRecognition, data: SkeletonData, values: np.ndarray, penalty: float) -> None:
-        features, _ = embed_part(model, self.extractor, data, pooled=True)
-        weight, bias = fit_ridge(features, values, penalty)
-        with torch.no_grad():
-            model.classifier.weight.copy_(weight[None])
-            model.classifier.bias.fill_(bias)
-        model.eval()
-
-    def _full(
-        self,
-        key: str,
-        model: USDRLForActionRecognition,
-        data: SkeletonData,
-        values: np.ndarray,
-        penalty: float,
-        *,
-        validation: tuple[SkeletonData, np.ndarray] | None = None,
-        epochs: float | None = None,
-    ) -> Progress:
-        """Train all weights on standardised numbers, from the linear probe."""
-        center, scale = float(values.mean()), float(values.std())
-        self._probe(model, data, (values - center) / scale, penalty)
-        recipe = self.recipe if epochs is None else replace(self.recipe, epochs=epochs, min_steps=0)
-        tested = None
-        if validation is not None:
-            tested = ValueDataset(validation[0], self.extractor, (validation[1] - center) / scale)
-        progress = fit(
-            model,
-            ValueDataset(data, self.extractor, (values - center) / scale),
-            recipe,
-            seed=self.seed,
-            validation=tested,
-            progress=Progress(
-                self.console.bar, self.console.report_to, None if self.state is None else self.state.folder(key)
-            ),
-        )
-        with torch.no_grad():
-            model.classifier.weight.mul_(scale)
-            model.classifier.bias.mul_(scale).add_(center)
-        return progress
+from .value_training import VALUES, ValueTraining
 
 
 def finetune_values(
@@ -210,8 +46,8 @@ def finetune_values(
     *,
     method: str = "auto",
     recipe: FitRecipe = VALUES,
-    group_by: str | None = None,
-    console: Console | None = None,
+    evaluation: Evaluation = Evaluation(),
+    console: Console = Console(),
     seed: int = 0,
 ) -> Finetuned:
     """Train a model that finds a number of each clip, test it, and write its folder.
@@ -228,8 +64,8 @@ def finetune_values(
         model: Checkpoint to start from.
         method: "linear", "full" or "auto".
         recipe: Of full fine-tuning.
-        group_by: What is never on both sides of the split, see `split_data`.
-        console: What is shown; see `Console`.
+        evaluation: How the model is tested: its `group_by` and `folds`.
+        console: What is shown.
         seed: Random seed of the order.
 
     Returns:
@@ -243,108 +79,209 @@ def finetune_values(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got '{method}'")
-    started, console = time.monotonic(), Console() if console is None else console
+    if evaluation.baseline or evaluation.learning_curve:
+        raise ValueError("baseline and learning_curve are for classes: leave them out with target")
+    started = time.monotonic()
     console.check(Path(output_dir).name)
     with new_folder(output_dir) as folder:
         dataset, values = _with_values(open_data(data).drop_empty(), target)
-        parts = split_data(dataset, group_by, seed=seed)
-        tried = with_validation(parts, seed)
-        console.say(f"split: {tried.rule}")
-        named = {"train": parts.train, "test": parts.test, "tried": tried.train, "validation": tried.validation}
-        targets = {name: _values(part, target) for name, part in named.items() if part is not None}
-        if np.ptp(targets["train"]) == 0:
-            raise SkeletonFormatError(f"column '{target}' is {targets['train'][0]:g} in all training clips")
-        set_seed(seed)
-        loaded = load_model(model, dtype=torch.float32)
-        head = with_head(loaded, USDRLForActionRecognition, [target], problem_type="regression")
+        session = _Session(dataset, target, model, recipe, method, seed, console)
+        settings = session.settings(values, evaluation)
+        with kept_state(output_dir, settings, console.resume, console.say) as state:
+            outcome = session.run(evaluation, state)
+            for sentence in outcome.tested.warnings:
+                console.warn(f"{Path(output_dir).name}: {sentence}")
+            outcome.head.save_pretrained(folder)
+            outcome.extractor.save_pretrained(folder)
+            record = _write(folder, Path(output_dir).name, session, outcome)
+            record |= {"seed": seed, **run_record(started)}
+            record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
+            write_metrics(folder, record)
+    return Finetuned(record, outcome.head, outcome.extractor)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model, and how it was trained."""
+
+    head: USDRLForActionRecognition
+    extractor: USDRLFeatureExtractor
+    training: ValueTraining
+    method: str
+    reason: str
+    tried: Parts
+
+
+@dataclass(frozen=True)
+class _Outcome(_Trained):
+    """What tests it, too."""
+
+    tested: _Tested
+    groups: dict[str, Any]
+    folds: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The trainings of one call of `finetune_values`."""
+
+    dataset: SkeletonData
+    target: str
+    model: str | os.PathLike
+    recipe: FitRecipe
+    method: str
+    seed: int
+    console: Console
+
+    def settings(self, values: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:
+        """What has to be the same for a run to go on."""
+        return {
+            "data": data_digest(self.dataset, values),
+            "target": self.target,
+            "model": str(self.model),
+            "recipe": self.recipe.to_dict(),
+            "method": self.method,
+            "seed": self.seed,
+            "split": [evaluation.group_by, evaluation.folds],
+        }
+
+    def run(self, evaluation: Evaluation, state: RunState | None) -> _Outcome:
+        """Train and test on one split, or on folds."""
+        if evaluation.folds is not None:
+            return self._folds(evaluation, state)
+        parts = split_data(self.dataset, evaluation.group_by, seed=self.seed)
+        trained = self._train(parts, state, "main")
+        predicted = trained.training.predict(trained.head, parts.test)
+        center = np.full(len(parts.test), self.values(parts.train).mean())
+        tested = _Tested(parts, self.target, self.values(parts.train), self.values(parts.test), predicted, center)
+        return _Outcome(**vars(trained), tested=tested, groups=trained.tried.to_dict())
+
+    def values(self, part: SkeletonData) -> np.ndarray:
+        """The number ``(n,)`` of each clip of a part."""
+        return np.asarray(part.column(self.target), dtype=np.float64)
+
+    def _folds(self, evaluation: Evaluation, state: RunState | None) -> _Outcome:
+        """Test each fold by a model of the others; the model is trained on all clips."""
+        say, begun = self.console.say, time.monotonic()
+        folds = fold_parts(self.dataset, str(evaluation.folds), evaluation.group_by, seed=self.seed)
+        say(f"split: {len(folds)} folds, then a model of all clips")
+        if state is None or state.load("fold-0") is None:
+            most = estimated_seconds(*self._model(), folds[0].train, self.recipe, self.method) * (len(folds) + 1)
+            say(f"{len(folds) + 1} trainings: at most about {duration(most)}")
+        predicted, center = np.zeros(len(self.dataset)), np.zeros(len(self.dataset))
+        tests, rows, fresh = np.zeros(len(self.dataset), dtype=bool), [], 0
+        for number, parts in enumerate(folds):
+            done = None if state is None else state.load(f"fold-{number}")
+            if done is None:
+                trained = self._train(parts, state, f"fold-{number}")
+                if trained.training.stopped:
+                    # The folds that are done are kept, and the command goes on with the others.
+                    raise KeyboardInterrupt
+                found, fresh = trained.training.predict(trained.head, parts.test), fresh + 1
+                error = float(np.abs(found - self.values(parts.test)).mean())
+                row = {"fold": parts.rule.partition(";")[0], "n": len(parts.test), "mae": error}
+                row["method"] = trained.method
+                if state is not None:
+                    state.save(f"fold-{number}", row, {"predicted": torch.from_numpy(np.ascontiguousarray(found))})
+            else:
+                row, found = done[0], done[1]["predicted"].numpy()
+            predicted[parts.tested], center[parts.tested] = found, self.values(parts.train).mean()
+            tests[parts.tested] = True
+            rows.append(row)
+            left = duration((time.monotonic() - begun) / max(fresh, 1) * (len(folds) - number))
+            say(f"{row['fold']}: mean absolute error {row['mae']:.4g} of {row['n']} clips; about {left} left")
+        tail = folds[0].rule.partition("; ")[2] or f"each {titled(folds[0].by)} is left out in turn"
+        rule = f"{len(folds)} folds; {tail}"
+        whole = Parts(self.dataset, None, self.dataset.select(tests), rule, folds[0].by)
+        values = self.values(self.dataset)
+        tested = _Tested(whole, self.target, values, values[tests], predicted[tests], center[tests])
+        trained = self._train(whole, state, "all")
+        trained = replace(trained, tried=replace(trained.tried, rule=rule))
+        return _Outcome(**vars(trained), tested=tested, groups=folds[0].to_dict(), folds=rows)
+
+    def _model(self) -> tuple[USDRLForActionRecognition, USDRLFeatureExtractor]:
+        set_seed(self.seed)
+        loaded = load_model(self.model, dtype=torch.float32)
+        head = with_head(loaded, USDRLForActionRecognition, [self.target], problem_type="regression")
         if torch.cuda.is_available():
             head.to("cuda")  # type: ignore[arg-type]
-        extractor = load_feature_extractor(model)
-        for sequence in (*parts.train, *parts.test):
-            extractor.prepare(sequence)
-        settings = _settings(dataset, values, target, model, method, recipe, group_by, seed)
-        with kept_state(output_dir, settings, console.resume, console.say) as state:
-            training = _Regression(head, extractor, recipe, seed, console, state)
-            method, reason = training.run(parts, tried, targets, method)
-            tested = _Tested(
-                parts,
-                target,
-                targets,
-                training.predict(head, parts.test),
-                shown_name(model),
-                f"{TITLES[method]}: {reason}",
+        return head, load_feature_extractor(self.model)
+
+    def _train(self, parts: Parts, state: RunState | None, key: str) -> _Trained:
+        """A model of a training part."""
+        tried = with_validation(parts, self.seed)
+        if key == "main":
+            self.console.say(f"split: {tried.rule}")
+        named = {"train": parts.train, "tried": tried.train, "validation": tried.validation}
+        targets = {name: self.values(part) for name, part in named.items() if part is not None}
+        if np.ptp(targets["train"]) == 0:
+            raise SkeletonFormatError(
+                f"column '{self.target}' is {targets['train'][0]:g} in all training clips; split: {parts.rule}"
             )
-            for sentence in tested.warnings:
-                console.warn(f"{Path(output_dir).name}: {sentence}")
-            head.save_pretrained(folder)
-            extractor.save_pretrained(folder)
-            tested.write(folder, f"{Path(output_dir).name}: {target} of {source_name(dataset)}", training.history)
-            record = {
-                "task": "linear regression" if method == "linear" else "fine-tuned regression",
-                "dataset": source_name(dataset),
-                "target": target,
-                "base_model": base_model(model),
-                "licenses": {**model_licenses(model), source_name(dataset): data_license(source_name(dataset))},
-                "split": tried.rule,
-                "groups": tried.to_dict(),
-                "n": {"train": len(parts.train), "test": len(parts.test)},
-                "choice": {"method": method, "reason": reason, "validation": training.validation},
-                "stopped": training.stopped,
-                **tested.metrics(),
-                "seed": seed,
-                **run_record(started),
-                "checkpoint_sha256": sha256(folder / "model.safetensors"),
-            }
-            write_metrics(folder, record)
-    return Finetuned(record, head, extractor)
+        head, extractor = self._model()
+        if key in ("main", "fold-0"):
+            # Refuse sequences that cannot be read before the training, not after it.
+            for sequence in (*parts.train, *parts.test):
+                extractor.prepare(sequence)
+        training = ValueTraining(head, extractor, self.recipe, self.seed, self.console, state, key)
+        method, reason = training.run(parts, tried, targets, self.method)
+        return _Trained(head, extractor, training, method, reason, tried)
 
 
-def _settings(
-    dataset: SkeletonData,
-    values: np.ndarray,
-    target: str,
-    model: str | os.PathLike,
-    method: str,
-    recipe: FitRecipe,
-    group_by: str | None,
-    seed: int,
-) -> dict[str, Any]:
-    """What has to be the same for a run to go on."""
+def _write(folder: Path, name: str, session: _Session, outcome: _Outcome) -> dict[str, Any]:
+    """Write the report and the predictions; returns the record."""
+    tested, source = outcome.tested, source_name(session.dataset)
+    parts = tested.parts
+    about = {
+        "Task": f"numbers: {session.target}",
+        "Starts from": shown_name(session.model),
+        "Data": f"{source}: {len(parts.train)} clips train, {len(parts.test)} test",
+        "Split": parts.rule,
+        "Method": f"{TITLES[outcome.method]}: {outcome.reason}",
+    }
+    extra: dict[str, Any] = {}
+    if outcome.folds:
+        errors = [row["mae"] for row in outcome.folds]
+        mean, deviation = float(np.mean(errors)), float(np.std(errors))
+        extra = {"folds": outcome.folds, "mae_of_folds": {"mean": mean, "std": deviation}}
+        about["Folds"] = (
+            f"mean absolute error {mean:.4g} on average, with a standard deviation of {deviation:.4g}: "
+            + ", ".join(f"{row['fold'].removesuffix(' tests')} {row['mae']:.4g}" for row in outcome.folds)
+        )
+    tested.write(folder, f"{name}: {session.target} of {source}", outcome.training.history, about)
     return {
-        "data": data_digest(dataset, values),
-        "target": target,
-        "model": str(model),
-        "recipe": recipe.to_dict(),
-        "method": method,
-        "seed": seed,
-        "split": group_by,
+        "task": "linear regression" if outcome.method == "linear" else "fine-tuned regression",
+        "dataset": source,
+        "target": session.target,
+        "base_model": base_model(session.model),
+        "licenses": {**model_licenses(session.model), source: data_license(source)},
+        "split": outcome.tried.rule,
+        "groups": outcome.groups,
+        "n": {"train": len(parts.train), "test": len(parts.test)},
+        "choice": {"method": outcome.method, "reason": outcome.reason, "validation": outcome.training.validation},
+        "stopped": outcome.training.stopped,
+        **extra,
+        **tested.metrics(),
     }
 
 
 class _Tested:
-    """Numbers that a model finds for the test part, beside the mean of the training part."""
+    """Numbers that models find for tested clips, beside the mean of the clips that trained them."""
 
     def __init__(
         self,
         parts: Parts,
         target: str,
-        targets: Mapping[str, np.ndarray],
+        trained: np.ndarray,
+        values: np.ndarray,
         predicted: np.ndarray,
-        model: str,
-        method: str,
+        center: np.ndarray,
     ):
         self.parts, self.target, self.predicted = parts, target, predicted
-        self.values, self.groups = targets["test"], groups_of(parts.test, parts.by)
-        self.scores = regression_report(predicted, self.values, self.groups, float(targets["train"].mean()))
-        self.low, self.high = float(targets["train"].min()), float(targets["train"].max())
+        self.values, self.groups = values, groups_of(parts.test, parts.by)
+        self.scores = regression_report(predicted, values, self.groups, center)
+        self.low, self.high = float(trained.min()), float(trained.max())
         self.warnings = _warnings(self.scores, parts)
-        self.about = [
-            ("Task", f"numbers: {target}"),
-            ("Starts from", model),
-            ("Data", f"{source_name(parts.train)}: {len(parts.train)} clips train, {len(parts.test)} test"),
-            ("Split", parts.rule),
-            ("Method", method),
-        ]
 
     def metrics(self) -> dict[str, Any]:
         """What goes into ``metrics.json``."""
@@ -356,7 +293,9 @@ class _Tested:
             "warnings": self.warnings,
         }
 
-    def write(self, folder: Path, title: str, history: Sequence[Mapping[str, float]]) -> None:
+    def write(
+        self, folder: Path, title: str, history: Sequence[Mapping[str, float]], about: Mapping[str, str]
+    ) -> None:
         """Write ``predictions.csv`` and ``report.html``."""
         test = self.parts.test
         _write_predictions(folder / "predictions.csv", test, self.groups, self.values, self.predicted)
@@ -373,7 +312,7 @@ class _Tested:
             values=self.values,
             predicted=self.predicted,
             recordings={int(number): test[int(number)] for number in hardest},
-            about=self.about,
+            about=list(about.items()),
             facts=[f"{len(test)} tested clips", *people],
             history=history,
             warnings=self.warnings,
@@ -385,10 +324,6 @@ class _Tested:
             ],
             group=(titled(self.parts.by), titled(self.parts.by, 2)),
         ).write(folder / "report.html")
-
-
-def _values(part: SkeletonData, target: str) -> np.ndarray:
-    return np.asarray(part.column(target), dtype=np.float64)
 
 
 def _with_values(dataset: SkeletonData, target: str) -> tuple[SkeletonData, np.ndarray]:
