@@ -2,17 +2,19 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from usdrl_hub import USDRLForActionRecognition
+from usdrl_hub import SkeletonList, USDRLForActionRecognition
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.tasks import recognition
+from usdrl_hub.tasks.console import Console
 from usdrl_hub.tasks.fit import FitRecipe, Progress, fit
-from usdrl_hub.tasks.recognition import Console, Evaluation, finetune
-from usdrl_hub.tasks.state import RunState, kept_state
+from usdrl_hub.tasks.recognition import Evaluation, finetune
+from usdrl_hub.tasks.state import RunState, data_digest, kept_state
 
 from .helpers import tiny_config
 
@@ -146,6 +148,22 @@ def test_state_is_for_the_same_settings_and_goes_with_what_fails(tmp_path):
     with pytest.raises(ValueError), kept_state(tmp_path / "out", {"seed": 1}, True, said.append):
         raise ValueError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_were_prepared_anew_are_other_data():
+    clips = load_samples()[:20]
+
+    def changed(**values):
+        return SkeletonList([replace(clip, **{key: make(clip) for key, make in values.items()}) for clip in clips])
+
+    digests = [
+        data_digest(changed()),
+        data_digest(changed(keypoints=lambda clip: clip.keypoints * 1000)),
+        data_digest(changed(subject=lambda clip: clip.subject + 1)),
+        data_digest(changed(), np.ones(20)),
+        data_digest(SkeletonList(clips, columns={"session": np.arange(20)})),
+    ]
+    assert len(set(digests)) == 5 and digests[0] == data_digest(changed())
 
 
 def test_baselines_of_one_split_are_refused_with_folds(tmp_path):

@@ -18,15 +18,20 @@ from safetensors.torch import load_file, save_file
 from ..data.dataset import SkeletonData
 from ..files import new_file
 
+# Clips whose keypoints tell whether a run's data are the same.
+_SAMPLED = 16
+
 
 def data_digest(dataset: SkeletonData, *more: np.ndarray) -> str:
-    """A hash of a data set's names, classes, lengths and splits, and of further arrays, but not of its keypoints."""
+    """A hash of a data set's names, classes, columns and lengths, of some clips' keypoints, and of further arrays."""
     digest = hashlib.sha256()
     digest.update(json.dumps([dataset.names, dataset.class_names, dataset.layout.name]).encode())
-    for key in ("labels", "subjects", "split_test", "folds"):
+    for key in ("labels", "subjects", "split_test", "folds", "cameras", "setups", *sorted(dataset.extra_columns)):
         values = dataset.column(key)
         digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
-    for array in (dataset.lengths, *more):
+    # Data that were prepared anew, in another unit or layout, differ in every clip.
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLED)).round().astype(int))
+    for array in (dataset.lengths, *more, *(dataset[int(number)].keypoints for number in some)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
