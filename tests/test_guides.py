@@ -272,6 +272,12 @@ def test_what_a_document_says_can_be_pasted_and_prints_what_it_says(reader, docu
     reader.read(document)
 
 
+def test_the_readme_is_short_and_links_the_glossary():
+    text = README.read_text("utf-8")
+    assert len(text.splitlines()) <= 170
+    assert "docs/glossary.md" in text
+
+
 def test_nothing_is_left_out_that_no_document_says():
     said = {
         shlex.join(words) if len(words) > 1 else words[0]
