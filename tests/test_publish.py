@@ -12,7 +12,8 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
@@ -30,10 +31,9 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.errors import CheckpointLoadError
-from usdrl_hub.facts.datasets import DATASETS
-from usdrl_hub.hub import publish as publishing
 from usdrl_hub.hub.card_source import CardSource, base_model
 from usdrl_hub.hub.cards import render_card
+from usdrl_hub.hub.evaluations import TASKS, results_of
 from usdrl_hub.hub.publish import Commit, PublishError, publish
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.pretraining.views import ViewAugmentation
@@ -255,13 +255,57 @@ def test_places_of_this_machine_stay_at_home(hub, folder):
     assert all(b"/home/ada" not in content and str(folder).encode() not in content for content in files.values())
 
 
-def test_results_on_a_data_set_of_the_hub_get_the_newer_form_too(hub, folder, monkeypatch):
-    facts = {**vars(DATASETS["ui_prmd_vicon"]), "hub": "ada/ui-prmd"}
-    monkeypatch.setitem(publishing.DATASETS, "ui_prmd_vicon", type(DATASETS["ui_prmd_vicon"])(**facts))
-    edited(folder, "metrics.json", metric="accuracy")
+def test_results_on_a_data_set_of_the_hub_go_along_as_the_hub_reads_them(hub, folder):
+    """Of the whole test split only; a file of the folder goes, too, if the hub can read it."""
+    commit = "a" * 40
+    about = {"task": "linear recognition", "address": f"hf://datasets/bob/Moves@{commit}"}
+    edited(folder, "metrics.json", **about, split="the file's split_test; 1 of 4 training people validate")
     publish(folder, "ada/tiny")
-    written = hub.files("ada/tiny")[".eval_results/ui_prmd_vicon.yaml"].decode()
-    assert "id: ada/ui-prmd" in written and "value: 96.9" in written
+    written = yaml.safe_load(hub.files("ada/tiny")[".eval_results/Moves.yaml"])
+    entries = parse_eval_result_entries(written)
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert [entry.task_id for entry in entries] == [name for name in TASKS if name in metrics] != []
+    for entry in entries:
+        assert entry.value == round(100 * metrics[entry.task_id], 2)
+        assert (entry.dataset_id, entry.dataset_revision) == ("bob/Moves", commit)
+        assert entry.notes == "linear recognition, trained on the train split"
+        assert entry.source_url == f"{hub.endpoint}/ada/tiny/blob/main/metrics.json"
+    card = hub.files("ada/tiny")["README.md"].decode()
+    assert "datasets:\n- bob/Moves\n" in card and "https://huggingface.co/datasets/bob/Moves" in card
+    others = folder / ".eval_results" / "others.yaml"
+    others.parent.mkdir()
+    others.write_text(yaml.safe_dump([{"dataset": {"id": "eve/falls", "task_id": "accuracy"}, "value": 50.0}]))
+    publish(folder, "ada/tiny")
+    assert hub.files("ada/tiny")[".eval_results/others.yaml"] == others.read_bytes()
+    for text in ("{", "[]", "- value: 3", "- dataset: {id: eve/falls}\n", "just a text"):
+        others.write_text(text)
+        with pytest.raises(PublishError, match="others.yaml: it is no list of results as the hub reads them"):
+            publish(folder, "ada/tiny")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split": "people with odd numbers train, people with even numbers test"},
+        {"split": "the file's split_test, without 3 test clips that are copies of training clips"},
+        {"split": "the file's split_test, split 1"},
+        {"folds": []},
+        {"address": "hf://datasets/bob/Moves:train"},
+        {"address": "of no data set"},
+        {"address": None},
+        {"task": "retrieval"},
+        {"metrics": {"accuracy": None, "macro_f1": 7}},
+    ],
+)
+def test_no_other_figures_are_said_to_be_results_on_it(changes):
+    record = {
+        "task": "fine-tuned recognition",
+        "address": "hf://datasets/bob/Moves",
+        "split": "the file's split_test",
+        "metrics": {"accuracy": 0.5},
+    }
+    assert set(results_of(record)) == {"Moves.yaml"}
+    assert results_of(record | changes) == {}
 
 
 def nan(folder):

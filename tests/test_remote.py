@@ -13,7 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from huggingface_hub import HfApi, scan_cache_dir
+import yaml
+from huggingface_hub import HfApi, parse_eval_result_entries, scan_cache_dir
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -382,6 +383,46 @@ def test_any_column_of_keypoints_is_read(tables):
 def test_columns_that_are_no_keypoints_are_refused(tables, source, message):
     assert message in sentence(f"hf://datasets/bob/{source}")
     assert "leave --stream out" in sentence("hf://datasets/bob/flat?keypoints=motion&layout=ui-prmd39", stream=True)
+
+
+def test_a_pushed_data_set_is_a_benchmark_on_which_models_have_results(hub, store, undrawn, capsys, tmp_path):
+    publish_data(store, "ada/moves", "cc-by-4.0")
+    benchmark = yaml.safe_load(hub.files("datasets/ada/moves")["eval.yaml"])
+    tested = int((store.column("split_test") & (store.column("labels") >= 0)).sum())
+    assert benchmark["name"] == "moves" and f"{tested} clips test" in benchmark["description"]
+    # The hub refuses a framework that is not in its list.
+    assert set(benchmark) == {"name", "description", "tasks"}
+    tasks = [task["id"] for task in benchmark["tasks"]]
+    assert {(task["config"], task["split"]) for task in benchmark["tasks"]} == {("default", "test")}
+    commit = hub.commits("datasets/ada/moves")[0].oid
+    arguments = ["--model", "usdrl/tiny-uiprmd", "--linear-probe", "--output-dir"]
+    code, _, err = run(capsys, "finetune", ADDRESS, *arguments, tmp_path / "mine")
+    assert code == 0, err
+    record = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    assert (record["dataset"], record["address"]) == ("ada/moves", f"{ADDRESS}@{commit}")
+    assert record["licenses"]["ada/moves"] == "cc-by-4.0"
+    saved = tmp_path / "mine" / ".eval_results" / "moves.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(saved.read_text()))
+    assert [entry.task_id for entry in entries] == tasks
+    assert {(entry.dataset_id, entry.dataset_revision) for entry in entries} == {("ada/moves", commit)}
+    # A model that is not trained on it, on its test split alone.
+    code, _, err = run(
+        capsys,
+        "report",
+        "usdrl/tiny-uiprmd",
+        "--data",
+        f"{ADDRESS}:test",
+        "--part",
+        "all",
+        "--output-dir",
+        tmp_path / "r",
+    )
+    assert code == 0, err
+    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / "r" / ".eval_results" / "moves.yaml").read_text()))
+    assert [entry.task_id for entry in entries] == tasks and {entry.notes for entry in entries} == {None}
+    # Without a test split nothing is a benchmark, and the file of an earlier push goes.
+    publish_data(store.select(~store.column("split_test")), "ada/moves", "cc-by-4.0")
+    assert "eval.yaml" not in hub.files("datasets/ada/moves")
 
 
 def test_the_commands_take_an_address(moves, tables, store, capsys, tmp_path):

@@ -64,3 +64,9 @@ def source_name(data: Any) -> str:
         return data.path.name
     # The source of a data set in a file is its path, which is of this machine.
     return Path(data if isinstance(data, str | os.PathLike) else getattr(data, "source", "list of sequences")).name
+
+
+def record_of(data: Any) -> dict[str, str]:
+    """What the record of a run says of its data: their name, and the address with the commit of data of the hub."""
+    origin = data.origin if isinstance(data, ParquetStore) else ""
+    return {"dataset": source_name(data)} | ({"address": origin} if origin else {})

@@ -204,10 +204,14 @@ class ParquetStore(SkeletonStore):
     Attributes:
         blocks: The keypoints.
         title: Name of the data set.
+        origin: Its address with the commit; empty where unknown.
+        license: Its licence as its card says; empty where unknown.
     """
 
     blocks: _Blocks
     title: str
+    origin: str = ""
+    license: str = ""
 
     @classmethod
     def of_files(cls, files: Sequence[ParquetFile], title: str) -> ParquetStore:

@@ -153,7 +153,9 @@ def open_address(
     parts = [(split, file) for (split, _), file in zip(files, opened, strict=True)]
     with _sentences(address):
         if address.keypoints == "keypoints" and all(is_own(file) for file in opened):
+            origin, license = str(replace(address, revision=found.commit)), found.card.get("license")
             store = ParquetStore.of_files(opened, address.repo_id)
+            store = replace(store, origin=origin, license=license if isinstance(license, str) else "")
             # One split is a data set of its own, which has none.
             return store if address.split is None else store.without_split()
     if stream:

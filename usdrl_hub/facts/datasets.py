@@ -18,7 +18,6 @@ class DatasetFacts:
         size: Number of recordings, people and classes, in words.
         prepare: Command that prepares it, or the file it has to be converted to.
         class_names: Its classes, in the order of the labels; empty if the data contain them.
-        hub: Its repository on the Hugging Face Hub; none is known so far.
     """
 
     name: str
@@ -28,7 +27,6 @@ class DatasetFacts:
     size: str
     prepare: str
     class_names: tuple[str, ...] = ()
-    hub: str = ""
 
     @property
     def license(self) -> str:

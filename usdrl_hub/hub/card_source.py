@@ -13,12 +13,14 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_usdrl import USDRLConfig
+from ..data.remote import HubAddress
 from ..facts.checkpoints import Checkpoint, find_checkpoint
 from ..facts.datasets import DATASETS, DatasetFacts
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import MissingPreprocessorError, load_feature_extractor, model_class
 from ..lookup import checkpoint_name
 from ..modeling_usdrl import USDRLPreTrainedModel
+from .evaluations import address_of
 from .licenses import UNKNOWN, data_license, license_of
 from .listing import feature_extractor, model_config, num_bytes
 
@@ -115,7 +117,16 @@ class CardSource:
         name = self.record.get("dataset") or ""
         name = " and ".join(map(str, name)) if isinstance(name, list) else str(name)
         title = name or "not stated"
+        if address := self.hub_data:
+            licenses = self.record.get("licenses")
+            terms = str(licenses.get(name, "not stated")) if isinstance(licenses, dict) else "not stated"
+            return DatasetFacts(name, title, f"https://huggingface.co/datasets/{address.repo_id}", terms, "", "")
         return DATASETS.get(Path(name).stem, DatasetFacts(name, title, "no address stated", "not stated", "", ""))
+
+    @property
+    def hub_data(self) -> HubAddress | None:
+        """Address of the training data on the hub, with the commit; None where they are not of the hub."""
+        return address_of(self.record)
 
 
 def base_model(model: Any) -> str | None:

@@ -87,7 +87,9 @@ def _metadata(source: CardSource) -> str:
         EvalResult(
             task_type=source.head.pipeline_tag or "other",
             task_name=str(source.record.get("benchmark") or source.record.get("task") or source.task),
-            dataset_type=Path(str(source.record.get("dataset", source.data.name))).stem or "unknown",
+            dataset_type=source.hub_data.repo_id
+            if source.hub_data
+            else Path(str(source.record.get("dataset", source.data.name))).stem or "unknown",
             # The record of an encoder scored on other data than it was trained on has "trained_on".
             dataset_name=str(source.record["dataset"]) if "trained_on" in source.record else source.data.title,
             metric_type=name,
@@ -101,6 +103,7 @@ def _metadata(source: CardSource) -> str:
     base = source.record.get("base_model")
     return ModelCardData(
         base_model=base if isinstance(base, str) and base else None,
+        datasets=[source.hub_data.repo_id] if source.hub_data else None,
         license=source.license,
         license_name="research-only" if research else None,
         license_link=source.data.url if research and source.data.url.startswith("http") else None,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.parquet import ParquetStore
 from ..facts.checkpoints import find_checkpoint
 from ..facts.datasets import DATASETS
 from ..lookup import model_address
@@ -22,7 +23,9 @@ _NOT_COMMERCIAL = re.compile(r"(^|-)(nc|research|noncommercial)(-|$)")
 
 
 def data_license(dataset: Any) -> str:
-    """Licence of a data set by its name, or that of its file; "unknown" where it is not a known one, or says none."""
+    """Licence of a data set, by its card on the hub, its name, or that of its file; "unknown" where none is known."""
+    if isinstance(dataset, ParquetStore) and dataset.license:
+        return dataset.license
     facts = DATASETS.get(Path(str(dataset)).stem)
     return UNKNOWN if facts is None else facts.license
 

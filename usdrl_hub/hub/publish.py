@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from huggingface_hub import (
-    EvalResultEntry,
-    eval_result_entries_to_yaml,
-)
+from huggingface_hub import constants
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import notice
-from ..facts.datasets import DATASETS
 from ..files import new_file, scratch_folder
 from ..loading import load_config, load_model
 from ..records import redact_paths
@@ -28,6 +23,7 @@ from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .card_source import CardSource
 from .cards import GENERATED, picture_name, render_card
+from .evaluations import RESULTS, check_results_file, results_of
 from .licenses import UNKNOWN
 from .upload import TOKEN, any_of, repository_name, upload
 from .upload import Commit as Commit
@@ -149,7 +145,7 @@ def _stage(
     source = replace(source, record=record, has_code=code, wanted_license=license_name)
     if "metrics.json" in files:
         files["metrics.json"].write_text(json.dumps(source.record, indent=2) + "\n", "utf-8")
-        files |= _evaluation_files(source.record, scratch)
+    files |= _evaluation_files(folder, source.record, repo_id, scratch)
     card = scratch / "README.md"
     if not card.is_file() or GENERATED in card.read_text("utf-8"):
         if source.license == UNKNOWN:
@@ -185,16 +181,16 @@ def _chosen(folder: Path) -> Iterator[tuple[str, Path]]:
         yield path.name, path
 
 
-def _evaluation_files(record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
-    """Results in the hub's newer format, ``.eval_results/*.yaml``, if the data set has a repository on the hub."""
-    facts = DATASETS.get(Path(str(record.get("dataset", ""))).stem)
-    value = dict(record.get("metrics") or {}).get(record.get("metric"))
-    if facts is None or not facts.hub or value is None:
-        return {}
-    entry = EvalResultEntry(dataset_id=facts.hub, task_id=str(record["metric"]), value=round(100 * value, 2))
-    path = scratch / f"{facts.name}.yaml"
-    path.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry])), "utf-8")
-    return {f".eval_results/{path.name}": path}
+def _evaluation_files(folder: Path, record: Mapping[str, Any], repo_id: str, scratch: Path) -> dict[str, Path]:
+    """Results on benchmarks of the hub: those of the folder, and those that follow from its record."""
+    files = {}
+    for path in sorted((folder / RESULTS).glob("*.yaml")):
+        check_results_file(path)
+        files[f"{RESULTS}/{path.name}"] = Path(shutil.copyfile(path, scratch / path.name))
+    for name, text in results_of(record, f"{constants.ENDPOINT}/{repo_id}/blob/main/metrics.json").items():
+        (scratch / name).write_text(text, "utf-8")
+        files[f"{RESULTS}/{name}"] = scratch / name
+    return files
 
 
 def _optimizer_state(folder: Path, path: Path) -> Path:

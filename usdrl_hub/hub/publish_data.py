@@ -25,6 +25,7 @@ from ..sequence import SkeletonSequence
 from ..visualize.pictures import Picture, draw_animation, draw_rows
 from ..visualize.scene import Scene, frames_to_draw
 from .cards import GENERATED, as_table, escaped
+from .evaluations import BENCHMARK, benchmark_of
 from .publish import Published
 from .upload import TOKEN, Commit, PublishError, repository_name, upload
 
@@ -78,10 +79,13 @@ def publish_data(
         card = scratch / "README.md"
         card.write_text(render_dataset_card(data, repo_id, license, list(written)), "utf-8")
         files |= {name: scratch / name for name in ("README.md", PICTURE, ANIMATION)}
+        if (benchmark := benchmark_of(data, repo_id)) is not None:
+            (scratch / BENCHMARK).write_text(benchmark, "utf-8")
+            files[BENCHMARK] = scratch / BENCHMARK
         sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
         if dry_run:
             return Published(repo_id, sizes)
-        url, changed = upload(repo_id, files, commit or Commit(), kind="dataset", stale=("data/*.parquet",))
+        url, changed = upload(repo_id, files, commit or Commit(), kind="dataset", stale=("data/*.parquet", BENCHMARK))
     return Published(repo_id, sizes, url, changed)
 
 

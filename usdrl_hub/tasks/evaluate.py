@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.parquet import ParquetStore
 from ..data.protocols import (
     check_classes,
@@ -27,8 +27,9 @@ from ..data.store import SkeletonStore
 from ..errors import notice
 from ..facts.benchmarks import Benchmark, get_benchmark, missing_data
 from ..files import new_folder
+from ..hub.evaluations import write_record
 from ..loading import load_config, load_feature_extractor, load_model
-from ..records import check_results, run_record, sha256, write_metrics
+from ..records import check_results, run_record, sha256
 from ..sequence import SkeletonFormatError, SkeletonSequence
 from .benchmark_tasks import OPTIONS, TASKS, Context
 from .fit import FitRecipe
@@ -106,7 +107,7 @@ def evaluate(
         record = {
             "benchmark": chosen.id,
             "task": chosen.task,
-            "dataset": TINY if tiny else source_name(data),
+            **({"dataset": TINY} if tiny else {**record_of(test), "dataset": source_name(data)}),
             "split": rule,
             "n": {"train": len(train), "test": len(test)},
             "metric": chosen.metric,
@@ -130,7 +131,7 @@ def evaluate(
                 trained.save_pretrained(folder)
                 extractor.save_pretrained(folder)
                 record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
-            write_metrics(folder, record)
+            write_record(folder, record)
     return record
 
 

@@ -14,18 +14,19 @@ import torch
 from transformers import set_seed
 
 from ..configuration_usdrl import USDRLConfig
-from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.protocols import check_classes, draw_exemplars, with_clips
 from ..data.splits import Parts, fold_parts, split_data, titled
 from ..facts.checkpoints import ENCODER
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.card_source import base_model
+from ..hub.evaluations import write_record
 from ..hub.licenses import data_license, model_licenses
 from ..layouts import get_layout
 from ..loading import load_config, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition
-from ..records import run_record, sha256, write_metrics
+from ..records import run_record, sha256
 from ..sequence import SkeletonSequence
 from ..visualize.page import shown_name
 from .baselines import nearest_neighbour_baselines
@@ -144,7 +145,7 @@ def finetune(
             record = _write(folder, Path(output_dir).name, session, outcome, evaluation)
             record |= {"seed": seed, **refusal, **run_record(started)}
             record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
-            write_metrics(folder, record)
+            write_record(folder, record)
     return Finetuned(record, outcome.classifier, outcome.extractor)
 
 
@@ -308,8 +309,7 @@ class _Session:
 def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
     """Write the report and the predictions; returns the record."""
     chosen, parts, source = outcome.chosen, outcome.parts, source_name(session.dataset)
-    is_linear = chosen.method == "linear" or session.recipe.freeze_encoder
-    task = "linear recognition" if is_linear else "fine-tuned recognition"
+    task = f"{'linear' if chosen.method == 'linear' or session.recipe.freeze_encoder else 'fine-tuned'} recognition"
     about = {
         "Task": task,
         "Starts from": "random weights" if session.model is None else shown_name(session.model),
@@ -352,9 +352,9 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
         metrics |= nearest_neighbour_baselines(parts.train, parts.test, outcome.extractor.num_frames)
     return {
         "task": task,
-        "dataset": source,
+        **record_of(session.dataset),
         "base_model": base_model(session.model),
-        "licenses": {**model_licenses(session.model), source: data_license(source)},
+        "licenses": {**model_licenses(session.model), source: data_license(session.dataset)},
         "split": parts.rule,
         "groups": outcome.groups,
         "n": {"train": len(parts.train), "test": len(outcome.tested.data)},

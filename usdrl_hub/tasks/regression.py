@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.splits import Parts, fold_parts, groups_of, split_data, titled, with_validation
 from ..errors import SkeletonFormatError, notice
 from ..facts.checkpoints import ENCODER
@@ -251,10 +251,10 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome) -> dic
     tested.write(folder, f"{name}: {session.target} of {source}", outcome.training.history, about)
     return {
         "task": "linear regression" if outcome.method == "linear" else "fine-tuned regression",
-        "dataset": source,
+        **record_of(session.dataset),
         "target": session.target,
         "base_model": base_model(session.model),
-        "licenses": {**model_licenses(session.model), source: data_license(source)},
+        "licenses": {**model_licenses(session.model), source: data_license(session.dataset)},
         "split": outcome.tried.rule,
         "groups": outcome.groups,
         "n": {"train": len(parts.train), "test": len(parts.test)},

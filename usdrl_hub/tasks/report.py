@@ -15,19 +15,20 @@ import numpy as np
 import torch
 
 from ..data.clips import ClipDataset
-from ..data.dataset import SkeletonData, open_data, source_name
+from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.protocols import with_clips
 from ..data.splits import Parts, groups_of, split_data, titled
 from ..errors import SkeletonFormatError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
 from ..finite import check_finite
+from ..hub.evaluations import write_record
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
 from ..loading import load_feature_extractor, load_model
 from ..metrics.classification import accuracy, classification_report
 from ..modeling_usdrl import USDRLForActionRecognition
-from ..records import run_record, write_metrics
+from ..records import run_record
 from ..visualize.page import shown_name
 from ..visualize.report import Report, ScoredClip
 from .baselines import joint_neighbours
@@ -385,7 +386,7 @@ def report_model(
         record = {
             "task": "report of a recogniser",
             "model": str(model),
-            "dataset": source_name(dataset),
+            **record_of(dataset),
             "split": parts.rule,
             "groups": parts.to_dict(),
             "n": {"test": len(parts.test)},
@@ -393,7 +394,7 @@ def report_model(
             **report.metrics(),
             **run_record(started),
         }
-        write_metrics(folder, record)
+        write_record(folder, record)
     return record
 
 
