@@ -105,6 +105,19 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
     assert code == 0 and f"model {tmp_path / 'model'}" in out
 
 
+def test_a_demo_into_a_file_is_refused_before_it_computes(capsys, tmp_path):
+    (tmp_path / "demo").write_text("a file")
+    code, out, err = run(capsys, "demo", "--output-dir", tmp_path / "demo")
+    assert (code, out, err) == (2, "", f"usdrl: {tmp_path / 'demo'}: it is a file: name a folder\n")
+
+
+def test_preparing_without_the_kind_of_the_data_says_how(capsys, tmp_path):
+    (tmp_path / "recordings").mkdir()
+    code, _, err = run(capsys, "prepare", tmp_path / "recordings", "--output-dir", tmp_path / "store")
+    assert code == 2 and "name the kind of the data and the data, such as 'usdrl prepare folder DATA'" in err
+    assert not (tmp_path / "store").exists()
+
+
 def test_demo_writes_a_page_embeddings_a_picture_and_recordings(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--output-dir", tmp_path / "demo")
     assert code == 0 and "truth" in out and " of 100 clips right" in out

@@ -47,7 +47,7 @@ def prepare(
             f"subject, split) or file ({join_or(SUFFIXES)})."
         ),
     ],
-    raw: Annotated[Path, typer.Argument(help="The folder of raw files, or the file.")],
+    raw: Annotated[Path | None, typer.Argument(help="The folder of raw files, or the file.")] = None,
     *,
     output_dir: Annotated[Path, typer.Option(help="Folder to create.")],
     ignore: Annotated[Path | None, typer.Option(help="Text file with names of recordings to leave out.")] = None,
@@ -75,6 +75,9 @@ def prepare(
     from ..data.prepare import prepare as prepare_store
     from ..distributed import Workers
 
+    if raw is None:
+        example = f"'usdrl prepare {'csv' if Path(kind).is_file() else 'folder'} DATA'"
+        raise ValueError(f"name the kind of the data and the data, such as {example}: only {kind!r} is given")
     options = PrepareOptions(ignore, protocol, split_file, clips, int16, layout_of(to_layout))
     options = replace(options, shard=Workers.of_shard(shard))
     if kind in ("folder", "csv"):

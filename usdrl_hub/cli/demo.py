@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import OutputError
 from ..facts.checkpoints import ENCODER, RECOGNISER
 from ..sequence import SkeletonSequence
 from .tables import print_predictions
@@ -29,11 +30,13 @@ def demo(
     from ..inference.prediction import iter_predictions
     from ..visualize.recording import render
 
+    if output_dir.exists() and not output_dir.is_dir():
+        raise OutputError(f"{output_dir}: it is a file: name a folder")
     model = Engine.load(RECOGNISER)
     # Of clips that are known to show its movements, the model names one.
     predictions = list(iter_predictions(load_samples(), model, threshold=0))
     shown = [p for p in predictions if not p.sequence.name.endswith("_inc") and p.sequence.subject in (2, 4)]
-    print_predictions(shown, RECOGNISER, predictions[0].class_names, 3, truth=True)
+    print_predictions(shown, RECOGNISER, predictions[0].class_names, 1, truth=True)
     right = sum(int(p.probabilities.argmax()) == p.sequence.label for p in predictions)
     people = Counter(p.sequence.subject for p in predictions)
     print(
