@@ -118,7 +118,13 @@ def test_data_without_numbered_people_are_split_too():
     assert "every second person" in rule
     unknown = arrays(subjects=None, labels=np.array([0, 0, 0]))
     train, test, rule = default_split(SkeletonDataset.from_arrays(unknown, "x"))
-    assert (len(train), len(test)) == (2, 1) and "random fifth" in rule
+    assert (len(train), len(test)) == (2, 1) and "random fifth" in rule and "who moves is not known" in rule
+    alone = arrays(subjects=np.array([4, 4, 4]), labels=np.array([0, 0, 0]))
+    rule = default_split(SkeletonDataset.from_arrays(alone, "x"))[2]
+    assert rule == "a random fifth of each class tests; all clips are of one person"
+    single = arrays(subjects=None, labels=np.array([0, 1, 2]), class_names=np.array(["a", "b", "c"]))
+    with pytest.raises(SkeletonFormatError, match="each class has one clip, which trains"):
+        default_split(SkeletonDataset.from_arrays(single, "x"))
 
 
 def test_a_loaders_batch_is_its_items():

@@ -31,6 +31,7 @@ from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.tasks.baselines import nearest_neighbour_baselines
 from usdrl_hub.tasks.choice import FULL
+from usdrl_hub.tasks.console import say_classes
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import Evaluation, finetune
 
@@ -213,6 +214,33 @@ def test_classes_and_people_that_the_split_leaves_out_are_reported(tmp_path):
     tested = [clip.split == "test" for clip in clips]
     assert np.mean(np.array(right)[tested]) == pytest.approx(record["metrics"]["accuracy"])
     assert record["metrics"]["accuracy"] <= np.mean([clip.label != 2 for clip in clips if clip.split == "test"])
+
+
+def test_a_class_of_one_person_counts_as_wrong_in_folds_and_is_reported(tmp_path):
+    clips = [clip for clip in load_samples() if clip.label < 2 or (clip.label == 2 and clip.subject == 2)]
+    record = finetune(clips, tmp_path / "out", method="linear", evaluation=Evaluation(folds="subject"))
+    alone = (
+        "All clips of the class 'class 2' test in one fold, which no clip of it trains: 2 test clips count as wrong."
+    )
+    assert alone in record["warnings"] and record["scores"]["classes"][2]["recall"] == 0
+    assert alone in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "names, balance, expected",
+    [
+        (["a", "b"], False, ["--balance"]),
+        (["a", "b"], True, []),
+        (["1.5", "2"], True, ["--target"]),
+        (["1.0", "2.0"], True, []),
+    ],
+)
+def test_what_looks_wrong_with_the_classes_is_said_with_the_option_that_helps(names, balance, expected):
+    told, data = [], load_samples()
+    data = data.relabelled(np.array([0] * 95 + [1] * 5), names)
+    say_classes(told.append, data, balance=balance)
+    assert told[0] == f"clips of each class: {names[0]} 95, {names[1]} 5"
+    assert [option for option in ("--balance", "--target") if any(option in text for text in told[1:])] == expected
 
 
 def test_a_model_that_is_worse_than_the_joints_themselves_says_so(tmp_path):

@@ -297,28 +297,39 @@ def default_split(
             )
     elif (labels := dataset.column("labels")) is not None:
         _check_fold(fold, 1)
-        test = draw_labelled(labels, 0.2, seed=0)
-        rule = "a random fifth of each class tests; who moves is not known, so people may be on both sides"
-        notice(
-            f"{rule}: give the data 'subjects', 'split_test' or 'folds', or prepare them with --protocol",
-            "a random split",
-        )
-        classes, counts = np.unique(labels, return_counts=True)
-        single = classes[counts == 1]
-        if len(single):
-            test &= ~np.isin(labels, single)
-            rule += f"; the only clip of a class trains ({_named(dataset, single)})"
-            notice(
-                f"the only clip of a class trains, so nothing tests {_named(dataset, single)}: more clips are needed "
-                "to score it",
-                "classes of one clip",
-            )
+        test, rule = _random_fifth(dataset, labels, people)
         train = ~test
     else:
         raise SkeletonFormatError(
             "the data set has no 'split_test', 'folds', 'subjects' or 'labels' to split it by: add one"
         )
     return *parts_of(dataset, train, test, rule), rule
+
+
+def _random_fifth(dataset: SkeletonData, labels: np.ndarray, people: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Which clips test ``(n,)``, a fifth of each class, where the data say nothing of it, and the rule."""
+    test = draw_labelled(labels, 0.2, seed=0)
+    classes, counts = np.unique(labels, return_counts=True)
+    single = classes[counts == 1]
+    if len(single) == len(classes):
+        raise SkeletonFormatError(
+            "the split leaves no sequence to test: each class has one clip, which trains "
+            f"({_named(dataset, single)}). Give two or more clips of each class"
+        )
+    one_person = people is not None and bool((people >= 0).all())
+    whose = "all clips are of one person" if one_person else "who moves is not known, so people may be on both sides"
+    rule = f"a random fifth of each class tests; {whose}"
+    remedy = "give clips of others" if one_person else "give the data 'subjects'"
+    notice(f"{rule}: {remedy}, 'split_test' or 'folds', or prepare them with --protocol", "a random split")
+    if len(single):
+        test &= ~np.isin(labels, single)
+        rule += f"; the only clip of a class trains ({_named(dataset, single)})"
+        notice(
+            f"the only clip of a class trains, so nothing tests {_named(dataset, single)}: more clips are needed "
+            "to score it",
+            "classes of one clip",
+        )
+    return test, rule
 
 
 def parts_of(

@@ -194,7 +194,7 @@ def split_data(dataset: SkeletonData, group_by: str | None = None, *, fold: int 
         train, test, rule = _grouped_test(dataset, group_by, fold, seed)
     shared = _shared(train, test, by)
     if shared:
-        rule += f"; {shared} {titled(by, shared)} train and test"
+        rule += f"; {shared} {titled(by, shared)} {'trains and tests' if shared == 1 else 'train and test'}"
     return Parts(train, None, test, rule, by, shared)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -56,8 +56,17 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def say_classes(say: Callable[[str], None], train: SkeletonData, test: SkeletonData | None = None) -> None:
-    """The clips of each class."""
+def say_classes(
+    say: Callable[[str], None], train: SkeletonData, test: SkeletonData | None = None, *, balance: bool = False
+) -> None:
+    """Say how many clips each class has, and what to do where that looks wrong.
+
+    Args:
+        say: Receives the sentences.
+        train: Training part.
+        test: Test part; None with folds.
+        balance: Whether classes are weighted alike.
+    """
     names = train.class_names
     trained, *tested = (
         np.bincount(np.asarray(part.column("labels")), minlength=len(names))
@@ -66,5 +75,15 @@ def say_classes(say: Callable[[str], None], train: SkeletonData, test: SkeletonD
     )
     shown = [f"{name} {'/'.join(map(str, counts))}" for name, *counts in zip(names, trained, *tested, strict=True)]
     say(f"clips of each class{', training/test' if tested else ''}: {', '.join(shown)}")
-    if trained.max() >= 10 * max(trained[trained > 0].min(), 1):
+    if _are_measurements(names):
+        say("the classes are numbers: to find a number of each clip, name the column that holds it with --target")
+    if not balance and trained.max() >= 10 * max(trained[trained > 0].min(), 1):
         say("the classes differ much in their number of clips: --balance weights them alike")
+
+
+def _are_measurements(names: Sequence[str]) -> bool:
+    """Whether all names are numbers, and not only whole ones."""
+    try:
+        return any(float(name) % 1 for name in names)
+    except ValueError:
+        return False

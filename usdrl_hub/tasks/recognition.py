@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from .console import Console, duration, say_classes
 from .fit import FitRecipe, Progress
 from .heads import with_head
 from .refusal import fit_min_similarity
-from .report import Tested, TrainingReport, class_probabilities
+from .report import Tested, TrainingReport, class_probabilities, listed
 from .state import RunState, data_digest, kept_state
 
 # Numbers of clips of each class in a learning curve, and random draws of each with a linear probe, which is quick.
@@ -161,6 +161,7 @@ class _Outcome:
     tested: Tested
     folds: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     stopped: bool = False
 
 
@@ -197,7 +198,7 @@ class _Session:
         parts = split_data(self.dataset, evaluation.group_by, seed=self.seed)
         check_classes(parts.train, parts.test)
         say(f"split: {parts.rule}")
-        say_classes(say, parts.train, parts.test)
+        say_classes(say, parts.train, parts.test, balance=self.recipe.balance)
         begun = time.monotonic()
         classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
         took = time.monotonic() - begun
@@ -246,7 +247,7 @@ class _Session:
         say, begun = self.console.say, time.monotonic()
         folds = fold_parts(self.dataset, str(evaluation.folds), evaluation.group_by, seed=self.seed)
         say(f"split: {len(folds)} folds, then a model of all clips")
-        say_classes(say, self.dataset)
+        say_classes(say, self.dataset, balance=self.recipe.balance)
         if state is None or state.load("fold-0") is None:
             classifier, extractor, _ = _model(self.model, self.config, self.dataset)
             _check_dimensions(self.where, self.model, self.dataset, extractor)
@@ -286,7 +287,8 @@ class _Session:
         tail = folds[0].rule.partition("; ")[2] or f"each {titled(folds[0].by)} is left out in turn"
         whole = Parts(self.dataset, None, pooled.data, f"{len(folds)} folds; {tail}", folds[0].by)
         classifier, extractor, chosen, _, stopped = self._train(whole, state, "all")
-        return _Outcome(classifier, extractor, chosen, whole, folds[0].to_dict(), pooled, rows, stopped=stopped)
+        groups, warnings = folds[0].to_dict(), _untrained(folds)
+        return _Outcome(classifier, extractor, chosen, whole, groups, pooled, rows, warnings=warnings, stopped=stopped)
 
     def _train(
         self, parts: Parts, state: RunState | None, key: str
@@ -304,6 +306,20 @@ class _Session:
         training = Training(classifier, extractor, parts, recipe, self.seed, progress, self.console.say, state, key)
         classifier, chosen, tried = training.run(self.method, self.model is not None)
         return classifier, extractor, chosen, tried, progress.stopped
+
+
+def _untrained(folds: Sequence[Parts]) -> list[str]:
+    """A warning of classes that a fold tests and does not train."""
+    count, names = 0, set()
+    for parts in folds:
+        labels = np.asarray(parts.test.column("labels"))
+        unknown = np.setdiff1d(labels, np.asarray(parts.train.column("labels")))
+        count += int(np.isin(labels, unknown).sum())
+        names |= {parts.test.class_names[int(label)] for label in unknown}
+    if not count:
+        return []
+    text = f"All clips of the class {listed(sorted(names))} test in one fold, which no clip of it trains"
+    return [f"{text}: {count} test clips count as wrong."]
 
 
 def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
@@ -342,6 +358,7 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
         tested=outcome.tested,
         curve=outcome.curve,
     )
+    report.warnings += outcome.warnings
     if outcome.stopped:
         report.warnings.insert(0, f"The training was stopped by Ctrl-C: {chosen.reason.rpartition('; ')[2]}.")
     report.write(folder, f"{name}: {source}")

@@ -184,17 +184,17 @@ class TrainingReport:
             name for name, row in zip(self.class_names, self.scores["classes"], strict=True) if not row["support"]
         ]
         if untested:
-            found.append(f"No test clip has the class {_listed(untested)}: nothing is known of it.")
+            found.append(f"No test clip has the class {listed(untested)}: nothing is known of it.")
         unknown = [
             name
             for name, row, count in zip(self.class_names, self.scores["classes"], trained, strict=True)
             if row["support"] and not count
         ]
         if unknown:
-            found.append(f"No clip trains the class {_listed(unknown)}: its test clips count as wrong.")
+            found.append(f"No clip trains the class {listed(unknown)}: its test clips count as wrong.")
         rare = [name for name, count in zip(self.class_names, trained, strict=True) if 0 < count < _FEW]
         if rare:
-            found.append(f"Fewer than {_FEW} clips train the class {_listed(rare)}.")
+            found.append(f"Fewer than {_FEW} clips train the class {listed(rare)}.")
         return found
 
     def _limits(self) -> list[str]:
@@ -208,7 +208,7 @@ class TrainingReport:
             if 0 < row["support"] < _FEW
         ]
         if few:
-            found.append(f"Fewer than {_FEW} clips test the class {_listed(few)}: one clip moves its figures far.")
+            found.append(f"Fewer than {_FEW} clips test the class {listed(few)}: one clip moves its figures far.")
         layout = get_layout(self.extractor.layout)
         found.append(
             f"Tested on recordings of the same kind as those that trained it ({layout.name}): another sensor, camera "
@@ -317,7 +317,8 @@ class TrainingReport:
         return examples
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names for a sentence, in quotation marks."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -420,7 +421,7 @@ def _in_classes_of(classifier: USDRLForActionRecognition, dataset: SkeletonData,
     unknown = [name for name in dataset.class_names if name not in known]
     if unknown:
         raise SkeletonFormatError(
-            f"{where}: the model does not know the class {_listed(unknown)}: it knows {_listed(list(known), 20)}"
+            f"{where}: the model does not know the class {listed(unknown)}: it knows {listed(list(known), 20)}"
         )
     numbers = np.array([known[name] for name in dataset.class_names])
     return dataset.relabelled(numbers[np.asarray(dataset.column("labels"))], list(known))
