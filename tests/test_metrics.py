@@ -5,9 +5,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import binomtest
 
 from usdrl_hub.errors import NonFiniteError
 from usdrl_hub.metrics.classification import calibration_error, classification_report, confusion_matrix
+from usdrl_hub.metrics.regression import regression_report
 
 
 def answers(seed=0, clips=200, classes=6, skill=2.0):
@@ -68,6 +70,32 @@ def test_clips_of_one_person_are_drawn_together():
     assert widths[1] > 2.5 * widths[0]
     # One person says nothing of others: clips are drawn, and the unit says so.
     assert classification_report(probabilities, labels, groups=["me"] * 100)["interval_unit"] == "clip"
+
+
+@pytest.mark.parametrize("right, expected", [(True, [0.025 ** (1 / 6), 1]), (False, [0, 1 - 0.025 ** (1 / 6)])])
+def test_an_interval_of_answers_that_are_all_right_or_wrong_is_the_exact_one(right, expected):
+    """6 of 6 right: of classifiers that are right in 54 %, one in forty gets so far."""
+    interval = binomtest(6 if right else 0, 6).proportion_ci(0.95, "exact")
+    probabilities = np.tile([0.9, 0.1] if right else [0.1, 0.9], (6, 1))
+    report = classification_report(probabilities, np.zeros(6, int))
+    assert report["intervals"]["accuracy"] == pytest.approx(expected) and expected == pytest.approx(list(interval))
+    # Thirty clips of six people are six observations.
+    groups = np.repeat(np.arange(6), 5)
+    report = classification_report(np.repeat(probabilities, 5, axis=0), np.zeros(30, int), groups=groups)
+    assert report["intervals"]["accuracy"] == pytest.approx(expected)
+
+
+def test_two_people_who_are_alike_by_chance_leave_the_interval_of_their_clips():
+    right = np.tile([True, True, False], 8)
+    probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+    labels, people = np.zeros(24, int), np.repeat([0, 1], 12)
+    by_group, by_clip = (classification_report(probabilities, labels, groups=groups) for groups in (people, None))
+    assert by_group["intervals"]["accuracy"] == by_clip["intervals"]["accuracy"]
+    low, high = by_clip["intervals"]["accuracy"]
+    assert low < 0.55 and high > 0.8
+    errors = np.tile([0.0, 3.0], 12)
+    low, high = regression_report(errors, np.zeros(24), people.astype(str))["intervals"]["mae"]
+    assert low < 1.2 and high > 1.8
 
 
 def test_order_and_names_of_groups_make_no_difference():

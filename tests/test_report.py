@@ -205,7 +205,7 @@ def test_a_learning_curve_ends_at_all_clips(tmp_path):
 
 @pytest.mark.parametrize("name, message", [("paper", "report_to must be one of"), ("trackio", "pip install trackio")])
 def test_loggers_that_are_not_there_are_refused(tmp_path, monkeypatch, name, message):
-    monkeypatch.setattr("usdrl_hub.tasks.recognition.find_spec", lambda package: None)
+    monkeypatch.setattr("usdrl_hub.tasks.console.find_spec", lambda package: None)
     with pytest.raises(ValueError, match=message):
         finetune(load_samples(), tmp_path / "out", console=Console(report_to=name))
     assert list(tmp_path.iterdir()) == []

@@ -175,7 +175,8 @@ def classification_report(
         probabilities: ``(N, K)``, of K exclusive classes; ties go to the first class.
         labels: True classes ``(N,)``.
         groups: Group of each clip ``(N,)``, such as the person; all numbers or all names. Clips of a group are not
-            independent, so the bootstrap resamples whole groups. It resamples clips if None or if there is a single
+            independent, so the bootstrap resamples whole groups. A few groups may be alike by chance, so an interval
+            is at least as wide as that of resampled clips. Clips alone are resampled if None or if there is a single
             group.
         level: Confidence level of the intervals, in (0, 1).
         resamples: Number of bootstrap samples.
@@ -184,8 +185,9 @@ def classification_report(
     Returns:
         `accuracy`, `balanced_accuracy` (mean recall over classes with clips), `macro_f1` (mean F1 over classes with
         clips or predictions) and `calibration_error`; `intervals`, [low, high] for each of the first three, and
-        `interval_unit`, "group" or "clip"; `confusion`, see `confusion_matrix`; `classes`, a list of `precision`,
-        `recall` and `f1` (None if undefined) and `support`.
+        `interval_unit`, "group" or "clip". Where all answers are right, or wrong, a bootstrap has no width, and the
+        interval is the exact binomial one of as many units; `confusion`, see `confusion_matrix`; `classes`, a list of
+        `precision`, `recall` and `f1` (None if undefined) and `support`.
 
     Raises:
         NonFiniteError: If a probability is NaN or infinite.
@@ -205,7 +207,6 @@ def classification_report(
     labels = labels.astype(np.int64)
     units = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     by_group = units.max() > 0 and groups is not None
-    units = units if by_group else np.arange(len(labels))
     summary = _summary(confusion)
     per_class = class_scores(confusion)
     rows = [
@@ -215,7 +216,7 @@ def classification_report(
     return {
         **{name: float(value) for name, value in summary.items()},
         "calibration_error": calibration_error(probabilities, labels),
-        "intervals": _intervals(labels, predicted, units, classes, level, resamples, seed),
+        "intervals": _intervals(labels, predicted, units if by_group else None, classes, level, resamples, seed),
         "interval_unit": "group" if by_group else "clip",
         "confusion": confusion.tolist(),
         "classes": [{**row, "support": int(row["support"] or 0)} for row in rows],
@@ -225,25 +226,39 @@ def classification_report(
 def _intervals(
     labels: np.ndarray,
     predicted: np.ndarray,
-    units: np.ndarray,
+    units: np.ndarray | None,
     classes: int,
     level: float,
     resamples: int,
     seed: int,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap intervals of the scores of `_summary`, resampling units ``(N,)``."""
-    count = int(units.max()) + 1
-    cells = labels * classes + predicted
+    """Intervals of the scores of `_summary`, see `classification_report`; `units` are groups, None for clips."""
     # Only non-empty cells: a large confusion matrix is sparse.
-    used, cells = np.unique(cells, return_inverse=True)
-    per_unit = np.zeros((count, len(used)))
-    np.add.at(per_unit, (units, cells), 1)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    used, cells = np.unique(labels * classes + predicted, return_inverse=True)
+    random, sizes = np.random.default_rng(seed), np.bincount(cells)
+    samples: list[np.ndarray] = [random.multinomial(len(labels), sizes / len(labels), size=resamples)]
+    count = len(labels)
+    if units is not None:
+        count = int(units.max()) + 1
+        per_unit = np.zeros((count, len(used)))
+        np.add.at(per_unit, (units, cells), 1)
+        samples.append(random.multinomial(count, np.full(count, 1 / count), size=resamples) @ per_unit)
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    ends = [_quantiles(sample, used, classes, tails) for sample in samples]
+    found = {name: [min(end[name][0] for end in ends), max(end[name][1] for end in ends)] for name in ends[0]}
+    # A bootstrap of answers that are all right, or all wrong, has no width.
+    bound, right = float(tails[0] ** (1 / count)), (labels == predicted).mean()
+    if right == 1:
+        return {name: [bound, 1.0] for name in found}
+    return {name: [0.0, 1 - bound] for name in found} if right == 0 else found
+
+
+def _quantiles(sample: np.ndarray, used: np.ndarray, classes: int, tails: np.ndarray) -> dict[str, list[float]]:
+    """Quantiles of the scores of drawn clips ``(R, cells)``, given the non-empty cells of the confusion matrix."""
     found: dict[str, list[np.ndarray]] = {}
-    for some in np.array_split(draws, max(1, resamples * classes**2 // 20_000_000)):
+    for some in np.array_split(sample, max(1, len(sample) * classes**2 // 20_000_000)):
         confusion = np.zeros((len(some), classes**2))
-        confusion[:, used] = some @ per_unit
+        confusion[:, used] = some
         for name, values in _summary(confusion.reshape(-1, classes, classes)).items():
             found.setdefault(name, []).append(values)
-    tails = (1 - level) / 2, (1 + level) / 2
     return {name: np.nanquantile(np.concatenate(parts), tails).tolist() for name, parts in found.items()}

@@ -31,7 +31,8 @@ def regression_report(
 
     Returns:
         `mae`, `rmse`, `correlation` (Pearson's; None if a side is constant), `mae_of_mean`, that of the constant;
-        `intervals` with the 95 % bootstrap interval of `mae`, over groups if all are known, else over clips; and
+        `intervals` with the 95 % bootstrap interval of `mae`, over clips or, if all are known and that is wider, over
+        groups; and
         `groups`, a row of `name`, `n`, `mae`, `mae_of_mean` and `correlation` each.
 
     Raises:
@@ -46,12 +47,11 @@ def regression_report(
     center = np.broadcast_to(np.asarray(center, np.float64), values.shape)
     names = np.full(len(values), "") if groups is None else np.asarray(groups)
     errors = np.abs(predicted - values)
-    units = np.unique(names, return_inverse=True)[1] if (names != "").all() else np.arange(len(values))
-    units = units if units.max() > 0 else np.arange(len(values))
-    count = int(units.max()) + 1
-    sums, sizes = np.bincount(units, errors, count), np.bincount(units, minlength=count)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    interval = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975]).tolist()
+    units = [np.arange(len(values))]
+    if (names != "").all() and len(np.unique(names)) > 1:
+        units.append(np.unique(names, return_inverse=True)[1])
+    ends = np.array([_interval(errors, unit, resamples, seed) for unit in units])
+    interval = [float(ends[:, 0].min()), float(ends[:, 1].max())]
     rows = []
     for name in sorted(np.unique(names[names != ""]), key=_in_order):
         mine = names == name
@@ -63,6 +63,14 @@ def regression_report(
         "intervals": {"mae": interval},
         "groups": rows,
     }
+
+
+def _interval(errors: np.ndarray, units: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Ends of the 95 % interval of the mean error, resampling units ``(N,)``."""
+    count = int(units.max()) + 1
+    sums, sizes = np.bincount(units, errors, count), np.bincount(units, minlength=count)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975])
 
 
 def _in_order(name: str) -> tuple[int, int, str]:

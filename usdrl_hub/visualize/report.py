@@ -251,7 +251,7 @@ def _add_scenes(scenes: list[dict[str, Any]], sequences: Mapping[int, SkeletonSe
 
 
 def _intervals(unit: str) -> str:
-    return f"Ranges are 95 % bootstrap intervals over {'people' if unit == 'person' else unit + 's'}."
+    return f"Ranges are 95 % intervals over {'people' if unit == 'person' else unit + 's'}."
 
 
 def _history_charts(history: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
