@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from huggingface_hub import HfApi
 from transformers import AutoModel
 
 from usdrl_hub import (
+    SkeletonSequence,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionRecognition,
@@ -22,8 +24,9 @@ from usdrl_hub import (
     USDRLModel,
     checkpoint_path,
     extract_embeddings,
+    pipeline,
 )
-from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
+from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.facts.checkpoints import find_checkpoint, installed_names
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.hub.install import InstallError, conversion_choices, install
@@ -33,6 +36,7 @@ from usdrl_hub.loading import load_feature_extractor, load_model
 from .helpers import run
 
 NAME = "usdrl/ntu120-xsub"
+HF = Path(sys.executable).with_name("hf")
 
 
 @pytest.fixture(autouse=True)
@@ -117,30 +121,82 @@ def test_a_file_of_the_hub_is_converted_in_one_command(capsys, hub, home, origin
     assert code == 2 and "ask its owner for access" in err and hub.token not in err
 
 
-def test_another_process_in_another_folder_gets_the_same_bits(home, encoder, promised, tmp_path):
-    encoder.save_pretrained(tmp_path / "made")
-    USDRLFeatureExtractor(normalization="ntu").save_pretrained(tmp_path / "made")
-    install(tmp_path / "made", NAME)
-    recording = np.random.default_rng(0).normal(size=(30, 25, 3)).astype(np.float32)
-    np.save(tmp_path / "recording.npy", recording)
-    # Read-only, as a folder that several users share.
-    for path in [*home.rglob("*"), home]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    (tmp_path / "elsewhere").mkdir()
-    code = (
-        "import sys; import numpy as np; from usdrl_hub import extract_embeddings;"
-        f"np.save('found.npy', extract_embeddings([sys.argv[1]], {NAME!r}))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "recording.npy")]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("is installed on this machine") <= 1
-    with pytest.warns(USDRLWarning, match="installed on this machine"):
-        expected = extract_embeddings([recording], NAME)
-    assert np.array_equal(np.load(tmp_path / "elsewhere" / "found.npy"), expected)
-    for path in [home, *home.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+ELSEWHERE = """
+import os, sys
+import numpy as np
+import torch, transformers
+import usdrl_hub
+from usdrl_hub.facts.checkpoints import installed_names
+from usdrl_hub.loading import load_model
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification, pipeline
+
+def outputs(folder):
+    auto = AutoModel.from_pretrained(folder).eval()
+    head = AutoModelForVideoClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    assert {type(part).__module__ for part in (auto, head, extractor)} == {
+        "usdrl_hub.modeling_usdrl", "usdrl_hub.feature_extraction_usdrl"
+    }
+    recording = np.load(sys.argv[2])
+    clip = extractor(usdrl_hub.SkeletonSequence(recording[:, None], "ntu25"), return_tensors="pt")
+    found = [auto(**clip).pooler_output, head(**clip).logits, load_model(sys.argv[3])(**clip).logits]
+    found = [part.detach().numpy().ravel() for part in found]
+    named = pipeline("skeleton-action-recognition", model=folder)(recording, layout="ntu25", top_k=10)
+    scores = np.array([entry["score"] for entry in named], np.float32)
+    embedding = usdrl_hub.extract_embeddings([recording], sys.argv[3]).ravel()
+    return np.concatenate([*found, embedding, scores])
+
+before = outputs(sys.argv[1])
+if os.geteuid() == 0:
+    # Another user: the interpreter itself may be root's alone, so all is imported by now.
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    os.environ["HOME"] = "/nonexistent"
+    assert np.array_equal(outputs(sys.argv[1]), before)
+    # What ships loads although USDRL_HOME may not be read.
+    os.environ["USDRL_HOME"] = sys.argv[4]
+    assert load_model("usdrl/tiny-uiprmd").config.num_labels == 10
+    assert usdrl_hub.checkpoint_path("usdrl/tiny-uiprmd") and not installed_names()
+sys.stdout.buffer.write(before.tobytes())
+"""
+
+
+def test_transformers_own_tools_read_what_is_installed_as_another_user_elsewhere(monkeypatch):
+    """Auto classes, `pipeline` and the cache of the hub; pytest's own folders are of one user only."""
+    with tempfile.TemporaryDirectory() as folder:
+        shared = Path(folder)
+        shared.chmod(0o755)
+        monkeypatch.setenv("USDRL_HOME", str(shared / "home"))
+        monkeypatch.setenv("HF_HOME", str(shared / "cache"))
+        installed = install(checkpoint_path("usdrl/tiny-uiprmd"), "alice/ten")
+        recording = np.random.default_rng(0).normal(size=(30, 25, 3)).astype(np.float32)
+        np.save(shared / "recording.npy", recording)
+        elsewhere, closed = shared / "elsewhere", shared / "closed"
+        elsewhere.mkdir()
+        closed.mkdir(mode=0o700)
+        for path in [*(shared / "home").rglob("*"), shared / "home"]:
+            path.chmod(path.stat().st_mode & ~0o222)
+        command = [sys.executable, "-c", ELSEWHERE, str(installed), str(shared / "recording.npy"), "alice/ten"]
+        command.append(str(closed))
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        assert done.stderr.decode().count("is the one that is installed on this machine") == 1, done.stderr.decode()
+        model, extractor = load_model("usdrl/tiny-uiprmd"), load_feature_extractor("usdrl/tiny-uiprmd")
+        clip = extractor(SkeletonSequence(recording[:, None], "ntu25"), return_tensors="pt")
+        pooled, logits = model.base_model(**clip).pooler_output.detach().numpy(), model(**clip).logits.detach().numpy()
+        embedding = extract_embeddings([recording], "usdrl/tiny-uiprmd").ravel()
+        named = pipeline("skeleton-action-recognition", "usdrl/tiny-uiprmd")(recording, layout="ntu25", top_k=10)
+        scores = np.array([entry["score"] for entry in named], np.float32)
+        expected = np.concatenate([pooled.ravel(), logits.ravel(), logits.ravel(), embedding, scores])
+        assert np.array_equal(np.frombuffer(done.stdout, np.float32), expected)
+        # Nothing of it is in the client's cache, whose own command reads it.
+        (shared / "cache" / "hub").mkdir(parents=True, exist_ok=True)
+        listed = subprocess.run([HF, "cache", "ls"], env=environment, capture_output=True, text=True)
+        assert listed.returncode == 0 and "ten" not in listed.stdout, listed.stderr
+        for path in [shared / "home", *(shared / "home").rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def test_its_use_is_said_once_and_the_hub_can_be_asked(encoder, promised, tmp_path, recwarn):

@@ -17,7 +17,7 @@ from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
 _ADDRESS = re.compile(
     r"hf:/{1,2}(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<file>.+))?"
 )
-# Names of installed models whose use has been reported.
+# Names of installed models whose use has been reported, and folders that may not be read.
 _reported: set[str] = set()
 
 
@@ -69,18 +69,32 @@ def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathL
     # Names of this project may be given without its namespace.
     folder_name = name.replace("/", "--") if "/" in name else f"usdrl--{name}"
     installed, *bundled = _parents() or (None,)
-    if installed is not None and not kwargs.get("force_download") and (installed / folder_name).is_dir():
-        _report(name, installed / folder_name)
-        return str(installed / folder_name)
+    if installed is not None and not kwargs.get("force_download"):
+        if os.path.isdir(installed / folder_name):
+            _report(name, f"model '{name}' is the one that is installed on this machine, in {installed / folder_name}")
+            return str(installed / folder_name)
+        if os.environ.get("USDRL_HOME") and _is_closed(installed):
+            _report(str(installed), f"no model is found in {installed} (USDRL_HOME), which you may not read")
     if revision:
         return name
     return next((str(parent / folder_name) for parent in bundled if (parent / folder_name).is_dir()), name)
 
 
-def _report(name: str, folder: Path) -> None:
-    if name not in _reported:
-        _reported.add(name)
-        notice(f"model '{name}' is the one that is installed on this machine, in {folder}", stacklevel=4)
+def _report(key: str, text: str) -> None:
+    if key not in _reported:
+        _reported.add(key)
+        notice(text, stacklevel=4)
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether a folder, or one above it, may not be entered."""
+    try:
+        folder.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(folder, os.X_OK)
 
 
 def checkpoint_name(folder: str | os.PathLike | None) -> str:

@@ -384,7 +384,11 @@ def installed_models() -> Path:
 
 def installed_names() -> list[str]:
     """Names of the models that are installed on this machine."""
-    found = sorted(installed_models().glob("*--*/config.json"))
+    try:
+        found = sorted(installed_models().glob("*--*/config.json"))
+    except OSError:
+        # A home that may not be read, such as another user's.
+        return []
     return [path.parent.name.replace("--", "/", 1) for path in found]
 
 
@@ -398,7 +402,7 @@ def cached_names() -> list[str]:
 def installed_path(name: str) -> Path | None:
     """Folder of an installed model; None if no model is installed under the name, with or without its owner."""
     path = installed_models() / (name.replace("/", "--") if "/" in name else f"{NAMESPACE}--{name}")
-    return path if (path / "config.json").is_file() else None
+    return path if os.path.isfile(path / "config.json") else None
 
 
 def checkpoint_path(name: str) -> Path:
