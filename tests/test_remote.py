@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -503,6 +504,72 @@ def test_streaming_ends_with_the_weights_of_the_local_store(moves, store, small,
     moves.commit("datasets/ada/moves", {"note.txt": b"changed"})
     with pytest.raises(ValueError, match="another run|other"):
         pretrain([ADDRESS], tmp_path / "hub", small, compute=streaming)
+
+
+STREAMING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from tests.helpers import recipe
+from usdrl_hub.pretraining import data
+from usdrl_hub.pretraining.arguments import ComputeOptions
+from usdrl_hub.pretraining.run import pretrain
+from usdrl_hub.pretraining.trainer import USDRLPreTrainer
+
+data.BLOCK_SEQUENCES, data.BLOCKS_SHUFFLED = 5, 2
+made = recipe({"num_persons": 2, "drop_path_rate": 0.0}, epochs=3, save_epochs=0.7, batch_size=8)
+made = replace(made, extractor={"normalization": "body"}, synthetic_pairs=0.5)
+kill_at, count = int(sys.argv[4]), 0
+step = USDRLPreTrainer.training_step
+
+def killed(*args, **kwargs):
+    global count
+    count += 1
+    if count == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args, **kwargs)
+
+USDRLPreTrainer.training_step = killed
+pretrain([sys.argv[2]], sys.argv[3], made, compute=ComputeOptions(stream=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_stream_goes_on_to_the_same_bytes_and_two_processes_equal_one(moves, hub_environment, tmp_path):
+    """By a SIGKILL in every part of the run, over the network."""
+    (tmp_path / "program.py").write_text(STREAMING)
+    root = str(Path(__file__).parent.parent)
+    environment = hub_environment | {"HF_TOKEN": moves.token, "OMP_NUM_THREADS": "1"}
+
+    def run_it(folder: str, kill_at: int = 0, launch: tuple[str, ...] = ()) -> int:
+        program = [str(tmp_path / "program.py"), root, ADDRESS, str(tmp_path / folder), str(kill_at)]
+        done = subprocess.run([sys.executable, *launch, *program], env=environment, capture_output=True, text=True)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+        assert moves.token not in done.stdout + done.stderr
+        return done.returncode
+
+    assert run_it("whole") == 0
+    whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    steps = json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps"]
+    assert steps == 9
+    # Before a checkpoint, between two, in the middle of an epoch, and at the last step; then twice in one run.
+    for kills in ((1,), (4,), (8,), (9,), (5, 3)):
+        folder = f"killed-{'-'.join(map(str, kills))}"
+        for kill in kills:
+            assert run_it(folder, kill) == -signal.SIGKILL
+            assert not (tmp_path / folder / "model.safetensors").exists()
+        assert run_it(folder) == 0
+        assert (tmp_path / folder / "model.safetensors").read_bytes() == whole, kills
+    assert run_it("two", launch=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")) == 0
+    logs = [json.loads((tmp_path / name / "metrics.json").read_text())["log"] for name in ("whole", "two")]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    # Sums are rounded in another order.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "two")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4, msg=key)
+    # Nothing of the data stays on the disk.
+    assert not list((tmp_path / "home").rglob("*.parquet"))
 
 
 def test_the_order_by_blocks_is_a_function_of_seed_and_epoch(store, small):
