@@ -365,12 +365,9 @@ def test_the_readmes_three_commands_make_a_picture_of_predictions(reader, layout
         if content.startswith("usdrl prepare folder demo-output/recordings")
     ]
     assert [words[1] for words in commands] == ["prepare", "finetune", "predict"]
-    flat = LAYOUTS[layout].coordinates != "3d"
-    # The options that the README names beside them for 2D; and one epoch, to be quick.
-    more = [["--image-size", "1920x1080"], ["--from-scratch", "--hidden-size", "96"], ["--image-size", "1920x1080"]]
-    assert all(" ".join(options) in " ".join(README.read_text().split()) for options in more)
-    for words, options in zip(commands, more, strict=True):
+    # One epoch, to be quick.
+    for words in commands:
         words = [word.replace("demo-output/", "").replace("recordings/squat", "recordings/0") for word in words]
         quick = ["--epochs", "1"] if words[1] == "finetune" else ["--layout", layout]
-        reader.run([*words, *(options if flat else []), *quick])
+        reader.run([*words, *quick])
     assert Path("predictions.png").read_bytes()[:4] == b"\x89PNG" and Path("predictions.png").stat().st_size > 10_000

@@ -123,7 +123,7 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
     named = {name for entry in CHECKPOINTS.values() for name in entry.benchmarks}
     assert {name for name, row in BENCHMARKS.items() if row.protocol != "own"} == named
     pattern = re.compile(
-        r"usdrl/(mocap-[a-z-]+|[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?)"
+        r"usdrl/(mocap-[a-z0-9-]+|[a-z0-9]+(-2d)?-(xsub|xview|xset|v1|v2|one-shot|uiprmd)(-[a-z0-9-]+)?)"
     )
     for entry in CHECKPOINTS.values():
         assert pattern.fullmatch(entry.name), entry.name
@@ -257,7 +257,7 @@ def test_cards_of_models_that_read_films_name_the_licence_of_the_pose_networks(c
     named = {
         name for name, card in cards.items() if "MediaPipe Pose (BlazePose GHUM), by The\nMediaPipe Authors" in card
     }
-    assert named == {name for name in cards if "-2d-" not in name}
+    assert named == {name for name in cards if "-2d" not in name}
     assert "Apache License 2.0" in cards["tiny-uiprmd"]
 
 

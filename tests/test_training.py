@@ -31,7 +31,7 @@ from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor
 from usdrl_hub.metrics.classification import accuracy
 from usdrl_hub.tasks.baselines import nearest_neighbour_baselines
 from usdrl_hub.tasks.choice import FULL
-from usdrl_hub.tasks.console import say_classes
+from usdrl_hub.tasks.console import Console, say_classes
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import Evaluation, finetune
 
@@ -265,14 +265,18 @@ def test_a_new_head_on_a_pretrained_encoder_starts_from_what_the_features_say(tm
     assert record["metrics"]["accuracy"] >= 0.7
 
 
-def test_flat_keypoints_are_told_to_begin_from_scratch(tmp_path):
+def test_training_on_flat_keypoints_starts_from_the_flat_encoder(tmp_path, capsys):
     data = np.random.default_rng(0).uniform(1, 9, (40, 1, 17, 2)).astype(np.float32)
     arrays = {"data": data, "offsets": np.arange(0, 41, 10), "labels": np.array([0, 1, 0, 1])}
     arrays |= {"subjects": np.array([1, 1, 2, 2]), "layout": np.array("coco17")}
     np.savez(tmp_path / "flat.npz", **arrays)
-    with pytest.raises(ValueError, match="are 2D, but 'usdrl/mocap-tiny' reads 3D: train .* --from-scratch"):
-        finetune(tmp_path / "flat.npz", tmp_path / "out", "usdrl/mocap-tiny")
+    with pytest.raises(ValueError, match="are 2D, but 'usdrl/tiny-uiprmd' reads 3D: start from usdrl/mocap-2d with"):
+        finetune(tmp_path / "flat.npz", tmp_path / "out", "usdrl/tiny-uiprmd")
     assert not (tmp_path / "out").exists()
+    said: list[str] = []
+    trained = finetune(tmp_path / "flat.npz", tmp_path / "out", method="linear", console=Console(said.append))
+    assert "2D keypoints: training starts from usdrl/mocap-2d" in said
+    assert trained.model.config.layout == "coco17" and trained["base_model"] == "usdrl/mocap-2d"
 
 
 def _with_even_and_odd_people(folder):

@@ -324,7 +324,7 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         if layout.is_3d and not sequence.is_3d:
             raise SkeletonFormatError(
                 f"{where}: the keypoints are 2D ({sequence.coordinates}), but the model reads 3D: use a model for 2D "
-                "keypoints, or lift them to 3D first"
+                "keypoints, such as usdrl/mocap-2d, or lift them to 3D first"
             )
         if sequence.is_3d and not layout.is_3d:
             raise SkeletonFormatError(

@@ -38,12 +38,12 @@ _METRIC_NAMES = {
     "mean_accuracy": "top-1 accuracy, mean over the observed shares",
     "map": "mean average precision",
     "frame_accuracy": "frame accuracy",
-    "1nn@5": "1-NN, five clips of each class, mean of the sets",
-    "1nn@all": "1-NN, all training clips, mean of the sets",
-    "baseline_1nn@5": "1-NN on the normalised joints, five clips of each class, mean of the sets, no model",
-    "baseline_linear@5": "linear probe on the normalised joints, five clips of each class, mean of the sets, no model",
-    "linear@5": "linear probe, five clips of each class, mean of the sets",
-    "finetuned@5": "fine-tuned, five clips of each class, mean of the sets",
+    "1nn@5": "1-NN; five clips of each class",
+    "1nn@all": "1-NN; all training clips",
+    "baseline_1nn@5": "1-NN on the normalised joints; five clips of each class, no model",
+    "baseline_linear@5": "linear probe on the normalised joints; five clips of each class, no model",
+    "linear@5": "linear probe; five clips of each class",
+    "finetuned@5": "fine-tuned; five clips of each class",
     "baseline_1nn_raw": "1-NN on the raw joints, no model",
     "baseline_1nn_centered": "1-NN on the raw joints without the mean position, no model",
 }
@@ -195,7 +195,8 @@ def _input(config: USDRLConfig) -> str:
     elif layout.is_3d:
         what = f"metres, {layout.up} up"
     else:
-        what = "x and y in the image, y down, and the keypoint's score"
+        score = ", and the keypoint's score" if config.num_channels == 3 else "; no scores"
+        what = f"x and y in the image, y down{score}"
     names = (
         "" if layout is None else f" of layout `{_code(layout.name)}`: {', '.join(map(escaped, layout.joint_names))}"
     )
@@ -295,9 +296,10 @@ def _results(source: CardSource) -> str:
             ("measure", "features", *shots), [(*row[:2], *(row[2].get(key, "") for key in shots)) for row in few]
         )
         sets = escaped(source.record.get("dataset", ""))
+        where = f"mean of the sets {sets}" if "," in sets else f"on {sets}"
         parts.append(
-            f"Accuracy in percent with few labelled clips per class, mean of the sets {sets}. 1-NN and linear probe "
-            "use frozen features. Baselines: the joints (as they are, and normalised), and the same network with "
+            f"Accuracy in percent with few labelled clips per class, {where}. 1-NN and linear probe use "
+            "frozen features. Baselines: the joints (as they are, and normalised), and the same network with "
             f"random weights or trained from scratch.\n\n{table}\n\n![Accuracy against labels]({FEW_LABELS})"
         )
     if entry is not None and entry.published:
@@ -412,11 +414,15 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
         if entry.folder is not None:
             paths.append(entry.folder / "README.md")
         for path in paths:
-            with new_file(path) as partial:
-                partial.write_text(card, "utf-8")
-            written.append(path)
+            text = card
             if entry.folder is not None and "few_labels" in entry.metrics and path.parent != entry.folder:
-                shutil.copyfile(entry.folder / FEW_LABELS, path.parent / FEW_LABELS)
+                # Several models share this folder.
+                plot = f"{path.stem}-{FEW_LABELS}"
+                text = card.replace(f"({FEW_LABELS})", f"({plot})")
+                shutil.copyfile(entry.folder / FEW_LABELS, path.parent / plot)
+            with new_file(path) as partial:
+                partial.write_text(text, "utf-8")
+            written.append(path)
             picture = path.parent / picture_name(source.config)
             if not picture.is_file():
                 draw_layout(source.config.layout, picture)  # type: ignore[arg-type]
@@ -453,7 +459,8 @@ def model_table() -> str:
         ]
         clips = f"{metrics['n']['test']} test clips"
         sets = metrics["dataset"].split(", ")
-        few = f"five labelled clips per class, mean of {len(sets)} other data sets, {clips}"
+        where = f"mean of {len(sets)} other data sets" if len(sets) > 1 else f"on {sets[0]}"
+        few = f"five labelled clips per class, {where}, {clips}"
         about = few if "few_labels" in metrics else f"{clips}, {metrics['split']}"
         where = "" if (CHECKPOINTS_FOLDER / entry.name.replace("/", "--")).is_dir() else " (in the repository)"
         size = f"{(entry.num_bytes or 0) / 1e6:.1f} MB"

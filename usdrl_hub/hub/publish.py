@@ -22,7 +22,7 @@ from ..records import redact_paths
 from ..remote_code import CODE_FILES, add_remote_code
 from ..visualize.layout_picture import draw_layout
 from .card_source import CardSource
-from .cards import GENERATED, picture_name, render_card
+from .cards import FEW_LABELS, GENERATED, picture_name, render_card
 from .evaluations import RESULTS, check_results_file, results_of
 from .licenses import UNKNOWN
 from .upload import TOKEN, any_of, repository_name, upload
@@ -31,7 +31,7 @@ from .upload import PublishError as PublishError
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json")
 _TEXTS = ("config.json", "preprocessor_config.json", "metrics.json", "README.md", *CODE_FILES)
-_PICTURES = ("layout-*.png", "timeline.png")
+_PICTURES = ("layout-*.png", "timeline.png", FEW_LABELS)
 _OPTIMIZER = "optimizer.safetensors"
 
 

@@ -60,7 +60,7 @@ def extract_embeddings(
         >>> import numpy as np
         >>> from usdrl_hub import extract_embeddings
         >>> extract_embeddings([np.random.rand(90, 25, 3), np.random.rand(40, 25, 3)]).shape
-        (2, 192)
+        (2, 256)
     """
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
     stream = iter_embeddings(inputs, engine, reading=reading, batch_size=batch_size, each_person=each_person)

@@ -17,7 +17,7 @@ from ..configuration_usdrl import USDRLConfig
 from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.protocols import check_classes, draw_exemplars, with_clips
 from ..data.splits import Parts, fold_parts, split_data, titled
-from ..facts.checkpoints import ENCODER
+from ..facts.checkpoints import ENCODER, FLAT_ENCODER, encoder_for
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_folder
 from ..hub.card_source import base_model
@@ -104,8 +104,8 @@ def finetune(
             without a label and classes without a sequence are left out, with a warning.
         output_dir: Folder to make: weights, configuration, feature extractor, ``metrics.json``, ``predictions.csv`` of
             the tested clips, and ``report.html``.
-        model: Checkpoint to start from; its head is kept if the class names are the same. None starts from random
-            weights.
+        model: Checkpoint to start from, for 2D keypoints `usdrl/mocap-2d` instead of `usdrl/mocap-tiny`; its head is
+            kept if the class names are the same. None starts from random weights.
         recipe: How all weights are trained; `choice.FULL`, or `choice.SCRATCH` from random weights, where None.
             `linear_start` is set by whether the head is new.
         method: "linear", a logistic regression on the frozen encoder's features; "full"; or "auto" to choose. None is
@@ -131,8 +131,12 @@ def finetune(
     console.check(Path(output_dir).name)
     with new_folder(output_dir) as folder:
         where = str(data) if isinstance(data, str | os.PathLike) else source_name(data)
+        dataset = open_data(data).drop_empty()
+        if (encoder := encoder_for(model, dataset.layout.is_3d)) != model:
+            model = encoder
+            console.say(f"2D keypoints: training starts from {model}")
         known = None if model is None else load_config(model).class_names
-        dataset = with_clips(open_data(data).drop_empty(), known, where)
+        dataset = with_clips(dataset, known, where)
         method = method or ("auto" if recipe is None else "full")
         recipe = recipe or (SCRATCH if model is None else FULL)
         session = _Session(dataset, where, model, config or {}, recipe, method, seed, console)
@@ -401,9 +405,10 @@ def _check_dimensions(
     flat = [not get_layout(layout).is_3d for layout in (dataset.layout, extractor.layout)]
     if model is not None and flat[0] != flat[1]:
         kinds = ["2D" if is_flat else "3D" for is_flat in flat]
+        other = f"start from {FLAT_ENCODER if flat[0] else ENCODER} with --model"
         raise ValueError(
-            f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: train from random weights "
-            "with --from-scratch (model=None)"
+            f"{where}: the keypoints are {kinds[0]}, but '{model}' reads {kinds[1]}: {other}, or train from random "
+            "weights with --from-scratch (model=None)"
         )
 
 

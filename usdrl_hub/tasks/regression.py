@@ -17,7 +17,7 @@ from transformers import set_seed
 from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.splits import Parts, fold_parts, groups_of, split_data, titled, with_validation
 from ..errors import SkeletonFormatError, notice
-from ..facts.checkpoints import ENCODER
+from ..facts.checkpoints import ENCODER, encoder_for
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
 from ..hub.card_source import base_model
@@ -61,7 +61,7 @@ def finetune_values(
         output_dir: Folder to make: weights, configuration, feature extractor, ``metrics.json``, ``predictions.csv`` of
             the tested clips, and ``report.html``. A run that was killed goes on when it is repeated.
         target: Name of the column.
-        model: Checkpoint to start from.
+        model: Checkpoint to start from, for 2D keypoints `usdrl/mocap-2d` instead of `usdrl/mocap-tiny`.
         method: "linear", "full" or "auto".
         recipe: Of full fine-tuning.
         evaluation: How the model is tested: its `group_by` and `folds`.
@@ -85,6 +85,7 @@ def finetune_values(
     console.check(Path(output_dir).name)
     with new_folder(output_dir) as folder:
         dataset, values = _with_values(open_data(data).drop_empty(), target)
+        model = encoder_for(model, dataset.layout.is_3d)
         session = _Session(dataset, target, model, recipe, method, seed, console)
         settings = session.settings(values, evaluation)
         with kept_state(output_dir, settings, console.resume, console.say) as state:
