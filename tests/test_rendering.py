@@ -32,7 +32,8 @@ from usdrl_hub.inference.prediction import iter_predictions
 from usdrl_hub.inference.timeline import make_timeline
 from usdrl_hub.inference.windows import segment
 from usdrl_hub.layouts import TO_Y_UP
-from usdrl_hub.visualize.panel import PERSON_COLORS
+from usdrl_hub.visualize.charts import Chart, draw_chart
+from usdrl_hub.visualize.panel import PERSON_COLORS, new_figure
 from usdrl_hub.visualize.pictures import Picture, draw_rows
 from usdrl_hub.visualize.recording import Recording, find_recording, nearest_clips
 from usdrl_hub.visualize.scene import Scene, frames_to_draw
@@ -643,6 +644,25 @@ def test_a_page_fits_its_window_in_light_and_dark(tmp_path, open_page, samples, 
     browser.press("t")
     assert (browser.run("return document.documentElement.dataset.theme") == "light") == dark
     assert browser.complaints() == []
+
+
+def test_the_name_of_a_segment_is_shortened_to_what_fits():
+    names = {"a": 20, "standing shoulder abduction": 12, "行走": 40}
+    starts = np.cumsum([0, *names.values()])
+    segments = [
+        (name, "#4477aa", start, start + length)
+        for (name, length), start in zip(names.items(), starts[:-1], strict=True)
+    ]
+    figure = new_figure(5, 1)
+    scene = Scene.of(walking(frames=int(starts[-1])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_chart(figure, (0, 0, 1, 1), Chart(bands=[("band", segments)]), scene)
+    shown = {text.get_text().strip(): text for axes in figure.axes for text in axes.texts}
+    assert set(names) - set(shown) == {"standing shoulder abduction"}
+    [short] = set(shown) - set(names)
+    assert short.endswith("…") and "standing shoulder abduction".startswith(short[:-1])
+    assert shown[short].get_window_extent().width <= 500 * 12 / (starts[-1] - 1)
 
 
 def test_rows_of_a_picture_have_one_scale(tmp_path, samples):

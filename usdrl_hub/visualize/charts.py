@@ -151,14 +151,17 @@ def _draw_band(axes: Any, segments: Sequence[tuple[str, str, int, int]], last: i
     wide = axes.get_window_extent().width
     for name, color, start, end in segments:
         patch = axes.axvspan(start, max(end - 1, start + 0.5), color=mixed(color, 0.5), linewidth=0)
-        # A long name is cut to what fits, about a letter in 6 pixels, and left out of a narrow segment.
-        letters = int(wide * (end - start) / last / 6) - 1
-        if letters > 3:
-            text = axes.text(
-                start, 0.45, f" {one_line(name, letters)}", va="center", fontsize=6.5, color=INK, clip_on=True
-            )
+        # A long name is cut to what fits, and left out of a narrow segment.
+        room = wide * (end - start) / last
+        if room > 25:
+            text = axes.text(start, 0.45, "", va="center", fontsize=6.5, color=INK, clip_on=True)
             text.set_parse_math(False)
             text.set_clip_path(patch)
+            with without_glyph_warnings():
+                for letters in range(max(min(len(name), 90), 2), 1, -1):
+                    text.set_text(f" {one_line(name, letters)}")
+                    if text.get_window_extent().width <= room:
+                        break
 
 
 def _time_axis(axes: Any, scene: Scene) -> Any:
