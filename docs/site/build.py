@@ -29,7 +29,7 @@ OTHERS = {
     # Sphinx writes its own search.html.
     "docs/search.md": "archive-search.md",
 }
-# The order of the contents; other pages follow under the last heading by themselves.
+# The order of the contents; other pages follow under "More".
 CONTENTS = {
     "First steps": ("installation", "own-data", "trainer", "notebook", "formats", "films", "models"),
     "Guides": (
@@ -49,7 +49,6 @@ CONTENTS = {
     "Understanding": ("method", "glossary", "results", "All measurements <measurements>", "beware", "errors"),
     "Reference": ("reference/*", "cards/index"),
     "Developing": ("contributing", "security", "structure", "AGENTS", "changelog"),
-    "More": ("*",),
 }
 # Headings of the reference, by the module of the names.
 ROOMS = {
@@ -73,8 +72,10 @@ def gather(folder: Path) -> None:
     for source, target in pages.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).write_text(_linked(source, target, pages, folder), "utf-8")
+    listed = {name.partition("<")[2].rstrip(">") or name for names in CONTENTS.values() for name in names}
+    others = sorted({path.stem for path in folder.glob("*.md")} - listed - {"index"})
     with open(folder / "index.md", "a", encoding="utf-8") as file:
-        for heading, names in CONTENTS.items():
+        for heading, names in (CONTENTS | ({"More": others} if others else {})).items():
             file.write(f"\n:::{{toctree}}\n:hidden:\n:glob:\n:caption: {heading}\n\n" + "\n".join(names) + "\n:::\n")
     cards = "# Model cards\n\n:::{toctree}\n:glob:\n\n*\n:::\n"
     (folder / "cards" / "index.md").write_text(cards, "utf-8")
@@ -121,7 +122,10 @@ def _reference(heading: str, rooms: tuple[str, ...]) -> str:
             continue
         lines += [name, "-" * len(name), ""]
         if callable(value):
-            lines += [f".. auto{'class' if isinstance(value, type) else 'function'}:: usdrl_hub.{name}", ""]
+            lines += [f".. auto{'class' if isinstance(value, type) else 'function'}:: usdrl_hub.{name}"]
+            # The arguments of a constructor that is ours.
+            constructor = vars(value).get("__init__") if isinstance(value, type) else None
+            lines += [*(["   :class-doc-from: both"] if constructor and constructor.__doc__ else []), ""]
         else:
             lines += [f".. py:data:: usdrl_hub.{name}", "", f"   {DATA[name]}", ""]
     return "\n".join(lines)
