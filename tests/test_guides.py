@@ -5,6 +5,8 @@ these is part of its output, where `...` matches anything and decimals may diffe
 `yaml` block is a file, named in its first line. Other blocks are not run.
 """
 
+import doctest
+import inspect
 import io
 import json
 import os
@@ -25,6 +27,7 @@ from huggingface_hub import constants
 from transformers import TrainerCallback
 from typer.main import get_command
 
+import usdrl_hub
 from usdrl_hub import LAYOUTS, convert_layout
 from usdrl_hub.cli import main
 from usdrl_hub.cli.app import app
@@ -270,6 +273,31 @@ def test_what_a_document_says_can_be_pasted_and_prints_what_it_says(reader, docu
         for table in ("RIGS", "MARKER_SETS"):
             monkeypatch.setattr(joint_names, table, dict(getattr(joint_names, table)))
     reader.read(document)
+
+
+EXAMPLES = [name for name in usdrl_hub.__all__ if ">>> " in (getattr(usdrl_hub, name).__doc__ or "")]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_a_docstring_prints_what_it_says(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [example] = doctest.DocTestFinder(recurse=False).find(getattr(usdrl_hub, name), name, module=False, globs={})
+    printed = io.StringIO()
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    assert runner.run(example, out=printed.write).failed == 0, printed.getvalue()
+
+
+def test_every_public_function_says_what_it_takes_and_gives():
+    for name in usdrl_hub.__all__:
+        function = getattr(usdrl_hub, name)
+        if inspect.isfunction(function):
+            text = inspect.getdoc(function)
+            assert "Args:" in text or "Arguments and errors are those of `" in text, name
+            assert re.search(r"^(Returns|Yields):$", text, flags=re.MULTILINE) or returns_nothing(function), name
+
+
+def returns_nothing(function) -> bool:
+    return inspect.signature(function).return_annotation in (None, "None")
 
 
 def test_the_readme_is_short_and_links_the_glossary():

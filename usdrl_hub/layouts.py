@@ -187,6 +187,9 @@ def get_layout(layout: LayoutLike) -> Layout:
         layout: A name in `LAYOUTS`; a mapping with ``joint_names`` and ``bones`` (or ``edges``) and any other field
             of `Layout`; or ``(child, parent)`` pairs that cover every joint.
 
+    Returns:
+        The layout.
+
     Raises:
         ValueError: If the name is unknown or the description is incomplete or inconsistent.
     """

@@ -346,6 +346,9 @@ def fuse(model: Model, *, packed: bool = True, keep: bool = True) -> Model:
             be compiled or exported.
         keep: Keep `model` usable; otherwise its weights are freed.
 
+    Returns:
+        The faster model, in evaluation mode.
+
     Raises:
         ValueError: If the model has adapters, parametrisations, hooks or quantised weights.
 

@@ -36,6 +36,9 @@ def open_data(
         keypoints: Column of the keypoints in a data set of the hub that usdrl did not push.
         stream: Read a data set of the hub over the network while it is used, without a copy on disk.
 
+    Returns:
+        The data set; `data[i]` is a labelled `SkeletonSequence`.
+
     Raises:
         SkeletonFormatError: If it is missing, of another kind or truncated, or its arrays or sequences do not fit.
     """

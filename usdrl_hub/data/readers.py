@@ -137,6 +137,9 @@ def iter_skeletons(
         reading: What the file does not say.
         on_error: Called with the error of a sequence of a data set, which is then left out; None raises it.
 
+    Yields:
+        The recordings, in the order of the file.
+
     Raises:
         SkeletonFormatError: See `read_skeleton`.
     """

@@ -42,6 +42,9 @@ def write_store(
         class_names: Names of the classes; those of the data set if empty.
         dtype: "float32", or "int16" for half the size, at most 0.1 mm off.
 
+    Returns:
+        The store, opened.
+
     Raises:
         SkeletonFormatError: If the sequences differ in kind, there is none, or one has an impossible label.
         FolderInUseError: If another process is writing it.

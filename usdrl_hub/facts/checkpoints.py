@@ -383,6 +383,9 @@ def list_models(
             converted or trained.
         owner: Namespace in the names of models without weights; see `namespace`.
 
+    Returns:
+        Names and facts of the models, those with weights first.
+
     Raises:
         ValueError: If the task is unknown.
     """
@@ -430,6 +433,12 @@ def installed_path(name: str) -> Path | None:
 
 def checkpoint_path(name: str) -> Path:
     """Folder of an installed or shipped checkpoint, for Auto classes and pipelines.
+
+    Args:
+        name: The checkpoint's name, such as "usdrl/tiny-uiprmd".
+
+    Returns:
+        The folder, with ``config.json`` and the weights in it.
 
     Raises:
         CheckpointLoadError: If no checkpoint of that name is here; the message lists those that are.

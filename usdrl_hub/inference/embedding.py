@@ -79,10 +79,13 @@ def iter_embeddings(
     each_person: bool = False,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    """Yield each recording, in the model's layout, with its embedding ``(E,)``; memory does not grow with them.
+    """Embed recordings one by one; memory does not grow with their number.
 
     Arguments and errors are those of `extract_embeddings`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
+
+    Yields:
+        Each recording, in the model's layout, with its embedding, float32 ``(E,)``.
     """
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
     batches = engine.batches(Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size)
@@ -124,7 +127,13 @@ def iter_frame_embeddings(
     each_person: bool = False,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, np.ndarray]]:
-    """Yield each recording, in the model's layout, with its `extract_frame_embeddings`; see `iter_embeddings`."""
+    """Embed every frame of recordings, one recording after the other.
+
+    Arguments and errors are those of `iter_embeddings`.
+
+    Yields:
+        Each recording, in the model's layout, with float32 ``(T, 2d)``, see `extract_frame_embeddings`.
+    """
     check_batch_size(batch_size)
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
     source = Source(inputs, reading, each_person=each_person, on_error=on_error)

@@ -296,6 +296,10 @@ def pipeline(
         dtype: Type that a model loaded by name computes in; the saved one where None.
         **kwargs: `batch_size`, `num_workers`, and arguments of a call, see the pipeline's class.
 
+    Returns:
+        The pipeline: a call with a file, a sequence, an array or a list of them gives labels with scores, or
+        embeddings.
+
     Raises:
         CheckpointLoadError: If the model cannot be loaded or does not fit the task.
         ValueError: If there is no such task, device or type.

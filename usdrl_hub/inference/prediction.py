@@ -116,10 +116,13 @@ def iter_predictions(
     threshold: float | None = None,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[Prediction]:
-    """Yield the prediction of each recording; memory does not grow with their number.
+    """Predict recordings one by one; memory does not grow with their number.
 
     Arguments and errors are those of `extract_predictions`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
+
+    Yields:
+        The prediction of each recording.
     """
     engine = Engine.load(model, device=device, dtype=dtype, threshold=threshold)
     if engine.model.task != "recognition":

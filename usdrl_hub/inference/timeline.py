@@ -140,10 +140,13 @@ def iter_timelines(
     each_person: bool = False,
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[SkeletonSequence, Timeline]]:
-    """Yield each recording, in the model's layout, with its timeline.
+    """Predict every frame of recordings, one recording after the other.
 
     Arguments and errors are those of `extract_timelines`. An `on_error` is called with the error of an input that
     cannot be used, which is then left out; a model, device or type that cannot be used is an error of the call itself.
+
+    Yields:
+        Each recording, in the model's layout, with its timeline.
     """
     check_batch_size(batch_size)
     engine = Engine.load(model, device=device, dtype=dtype)

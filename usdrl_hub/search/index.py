@@ -59,10 +59,11 @@ class MotionIndex:
         inverted: Codes of the windows, or None in a small index.
 
     Example:
-        >>> from usdrl_hub import MotionIndex, read_skeleton
-        >>> from usdrl_hub.data.samples import sample_path
+        >>> from usdrl_hub import MotionIndex
+        >>> from usdrl_hub.data.samples import load_samples, sample_path
         >>> index = MotionIndex.build([sample_path()], "index")
-        >>> hits = index.search(list(read_skeleton(sample_path()))[0], top_k=3)
+        >>> len(index.search(load_samples()[0], top_k=3))
+        3
     """
 
     path: Path

@@ -184,6 +184,9 @@ def render(
         batch_size: Clips computed at once.
         on_error: Called with the error of a gallery clip that cannot be used and is skipped; None raises the error.
 
+    Returns:
+        How many frames were drawn, at which rate, and the most probable class.
+
     Raises:
         SkeletonFormatError: If the recording does not fit the model.
         CheckpointLoadError: If the model cannot be loaded, or has no classes and there is no gallery.
@@ -191,6 +194,7 @@ def render(
             without a single model.
 
     Example:
+        >>> import numpy as np
         >>> from usdrl_hub import SkeletonSequence, render
         >>> recording = SkeletonSequence.from_array(np.random.rand(90, 25, 3), "ntu25")
         >>> render(recording, "recording.html", model="usdrl/tiny-uiprmd").frames
