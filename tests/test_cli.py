@@ -105,6 +105,20 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
     assert code == 0 and f"model {tmp_path / 'model'}" in out
 
 
+def test_a_table_of_predictions_fits_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, wide, _ = run(capsys, "predict", sample_path())
+    rows = wide.partition("\n\n")[2].splitlines()
+    assert max(map(len, rows)) > 150 and rows[0].split()[-1] == "5."
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    main_code, narrow, _ = run(capsys, "predict", sample_path())
+    table, _, note = narrow.partition("\n\n")[2].partition("\n\n")
+    assert main_code == 0 and max(map(len, table.splitlines())) <= 80
+    assert table.splitlines()[0].split() == ["file", "1.", "2."]
+    assert note == "2 of 5 classes fit this terminal: --json prints all\n"
+    assert re.search(r"^m01_s02_e05 +93\.7 % deep squat", table, flags=re.MULTILINE)
+
+
 def test_a_demo_into_a_file_is_refused_before_it_computes(capsys, tmp_path):
     (tmp_path / "demo").write_text("a file")
     code, out, err = run(capsys, "demo", "--output-dir", tmp_path / "demo")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,7 +63,36 @@ def print_predictions(
         if threshold:
             say(f"less similar than {threshold:.2f} to the training clips of a class: none of these (--threshold)")
         say("")
-        print_table(rows)
+        shown = fitted(rows, fixed=1 + truth) if sys.stdout.isatty() else rows
+        print_table(shown)
+        if len(shown[0]) < len(header):
+            left = len(shown[0]) - 1 - truth
+            say(f"\n{left} of {len(header) - 1 - truth} classes fit this terminal: --json prints all")
+
+
+def fitted(rows: Sequence[Sequence[str]], *, fixed: int, shortest: int = 24) -> list[list[str]]:
+    """Rows of a table that fit the terminal: long cells are cut first, then columns of ranks are left out.
+
+    Args:
+        rows: Rows of the same number of cells: a name, cells by rank, and perhaps a last one.
+        fixed: Columns that stay: 1 for the first, 2 for the first and the last.
+        shortest: Length to which cells behind the first may be cut.
+    """
+    width = shutil.get_terminal_size().columns
+    cut, length = [list(row) for row in rows], max(len(cell) for row in rows for cell in row[1:])
+    while _width(cut) > width and length > shortest:
+        length -= 1
+        cut = [
+            [row[0], *(cell if len(cell) <= length else cell[: length - 1] + "…" for cell in row[1:])] for row in rows
+        ]
+    while _width(cut) > width and len(cut[0]) > fixed + 1:
+        at = len(cut[0]) - fixed
+        cut = [row[:at] + row[at + 1 :] for row in cut]
+    return cut
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) - 2
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
