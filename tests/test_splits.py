@@ -1,5 +1,7 @@
 """No group of clips on two sides: over lists, files, stores, folders, tables and folds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,6 +167,44 @@ def test_groups_are_the_same_in_a_file_a_store_and_a_folder(tmp_path):
     write_store(data, tmp_path / "people")
     for by in ("subject", "takes"):
         np.testing.assert_array_equal(groups_of(open_data(tmp_path / "people"), by), groups_of(data, by))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_group_is_on_two_sides_of_a_store_a_folder_or_a_table(tmp_path, seed):
+    """Groups are known from how the data were made, not from what the package reads."""
+    random = np.random.default_rng(seed)
+    groups = [f"p{number}" for number in (*range(5), *random.integers(0, 5, 31))]
+    rows, truth = ["file,label,subject,session"], {}
+    for number, group in enumerate(groups):
+        kind = ("walk", "wave")[random.integers(2)]
+        path = tmp_path / "raw" / kind / group / f"{number}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, walking(frames=4).keypoints[:, 0])
+        rows.append(f"{path.relative_to(tmp_path).as_posix()},{kind},{group},{group[1:]}")
+        truth[str(number)] = group
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    prepare("folder", tmp_path / "raw", tmp_path / "folder")
+    prepare("csv", tmp_path / "table.csv", tmp_path / "table")
+    write_store(open_data(tmp_path / "table"), tmp_path / "copy")
+    for name, by in (
+        ("folder", "folder"),
+        ("table", None),
+        ("table", "subject"),
+        ("table", "session"),
+        ("copy", None),
+    ):
+        data = open_data(tmp_path / name)
+        tested = []
+        splits = [split_data(data, by, seed=seed), *fold_parts(data, "3", by, seed=seed)]
+        left_out = fold_parts(data, by or "subject", seed=seed)
+        for number, parts in enumerate((*splits, *left_out)):
+            whole = with_validation(parts, seed)
+            assert whole.validation is not None
+            seen = [{truth[Path(clip).stem] for clip in part.names} for part in (whole.train, whole.validation)]
+            mine = {truth[Path(clip).stem] for clip in whole.test.names}
+            assert mine and not mine & (seen[0] | seen[1]) and not seen[0] & seen[1]
+            tested += [Path(clip).stem for clip in whole.test.names] if number >= len(splits) else []
+        assert sorted(tested) == sorted(truth) and len(left_out) == 5
 
 
 def test_folds_that_cannot_be_are_refused():
