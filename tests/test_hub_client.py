@@ -336,6 +336,10 @@ def test_an_address_is_the_model_of_the_hub_whatever_is_installed(hub, forget, t
     np.save(tmp_path / "walk.npy", np.random.randn(40, 5, 3))
     code, out, err = run(capsys, "predict", tmp_path / "walk.npy", "--model", "hf://ada/tiny@v1")
     assert code == 0 and "model hf://ada/tiny@v1, 4 classes" in out, err
+    code, out, err = run(capsys, "install", "hf://ada/tiny@v1", "--name", "ada/first")
+    assert code == 0 and same_weights(load_model("ada/first"), models[0]), err
+    code, out, err = run(capsys, "check", "hf://ada/tiny")
+    assert code == 0 and "whole" in out, err
     hub.stop()
     assert same_weights(load_model("hf://ada/tiny@v1"), models[0])
     assert same_weights(load_model("hf://ada/tiny"), models[1])
@@ -353,6 +357,11 @@ def test_an_address_is_the_model_of_the_hub_whatever_is_installed(hub, forget, t
         ("hf://ada/tiny/model.pth.tar", "is a file of the hub, not a model"),
         ("hf://datasets/ada/tiny", "is no address of a model"),
         ("hf://ada", "is no address of a model"),
+        ("hf:ada/tiny", "is no address of a model"),
+        ("hf://models/ada/tiny", "is no address of a model"),
+        ("hf://ada/tiny@", "is no address of a model"),
+        ("hf://ada/tiny:test", "is no address of a model"),
+        ("HTTPS://huggingface.co/ada/tiny", "is no address of a model: it is hf://OWNER/NAME"),
         ("hf://ada/ti ny", "cannot be loaded"),
     ],
 )

@@ -34,6 +34,7 @@ from usdrl_hub.errors import CheckpointLoadError
 from usdrl_hub.hub.card_source import CardSource, base_model
 from usdrl_hub.hub.cards import render_card
 from usdrl_hub.hub.evaluations import TASKS, results_of
+from usdrl_hub.hub.licenses import model_licenses
 from usdrl_hub.hub.publish import Commit, PublishError, publish
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.pretraining.views import ViewAugmentation
@@ -281,6 +282,18 @@ def test_results_on_a_data_set_of_the_hub_go_along_as_the_hub_reads_them(hub, fo
         others.write_text(text)
         with pytest.raises(PublishError, match="others.yaml: it is no list of results as the hub reads them"):
             publish(folder, "ada/tiny")
+
+
+def test_the_licence_of_a_base_model_on_the_hub_is_that_of_its_card(hub):
+    hub.commit("ada/base", {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n# Base\n", "config.json": b"{}"})
+    hub.commit("ada/plain", {"config.json": b"{}"})
+    for name in ("ada/base", "hf://ada/base@main"):
+        assert model_licenses(name) == {"ada/base": "cc-by-nc-4.0"}
+    assert model_licenses("ada/plain") == {"ada/plain": "unknown"}
+    assert model_licenses("hf://usdrl/tiny-uiprmd") == {TINY: "apache-2.0"}
+    hub.stop()
+    assert model_licenses("ada/base") == {"ada/base": "cc-by-nc-4.0"}
+    assert model_licenses("ada/none") == {"ada/none": "unknown"}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from huggingface_hub import (
     HfApi,
     hf_hub_download,
     resolve_revision,
+    snapshot_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
@@ -268,10 +269,10 @@ def _located(name: str | os.PathLike, kwargs: dict[str, Any]) -> tuple[str | os.
         return name, kwargs
     if address.file is not None:
         raise CheckpointLoadError(
-            f"'{name}' is a file of the hub, not a model: convert the authors' checkpoints with 'usdrl convert'"
+            f"'{address}' is a file of the hub, not a model: convert the authors' checkpoints with 'usdrl convert'"
         )
     if kwargs.get("revision") not in (None, address.revision):
-        raise ValueError(f"'{name}': the revision is '{kwargs['revision']}', too: leave one of them out")
+        raise ValueError(f"'{address}': the revision is '{kwargs['revision']}', too: leave one of them out")
     known = {key: kwargs[key] for key in ("cache_dir", "local_files_only", "token") if kwargs.get(key) is not None}
     found = load_with(resolve_revision, address.repo_id, from_hub=True, revision=address.revision, **known)
     return address.repo_id, {**kwargs, "revision": found.resolved}
@@ -330,7 +331,8 @@ def find_file(name: str | os.PathLike) -> Path:
             return Path(name)
         address = ModelAddress("/".join(parts[:2]), None, "/".join(parts[2:]) or None)
     if address.file is None:
-        raise CheckpointLoadError(f"'{name}' is no file here, and names none of the hub{_weights_of(address)}")
+        shown = name if model_address(name) is None else address
+        raise CheckpointLoadError(f"'{shown}' is no file here, and names none of the hub{_weights_of(address)}")
 
     def load(repository: str | os.PathLike, **where: Any) -> str:
         return hf_hub_download(str(repository), str(address.file), **where)
@@ -341,6 +343,23 @@ def find_file(name: str | os.PathLike) -> Path:
         if not isinstance(error.__cause__, EntryNotFoundError) or isinstance(error.__cause__, LocalEntryNotFoundError):
             raise
     raise CheckpointLoadError(f"{address.repo_id} has no file '{address.file}'{_weights_of(address)}", "missing")
+
+
+def find_folder(name: str | os.PathLike) -> Path:
+    """Folder of a model: a path on this machine; or the client's cache, into which one of the hub is downloaded.
+
+    Args:
+        name: The path, or the address ``hf://OWNER/NAME[@REVISION]``.
+
+    Raises:
+        CheckpointLoadError: If the hub has it not, or is not reachable and its cache does not hold it.
+        ValueError: If it begins with ``hf:`` and is no address.
+    """
+    if model_address(name) is None:
+        return Path(name)
+    repository, where = _located(name, {})
+    files = ["*.json", "*.safetensors", "*.md", "*.png", "*.py"]
+    return Path(load_with(snapshot_download, repository, from_hub=True, allow_patterns=files, **where))
 
 
 def _weights_of(address: ModelAddress) -> str:

@@ -15,7 +15,7 @@ from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
 
 # A path object makes one slash of two.
 _ADDRESS = re.compile(
-    r"hf:/{1,2}(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<file>.+))?"
+    r"hf:/{1,2}(?P<repo_id>[^/@:?]+/[^/@:?]+)(?:@(?P<revision>refs/[^/@]+/[^/@]+|[^/@]+))?(?:/(?P<file>.+))?"
 )
 # Names of installed models whose use has been reported, and folders that may not be read.
 _reported: set[str] = set()
@@ -34,6 +34,11 @@ class ModelAddress(NamedTuple):
     revision: str | None = None
     file: str | None = None
 
+    def __str__(self) -> str:
+        """The address in full."""
+        revision = "" if self.revision is None else f"@{self.revision}"
+        return f"hf://{self.repo_id}{revision}" + ("" if self.file is None else f"/{self.file}")
+
 
 def model_address(name: str | os.PathLike) -> ModelAddress | None:
     """Read ``hf://OWNER/NAME``, with ``@REVISION`` and ``/FILE`` where they are given; None for any other name.
@@ -41,11 +46,11 @@ def model_address(name: str | os.PathLike) -> ModelAddress | None:
     Raises:
         ValueError: If it begins so and is no such address.
     """
-    text = os.fspath(name).replace("\\", "/")
-    if not text.startswith("hf:/"):
+    text = os.fspath(name).replace("\\", "/").strip()
+    if re.match(r"hf:|https?:/", text, re.IGNORECASE) is None:
         return None
-    found = _ADDRESS.fullmatch(text)
-    if found is None or found["repo_id"].partition("/")[0] in ("datasets", "spaces"):
+    found = _ADDRESS.fullmatch(text.rstrip("/"))
+    if found is None or found["repo_id"].partition("/")[0] in ("datasets", "models", "spaces"):
         raise ValueError(f"'{text}' is no address of a model: it is hf://OWNER/NAME, with @REVISION as needed")
     return ModelAddress(**found.groupdict())
 

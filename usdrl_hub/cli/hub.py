@@ -249,7 +249,12 @@ def convert(
 
 
 def install(
-    folder: Annotated[Path, typer.Argument(help="A model folder of convert, finetune, pretrain or evaluate.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder of convert, finetune, pretrain or evaluate; or hf://OWNER/NAME@REVISION of the hub."
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Name to install it under: owner/name, or a name of this project.")],
 ) -> None:
     """Install a model under a name, which then loads on this machine, offline, in Python and in every command.

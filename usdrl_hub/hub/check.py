@@ -21,7 +21,7 @@ from ..data.series import is_series
 from ..data.store import SkeletonStore
 from ..data.store_files import HEADER, INDEX, Shard
 from ..errors import CheckpointLoadError, EmptySequenceError, SkeletonFormatError, USDRLError, one_sentence
-from ..loading import load_feature_extractor, load_model
+from ..loading import find_folder, load_feature_extractor, load_model
 from ..lookup import bundled_checkpoint
 from ..records import sha256
 from ..search.files import HEADER as INDEX_HEADER
@@ -80,12 +80,12 @@ def check(path: str | os.PathLike, reading: Reading = Reading()) -> Check:
     Raises:
         USDRLError: If there is no such file, or nothing to read in the folder.
     """
-    if is_address(path):
+    if is_address(path) and "datasets/" in os.fspath(path):
         data = open_data(path, reading.layout, keypoints=reading.keypoints)
         found = Check(str(path), "data set")
         _read(found, data.iterate)
         return found
-    found_at = Path(path)
+    found_at = find_folder(path)
     if not os.path.lexists(found_at) and not is_series(found_at):
         found_at = Path(bundled_checkpoint(str(path)))
     if not os.path.lexists(found_at) and not is_series(found_at):

@@ -14,6 +14,7 @@ from ..configuration_usdrl import USDRLConfig
 from ..errors import USDRLError, one_sentence
 from ..facts.checkpoints import NAMESPACE, find_checkpoint, installed_models, installed_path
 from ..files import new_folder
+from ..loading import find_folder
 from .check import check
 from .listing import model_config
 
@@ -40,7 +41,8 @@ def install(folder: str | os.PathLike, name: str) -> Path:
     """Copy a model to the folder of installed models, whole or not at all; its name then loads without a network.
 
     Args:
-        folder: A model folder of `usdrl convert`, `finetune`, `pretrain` or `evaluate`.
+        folder: A model folder of `usdrl convert`, `finetune`, `pretrain` or `evaluate`; or ``hf://OWNER/NAME[@REVISION]``,
+            a model of the hub, which is downloaded.
         name: ``owner/name``; "usdrl" is the owner of a bare name.
 
     Returns:
@@ -49,9 +51,11 @@ def install(folder: str | os.PathLike, name: str) -> Path:
     Raises:
         InstallError: If the folder is not a whole model with its preprocessing, the name cannot be one, another model
             is installed under it, or the model contradicts what the registry says of the name.
+        CheckpointLoadError: If the hub does not have it, or is not reachable.
         OSError: If the folder of installed models cannot be written.
     """
-    folder, name, target = Path(folder), full_name(name), install_target(name)
+    name, target = full_name(name), install_target(name)
+    folder = find_folder(folder)
     if not (folder / "config.json").is_file():
         raise InstallError(f"{folder}: there is no config.json in it, so it is no model folder")
     found = check(folder)

@@ -12,7 +12,8 @@ from typing import Any
 from ..data.parquet import ParquetStore
 from ..facts.checkpoints import find_checkpoint
 from ..facts.datasets import DATASETS
-from ..lookup import model_address
+from ..loading import find_file
+from ..lookup import ModelAddress, model_address
 from ..visualize.page import shown_name
 
 UNKNOWN = "unknown"
@@ -48,12 +49,20 @@ def model_licenses(model: str | os.PathLike | None) -> dict[str, str]:
         record = {}
     if isinstance(record, dict) and isinstance(record.get("licenses"), dict):
         return {str(key): str(value) for key, value in record["licenses"].items()}
-    try:
-        head = (folder / "README.md").read_text("utf-8").split("\n---", 1)[0]
-    except (OSError, ValueError):
-        head = ""
+    head = _card(model).split("\n---", 1)[0]
     found = re.search(r"^license: *[\"']?([A-Za-z0-9.-]+)", head, re.MULTILINE)
     return {name: found[1].lower() if found else UNKNOWN}
+
+
+def _card(model: str | os.PathLike) -> str:
+    """The card of a model in a folder or on the hub; empty where there is none, or the hub is not reachable."""
+    try:
+        if Path(model).is_dir():
+            return (Path(model) / "README.md").read_text("utf-8")
+        address = model_address(model) or ModelAddress(str(model))
+        return find_file(str(address._replace(file="README.md"))).read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def license_of(sources: Mapping[str, str], wanted: str | None = None) -> str:
