@@ -189,11 +189,22 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_numbers(tmp_path, monkey
     assert record["choice"] == whole["choice"]
 
 
+def test_numbers_of_one_person_say_nothing_of_others(tmp_path):
+    clips = [replace(clip, subject=1) for clip in load_samples() if clip.label < 2]
+    data = SkeletonList(clips, columns={"angle": np.array([knee_angle(clip) for clip in clips])})
+    record = finetune_values(data, tmp_path / "out", "angle", method="linear")
+    assert record["warnings"][-1] == "All clips are of one person: nothing is known of any other."
+    assert record["split"].startswith(
+        "a random fifth of each quarter of the numbers tests; all clips are of one person"
+    )
+
+
 @pytest.mark.parametrize(
     "column, values, message",
     [
         ("angle", None, "no column 'angle' of numbers"),
         ("angle", np.ones((20, 2)), "several numbers .* problem_type='multi_label_classification'"),
+        ("names", None, "column 'names' holds text instead of numbers"),
         ("angle", np.full(20, np.nan), "0 clips have a number"),
         ("angle", np.full(20, 2.0), "is 2 in all training clips"),
     ],

@@ -151,6 +151,8 @@ class _Session:
         if evaluation.folds is not None:
             return self._folds(evaluation, state)
         parts = split_data(self.dataset, evaluation.group_by, seed=self.seed)
+        # The classes by which the parts are balanced.
+        parts = replace(parts, rule=parts.rule.replace("of each class", "of each quarter of the numbers"))
         trained = self._train(parts, state, "main")
         predicted = trained.training.predict(trained.head, parts.test)
         center = np.full(len(parts.test), self.values(parts.train).mean())
@@ -330,11 +332,9 @@ class _Tested:
 def _with_values(dataset: SkeletonData, target: str) -> tuple[SkeletonData, np.ndarray]:
     """The clips with a number, labelled by the quarter that it lies in, by which the parts are balanced."""
     values = dataset.column(target)
+    columns = [key for key, found in dataset.extra_columns.items() if found.ndim == 1 and found.dtype.kind in "iuf"]
+    known = f": its columns are {', '.join(columns)}" if columns else ""
     if values is None:
-        columns = [
-            key for key, found in dataset.extra_columns.items() if found.ndim == 1 and found.dtype.kind in "iuf"
-        ]
-        known = f": its columns are {', '.join(columns)}" if columns else ""
         raise SkeletonFormatError(f"the data have no column '{target}' of numbers{known}")
     if values.ndim != 1:
         raise SkeletonFormatError(
@@ -342,7 +342,8 @@ def _with_values(dataset: SkeletonData, target: str) -> tuple[SkeletonData, np.n
             "trained here, but by USDRLTrainer with problem_type='multi_label_classification'"
         )
     if values.dtype.kind not in "iuf":
-        raise SkeletonFormatError(f"column '{target}' does not hold numbers, but {values.dtype}")
+        kind = "text" if values.dtype.kind in "US" else str(values.dtype)
+        raise SkeletonFormatError(f"column '{target}' holds {kind} instead of numbers{known}")
     values = values.astype(np.float64)
     known_values = np.isfinite(values)
     if known_values.sum() < 4:
@@ -367,7 +368,9 @@ def _warnings(report: Mapping[str, Any], parts: Parts) -> list[str]:
             f"The model (mean absolute error {report['mae']:.4g}) is not better than the mean of the training clips "
             f"({report['mae_of_mean']:.4g})."
         )
-    if parts.shared:
+    if parts.shared and len(np.unique(groups_of(parts.train, parts.by))) == 1:
+        found.append(f"All clips are of one {titled(parts.by)}: nothing is known of any other.")
+    elif parts.shared:
         title = titled(parts.by, parts.shared)
         found.append(f"{parts.shared} {title} both train and test: the error for a new {titled(parts.by)} is larger.")
     elif parts.by is None:
