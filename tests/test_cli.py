@@ -132,6 +132,23 @@ def test_preparing_without_the_kind_of_the_data_says_how(capsys, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    "kind, name, sentence",
+    [
+        ("csv", "folder", "it is a folder: take the kind 'folder'"),
+        ("file", "folder", "it is a folder: take the kind 'folder'"),
+        ("folder", "list.csv", "it is a file: take the kind 'file', or 'csv' for a table"),
+        ("folder", "absent", "there is no such folder"),
+        ("csv", "absent", "there is no such file"),
+    ],
+)
+def test_preparing_another_kind_of_data_says_which(capsys, tmp_path, kind, name, sentence):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "list.csv").write_text("file,label")
+    code, _, err = run(capsys, "prepare", kind, tmp_path / name, "--output-dir", tmp_path / "store")
+    assert code == 2 and err == f"usdrl: {tmp_path / name}: {sentence}\n"
+
+
 def test_demo_writes_a_page_embeddings_a_picture_and_recordings(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--output-dir", tmp_path / "demo")
     assert code == 0 and "truth" in out and " of 100 clips right" in out

@@ -236,3 +236,8 @@ def test_numbers_read_all_at_once_are_those_of_float(rows):
             or any(len(field) > 11 or not field.strip("-.0123456789") == "" for field in row[:3])
             or any(field in ("", "-", ".", "--1", "5-", "1.2.3") for field in row[:3])
         )
+
+
+def test_a_folder_is_no_recording(tmp_path):
+    with pytest.raises(SkeletonFormatError, match="it is a folder: name a file in it"):
+        read_skeleton(tmp_path)

@@ -186,6 +186,8 @@ def _reader_of(path: Path) -> Reader:
     Raises:
         SkeletonFormatError: If there is no such file, or no reader of its kind.
     """
+    if path.is_dir():
+        raise SkeletonFormatError(f"{path}: it is a folder: name a file in it")
     if not path.is_file():
         raise SkeletonFormatError(f"{path}: there is no such file")
     if path.stat().st_size == 0:

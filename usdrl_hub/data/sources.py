@@ -70,10 +70,14 @@ def find_sources(kind: str, raw: Path, films: str = "none") -> tuple[list[InputF
             # By its commit, so that a run goes on with the data that it was begun with.
             return [InputFile(commit_of(raw), raw)], []
         if not raw.is_file():
-            raise SkeletonFormatError(f"{raw}: there is no such file")
+            wrong = "it is a folder: take the kind 'folder'" if raw.is_dir() else "there is no such file"
+            raise SkeletonFormatError(f"{raw}: {wrong}")
         return ([InputFile(raw.name, raw)], []) if kind == "file" else _read_list(raw)
     if not raw.is_dir():
-        raise SkeletonFormatError(f"{raw}: there is no such folder")
+        wrong = (
+            "it is a file: take the kind 'file', or 'csv' for a table" if raw.is_file() else "there is no such folder"
+        )
+        raise SkeletonFormatError(f"{raw}: {wrong}")
     if kind == "folder":
         classes = sorted(
             folder.name for folder in raw.iterdir() if folder.is_dir() and not folder.name.startswith(".")
