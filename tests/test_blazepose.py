@@ -92,6 +92,18 @@ def test_a_mirrored_film_has_its_twin_among_the_recordings_of_the_kinect(film, m
     assert (vectors[1:] @ vectors[0]).argmax() == 0
 
 
+def test_a_model_of_2d_keypoints_reads_a_film_as_it_is_in_the_picture(estimator, images, film):
+    flat = estimator.recording(images[:20], fps=30, name="film", in_picture=True)
+    assert (flat.coordinates, flat.image_shape, flat.layout) == ("2d+score", (1080, 1920), LAYOUT)
+    golden = np.load(GOLDENS)["onnx_lite_image"][:20]
+    seen = flat.keypoints[:, 0, :, 2] > 0
+    assert seen.mean() > 0.9
+    assert_allclose(flat.keypoints[:, 0, :, :2][seen], (golden[..., :2] * (1920, 1080))[seen], atol=0.1)
+    whole = estimator.recording(images, fps=30, in_picture=True)
+    expected, found = extract_embeddings([whole], "usdrl/mocap-2d"), extract_embeddings([film], "usdrl/mocap-2d")
+    assert_allclose(found, expected, atol=1e-4)
+
+
 def test_a_person_stands_upright_in_metres_with_his_left_on_his_left(mirrored):
     assert (mirrored.layout, mirrored.up, mirrored.units, mirrored.fps) == (LAYOUT, "-y", "m", 30)
     assert mirrored.keypoints.shape == (103, 1, 33, 3)

@@ -253,11 +253,9 @@ def test_any_card_is_rendered_by_name(cards):
         card_of("usdrl/nothing")
 
 
-def test_cards_of_models_that_read_films_name_the_licence_of_the_pose_networks(cards):
-    named = {
-        name for name, card in cards.items() if "MediaPipe Pose (BlazePose GHUM), by The\nMediaPipe Authors" in card
-    }
-    assert named == {name for name in cards if "-2d" not in name}
+def test_cards_name_the_licence_of_the_pose_networks_that_read_films(cards):
+    for card in cards.values():
+        assert "MediaPipe Pose (BlazePose GHUM), by The\nMediaPipe Authors" in card
     assert "Apache License 2.0" in cards["tiny-uiprmd"]
 
 

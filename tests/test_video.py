@@ -409,8 +409,7 @@ def test_models_of_three_dimensions_are_refused_before_anything_is_looked_at(mod
     tail = Layout("cat", ("tail_root", "tail_tip"), ((1, 0),), coordinates="2d")
     with pytest.raises(ValueError, match="'cat'"):
         check_reads(USDRLFeatureExtractor(tail.to_config()), "mine", "coco17")
-    with pytest.raises(ValueError, match="mine reads 2D keypoints, but without --pose-model"):
-        check_reads(USDRLFeatureExtractor("coco17"), "mine", "mediapipe33")
+    check_reads(USDRLFeatureExtractor("coco17"), "mine", "mediapipe33")
     check_reads(USDRLFeatureExtractor(), "mine", "mediapipe33")
     for layout in ("coco17", "coco17-release", "openpose18", "jhmdb15"):
         check_reads(USDRLFeatureExtractor(layout), "mine", "coco17")
@@ -451,7 +450,7 @@ def test_render_draws_the_people_in_a_video(capsys, models, film, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["predict", "{film}", "--model", "{flat}"], "the model reads 2D keypoints, but without --pose-model"),
+        (["predict", "{film}", "--model", "{flat}"], "film.mp4: no person is found in its 20 pictures"),
         (["predict", "{film}", "--top-k", "1"], "film.mp4: no person is found in its 20 pictures"),
         (["predict", "{film}", "--pose-model", "{pose}"], "people are found by a --detector .* name both"),
         (["predict", "{film}", "--detector", "{pose}", "--pose-model", "{pose}"], "the model reads 3D joints"),

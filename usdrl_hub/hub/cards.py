@@ -167,8 +167,8 @@ def _values(source: CardSource) -> dict[str, str]:
 
 
 def _films(config: USDRLConfig) -> str:
-    """What a model of 3D joints makes of films, with the notice of the networks that find people in them."""
-    if not config.layout or not get_layout(config.layout).is_3d:
+    """What a model makes of films, with the notice of the networks that find people in them."""
+    if not config.layout:
         return ""
     return (
         "\n\nFilms are read, too (`usdrl predict film.mp4`, extra `video`): joints are estimated by MediaPipe Pose "

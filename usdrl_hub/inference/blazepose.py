@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..errors import CheckpointLoadError, EmptySequenceError
 from ..layouts import get_layout
 from ..loading import find_file
 from ..sequence import SkeletonSequence, is_rate
+from .one_euro import BETA, MIN_CUTOFF, SPEED_CUTOFF, OneEuro
 
 LAYOUT = "mediapipe33"
 # The networks that come with the package: of people, and of their landmarks ("lite").
@@ -46,9 +48,6 @@ _SEARCH_EVERY = 10
 _MEMORY = 1.0
 # Mean change of brightness from one frame to the next, of 255, that is a cut of the film.
 _CUT = 45.0
-# One-Euro filter (Casiez et al., CHI 2012) of positions in metres: cutoff at rest in Hz, its growth with the speed in
-# Hz per m/s, and the cutoff of the speed.
-MIN_CUTOFF, BETA, SPEED_CUTOFF = 1.5, 4.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class _Track:
     square: _Square
     # Pixels a frame.
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    smooth: _OneEuro | None = None
+    smooth: OneEuro | None = None
     # Frames since the person was seen.
     lost: int = 0
 
@@ -109,28 +108,6 @@ class _Track:
     def move(self, square: _Square) -> None:
         step = np.array([square.x - self.square.x, square.y - self.square.y]) / (self.lost + 1)
         self.velocity, self.square, self.lost = 0.7 * self.velocity + 0.3 * step, square, 0
-
-
-class _OneEuro:
-    """One-Euro filter of an array of positions."""
-
-    def __init__(self, fps: float):
-        self.fps = fps
-        self.position: np.ndarray | None = None
-        self.speed: np.ndarray | None = None
-
-    def _weight(self, cutoff: np.ndarray | float) -> np.ndarray | float:
-        return 1 / (1 + self.fps / (2 * np.pi * cutoff))
-
-    def __call__(self, position: np.ndarray) -> np.ndarray:
-        if self.position is None or self.speed is None:
-            self.position, self.speed = position, np.zeros_like(position)
-            return position
-        weight = self._weight(SPEED_CUTOFF)
-        self.speed = weight * (position - self.position) * self.fps + (1 - weight) * self.speed
-        weight = self._weight(MIN_CUTOFF + BETA * np.linalg.norm(self.speed, axis=-1, keepdims=True))
-        self.position = weight * position + (1 - weight) * self.position
-        return self.position
 
 
 class BlazePoseEstimator:
@@ -185,12 +162,8 @@ class BlazePoseEstimator:
         self._detector = _session(detector or SHIPPED / "detector.onnx", ("boxes", "scores"), num_threads)
         outputs = ("landmarks", "presence", "heatmap", "world")
         self._landmarker = _session(landmarks or SHIPPED / "lite.onnx", outputs, num_threads)
-        self.max_persons, self.threshold, self.min_visibility, self.smooth = (
-            max_persons,
-            threshold,
-            min_visibility,
-            smooth,
-        )
+        self.max_persons, self.threshold = max_persons, threshold
+        self.min_visibility, self.smooth = min_visibility, smooth
 
     def __repr__(self) -> str:
         """What was chosen, which names its results in a data set that is being made."""
@@ -309,13 +282,10 @@ class BlazePoseEstimator:
             for track, _, square in apart:
                 track.move(square)
             seen = [track for track, _, _ in apart]
-            for track in [*lost, *(track for track in tracks if track not in seen)]:
+            gone = [*lost, *(track for track in tracks if track not in seen)]
+            for track in gone:
                 track.lost += 1
-            lost = [
-                track
-                for track in [*lost, *(track for track in tracks if track not in seen)]
-                if track.lost <= _MEMORY * fps
-            ]
+            lost = [track for track in gone if track.lost <= _MEMORY * fps]
             tracks = sorted(seen, key=lambda track: track.number)
             yield [
                 self._smoothed(track, pose, fps) for track, pose, _ in sorted(apart, key=lambda item: item[0].number)
@@ -324,31 +294,40 @@ class BlazePoseEstimator:
     def _smoothed(self, track: _Track, pose: Pose, fps: float) -> Pose:
         if not self.smooth:
             return pose
-        track.smooth = track.smooth or _OneEuro(fps)
+        track.smooth = track.smooth or OneEuro(fps)
         return Pose(pose.track, track.smooth(pose.world), pose.image, pose.visibility, pose.presence)
 
     def recording(
-        self, images: Iterable[np.ndarray], *, fps: float | None = None, name: str = "", where: str | None = None
+        self,
+        images: Iterable[np.ndarray],
+        *,
+        fps: float | None = None,
+        name: str = "",
+        where: str | None = None,
+        in_picture: bool = False,
     ) -> SkeletonSequence:
-        """The people of a film as a recording in 3D.
+        """The people of a film as a recording in 3D, or as they are in its pictures.
 
-        A body is moved in the plane of the picture as it moves there: its size in metres and in pixels give the scale
-        (the median over the film). Its distance from the camera is not known and stays the same.
+        A 3D body is moved in the plane of the picture as it moves there: its size in metres and in pixels give the
+        scale (the median over the film). Its distance from the camera is not known and stays the same.
 
         Args:
             images: Pictures ``(H, W, 3)`` uint8, RGB, in order.
             fps: Pictures per second; None if unknown.
             name: Name of the recording.
             where: What to call it in errors; its name where None.
+            in_picture: Give 2D landmarks in pixels, not smoothed, with their visibility as the score.
 
         Returns:
-            A recording of layout ``mediapipe33`` in metres with y down, a frame for each picture; landmarks that are
-            less visible than `min_visibility` are zero, which means not seen.
+            A recording of layout ``mediapipe33``, in metres with y down where it is 3D, a frame for each picture;
+            landmarks that are less visible than `min_visibility` are zero, which means not seen.
 
         Raises:
             EmptySequenceError: If there is no picture, or no person is found in any.
         """
-        poses = list(self.track(images, fps))
+        pictures = iter(images)
+        first = next(pictures, None)
+        poses = [] if first is None else list(self.track(chain([first], pictures), fps))
         numbers = sorted({pose.track for people in poses for pose in people})
         if not numbers:
             reason = f"no person is found in its {len(poses)} pictures" if poses else "there is no picture in it"
@@ -356,10 +335,18 @@ class BlazePoseEstimator:
         keypoints = np.zeros((len(poses), len(numbers), get_layout(LAYOUT).num_joints, 3), np.float32)
         for person, number in enumerate(numbers):
             own = [(frame, pose) for frame, people in enumerate(poses) for pose in people if pose.track == number]
-            world = np.stack([pose.world for _, pose in own])
-            world[..., :2] += _path(np.stack([pose.image for _, pose in own]), world)[:, None]
-            hidden = np.stack([pose.visibility for _, pose in own]) < self.min_visibility
-            keypoints[[frame for frame, _ in own], person] = np.where(hidden[..., None], 0, world)
+            points = np.stack([pose.world for _, pose in own])
+            image = np.stack([pose.image for _, pose in own])
+            visibility = np.stack([pose.visibility for _, pose in own])
+            if in_picture:
+                points = np.concatenate([image, visibility[..., None]], -1)
+            else:
+                points[..., :2] += _path(image, points)[:, None]
+            hidden = visibility < self.min_visibility
+            keypoints[[frame for frame, _ in own], person] = np.where(hidden[..., None], 0, points)
+        if in_picture and first is not None:
+            flat: dict[str, Any] = {"coordinates": "2d+score", "image_shape": first.shape[:2]}
+            return SkeletonSequence(keypoints, LAYOUT, fps=fps, name=name, **flat)
         return SkeletonSequence(keypoints, LAYOUT, fps=fps, name=name, up="-y")
 
 

@@ -224,6 +224,7 @@ def read_video(
     *,
     mirrored: bool = False,
     progress: bool = False,
+    in_picture: bool = False,
 ) -> SkeletonSequence:
     """Estimate the poses of the people in a video; needs the extra ``usdrl-hub[video]``.
 
@@ -232,6 +233,7 @@ def read_video(
         estimator: A `BlazePoseEstimator` (3D; the default, whose networks come with the package) or `PoseEstimator`.
         mirrored: Whether the video is a mirror image, as of front cameras; its frames are flipped first.
         progress: Show a bar on stderr, where that is a terminal.
+        in_picture: Take the 2D landmarks of a `BlazePoseEstimator`, as models of 2D keypoints read them.
 
     Returns:
         A recording in the estimator's layout, as long as the video; frames in which no person is found are all zero.
@@ -260,7 +262,8 @@ def read_video(
                 raise SkeletonFormatError(f"{path}: its pictures change their size")
             yield np.ascontiguousarray(image[:, ::-1]) if mirrored else image
 
-    return estimator.recording(images(), fps=fps, name=path.stem, where=str(path))
+    choice: dict[str, Any] = {"in_picture": True} if in_picture and isinstance(estimator, BlazePoseEstimator) else {}
+    return estimator.recording(images(), fps=fps, name=path.stem, where=str(path), **choice)
 
 
 def open_video(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], float | None]:
@@ -424,24 +427,19 @@ def check_reads(extractor: USDRLFeatureExtractor, model_name: str, layout: str) 
         layout: Joint layout of the estimator.
 
     Raises:
-        ValueError: If one is in 3D and the other in 2D, or the estimator lacks joints that the model reads.
+        ValueError: If the estimator gives 2D keypoints only and the model reads 3D ones, or the estimator lacks joints
+            that the model reads.
     """
-    estimated = get_layout(layout)
-    if estimated.is_3d and not get_layout(extractor.layout).is_3d:
-        raise ValueError(
-            f"{model_name} reads 2D keypoints, but without --pose-model joints of a video are 3D: name a --pose-model "
-            "and a --detector"
-        )
-    if not estimated.is_3d and get_layout(extractor.layout).is_3d:
+    estimated, flat = get_layout(layout), not get_layout(extractor.layout).is_3d
+    if not estimated.is_3d and not flat:
         raise ValueError(
             f"this pose model gives 2D keypoints, but {model_name} reads 3D joints: leave --pose-model and --detector "
             "out, take a model of 2D keypoints ('usdrl list 2d' names some), or train one with 'usdrl finetune DATA "
             f"--from-scratch --layout {layout}'"
         )
     joints = np.ones((1, 1, estimated.num_joints, 3))
-    extractor.prepare(
-        SkeletonSequence(joints, estimated, name=model_name, image_shape=None if estimated.is_3d else (1, 1))
-    )
+    kind: dict[str, Any] = {"coordinates": "2d+score", "image_shape": (1, 1)} if flat else {}
+    extractor.prepare(SkeletonSequence(joints, estimated, name=model_name, **kind))
 
 
 @dataclass(frozen=True)
@@ -473,6 +471,7 @@ class VideoReading:
             SkeletonFormatError: See `read_video`.
             ValueError: See `read_video` and `check_reads`.
         """
+        flat = extractor is not None and not get_layout(extractor.layout).is_3d
         if extractor is not None:
             check_reads(extractor, "the model", self._estimator.layout)
-        return read_video(path, self._estimator, mirrored=self.mirrored, progress=self.progress)
+        return read_video(path, self._estimator, mirrored=self.mirrored, progress=self.progress, in_picture=flat)
