@@ -243,12 +243,19 @@ def test_tables_are_read(tmp_path):
     assert gaps.num_frames == 10 and not gaps.keypoints[2].any() and gaps.keypoints[9].any()
 
 
+# Of COCO; images of different sizes are no video.
+IMAGES_WITHOUT_PEOPLE = json.dumps(
+    {"images": [{"id": number, "height": 8 + number, "width": 9} for number in range(2)], "annotations": []}
+)
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [
         ("a.json", "{", "it is not JSON"),
         ("a.json", "[]", "not JSON of OpenPose"),
         ("a.json", '{"people": []}', "no person is detected"),
+        ("a.json", IMAGES_WITHOUT_PEOPLE, "no person with keypoints is annotated in its 2 images"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', "frame 0: 'pose_keypoints_2d' is not a list of x"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, "x"]}]}', "not all numbers"),
         ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2, NaN]}]}', "NaN or infinite"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import notice
+from ...errors import EmptySequenceError, notice
 from ...layouts import LAYOUTS
 from ...sequence import SkeletonFormatError
 from ..detections import Detection, frame_positions, to_numbers, track_number
@@ -31,6 +31,7 @@ def read_annotations(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[s
         content: What is in it.
 
     Raises:
+        EmptySequenceError: If no annotation has keypoints.
         SkeletonFormatError: If an image or an annotation is something else.
     """
     images = _images(path, content["images"])
@@ -51,6 +52,8 @@ def read_annotations(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[s
         # 0 is not labelled, 1 hidden, 2 visible.
         points[:, 2] = np.minimum(points[:, 2], 1)
         people.setdefault(entry["image_id"], []).append((track, points))
+    if not people:
+        raise EmptySequenceError(f"{path}: no person with keypoints is annotated in its {len(images)} images")
     for name, group in _videos(path, images):
         numbers = {image: number for number, image in enumerate(group)}
         known = [images[image][1] for image in group]
