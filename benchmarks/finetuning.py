@@ -11,7 +11,7 @@ figures are kept, so a stopped run continues when the command is repeated; those
 nearest training clip by normalised joints. Figures are the test clips that are right, one bit each.
 
 `table` prints mean accuracies, and the difference of the default to each alternative with its 95 % interval (paired
-bootstrap over the test clips of each set and draw), and updates the tables of a document.
+bootstrap over the test clips of each set), over the draws that all sets have, and updates the tables of a document.
 """
 
 import argparse
@@ -92,34 +92,38 @@ def measure(data: Path, sets: list[str], record: Record) -> None:
 
 
 def hits_of(content: dict, method: str, shots: str) -> dict[str, list[np.ndarray]]:
-    """Hits of each set whose draws have all been measured with every method."""
-    draws = [str(draw) for draw in range(DRAWS if shots == "5" else 1)]
+    """Hits of each set, in the draws that have been measured in all sets with every method."""
 
     def measured(name: str, kind: str) -> dict[str, str]:
         return content["hits"].get(name, {}).get(kind, {}).get(shots, {})
 
+    draws = [
+        str(draw)
+        for draw in range(DRAWS if shots == "5" else 1)
+        if all(str(draw) in measured(name, kind) for name in SETS for kind in TITLES)
+    ]
     return {
         name: [
             unpacked(measured(name, method)[draw], content["sets"][f"{name} {shots} {draw}"]["test"]) for draw in draws
         ]
         for name in SETS
-        if all(draw in measured(name, kind) for kind in TITLES for draw in draws)
+        if draws
     }
 
 
 def tables(content: dict) -> list[str]:
     """Accuracies of each set, and differences of the default to its alternatives."""
-    lines = [f"| clips of a class | training | mean | {' | '.join(SETS)} |", "|" + "---|" * (3 + len(SETS))]
+    lines = [f"| clips of a class | draws | training | mean | {' | '.join(SETS)} |", "|" + "---|" * (4 + len(SETS))]
     gaps = ["| clips of a class | no options against | difference | 95 % interval |", "|---|---|---|---|"]
     for shots in ("5", "all"):
         for method, title in TITLES.items():
             found = hits_of(content, method, shots)
-            means = {name: 100 * float(np.mean([hits.mean() for hits in draws])) for name, draws in found.items()}
-            cells = [f"{means[name]:.1f}" if name in means else "" for name in SETS]
-            if means:
-                mean = f"{np.mean(list(means.values())):.1f}"
-                lines.append(f"| {shots} | {title} | {mean} | {' | '.join(cells)} |")
-            if means and method != "default":
+            if not found:
+                continue
+            means = [100 * float(np.mean([hits.mean() for hits in draws])) for draws in found.values()]
+            cells = " | ".join(f"{value:.1f}" for value in means)
+            lines.append(f"| {shots} | {len(found[SETS[0]])} | {title} | {np.mean(means):.1f} | {cells} |")
+            if method != "default":
                 mean, low, high = (100 * value for value in difference(hits_of(content, "default", shots), found))
                 gaps.append(f"| {shots} | {title} | {mean:+.1f} | {low:+.1f} to {high:+.1f} |")
     return ["\n".join(lines), "\n".join(gaps)]
