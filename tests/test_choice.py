@@ -10,7 +10,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.splits import split_data
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.modeling_usdrl import USDRLForActionRecognition
-from usdrl_hub.tasks import choice
+from usdrl_hub.tasks import choice, fit
 from usdrl_hub.tasks.choice import FULL, Training
 from usdrl_hub.tasks.fit import choice_score, class_weights
 from usdrl_hub.tasks.heads import with_head
@@ -56,9 +56,14 @@ def test_full_fine_tuning_is_taken_where_it_validates_better(monkeypatch):
         calls.append(rest)
         torch.nn.init.zeros_(model.classifier.weight) if len(calls) == 1 else probe(model, *rest)
 
+    named, arguments = [], fit.TrainingArguments
+    monkeypatch.setattr(fit, "TrainingArguments", lambda **all: named.append(all["run_name"]) or arguments(**all))
     monkeypatch.setattr(choice, "train_linear_probe", first_is_bad)
     run = training(QUICK)
+    run.progress.run = "my-model"
     model, chosen, _ = run.run()
+    # Each has a curve of its own in the logs.
+    assert named == ["my-model/main/trial", "my-model/main/final"]
     assert chosen.method == "full" and chosen.recipe.epochs == pytest.approx(2, abs=0.1)
     assert chosen.validation["full fine-tuning"] > chosen.validation["linear probe"]
     assert model is run.classifier

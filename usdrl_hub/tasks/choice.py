@@ -234,7 +234,7 @@ class Training:
 
     def _progress(self, part: str) -> Progress:
         folder = None if self.state is None else self.state.folder(f"{self.key}/{part}")
-        return Progress(self.progress.bar, self.progress.report_to, folder)
+        return Progress(self.progress.bar, self.progress.report_to, folder, f"{self.progress.run}/{self.key}/{part}")
 
     def _trial(self, parts: Parts) -> USDRLForActionRecognition:
         """The full model that validates best, trained without the validation part."""

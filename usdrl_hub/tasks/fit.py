@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from ..files import scratch_folder
 from ..resume import StopOnSignal, find_checkpoint, write_manifest
@@ -119,12 +120,14 @@ class Progress:
         best: Scores of the weights that were kept; empty without a validation part.
         epochs: Epochs trained.
         folder: Where checkpoints are kept, so that a run that was killed goes on; None for none.
+        run: Name of the training in logs, such as "my-model/fold-2/trial"; transformers' choice where empty.
         stopped: Whether Ctrl-C ended the training; then the best weights so far are kept.
     """
 
     bar: bool = False
     report_to: str = "none"
     folder: Path | None = None
+    run: str = ""
     stopped: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
@@ -305,6 +308,7 @@ def fit(
                 lr_scheduler_type="cosine",
                 warmup_steps=int(recipe.warmup * steps),
                 report_to=progress.report_to,
+                run_name=progress.run or None,
                 logging_steps=max(int(steps) // 10, 1),
                 disable_tqdm=not progress.bar,
                 remove_unused_columns=False,
@@ -325,6 +329,10 @@ def fit(
             trainer.remove_callback(shown)
         if progress.bar:
             trainer.add_callback(_Bar())
+        for callback in trainer.callback_handler.callbacks:
+            # Curves of two trainings in one folder would be drawn as one.
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir and progress.run:
+                callback.logging_dir = str(Path(callback.logging_dir, *Path(progress.run).parts[1:]))
         # Without a folder to go on from, an interrupt ends the training as it ends anything.
         with interrupt.listening() if progress.folder is not None else nullcontext():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -139,14 +139,15 @@ def finetune(
         dataset = with_clips(dataset, known, where)
         method = method or ("auto" if recipe is None else "full")
         recipe = recipe or (SCRATCH if model is None else FULL)
-        session = _Session(dataset, where, model, config or {}, recipe, method, seed, console)
+        name = Path(output_dir).name
+        session = _Session(name, dataset, where, model, config or {}, recipe, method, seed, console)
         settings = session.settings(evaluation)
         with kept_state(output_dir, settings, console.resume, console.say) as state:
             outcome = session.run(evaluation, state)
             refusal = _refusal(outcome, evaluation)
             outcome.classifier.save_pretrained(folder)
             outcome.extractor.save_pretrained(folder)
-            record = _write(folder, Path(output_dir).name, session, outcome, evaluation)
+            record = _write(folder, session, outcome, evaluation)
             record |= {"seed": seed, **refusal, **run_record(started)}
             record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
             write_record(folder, record)
@@ -173,6 +174,7 @@ class _Outcome:
 class _Session:
     """The trainings of one call of `finetune`."""
 
+    name: str
     dataset: SkeletonData
     where: str
     model: str | os.PathLike | None
@@ -306,7 +308,7 @@ class _Session:
             for sequence in (*parts.train, *parts.test):
                 extractor.prepare(sequence)
         recipe = replace(self.recipe, linear_start=self.model is not None and not has_head)
-        progress = Progress(self.console.bar, self.console.report_to)
+        progress = Progress(self.console.bar, self.console.report_to, run=self.name)
         training = Training(classifier, extractor, parts, recipe, self.seed, progress, self.console.say, state, key)
         classifier, chosen, tried = training.run(self.method, self.model is not None)
         return classifier, extractor, chosen, tried, progress.stopped
@@ -326,7 +328,7 @@ def _untrained(folds: Sequence[Parts]) -> list[str]:
     return [f"{text}: {count} test clips count as wrong."]
 
 
-def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
+def _write(folder: Path, session: _Session, outcome: _Outcome, evaluation: Evaluation) -> dict[str, Any]:
     """Write the report and the predictions; returns the record."""
     chosen, parts, source = outcome.chosen, outcome.parts, source_name(session.dataset)
     task = f"{'linear' if chosen.method == 'linear' or session.recipe.freeze_encoder else 'fine-tuned'} recognition"
@@ -365,9 +367,9 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome, evalua
     report.warnings += outcome.warnings
     if outcome.stopped:
         report.warnings.insert(0, f"The training was stopped by Ctrl-C: {chosen.reason.rpartition('; ')[2]}.")
-    report.write(folder, f"{name}: {source}")
+    report.write(folder, f"{session.name}: {source}")
     for sentence in report.warnings:
-        session.console.warn(f"{name}: {sentence}")
+        session.console.warn(f"{session.name}: {sentence}")
     metrics = report.summary()
     if evaluation.baseline:
         metrics |= nearest_neighbour_baselines(parts.train, parts.test, outcome.extractor.num_frames)

@@ -86,15 +86,16 @@ def finetune_values(
     with new_folder(output_dir) as folder:
         dataset, values = _with_values(open_data(data).drop_empty(), target)
         model = encoder_for(model, dataset.layout.is_3d)
-        session = _Session(dataset, target, model, recipe, method, seed, console)
+        name = Path(output_dir).name
+        session = _Session(name, dataset, target, model, recipe, method, seed, console)
         settings = session.settings(values, evaluation)
         with kept_state(output_dir, settings, console.resume, console.say) as state:
             outcome = session.run(evaluation, state)
             for sentence in outcome.tested.warnings:
-                console.warn(f"{Path(output_dir).name}: {sentence}")
+                console.warn(f"{name}: {sentence}")
             outcome.head.save_pretrained(folder)
             outcome.extractor.save_pretrained(folder)
-            record = _write(folder, Path(output_dir).name, session, outcome)
+            record = _write(folder, session, outcome)
             record |= {"seed": seed, **run_record(started)}
             record["checkpoint_sha256"] = sha256(folder / "model.safetensors")
             write_metrics(folder, record)
@@ -126,6 +127,7 @@ class _Outcome(_Trained):
 class _Session:
     """The trainings of one call of `finetune_values`."""
 
+    name: str
     dataset: SkeletonData
     target: str
     model: str | os.PathLike
@@ -226,12 +228,12 @@ class _Session:
             # Refuse sequences that cannot be read before the training, not after it.
             for sequence in (*parts.train, *parts.test):
                 extractor.prepare(sequence)
-        training = ValueTraining(head, extractor, self.recipe, self.seed, self.console, state, key)
+        training = ValueTraining(head, extractor, self.recipe, self.seed, self.console, state, key, self.name)
         method, reason = training.run(parts, tried, targets, self.method)
         return _Trained(head, extractor, training, method, reason, tried)
 
 
-def _write(folder: Path, name: str, session: _Session, outcome: _Outcome) -> dict[str, Any]:
+def _write(folder: Path, session: _Session, outcome: _Outcome) -> dict[str, Any]:
     """Write the report and the predictions; returns the record."""
     tested, source = outcome.tested, source_name(session.dataset)
     parts = tested.parts
@@ -251,7 +253,7 @@ def _write(folder: Path, name: str, session: _Session, outcome: _Outcome) -> dic
             f"mean absolute error {mean:.4g} on average, with a standard deviation of {deviation:.4g}: "
             + ", ".join(f"{row['fold'].removesuffix(' tests')} {row['mae']:.4g}" for row in outcome.folds)
         )
-    tested.write(folder, f"{name}: {session.target} of {source}", outcome.training.history, about)
+    tested.write(folder, f"{session.name}: {session.target} of {source}", outcome.training.history, about)
     return {
         "task": "linear regression" if outcome.method == "linear" else "fine-tuned regression",
         **record_of(session.dataset),

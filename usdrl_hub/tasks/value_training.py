@@ -72,6 +72,7 @@ class ValueTraining:
         console: What is shown.
         state: Keeps what is done, so that a run that was killed goes on; None for none.
         key: Name of this training in the state.
+        name: Of the model, in logs.
         validation: Mean absolute errors on the validation part by method, with the number of its clips as `n`.
         history: See `Progress`.
         stopped: Whether Ctrl-C ended the training.
@@ -84,6 +85,7 @@ class ValueTraining:
     console: Console
     state: RunState | None = None
     key: str = "main"
+    name: str = ""
     validation: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: bool = False
@@ -191,7 +193,7 @@ class ValueTraining:
             recipe,
             seed=self.seed,
             validation=tested,
-            progress=Progress(self.console.bar, self.console.report_to, folder),
+            progress=Progress(self.console.bar, self.console.report_to, folder, f"{self.name}/{self.key}/{key}"),
         )
         with torch.no_grad():
             model.classifier.weight.mul_(scale)
