@@ -85,6 +85,14 @@ def test_an_interval_of_answers_that_are_all_right_or_wrong_is_the_exact_one(rig
     assert report["intervals"]["accuracy"] == pytest.approx(expected)
 
 
+def test_classes_that_are_all_right_or_all_wrong_leave_the_interval_of_the_accuracy():
+    labels = np.repeat([0, 1, 2], 10)
+    report = classification_report(np.eye(3)[np.repeat([0, 1, 1], 10)], labels)
+    low, high = report["intervals"]["accuracy"]
+    assert low < 0.55 and high > 0.8 and report["balanced_accuracy"] == pytest.approx(report["accuracy"])
+    assert report["intervals"]["balanced_accuracy"] == pytest.approx([low, high])
+
+
 def test_two_people_who_are_alike_by_chance_leave_the_interval_of_their_clips():
     right = np.tile([True, True, False], 8)
     probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])

@@ -186,7 +186,8 @@ def classification_report(
         `accuracy`, `balanced_accuracy` (mean recall over classes with clips), `macro_f1` (mean F1 over classes with
         clips or predictions) and `calibration_error`; `intervals`, [low, high] for each of the first three, and
         `interval_unit`, "group" or "clip". Where all answers are right, or wrong, a bootstrap has no width, and the
-        interval is the exact binomial one of as many units; `confusion`, see `confusion_matrix`; `classes`, a list of
+        interval is the exact binomial one of as many units; where all of each class are, the interval of a mean over
+        classes reaches as far as that of the accuracy. `confusion`, see `confusion_matrix`; `classes`, a list of
         `precision`, `recall` and `f1` (None if undefined) and `support`.
 
     Raises:
@@ -250,7 +251,14 @@ def _intervals(
     bound, right = float(tails[0] ** (1 / count)), (labels == predicted).mean()
     if right == 1:
         return {name: [bound, 1.0] for name in found}
-    return {name: [0.0, 1 - bound] for name in found} if right == 0 else found
+    if right == 0:
+        return {name: [0.0, 1 - bound] for name in found}
+    # So has that of a mean over classes each of which is all right, or all wrong: it reaches as far as the accuracy's.
+    below, above = right - found["accuracy"][0], found["accuracy"][1] - right
+    return {
+        name: [max(low - below, 0.0), min(high + above, 1.0)] if np.isclose(low, high) else [low, high]
+        for name, (low, high) in found.items()
+    }
 
 
 def _quantiles(sample: np.ndarray, used: np.ndarray, classes: int, tails: np.ndarray) -> dict[str, list[float]]:
