@@ -58,7 +58,7 @@ def data_of(page) -> dict:
 
 
 def test_the_page_shows_the_numbers_of_the_report(open_page, tmp_path):
-    report = make_report()
+    report = make_report(7)
     report.write(tmp_path / "report.html")
     browser = open_page(tmp_path / "report.html")
     shown = browser.run("return [...document.querySelectorAll('.score b')].map(item => item.textContent)")
@@ -74,6 +74,10 @@ def test_the_page_shows_the_numbers_of_the_report(open_page, tmp_path):
     low, high = scores["intervals"]["accuracy"]
     text = browser.text(".score em").replace("\u00a0", " ")
     assert text == f"{100 * low:.1f} % to {100 * high:.1f} %"
+    heads = "[...document.querySelectorAll('#confusion thead div')]"
+    whole = browser.run(f"return {heads}.map(head => head.scrollHeight <= head.clientHeight)")
+    # The last name, with HTML, is longer than any should be.
+    assert whole == [True] * 6 + [False]
     assert "nearest neighbour: 50.0" in browser.text(".score") and "over people" in browser.text("#unit")
     assert browser.complaints() == []
 
@@ -113,6 +117,7 @@ def test_skeletons_move_and_the_page_fits_a_telephone(open_page, tmp_path):
     first = browser.run(f"return {picture}")
     browser.wait(f"{picture} !== {json.dumps(first)}")
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.text("#sides") == "The left side is paler."
     for section in ("#history svg", "#curve svg", "#limits li"):
         assert browser.run("return document.querySelector(arguments[0]) !== null", section)
     assert browser.complaints() == []
