@@ -381,17 +381,22 @@ def draw_curves(content: dict, group: str, path: Path) -> None:
     tests = GROUPS[group]
     known = measured(content, tests)
     measures = [measure for measure in MEASURES if measure in dict(known)]
-    figure = Figure(figsize=(0.4 + 3.6 * len(measures), 3.6), layout="constrained")
+    figure = Figure(figsize=(0.4 + 3.6 * len(measures), 4.0), layout="constrained")
     rows = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    shown = list(dict.fromkeys(who for _, who in known if "-seed" not in who))
+    lines = {}
     for axes, measure in zip(rows, measures, strict=True):
-        for who in [who for of, who in known if of == measure and "-seed" not in who]:
+        for who in [who for of, who in known if of == measure and who in shown]:
             means = [mean_accuracy(content, tests, measure, who, count) for count in KEYS]
             style = "-" if who in content["models"] else "--"
-            axes.plot(KEYS, means, marker="o", linestyle=style, label=label(content, who).strip("`"))
+            name, color = label(content, who).strip("`"), f"C{shown.index(who)}"
+            [lines[name]] = axes.plot(KEYS, means, marker="o", linestyle=style, color=color)
         axes.set(title=TITLES[measure], xlabel="labelled clips of each class")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.supylabel(f"accuracy, %, mean of the {len(tests)} {group} sets", fontsize=9)
+    # Below the panels, where it covers no line.
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, fontsize=8)
+    where = tests[0] if len(tests) == 1 else f"mean of the {len(tests)} {group} sets"
+    figure.supylabel(f"accuracy, %, {where}", fontsize=9)
     with new_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
 
