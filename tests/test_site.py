@@ -80,6 +80,7 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
+    assert "30 recordings; the first one" in text
     assert "'accuracy'" in text and "deep squat is most like ['deep squat'" in text
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert (tmp_path / "my-model" / "report.html").is_file()
