@@ -57,7 +57,7 @@ from usdrl_hub.search.duplicates import find_copies
 from usdrl_hub.search.hits import Hit, merged
 from usdrl_hub.search.vectors import InvertedFile, NearestVectors, unit_vectors
 
-ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd", "checkpoints/usdrl--mocap-small-nc")
+ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd")
 ROOT = Path(__file__).parent.parent
 QUERIES, HOURS, FPS, BLEND, NOISE = 200, 10.0, 30.0, 10, 0.01
 WINDOW, STRIDE = 2.0, 0.5

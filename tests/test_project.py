@@ -79,6 +79,8 @@ def test_sdist_and_wheel_are_complete_and_their_descriptions_render(tmp_path):
     packages = sorted(tmp_path.iterdir())
     assert [path.suffix for path in packages] == [".whl", ".gz"]
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, packages)], check=True)
+    # People download it whole, with its weights.
+    assert packages[0].stat().st_size < 15_000_000
     with zipfile.ZipFile(packages[0]) as wheel:
         names = set(wheel.namelist())
     assert {"usdrl_hub/pose/NOTICE", "usdrl_hub/checkpoints/usdrl--tiny-uiprmd/model.safetensors"} <= names
