@@ -113,6 +113,14 @@ def test_sizes_follow_from_the_file_and_the_folder_is_complete(tmp_path, capsys)
     assert "as given" in capsys.readouterr().out
 
 
+def test_a_name_of_other_joints_is_refused_with_both_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("USDRL_HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", str(original("recognition_dste_uav17")), "--name", "usdrl/ntu60-xsub"])
+    said = "its 34 spatial tokens are 17 joints of 2 people, and layout 'ntu25' has 25: it is another checkpoint"
+    assert caught.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.rglob("config.json"))
+
+
 def test_choices_that_the_file_does_not_hold_are_kept(tmp_path):
     options = ["--num-attention-heads", "4", "--alpha", "0.3", "--shift-gap", "2", "--task", "detection"]
     folder = converted("detection_dste_ntu25", tmp_path / "model", *options)

@@ -23,6 +23,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..configuration_usdrl import USDRLConfig
 from ..errors import USDRLError
 from ..files import new_file
+from ..layouts import LayoutLike, get_layout
 from ..modeling_usdrl import (
     USDRLForActionDetection,
     USDRLForActionRecognition,
@@ -225,6 +226,7 @@ def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **ch
     persons = choices.pop("num_persons", 2)
     if tokens % persons:
         raise CheckpointError(f"{where}: {tokens} spatial tokens do not divide among {persons} persons")
+    _check_layout(choices.get("layout"), tokens, persons, where)
     if any(key.startswith("fc.") for key in state) and "num_labels" not in choices and "id2label" not in choices:
         choices["num_labels"] = shape("fc.weight", 2)[0]
     if "t_proj.0.weight" in state:
@@ -244,6 +246,20 @@ def infer_config(state: dict[str, torch.Tensor], where: str = "checkpoint", **ch
         )
     except (ValueError, StrictDataclassError) as error:
         raise CheckpointError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _check_layout(layout: LayoutLike | None, tokens: int, persons: int, where: str) -> None:
+    """Refuse a layout, also that of the name a checkpoint is to get, whose joints are not those of the file."""
+    try:
+        found = None if layout is None else get_layout(layout)
+    except (ValueError, TypeError):
+        # The configuration says what is wrong with it.
+        return
+    if found is not None and found.num_joints != tokens // persons:
+        raise CheckpointError(
+            f"{where}: its {tokens} spatial tokens are {tokens // persons} joints of {persons} people, and layout "
+            f"'{found.name}' has {found.num_joints}: it is another checkpoint, or --num-persons is another"
+        )
 
 
 def convert_checkpoint(path: str | os.PathLike, task: str = "recognition", **choices: Any) -> USDRLPreTrainedModel:
