@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -512,6 +513,17 @@ def test_a_hub_that_is_gone_is_told_quickly_in_one_sentence(hub, pushed):
         load_feature_extractor("ada/model")
     # The client alone tries for 23 seconds.
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
+def test_a_hub_that_keeps_silent_is_waited_for_once(hub, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        assert "not in the cache, and the hub is not reachable" in sentence("ada/model")
+        with pytest.raises(CheckpointLoadError, match="How to make it"):
+            load_model("usdrl/ntu60-xsub")
+        assert time.monotonic() - start < 4
 
 
 # Uploads that fail.

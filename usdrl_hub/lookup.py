@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ _ADDRESS = re.compile(
 )
 # Names of installed models whose use has been reported, and folders that may not be read.
 _reported: set[str] = set()
+# Until when an address is not asked.
+_silent: dict[str, float] = {}
 
 
 class ModelAddress(NamedTuple):
@@ -162,13 +165,21 @@ def add_code(folder: str | os.PathLike) -> None:
 
 
 def hub_is_reachable() -> bool:
-    """Whether anything answers at the hub's address."""
+    """Whether anything answers at the hub's address within three seconds.
+
+    One that kept silent is not asked again for ten seconds: a model is loaded in several steps.
+    """
     if is_offline_mode():
         return False
+    begun = time.monotonic()
+    if begun < _silent.get(constants.ENDPOINT, 0.0):
+        return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=5)
+        get_session().head(constants.ENDPOINT, timeout=3)
     except Exception:
         # The client's exceptions depend on its HTTP library.
+        if time.monotonic() > begun + 1:
+            _silent[constants.ENDPOINT] = time.monotonic() + 10
         return False
     return True
 
