@@ -323,8 +323,8 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         channels = sequence.keypoints.shape[-1]
         if layout.is_3d and not sequence.is_3d:
             raise SkeletonFormatError(
-                f"{where}: the keypoints are 2D ({sequence.coordinates}), but the model reads 3D: use a model for 2D "
-                "keypoints, such as usdrl/mocap-2d, or lift them to 3D first"
+                f"{where}: the keypoints are 2D ({sequence.coordinates}), but the model reads 3D: embed them with "
+                "usdrl/mocap-2d, or train a model of 2D keypoints with 'usdrl finetune'"
             )
         if sequence.is_3d and not layout.is_3d:
             raise SkeletonFormatError(
