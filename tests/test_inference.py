@@ -147,6 +147,14 @@ def test_impossible_arguments_are_refused_at_the_call(verb, options, message):
         verb([np.ones((9, 25, 3))], **options)
 
 
+@pytest.mark.parametrize("inputs", [None, 5, ""])
+def test_what_is_no_recording_is_one_sentence(inputs):
+    with pytest.raises(
+        SkeletonFormatError, match="is no recording: give a file, a folder, an array or a list of them"
+    ):
+        extract_embeddings(inputs)
+
+
 def test_nothing_in_gives_nothing_out():
     assert extract_embeddings([]).shape == (0, 256)
     assert extract_frame_embeddings([]) == extract_predictions([]) == extract_timelines([]) == []
