@@ -146,8 +146,9 @@ def test_every_benchmark_of_the_paper_has_a_checkpoint_that_loads_as_its_config_
         ("usdrl/pkummd1-xsub-detection", ["usdrl convert", "--name usdrl/pkummd1-xsub-detection"]),
         ("usdrl/ntu60-xsub-joint-motion-bone", ["usdrl pretrain ntu60", "--modality joint+motion+bone"]),
         ("ntu120-xsub", ["wengwanjiang/FoundSkelModel", "usdrl convert"]),
-        ("usdrl/ntu120xsub", ["no checkpoint of that name. Did you mean usdrl/ntu120-xsub or"]),
-        ("tiny-uiprdm", ["no checkpoint of that name. Did you mean usdrl/tiny-uiprmd?"]),
+        ("usdrl/ntu120xsub", ["Did you mean usdrl/ntu120-xsub?", "hf://usdrl/ntu120xsub"]),
+        ("tiny-uiprdm", ["Did you mean usdrl/tiny-uiprmd?"]),
+        ("usdrl/ntu60-detector", ["no checkpoint of that name. Did you mean usdrl/"]),
         ("usdrl/zzz", ["no checkpoint of that name. See 'usdrl list'."]),
     ],
 )
@@ -165,6 +166,17 @@ def test_a_known_name_without_weights_says_how_to_make_them(name, parts):
     assert caught.value.kind == "missing" and caught.value.hint in str(caught.value)
     for told in (caught.value, caught.value.__cause__):
         assert "?." not in str(told) and ".." not in str(told).replace("...", "")
+
+
+@pytest.mark.parametrize("name, asked", [("usdrl/tiny-uiprdm", False), ("usdrl/ntu120-xsub", True), ("alice/a", True)])
+def test_a_misspelt_name_is_corrected_before_any_request(monkeypatch, name, asked):
+    requests = []
+    monkeypatch.setattr("usdrl_hub.lookup.is_offline_mode", lambda: False)
+    monkeypatch.setattr("usdrl_hub.lookup.get_session", lambda: requests.append(name))
+    for load in (load_model, USDRLModel.from_pretrained, USDRLConfig.from_pretrained):
+        with pytest.raises((OSError, CheckpointLoadError)):
+            load(name)
+    assert bool(requests) == asked
 
 
 def test_every_hint_is_said_whole():

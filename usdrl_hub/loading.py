@@ -36,7 +36,15 @@ from .configuration_usdrl import USDRLConfig
 from .errors import CheckpointLoadError, notice
 from .facts.checkpoints import explain_missing
 from .feature_extraction_usdrl import USDRLFeatureExtractor
-from .lookup import XET_ONLY, ModelAddress, bundled_checkpoint, hub_is_reachable, insists_on_xet, model_address
+from .lookup import (
+    XET_ONLY,
+    ModelAddress,
+    bundled_checkpoint,
+    hub_is_reachable,
+    insists_on_xet,
+    misspelt_name,
+    model_address,
+)
 from .modeling_usdrl import HEADS, USDRLModel, USDRLPreTrainedModel
 from .weights import HUB_ARGUMENTS, Adapter, check_values, find_adapter
 
@@ -300,6 +308,8 @@ def load_with(load: Callable[..., Any], name: str | os.PathLike, *, from_hub: bo
         raise CheckpointLoadError(
             f"'{name}' is a file, not a model folder: convert the authors' checkpoints with 'usdrl convert'"
         )
+    if not local and not from_hub and (hint := misspelt_name(name, **kwargs)):
+        raise CheckpointLoadError(f"model '{name}' was not found. {hint}", "missing", hint)
     try:
         return load(name, **kwargs) if local else _load_from_hub(load, name, **kwargs)
     except Exception as error:

@@ -4,12 +4,12 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import constants, get_session, is_offline_mode
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub import constants, get_session, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils._runtime import is_xet_available
 
 from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
@@ -123,6 +123,27 @@ def _parents() -> tuple[Path, ...]:
     return installed_models(), CHECKPOINTS_FOLDER, REPOSITORY_FOLDER
 
 
+def misspelt_name(name: str | os.PathLike, **kwargs: Any) -> str:
+    """Hint for a name that is nearly one of this project's, before the hub is asked; empty for any other.
+
+    Args:
+        name: A name that is of no model here.
+        **kwargs: The keyword arguments of the caller's `from_pretrained`.
+    """
+    try:
+        # As in `_parents`.
+        from usdrl_hub.facts.checkpoints import misspelt
+    except ImportError:
+        return ""
+    hint = "" if kwargs.get("revision") or kwargs.get("subfolder") else misspelt(str(name))
+    if hint:
+        with suppress(HFValidationError):
+            where = {key: kwargs[key] for key in ("cache_dir",) if kwargs.get(key) is not None}
+            if isinstance(try_to_load_from_cache(str(name), "config.json", **where), str):
+                return ""
+    return hint
+
+
 @contextmanager
 def hint_on_missing(name: str | os.PathLike, arguments: dict[str, Any]) -> Iterator[None]:
     """Replace the error of a missing checkpoint by one sentence on how to make it, if its name is known.
@@ -136,6 +157,8 @@ def hint_on_missing(name: str | os.PathLike, arguments: dict[str, Any]) -> Itera
         CheckpointNotFoundError: If the hub does not have the checkpoint, or cannot be reached.
     """
     is_here = os.path.exists(name or "") or bundled_checkpoint(name, **arguments) != name
+    if not is_here and (hint := misspelt_name(name, **arguments)):
+        raise CheckpointNotFoundError(f"model '{name}' was not found. {hint}", "missing", hint)
     if not is_here and not arguments.get("local_files_only") and not hub_is_reachable():
         arguments["local_files_only"] = True
     try:

@@ -455,6 +455,23 @@ def checkpoint_path(name: str) -> Path:
     return entry.folder
 
 
+def misspelt(name: str) -> str:
+    """Hint for a name that is nearly one of this project's; empty for any other.
+
+    The hub need not be asked for it: what it has under that name all the same is named by its address.
+    """
+    owner, _, short = str(name).rpartition("/")
+    if owner not in ("", NAMESPACE) or find_checkpoint(name) is not None:
+        return ""
+    near = difflib.get_close_matches(short, [known.partition("/")[2] for known in CHECKPOINTS], n=1, cutoff=0.9)
+    if not near:
+        return ""
+    return (
+        f"Did you mean {NAMESPACE}/{near[0]}? The hub was not asked; a newer model of that name is "
+        f"hf://{NAMESPACE}/{short}"
+    )
+
+
 def explain_missing(name: str) -> str:
     """Hint for a repository that is not on the hub: how to make it, or similar names.
 

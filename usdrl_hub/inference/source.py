@@ -59,12 +59,8 @@ class Source:
         folder: str | os.PathLike | None = None,
         workers: int = 1,
     ):
-        # A path of no characters would be the current folder.
-        if (
-            inputs == ""
-            if isinstance(inputs, str)
-            else not isinstance(inputs, Iterable | os.PathLike | SkeletonSequence)
-        ):
+        # An empty path would be the current folder.
+        if inputs is None or isinstance(inputs, int | float) or (isinstance(inputs, str) and not inputs):
             raise SkeletonFormatError(f"{inputs!r} is no recording: give a file, a folder, an array or a list of them")
         self.inputs: Any = inputs.detach().cpu().float().numpy() if isinstance(inputs, torch.Tensor) else inputs
         self.reading = reading
