@@ -428,7 +428,8 @@ def test_projectors_are_left_out_of_an_encoder_without_a_word(tmp_path, caplog):
     USDRLForPreTraining(tiny_config()).save_pretrained(tmp_path)
     caplog.clear()
     USDRLModel.from_pretrained(tmp_path)
-    assert not caplog.records
+    # What another test leaves of the verbosity is no matter.
+    assert not [record for record in caplog.records if record.levelname not in ("DEBUG", "INFO")]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the system has no such rights")
