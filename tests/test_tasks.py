@@ -99,7 +99,7 @@ def test_the_nearest_joints_are_those_of_all_training_clips(monkeypatch):
     train, test = samples.select(np.arange(len(samples)) % 3 != 0), samples.select(np.arange(len(samples)) % 3 == 0)
     extractor = USDRLFeatureExtractor("ntu25", num_frames=16)
     whole = joint_neighbours(train, test, extractor)
-    monkeypatch.setattr("usdrl_hub.tasks.report._BLOCK", 7)
+    monkeypatch.setattr("usdrl_hub.tasks.baselines._BLOCK", 7)
     np.testing.assert_array_equal(joint_neighbours(train, test, extractor), whole)
     clips = [extractor(list(part), return_tensors="np")["keypoints"].reshape(len(part), -1) for part in (train, test)]
     expected = [np.linalg.norm(clips[0] - clip, axis=1).argmin() for clip in clips[1]]

@@ -327,7 +327,7 @@ class BlazePoseEstimator:
         """
         pictures = iter(images)
         first = next(pictures, None)
-        poses = [] if first is None else list(self.track(chain([first], pictures), fps))
+        poses = list(self.track(() if first is None else chain([first], pictures), fps))
         numbers = sorted({pose.track for people in poses for pose in people})
         if not numbers:
             reason = f"no person is found in its {len(poses)} pictures" if poses else "there is no picture in it"
