@@ -69,6 +69,45 @@ def test_full_fine_tuning_is_taken_where_it_validates_better(monkeypatch):
     assert model is run.classifier
 
 
+@pytest.mark.parametrize(
+    ("only_probe", "only_full", "stopped", "method", "why"),
+    [
+        (0, 1, False, "full", "% right"),
+        (1, 1, False, "full", "; a tie goes to full fine-tuning"),
+        (1, 0, False, "full", "; the probe's lead of {lead:.1f} points is within one standard error, {lead:.1f}, so"),
+        (2, 0, False, "linear", "% right"),
+        # A lead of two clips, with a standard error of two.
+        (3, 1, False, "full", "is within one standard error"),
+        (1, 0, True, "linear", "stopped by Ctrl-C"),
+        (1, 1, True, "full", "a tie goes to full fine-tuning; stopped by Ctrl-C"),
+    ],
+)
+def test_the_probe_needs_a_lead_of_more_than_one_standard_error(
+    only_probe, only_full, stopped, method, why, monkeypatch
+):
+    answers = []
+
+    def answer(model, extractor, data):
+        truth = np.asarray(data.column("labels"))
+        wrong = slice(0, only_full) if not answers else slice(only_full, only_full + only_probe)
+        answers.append(truth.copy())
+        answers[-1][wrong] = (truth[wrong] + 1) % 3
+        return np.eye(3)[answers[-1]]
+
+    def train(*rest, progress, **fields):
+        progress.stopped, progress.epochs = stopped, 1.0
+
+    monkeypatch.setattr(choice, "train_linear_probe", lambda *rest: None)
+    monkeypatch.setattr(choice, "train_recogniser", train)
+    monkeypatch.setattr(choice, "class_probabilities", answer)
+    _, chosen, parts = training().run()
+    assert chosen.method == method
+    lead = 100 * (only_probe - only_full) / len(parts.validation)
+    assert why.format(lead=lead) in chosen.reason
+    gap = chosen.validation["linear probe"] - chosen.validation["full fine-tuning"]
+    assert 100 * gap == pytest.approx(lead)
+
+
 def test_with_many_clips_the_weights_that_validated_best_are_kept(monkeypatch):
     monkeypatch.setattr(choice, "MANY", 10)
     run = training(replace(QUICK, epochs=4))

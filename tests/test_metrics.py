@@ -8,7 +8,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import binomtest
 
 from usdrl_hub.errors import NonFiniteError
-from usdrl_hub.metrics.classification import calibration_error, classification_report, confusion_matrix
+from usdrl_hub.metrics.classification import (
+    calibration_error,
+    classification_report,
+    confusion_matrix,
+    paired_difference,
+)
 from usdrl_hub.metrics.regression import regression_report
 
 
@@ -47,6 +52,28 @@ def test_calibration_error_by_hand():
     labels = np.array([0, 0, 0, 1, 0, 1])
     assert calibration_error(probabilities, labels) == pytest.approx((4 * 0.15 + 2 * 0.05) / 6)
     assert calibration_error(np.array([[1.0, 0.0]]), [0]) == 0
+
+
+def test_a_paired_difference_by_hand():
+    first, second = np.array([1, 1, 1, 1, 0, 0, 1, 0], bool), np.array([1, 0, 0, 0, 1, 0, 1, 0], bool)
+    # Three clips for the one, one for the other: McNemar's (b - c) / n and sqrt(b + c) / n.
+    assert paired_difference(first, second) == (2 / 8, 2 / 8)
+    assert paired_difference(second, first) == (-2 / 8, 2 / 8)
+    assert paired_difference(first, first) == (0, 0)
+    weights = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+    assert_allclose(paired_difference(first, second, weights), (4 / 36, np.sqrt(4 + 9 + 16 + 25) / 36))
+    # The lead of a single clip is one standard error, whatever its weight.
+    lead, error = paired_difference(first[:3], second[:3] | [False, True, False], np.array([0.1, 0.3, 0.7]))
+    assert lead == error
+
+
+def test_the_standard_error_of_a_paired_difference_is_that_of_many_samples():
+    random = np.random.default_rng(0)
+    both = random.random((2000, 300)) < 0.6
+    answers = [np.where(random.random(both.shape) < 0.3, random.random(both.shape) < 0.5, both) for _ in range(2)]
+    found = [paired_difference(first, second) for first, second in zip(*answers, strict=True)]
+    leads, errors = np.array(found).T
+    assert np.mean(errors) == pytest.approx(leads.std(), rel=0.05)
 
 
 def test_an_interval_holds_the_true_accuracy_about_as_often_as_it_says():

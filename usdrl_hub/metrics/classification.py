@@ -224,6 +224,25 @@ def classification_report(
     }
 
 
+def paired_difference(first: np.ndarray, second: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """The accuracy of one model minus that of another on the same clips, and the standard error of it.
+
+    The standard error is McNemar's, of two models that are equally good: clips on which both are right, or both are
+    wrong, have no share in it. Clips count as independent; those of one person are less than that.
+
+    Args:
+        first: Which clips the one model has right, ``(N,)``.
+        second: Those of the other.
+        weights: Weights of the clips ``(N,)``, not negative; all alike where None.
+
+    Returns:
+        Difference and standard error, in shares of the clips.
+    """
+    weights = np.ones(len(first)) if weights is None else weights
+    gains = weights * (first.astype(float) - second.astype(float))
+    return float(gains.sum() / weights.sum()), float(np.sqrt(np.square(gains).sum()) / weights.sum())
+
+
 def _intervals(
     labels: np.ndarray,
     predicted: np.ndarray,

@@ -20,8 +20,9 @@ from ..errors import NonFiniteError, TrainingDivergedError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
+from ..metrics.classification import paired_difference
 from ..modeling_usdrl import USDRLForActionRecognition
-from .fit import FitRecipe, Progress, choice_score, class_weights, fit
+from .fit import FitRecipe, Progress, class_weights, clip_weights, fit
 from .linear import fit_logistic_regression
 from .report import class_probabilities
 from .state import RunState
@@ -56,8 +57,8 @@ class Chosen:
         method: "linear" or "full".
         reason: Why, as a sentence.
         recipe: How the full model was trained; None for a linear probe.
-        validation: Accuracy on the validation part by method, with the number of its clips as `n`; empty where
-            nothing was tried.
+        validation: Accuracy on the validation part by method, with the number of its clips as `n`; every class counts
+            alike where the recipe balances them. Empty where nothing was tried.
         history: See `Progress`.
     """
 
@@ -175,8 +176,9 @@ class Training:
     def run(self, method: str = "auto", is_pretrained: bool = True) -> tuple[USDRLForActionRecognition, Chosen, Parts]:
         """Train.
 
-        A trial trains on the training part without its validation part. The method that it finds better then trains
-        on both; with many clips, the weights that validated best are kept instead.
+        A trial trains on the training part without its validation part. Full fine-tuning is taken unless the linear
+        probe is better on the validation part by more than one standard error of the difference; what is taken then
+        trains on both parts. With many clips, the weights that validated best are kept instead.
 
         Args:
             method: "linear", "full", or "auto" to choose.
@@ -266,22 +268,29 @@ class Training:
     def _tried(self, method: str, parts: Parts, many: bool) -> tuple[USDRLForActionRecognition, Chosen]:
         """Compare the methods on the validation part."""
         assert parts.validation is not None
-        scores, validation = {}, {"n": float(len(parts.validation))}
+        weights = clip_weights(np.asarray(parts.validation.column("labels")), self.recipe.balance)
+        validation, right = {"n": float(len(parts.validation))}, {}
         if method == "auto":
             probe = copy.deepcopy(self.classifier)
             train_linear_probe(probe, self.extractor, parts.train, self.recipe.balance)
-            scores["linear"], validation[TITLES["linear"]] = self._score(probe, parts.validation)
+            right["linear"] = self._right(probe, parts.validation)
+            validation[TITLES["linear"]] = float(np.average(right["linear"], weights=weights))
         try:
             model = self._trial(parts)
         except (TrainingDivergedError, NonFiniteError) as error:
             if method == "full":
                 raise
             return self._linear(f"full fine-tuning diverged ({str(error).partition(':')[0]})", validation)
-        scores["full"], validation[TITLES["full"]] = self._score(model, parts.validation)
-        best = max(scores, key=lambda name: scores[name])
-        reason = f"of {len(parts.validation)} validation clips, " + " and ".join(
-            f"{TITLES[name]} gets {100 * validation[TITLES[name]]:.1f} % right" for name in scores
+        right["full"] = self._right(model, parts.validation)
+        validation[TITLES["full"]] = float(np.average(right["full"], weights=weights))
+        balanced = ", counting all classes alike," if self.recipe.balance else ""
+        reason = f"of {len(parts.validation)} validation clips{balanced} " + " and ".join(
+            f"{TITLES[name]} gets {100 * validation[TITLES[name]]:.1f} % right" for name in right
         )
+        best, why = "full", ""
+        if method == "auto":
+            best, why = self._better(*paired_difference(right["linear"], right["full"], weights))
+        reason += why
         whole = self.recipe.epochs_for(len(parts.train))
         if self.progress.stopped:
             reason += f"; stopped by Ctrl-C at epoch {self.progress.epochs:.1f} of {whole:g}, the best so far is kept"
@@ -295,9 +304,21 @@ class Training:
         epochs = self.progress.epochs / whole * self.recipe.epochs_for(len(self.parts.train))
         return self._full(reason, validation, replace(self.recipe, epochs=epochs, min_steps=0), model)
 
-    def _score(self, model: USDRLForActionRecognition, data: SkeletonData) -> tuple[float, float]:
-        """`choice_score` and accuracy."""
-        truth = np.asarray(data.column("labels"))
-        probabilities = class_probabilities(model, self.extractor, data)
-        right = float((probabilities.argmax(1) == truth).mean())
-        return choice_score(probabilities, truth, self.recipe.balance), right
+    def _right(self, model: USDRLForActionRecognition, data: SkeletonData) -> np.ndarray:
+        """Which clips a model has right, ``(N,)``."""
+        found = class_probabilities(model, self.extractor, data).argmax(1)
+        return np.asarray(found == np.asarray(data.column("labels")))
+
+    def _better(self, lead: float, error: float) -> tuple[str, str]:
+        """The method to take, and why, given the probe's lead and its standard error."""
+        # A training that was cut short has no benefit of the doubt.
+        if lead > (0.0 if self.progress.stopped else error):
+            return "linear", ""
+        if lead < 0:
+            return "full", ""
+        if lead == 0:
+            return "full", "; a tie goes to full fine-tuning"
+        return "full", (
+            f"; the probe's lead of {100 * lead:.1f} points is within one standard error, {100 * error:.1f}, so full "
+            "fine-tuning is taken"
+        )

@@ -247,12 +247,16 @@ def choice_score(probabilities: np.ndarray, labels: np.ndarray, balance: bool = 
         labels: True classes ``(N,)``.
         balance: Count every class alike, whatever its number of clips.
     """
-    counts = np.bincount(labels, minlength=probabilities.shape[1])
-    weights = 1 / counts[labels] if balance else np.ones(len(labels))
+    weights = clip_weights(labels, balance)
     right = probabilities.argmax(1) == labels
     # Less than a clip's worth.
     values = right + 1e-3 * probabilities[np.arange(len(labels)), labels]
     return float((values * weights).sum() / weights.sum())
+
+
+def clip_weights(labels: np.ndarray, balance: bool) -> np.ndarray:
+    """Weights ``(N,)`` of clips in a score: all alike, or with which every class counts alike."""
+    return 1 / np.bincount(labels)[labels] if balance else np.ones(len(labels))
 
 
 def fit(
