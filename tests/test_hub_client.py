@@ -28,6 +28,8 @@ from huggingface_hub import (
 from transformers import AutoModel, AutoModelForVideoClassification
 
 from usdrl_hub import (
+    MotionIndex,
+    Reading,
     USDRLConfig,
     USDRLFeatureExtractor,
     USDRLForActionDetection,
@@ -36,6 +38,7 @@ from usdrl_hub import (
     USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
+    WindowOptions,
     checkpoint_path,
 )
 from usdrl_hub.cli import main
@@ -347,6 +350,38 @@ def test_an_address_is_the_model_of_the_hub_whatever_is_installed(hub, forget, t
     forget()
     with pytest.raises(CheckpointLoadError, match="'ada/tiny' .* not in the cache, and the hub is not reachable"):
         load_model("hf://ada/tiny")
+
+
+def test_an_index_holds_the_commit_of_its_model(hub, capsys, tmp_path, monkeypatch):
+    """It is searched with this commit, though the tag or the branch has moved; another revision is refused."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        torch.manual_seed(number)
+        tiny().save_pretrained(f"model{number}")
+        tiny_extractor().save_pretrained(f"model{number}")
+    hub.commit("ada/tiny", contents(Path("model0")))
+    HfApi().create_tag("ada/tiny", tag="v1")
+    commit = HfApi().model_info("ada/tiny").sha
+    for name in ("walk", "run"):
+        np.save(f"{name}.npy", np.random.randn(40, 5, 3))
+    index = ["index", "walk.npy", "--fps", "10", "--output", "tag"]
+    search = ["run.npy", "--fps", "10", "--json"]
+    code, _, err = run(capsys, *index, "--model", "hf://ada/tiny@v1")
+    assert code == 0, err
+    models = {"name": "ada/tiny", "loaded": USDRLModel.from_pretrained("ada/tiny", revision="v1")}
+    for name, model in models.items():
+        MotionIndex.build(["walk.npy"], name, model, options=WindowOptions(reading=Reading(fps=10)))
+    hub.commit("ada/tiny", contents(Path("model1")))
+    HfApi().delete_tag("ada/tiny", tag="v1")
+    HfApi().create_tag("ada/tiny", tag="v1")
+    assert {MotionIndex.open(name).model_name for name in ("tag", *models)} == {f"hf://ada/tiny@{commit}"}
+    code, out, err = run(capsys, "search", "tag", *search)
+    assert code == 0 and json.loads(out)["hits"], err
+    code, _, err = run(capsys, *index)
+    assert code == 0, err
+    for moved in ("hf://ada/tiny@v1", "ada/tiny"):
+        code, _, err = run(capsys, "search", "tag", *search, "--model", moved)
+        assert code == 2 and f"another model or revision (hf://ada/tiny@{commit})" in err
 
 
 @pytest.mark.parametrize(

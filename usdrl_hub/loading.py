@@ -40,6 +40,7 @@ from .lookup import (
     XET_ONLY,
     ModelAddress,
     bundled_checkpoint,
+    commit_of,
     hub_is_reachable,
     insists_on_xet,
     misspelt_name,
@@ -167,8 +168,7 @@ def load_model(name: str | os.PathLike, **kwargs: Any) -> USDRLPreTrainedModel:
         return load_with(partial(_load_merged, adapter=adapter, loader=loader), name, **kwargs).eval()
     if not _is_here(name, **kwargs):
         # Weights and configuration of the same commit.
-        known = {key: where[key] for key in {"cache_dir", "revision"} & where.keys()}
-        kwargs["revision"] = resolve_revision(str(name), local_files_only=True, **known).resolved
+        kwargs["revision"] = commit_of(name, **where)
     model, report = load_with(loader.from_pretrained, name, output_loading_info=True, **kwargs)
     missing = sorted(report["missing_keys"])
     if missing:

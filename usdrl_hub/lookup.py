@@ -8,8 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import constants, get_session, is_offline_mode, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import constants, get_session, is_offline_mode, resolve_revision, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionResolutionError,
+)
 from huggingface_hub.utils._runtime import is_xet_available
 
 from .errors import CheckpointLoadError, CheckpointNotFoundError, notice
@@ -111,6 +117,41 @@ def checkpoint_name(folder: str | os.PathLike | None) -> str:
     if address := model_address(path):
         return address.repo_id
     return path.name.replace("--", "/", 1) if path.parent in _parents() else ""
+
+
+def commit_of(name: str | os.PathLike | None, **kwargs: Any) -> str | None:
+    """The commit that a repository of the hub was last read at, by the client's cache.
+
+    Args:
+        name: The repository.
+        **kwargs: The keyword arguments of the caller's `from_pretrained`.
+
+    Returns:
+        The commit; the revision as it was given where the cache has none; None for a folder.
+    """
+    if name is None or os.path.isdir(name):
+        return None
+    where = {key: kwargs[key] for key in ("cache_dir", "revision") if kwargs.get(key) is not None}
+    try:
+        return resolve_revision(str(name), local_files_only=True, **where).resolved
+    except (OSError, ValueError, RevisionResolutionError):
+        return where.get("revision")
+
+
+def loaded_from(model: Any) -> str:
+    """The name by which exactly this model loads again: of a model of the hub, its address with the commit.
+
+    Args:
+        model: A loaded model.
+
+    Returns:
+        The address; or the name of a model that is installed or ships; or the folder. Empty where there is none.
+    """
+    name = str(getattr(model, "name_or_path", "") or "")
+    commit = getattr(model.config, "_commit_hash", None)
+    if commit and not os.path.isdir(name) and not checkpoint_name(name) and name.count("/") == 1:
+        return str(ModelAddress(name, str(commit)))
+    return checkpoint_name(name) or name
 
 
 def _parents() -> tuple[Path, ...]:

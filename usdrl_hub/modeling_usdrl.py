@@ -23,7 +23,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_usdrl import USDRLConfig
 from .layouts import get_layout
-from .lookup import add_code, bundled_checkpoint, checkpoint_name, hint_on_missing
+from .lookup import add_code, bundled_checkpoint, checkpoint_name, commit_of, hint_on_missing
 from .weights import HUB_ARGUMENTS, check_files, check_values, find_adapter, share
 
 # Name of class 0 of the heads that have a background: frames in which none of the classes happens.
@@ -564,9 +564,9 @@ class USDRLPreTrainedModel(PreTrainedModel):
             for part in model.modules():
                 if isinstance(part, PreTrainedModel):
                     part.name_or_path = shipped
-        elif kwargs.get("revision"):
-            # The feature extractor has to be that of the same revision; the field is never saved.
-            model.config._commit_hash = str(kwargs["revision"])
+        else:
+            # The feature extractor has to be that of the same commit; the field is never saved.
+            model.config._commit_hash = commit_of(name, **kwargs)
         return loaded
 
     def save_pretrained(self, *args, **kwargs):

@@ -62,12 +62,14 @@ class Maker:
     """What embedded the windows of an index; another model's vectors cannot be compared with them.
 
     Attributes:
-        name: The model's name or folder, as it was given.
+        name: The model's name, its folder, or its address on the hub with the commit.
+        dtype: Floating type that it computed in.
         probe: Unit embeddings of two fixed clips ``(2, D)``: another revision or readout gives others.
         preprocessing: The settings of the feature extractor that every clip depends on.
     """
 
     name: str
+    dtype: str
     probe: tuple[tuple[float, ...], ...]
     preprocessing: Mapping[str, Any]
 
@@ -201,9 +203,11 @@ def _maker(entry: Any, size: int) -> Maker:
     probe = np.asarray(entry["probe"], dtype=np.float64)
     if probe.ndim != 2 or probe.shape[1] != size or not np.isfinite(probe).all():
         raise ValueError("the probe is not of the embeddings' size")
-    if not isinstance(entry["name"], str) or not isinstance(entry["preprocessing"], dict):
-        raise ValueError("the model has no name or no preprocessing")
-    return Maker(entry["name"], tuple(map(tuple, probe.tolist())), entry["preprocessing"])
+    if not all(isinstance(entry[key], str) for key in ("name", "dtype")):
+        raise ValueError("the model has no name or no type")
+    if not isinstance(entry["preprocessing"], dict):
+        raise ValueError("the model has no preprocessing")
+    return Maker(entry["name"], entry["dtype"], tuple(map(tuple, probe.tolist())), entry["preprocessing"])
 
 
 def packed_text(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

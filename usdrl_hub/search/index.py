@@ -17,7 +17,7 @@ from ..facts.checkpoints import ENCODER
 from ..files import locked
 from ..inference.engine import Engine
 from ..inference.source import Source
-from ..lookup import checkpoint_name
+from ..lookup import loaded_from
 from ..sequence import SkeletonFormatError, SkeletonSequence, is_rate
 from .build import USUAL_FPS, WindowOptions, cut, embed_windows, make_parts, reading_of, sources_of, stamp_of
 from .files import HEADER, Header, IndexFormatError, Part, damaged, read_lists, selected, shown_path
@@ -478,8 +478,7 @@ class MotionIndex:
 
 
 def _new_header(engine: Engine, options: WindowOptions, path: Path) -> Header:
-    name = str(getattr(engine.model, "name_or_path", ""))
-    name = checkpoint_name(name) or name
+    name = loaded_from(engine.model)
     if name and Path(name).is_dir():
         # Begins with a dot or a slash, which no name in a hub does.
         name = shown_path(name, path)

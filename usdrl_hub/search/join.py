@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..files import new_folder
 from ..sequence import SkeletonFormatError
 from .files import Header, IndexFormatError, shown_path
 from .index import MotionIndex
-from .model import SAME_MODEL
+from .model import same_model
 from .vectors import EXACT_LIMIT
 
 
@@ -62,4 +60,4 @@ def _is_alike(one: Header, other: Header) -> bool:
     kinds = [(header.window, header.stride, header.each_person, header.size) for header in (one, other)]
     if kinds[0] != kinds[1] or one.maker.preprocessing != other.maker.preprocessing:
         return False
-    return float((np.array(one.maker.probe) * np.array(other.maker.probe)).sum(1).min()) >= SAME_MODEL
+    return same_model(one.maker, other.maker)[0]
