@@ -25,7 +25,8 @@ from huggingface_hub import (
     hf_hub_download,
     snapshot_download,
 )
-from transformers import AutoModel, AutoModelForVideoClassification
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModel, AutoModelForVideoClassification, TrainingArguments
 
 from usdrl_hub import (
     MotionIndex,
@@ -38,6 +39,7 @@ from usdrl_hub import (
     USDRLForEarlyActionPrediction,
     USDRLForPreTraining,
     USDRLModel,
+    USDRLTrainer,
     WindowOptions,
     checkpoint_path,
 )
@@ -382,6 +384,31 @@ def test_an_index_holds_the_commit_of_its_model(hub, capsys, tmp_path, monkeypat
     for moved in ("hf://ada/tiny@v1", "ada/tiny"):
         code, _, err = run(capsys, "search", "tag", *search, "--model", moved)
         assert code == 2 and f"another model or revision (hf://ada/tiny@{commit})" in err
+
+
+def test_adapters_are_loaded_with_the_commit_of_their_base(hub, capsys, tmp_path, monkeypatch):
+    """Onto other weights they would compute something else, without a word."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        torch.manual_seed(number)
+        tiny().save_pretrained(f"model{number}")
+        tiny_extractor().save_pretrained(f"model{number}")
+    hub.commit("ada/tiny", contents(Path("model0")))
+    commit = HfApi().model_info("ada/tiny").sha
+    base, clip = load_model("ada/tiny"), torch.randn(1, 12, 1, 5, 3)
+    adapted = get_peft_model(base, LoraConfig(target_modules=["fc1"], r=2, init_lora_weights=False)).eval()
+    arguments = TrainingArguments(output_dir="run", report_to=[], use_cpu=True)
+    USDRLTrainer(adapted, arguments, processing_class=tiny_extractor()).save_model("adapter")
+    expected = adapted(clip).logits
+    hub.commit("ada/tiny", contents(Path("model1")))
+    assert json.loads(Path("adapter/adapter_config.json").read_text())["revision"] == commit
+    for load in (load_model, type(tiny()).from_pretrained):
+        torch.testing.assert_close(load("adapter")(clip).logits, expected)
+    # The index is of the adapter, not of its base.
+    np.save("walk.npy", np.random.randn(40, 5, 3))
+    MotionIndex.build(["walk.npy"], "index", "adapter", options=WindowOptions(reading=Reading(fps=10)))
+    code, _, err = run(capsys, "search", "index", "walk.npy", "--fps", "10")
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(

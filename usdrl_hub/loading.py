@@ -83,6 +83,10 @@ def load_adapter(name: str | os.PathLike, **kwargs: Any) -> Adapter | None:
     return load_with(find_adapter, name, **kwargs)
 
 
+def _revision(adapter: Adapter) -> dict[str, str]:
+    return {} if adapter.revision is None else {"revision": adapter.revision}
+
+
 def _load_merged(
     name: str | os.PathLike, adapter: Adapter, loader: type[USDRLPreTrainedModel], **kwargs: Any
 ) -> USDRLPreTrainedModel:
@@ -95,7 +99,8 @@ def _load_merged(
         own["config"] = adapter.config
         # The adapter may bring a head for other classes.
         own["ignore_mismatched_sizes"] = True
-    model, report = loader.from_pretrained(adapter.base, **(own | {"output_loading_info": True}))
+    own |= {**_revision(adapter), "output_loading_info": True}
+    model, report = loader.from_pretrained(adapter.base, **own)
     try:
         adapted = PeftModel.from_pretrained(model, str(name), **where)
     except RuntimeError as error:
@@ -118,6 +123,10 @@ def _load_merged(
             )
     merged = adapted.merge_and_unload(safe_merge=True)
     check_values(name, merged, {})
+    merged.config._name_or_path, merged.config._commit_hash = str(name), commit_of(name, **where)
+    for part in merged.modules():
+        if isinstance(part, USDRLPreTrainedModel):
+            part.name_or_path = str(name)
     return merged
 
 
@@ -133,7 +142,7 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> USDRLConfig:
     """
     name, kwargs = _located(name, kwargs)
     if adapter := load_adapter(name, **kwargs):
-        base = adapter.config or load_config(adapter.base)
+        base = adapter.config or load_config(adapter.base, **_revision(adapter))
         if adapter.model_class in HEADS:
             base.architectures = [adapter.model_class]
         return base
@@ -200,7 +209,7 @@ def load_feature_extractor(name: str | os.PathLike, *, guess: bool = False, **kw
         if not _has_none(name, "preprocessor_config.json", **kwargs):
             raise
     if adapter := load_adapter(name, **kwargs):
-        return load_feature_extractor(adapter.base, guess=guess)
+        return load_feature_extractor(adapter.base, guess=guess, **_revision(adapter))
     if not guess:
         raise MissingPreprocessorError(
             f"model '{name}' has no preprocessor_config.json, so the normalisation of its clips is unknown: save the "

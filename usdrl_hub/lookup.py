@@ -145,8 +145,11 @@ def loaded_from(model: Any) -> str:
         model: A loaded model.
 
     Returns:
-        The address; or the name of a model that is installed or ships; or the folder. Empty where there is none.
+        The address; or the name of a model that is installed or ships; or the folder. Empty where there is none, and
+        for a model to which adapters were added.
     """
+    if getattr(model, "peft_config", None):
+        return ""
     name = str(getattr(model, "name_or_path", "") or "")
     commit = getattr(model.config, "_commit_hash", None)
     if commit and not os.path.isdir(name) and not checkpoint_name(name) and name.count("/") == 1:

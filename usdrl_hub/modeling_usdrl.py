@@ -539,8 +539,10 @@ class USDRLPreTrainedModel(PreTrainedModel):
         with hint_on_missing(pretrained_model_name_or_path, kwargs):
             adapter = find_adapter(name, **kwargs)
             if adapter is not None:
-                name = bundled_checkpoint(adapter.base)
                 where = {key: kwargs.pop(key) for key in ("revision", "subfolder") if key in kwargs}
+                if adapter.revision is not None:
+                    kwargs["revision"] = adapter.revision
+                name = bundled_checkpoint(adapter.base, **kwargs)
                 if adapter.config is not None:
                     kwargs.setdefault("config", adapter.config)
                     if adapter.has_head:

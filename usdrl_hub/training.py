@@ -245,9 +245,12 @@ class PublishingTrainer(GuardedTrainer):
             return None
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
+        model: Any = self.accelerator.unwrap_model(self.model)
+        for adapter in getattr(model, "peft_config", {}).values():
+            # Else they would be loaded with whatever the base is by then.
+            adapter.revision = adapter.revision or getattr(model.config, "_commit_hash", None)
         super()._save(*args, **kwargs)
         folder = Path((args[0] if args else kwargs.get("output_dir")) or self.args.output_dir or ".")
-        model: Any = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "peft_config") and self.args.should_save:
             base = model.get_base_model()
             if isinstance(base, USDRLPreTrainedModel):

@@ -78,12 +78,14 @@ class Adapter(NamedTuple):
         model_class: Name of the class that they were trained on; empty where unknown.
         config: The configuration stored with them, or None.
         has_head: Whether a classification layer is stored with them.
+        revision: Commit, tag or branch of a base model of the hub; None where it is not stated.
     """
 
     base: str
     model_class: str
     config: USDRLConfig | None
     has_head: bool = False
+    revision: str | None = None
 
 
 def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | None:
@@ -110,7 +112,8 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
     try:
         record = json.loads(Path(path).read_text("utf-8"))
         base, mapping = record["base_model_name_or_path"], record.get("auto_mapping") or {}
-        if not isinstance(base, str) or not base:
+        revision = record.get("revision") or None
+        if not isinstance(base, str) or not base or not isinstance(revision, str | None):
             raise ValueError
         kind = str(mapping.get("base_model_class") or "")
         has_head = "classifier" in (record.get("modules_to_save") or ())
@@ -119,7 +122,9 @@ def find_adapter(name: str | os.PathLike | None, **arguments: Any) -> Adapter | 
     if not is_peft_available():
         raise ValueError(f"model '{name}' is an adapter of PEFT for '{base}': install the package peft to load it")
     has_config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **where) is not None
-    return Adapter(base, kind, USDRLConfig.from_pretrained(name, **where) if has_config else None, has_head)
+    config = USDRLConfig.from_pretrained(name, **where) if has_config else None
+    # Of a folder there is but one.
+    return Adapter(base, kind, config, has_head, None if Path(base).is_dir() else revision)
 
 
 def _is_known_as_model(name: str, where: dict[str, Any]) -> bool:
