@@ -14,7 +14,12 @@ MAX_SIMILARITIES = 1 << 23
 
 
 def top_k(
-    queries: torch.Tensor, gallery: torch.Tensor, k: int, device: str | torch.device | None = None
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    k: int,
+    device: str | torch.device | None = None,
+    *,
+    is_unit: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The `k` most similar gallery items of each query, in bounded memory.
 
@@ -23,6 +28,7 @@ def top_k(
         gallery: Features ``(G, D)``.
         k: Number of items, from 1 to G.
         device: Device to compute on; the gallery's if None.
+        is_unit: Whether the gallery is finite and was scaled by `unit`, which takes longer than to compare it.
 
     Returns:
         Cosine similarities ``(Q, k)``, highest first, and indices ``(Q, k)`` int64; ties are in order of the index.
@@ -32,11 +38,12 @@ def top_k(
         NonFiniteError: If a feature is NaN or infinite.
     """
     check_finite(queries, "the features of the queries")
-    check_finite(gallery, "the features of the gallery")
+    if not is_unit:
+        check_finite(gallery, "the features of the gallery")
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must be between 1 and the {len(gallery)} items of the gallery, got {k}")
     device = gallery.device if device is None else device
-    queries, gallery = _unit(queries).to(device), _unit(gallery).to(device)
+    queries, gallery = unit(queries).to(device), (gallery if is_unit else unit(gallery)).to(device)
     rows = max(MAX_SIMILARITIES // max(len(gallery), 1), 1)
     columns = max(MAX_SIMILARITIES // rows, k)
     scores, numbers = [], []
@@ -66,7 +73,8 @@ def _highest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return highest, columns.gather(1, order)
 
 
-def _unit(features: torch.Tensor) -> torch.Tensor:
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """Features ``(N, D)`` scaled to length 1, float32; zeros stay."""
     return torch.nn.functional.normalize(features.float(), dim=1)
 
 
@@ -101,15 +109,15 @@ def retrieval_metrics(
     if not len(gallery) or not len(queries):
         raise ValueError("retrieval needs at least one query and one gallery item")
     device = gallery.device if device is None else device
-    unit = _unit(gallery).to(device)
+    items = unit(gallery).to(device)
     labels, query_labels = torch.as_tensor(gallery_labels).to(device), torch.as_tensor(query_labels)
     known = [rank for rank in ranks if rank <= len(gallery)]
     found: dict[int, float] = dict.fromkeys([1, *known], 0.0)
     precision = 0.0
     step = torch.arange(1, len(gallery) + 1, device=device, dtype=torch.float64)
     rows = max(MAX_SIMILARITIES // len(gallery), 1)
-    for block, wanted in zip(_unit(queries).split(rows), query_labels.split(rows), strict=True):
-        order = (block.to(device) @ unit.T).argsort(dim=1, descending=True, stable=True)
+    for block, wanted in zip(unit(queries).split(rows), query_labels.split(rows), strict=True):
+        order = (block.to(device) @ items.T).argsort(dim=1, descending=True, stable=True)
         right = labels[order] == wanted.to(device)[:, None]
         for rank in found:
             found[rank] += float(right[:, :rank].any(dim=1).sum())

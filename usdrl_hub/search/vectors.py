@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import USDRLError
-from ..metrics.retrieval import top_k
+from ..metrics.retrieval import top_k, unit
 
 # Vectors up to which search is exact. Beyond, an inverted file finds candidates, which are compared exactly.
 EXACT_LIMIT = 100_000
@@ -230,10 +230,10 @@ class NearestVectors:
         Raises:
             USDRLError: If there are more and FAISS is not installed.
         """
-        unit = unit_vectors(vectors)
-        count, size = unit.shape
-        inverted = InvertedFile.train(unit.__getitem__, count, size) if count > exact_limit else None
-        return cls(unit.__getitem__, count, size, inverted)
+        scaled = unit_vectors(vectors)
+        count, size = scaled.shape
+        inverted = InvertedFile.train(scaled.__getitem__, count, size) if count > exact_limit else None
+        return cls(scaled.__getitem__, count, size, inverted)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The nearest vectors of each query.
@@ -266,8 +266,8 @@ class NearestVectors:
         if first == self.count:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
         if self._exact is None:
-            self._exact = torch.from_numpy(self.vectors(np.arange(first, self.count)))
-        found = top_k(torch.from_numpy(queries), self._exact, min(k, len(self._exact)))
+            self._exact = unit(torch.from_numpy(self.vectors(np.arange(first, self.count))))
+        found = top_k(torch.from_numpy(queries), self._exact, min(k, len(self._exact)), is_unit=True)
         return found[0].numpy(), found[1].numpy() + first
 
     def _search_inverted(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -293,8 +293,7 @@ class NearestVectors:
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     """Vectors ``(n, D)`` scaled to length 1, float32; zeros stay."""
-    found = np.asarray(vectors, dtype=np.float32)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.float32(1e-12))
+    return unit(torch.tensor(vectors, dtype=torch.float32)).numpy()
 
 
 def _padded(vectors: np.ndarray, size: int) -> np.ndarray:
