@@ -22,7 +22,7 @@ import onnx
 import pytest
 import yaml
 
-from usdrl_hub import SkeletonStore, checkpoint_path, write_store
+from usdrl_hub import MotionIndex, SkeletonStore, checkpoint_path, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.hub.convert import save_original
 from usdrl_hub.loading import load_feature_extractor, load_model
@@ -127,6 +127,7 @@ COMMANDS = {
     "embed": Command(
         ("embed", "{samples}", "--batch-size", "8", "--output", "{output}"), _embeddings, name="out.npz", equal=("*",)
     ),
+    "index": Command(("index", "{inputs}/store", "--output", "{output}"), MotionIndex.open, ("*",), resumes=True),
 }
 
 
@@ -269,7 +270,7 @@ def check_steps(made: Trial, folder: Path, steps: list[int]) -> None:
     assert check_kills(made, folder, [killing(step) for step in steps]) >= len(steps) - 1
 
 
-@pytest.mark.parametrize("name", ["prepare", "embed"])
+@pytest.mark.parametrize("name", ["prepare", "embed", pytest.param("index", marks=pytest.mark.slow)])
 def test_killed_now_and_then_it_leaves_nothing_wrong(name, zygote, inputs, tmp_path):
     """faults.md 26."""
     made = trial(name, zygote, inputs, tmp_path)

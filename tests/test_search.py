@@ -160,7 +160,10 @@ def test_adding_passes_over_what_is_there(index, engine, tmp_path):
 
 
 def test_a_stopped_run_continues(tmp_path, engine, monkeypatch):
-    """The windows are those of a run that was not stopped, whichever part it was stopped in."""
+    """The windows are those of a run that was not stopped, whether it was stopped before or after a part's file.
+
+    Kills at any moment: tests/test_kills.py.
+    """
     write_store(load_samples()[:40], tmp_path / "store")
     whole = MotionIndex.build([tmp_path / "store"], tmp_path / "whole", engine)
     monkeypatch.setattr("usdrl_hub.search.build._CHUNK", 8)
@@ -169,9 +172,13 @@ def test_a_stopped_run_continues(tmp_path, engine, monkeypatch):
 
     def stop(self, arrays, *rest):
         written.append(1)
-        if len(written) in (3, 4):
+        if len(written) == 3:
             raise KeyboardInterrupt
-        return save(self, arrays, *rest)
+        header = save(self, arrays, *rest)
+        if len(written) == 4:
+            # The header does not name the file yet, as after a kill.
+            raise KeyboardInterrupt
+        return header
 
     from usdrl_hub.search.files import Header
 
@@ -185,6 +192,8 @@ def test_a_stopped_run_continues(tmp_path, engine, monkeypatch):
     assert [name for part in resumed.parts for name in part.names] == [n for part in whole.parts for n in part.names]
     numbers = np.arange(len(whole))
     np.testing.assert_allclose(resumed.vectors(numbers), whole.vectors(numbers), atol=2e-3)
+    named = {"index.json", *(stored.file for stored in resumed.header.files)}
+    assert {file.name for file in resumed.path.iterdir()} == named
 
 
 def test_another_model_is_refused(index, engine, tmp_path):
