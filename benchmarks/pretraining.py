@@ -2,7 +2,7 @@
 
     python benchmarks/pretraining.py [--reference .reference/FoundSkelModel] [--gpu] [--output FILE]
 
-Measures the loss, the views on one core, a step of a small batch on the CPU, and, on a CUDA device, a step of the
+Measures the loss, the views on one core, steps of three hidden sizes on the CPU, and, on a CUDA device, a step of the
 largest batch up to 384 in mixed precision, with and without `--compile`, its share of the device's measured bf16
 matrix rate (counting the operations of the plain encoder), the memory of the first uncompiled step, and the time of
 NTU-60's schedule. `--gpu` measures only the device and keeps the CPU figures in the output file. Sizes are the
@@ -32,10 +32,12 @@ from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import earlier_record, make_sequences, medians  # noqa: E402
+from data import REPETITIONS, earlier_record, make_sequences, medians  # noqa: E402
 
 NOT_MEASURED = "not measured"
 BATCH = 384
+# Hidden sizes and batches of the steps on the CPU.
+STEPS = ((96, 64), (256, 64), (1024, 8))
 # Training clips of NTU-60 xsub and the epochs of its schedule.
 CLIPS, EPOCHS = 40_091, 451
 
@@ -123,11 +125,16 @@ def measure_views(release: Release | None) -> dict[str, float]:
 
 
 def our_step(
-    batch_size: int, device: str, dtype: torch.dtype | None, checkpointing: bool = False, compiled: bool = False
+    batch_size: int,
+    device: str,
+    dtype: torch.dtype | None,
+    checkpointing: bool = False,
+    compiled: bool = False,
+    hidden_size: int = 1024,
 ):
     """A training step of this package, including the views, as a function."""
     torch.manual_seed(0)
-    model = USDRLForPreTraining(USDRLConfig()).to(device).train()
+    model = USDRLForPreTraining(USDRLConfig(hidden_size=hidden_size)).to(device).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
     if compiled:
@@ -153,10 +160,10 @@ def our_step(
     return step
 
 
-def release_step(release: Release, batch_size: int, device: str, dtype: torch.dtype | None):
+def release_step(release: Release, batch_size: int, device: str, dtype: torch.dtype | None, hidden_size: int = 1024):
     """A training step of the release on given views, which its data loader makes separately."""
     torch.manual_seed(0)
-    model = release.model(150, 192, 1024, 1, 2).to(device).train()
+    model = release.model(150, 192, hidden_size, 1, 2).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-5)
     scaler = torch.amp.GradScaler(device, enabled=dtype is not None)
     views = [torch.randn(batch_size, 3, 64, 25, 2, device=device) for _ in range(4)]
@@ -173,6 +180,21 @@ def release_step(release: Release, batch_size: int, device: str, dtype: torch.dt
             torch.cuda.synchronize()
 
     return step
+
+
+def measure_steps(
+    what: str, release: Release | None, hidden_size: int, batch_size: int, repetitions: int
+) -> dict[str, dict[str, float]]:
+    """Steps on the CPU, ours in float32 and in bfloat16, in turns with the release's in float32."""
+    runs = {
+        "ours": our_step(batch_size, "cpu", None, hidden_size=hidden_size),
+        "bfloat16": our_step(batch_size, "cpu", torch.bfloat16, hidden_size=hidden_size),
+    }
+    if release is not None:
+        runs["release"] = release_step(release, batch_size, "cpu", None, hidden_size)
+    seconds = medians(repetitions, **runs)
+    rough = {"ours": seconds.pop("bfloat16")} | {key: seconds[key] for key in seconds if key == "release"}
+    return {what: seconds, f"{what}, ours in bfloat16": rough}
 
 
 def step_operations(batch_size: int) -> float:
@@ -264,7 +286,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, default=Path(".reference/FoundSkelModel"))
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--gpu", action="store_true", help="measure the GPU only")
-    parser.add_argument("--cpu-batch", type=int, default=8)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS, help="of a step on the CPU")
     arguments = parser.parse_args()
     record = {"gpu": NOT_MEASURED} | earlier_record(parser, arguments)
     started = time.monotonic()
@@ -273,10 +295,9 @@ def main() -> None:
         rows = {"loss, forward and backward, batch 384": measure_loss(release)}
         with threads(1):
             rows["four views of 64 clips, one core"] = measure_views(release)
-        runs = {"ours": our_step(arguments.cpu_batch, "cpu", None)}
-        if release is not None:
-            runs["release"] = release_step(release, arguments.cpu_batch, "cpu", None)
-        rows[f"whole step on the CPU, batch {arguments.cpu_batch}"] = medians(**runs)
+        for hidden_size, batch_size in STEPS:
+            what = f"whole step on the CPU, hidden size {hidden_size}, batch {batch_size}"
+            rows |= measure_steps(what, release, hidden_size, batch_size, arguments.repetitions)
         table = [{"what": what, "seconds": seconds, "ratio": ratio_of(seconds)} for what, seconds in rows.items()]
         record |= {"table": table, "threads": torch.get_num_threads(), **redact_paths(run_record(started))}
     if torch.cuda.is_available():

@@ -18,7 +18,8 @@ movement.
 
 `duplicates`: the 95 copies in NW-UCLA's test set, also after cropping, noise, and turning.
 
-`growth`: time, memory and bytes of an index of 10^4, 10^5, ... generated clips, and their exponents.
+`growth`: time, memory and bytes of an index of 10^4, 10^5, ... generated clips, and their exponents. Sizes that the
+output has are not measured again: `--clips 10000 100000` now, `--clips 1000000` another time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -382,20 +383,32 @@ def duplicates(data: Path) -> dict[str, Any]:
     return {"copies": len(true), "recordings": len(sequences), **results}
 
 
-def growth(counts: list[int]) -> dict[str, Any]:
-    """Time, memory and bytes of an index by the number of clips, each in a process of its own."""
-    rows = []
+def growth(counts: list[int], known: list[dict[str, float]]) -> Iterator[dict[str, Any]]:
+    """Time, memory and bytes of an index by the number of clips, each in a process of its own; yields after each.
+
+    Args:
+        counts: Numbers of clips.
+        known: Rows of an earlier run, which are not measured again.
+    """
+    rows = {int(row["clips"]): row for row in known}
     for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--grow", str(count), "--folder", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(rows[-1], flush=True)
+        if count not in rows:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, __file__, "--grow", str(count), "--folder", folder]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows[count] = json.loads(done.stdout.splitlines()[-1])
+            print(rows[count], flush=True)
+        yield growing([rows[key] for key in sorted(rows)])
+
+
+def growing(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Exponents of the figures by the number of clips, and what they would be of 10^8."""
+    if len(rows) < 2:
+        return {"rows": rows}
     logs = np.log([row["clips"] for row in rows])
     keys = [key for key in rows[0] if key != "clips"]
     exponents = {key: round(float(np.polyfit(logs, np.log([row[key] for row in rows]), 1)[0]), 2) for key in keys}
-    at = 1e8
-    far = {key: rows[-1][key] * (at / rows[-1]["clips"]) ** exponents[key] for key in keys}
+    far = {key: rows[-1][key] * (1e8 / rows[-1]["clips"]) ** exponents[key] for key in keys}
     return {
         "rows": rows,
         "exponents": exponents,
@@ -451,25 +464,26 @@ def main() -> None:
     if arguments.grow:
         print(json.dumps(grow(arguments.grow, arguments.folder)))
         return
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "vectors": lambda: vectors(arguments.vectors),
-        "planted": lambda: planted(arguments.data, arguments.hours),
-        "duplicates": lambda: duplicates(arguments.data),
-        "growth": lambda: growth(arguments.clips),
+    record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    rows = record.get("growth", {}).get("rows", [])
+    parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
+        "vectors": lambda: [vectors(arguments.vectors)],
+        "planted": lambda: [planted(arguments.data, arguments.hours)],
+        "duplicates": lambda: [duplicates(arguments.data)],
+        "growth": lambda: growth(arguments.clips, rows),
     }
     chosen = arguments.parts or list(parts)
     if unknown := set(chosen) - set(parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: name {', '.join(parts)}")
     if {"planted", "duplicates"} & set(chosen) and arguments.data is None:
         parser.error("planted and duplicates need --data, the folder of the open sets")
-    record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name in chosen:
         began = time.monotonic()
-        found = parts[name]()
-        record[name] = {**found, "run": redact_paths(run_record(began))}
-        with new_file(arguments.output) as partial:
-            partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        print(json.dumps({name: found}, indent=2), flush=True)
+        for found in parts[name]():
+            record[name] = {**found, "run": redact_paths(run_record(began))}
+            with new_file(arguments.output) as partial:
+                partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+            print(json.dumps({name: found}, indent=2), flush=True)
 
 
 if __name__ == "__main__":

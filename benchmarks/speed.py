@@ -1,6 +1,7 @@
-"""Speed of embedding, compared with the authors' released code with the same weights.
+"""Speed of embedding, compared with the authors' released code with the same weights, and with other engines.
 
     python benchmarks/speed.py [--reference .reference/FoundSkelModel] [--gpu] [--output benchmarks/speed.json]
+    python benchmarks/speed.py --engines [NAME ...] [--again] [--output benchmarks/speed.json]
 
 On the sample clips, with an encoder of the paper's size (hidden size 1024, 25 joints, 2 people, 64 frames) and the
 same random weights in both codes. Seconds are medians of interleaved runs; errors are the largest difference of an
@@ -9,17 +10,30 @@ checkpoint in its own format and embeds one batch of 64 clips, minus that of its
 device and each code runs at its best batch size: ours compiled, in bfloat16, the release in float32. `--gpu` measures
 only the device and keeps the CPU figures in the output file. The released model is hard-coded for 17 joints, which is
 patched on loading. Without the released code or a GPU, the rows say "not measured".
+
+`--engines` measures what else embeds with the same weights on a CPU, each in turns with our fused model in float32, so
+that what else the machine does slows both: onnxruntime and OpenVINO on the file of `usdrl export`, torch.compile and
+AOTInductor with frozen weights, and our model as it is and in bfloat16. Models: `usdrl/mocap-tiny` (hidden size 96)
+and one of the paper's size; one clip, and 64. `pip install openvino` for its rows; torch.compile and AOTInductor need
+a C++ compiler. Each row is written when it is measured, and passed over in the next run, unless --again.
 """
 
 import argparse
+import contextlib
+import io
+import itertools
 import json
+import logging
+import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +41,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usdrl_hub import Engine, USDRLConfig, USDRLFeatureExtractor, USDRLModel, fuse
 from usdrl_hub.data.samples import load_samples
+from usdrl_hub.facts.checkpoints import ENCODER
+from usdrl_hub.files import new_file
 from usdrl_hub.hub.convert import save_original
+from usdrl_hub.inference.export import write_onnx
 from usdrl_hub.records import redact_paths, run_record
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -80,10 +97,10 @@ def pooled(model: USDRLModel) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda clips: model(clips).pooler_output
 
 
-def operations(model: USDRLModel) -> int:
+def operations(model: USDRLModel, clip: torch.Tensor | None = None) -> int:
     """Floating-point operations of one clip's matrix products, without attention scores."""
     with FlopCounterMode(display=False) as counter:
-        model(real_clips(1))
+        model(real_clips(1) if clip is None else clip)
     return counter.get_total_flops()
 
 
@@ -216,6 +233,170 @@ def embed_once(who: str, checkpoint: Path, reference: Path) -> None:
     print(peak() - before)
 
 
+class Pooled(torch.nn.Module):
+    """The clip embedding alone, for exporters and compilers."""
+
+    def __init__(self, model: USDRLModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clip embeddings ``(B, 2d)``."""
+        return self.model(clips).pooler_output
+
+
+def onnx_file(model: USDRLModel, folder: Path, is_int8: bool = False) -> Path:
+    """The file of `usdrl export`, also with weights in int8 by onnxruntime's dynamic quantisation."""
+    path = folder / "model.onnx"
+    if not path.exists():
+        with torch.inference_mode(False):
+            write_onnx(model, path)
+    if not is_int8:
+        return path
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(path, folder / "int8.onnx", weight_type=QuantType.QInt8)
+    return folder / "int8.onnx"
+
+
+def in_onnxruntime(model: USDRLModel, clips: torch.Tensor, folder: Path, is_int8: bool = False) -> Callable:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    path = onnx_file(model, folder, is_int8)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda given: torch.from_numpy(session.run(["pooler_output"], {"keypoints": given.numpy()})[0])
+
+
+def in_openvino(model: USDRLModel, clips: torch.Tensor, folder: Path, precision: str = "f32") -> Callable:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
+    core = openvino.Core()
+    read = core.read_model(onnx_file(model, folder))
+    read.reshape({"keypoints": list(clips.shape)})
+    request = core.compile_model(read, "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    return lambda given: torch.from_numpy(request.infer({"keypoints": given.numpy()})["pooler_output"])
+
+
+def compiled_by_torch(model: USDRLModel, clips: torch.Tensor, folder: Path) -> Callable:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    compiled = torch.compile(Pooled(model), dynamic=False)
+
+    def run(given: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return compiled(given)
+
+    return run
+
+
+def ahead_of_time(model: USDRLModel, clips: torch.Tensor, folder: Path) -> Callable:
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+    path = folder / "model.pt2"
+    with torch.inference_mode(False), torch.no_grad():
+        program = torch.export.export(Pooled(model), (clips.clone(),))
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+    return aoti_load_package(str(path))
+
+
+ENGINES: dict[str, Callable] = {
+    "ours, as it is": lambda model, clips, folder: pooled(model),
+    "ours, fused bfloat16": lambda model, clips, folder: pooled(fuse(model).to(torch.bfloat16)),
+    "onnxruntime": in_onnxruntime,
+    "onnxruntime int8": partial(in_onnxruntime, is_int8=True),
+    "OpenVINO": in_openvino,
+    "OpenVINO bfloat16": partial(in_openvino, precision="bf16"),
+    "torch.compile": compiled_by_torch,
+    "AOTInductor": ahead_of_time,
+}
+# Hidden sizes, and interleaved repetitions by the size of a batch.
+SIZES = {96: {1: 101, BATCH: 9}, 1024: {1: 15, BATCH: 3}}
+
+
+def model_and_clips(size: int) -> tuple[USDRLModel, torch.Tensor]:
+    """An encoder of a hidden size, and 64 clips for it."""
+    if size == 1024:
+        return make_model(), real_clips(BATCH)
+    with torch.inference_mode(False):
+        engine = Engine.load(ENCODER, head=False, fused=False, device="cpu")
+    clips = engine.extractor(list(load_samples()[:BATCH]), return_tensors="pt")["keypoints"]
+    return engine.model.requires_grad_(False), clips
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence notes of exporters and compilers."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def engine_row(name: str, model: USDRLModel, clips: torch.Tensor, repetitions: int, folder: Path) -> dict:
+    """An engine in turns with our fused model; exported files stay in the folder."""
+    started = time.monotonic()
+    with quiet():
+        encoders = {"ours": pooled(fuse(model)), "other": ENGINES[name](model, clips, folder)}
+        error = compared(encoders["other"](clips), pooled(model)(clips))
+        prepared = time.monotonic() - started
+        seconds = medians(repetitions, **{who: partial(encode, clips) for who, encode in encoders.items()})
+    row = {"seconds": seconds, "times_as_fast": seconds["ours"] / seconds["other"], **error}
+    row |= {"prepare_seconds": round(prepared, 1), "load_average": os.getloadavg()[0], **processor()}
+    return row | {"threads": torch.get_num_threads(), **redact_paths(run_record(started))}
+
+
+def measure_engines(record: dict, output: Path, names: list[str], again: bool) -> None:
+    """Add the rows that are missing."""
+    rows, counts = record.setdefault("engines", {}), record.setdefault("operations_by_hidden_size", {})
+    given = {size: model_and_clips(size) for size in SIZES}
+    counts |= {str(size): operations(fuse(model, packed=False), clips[:1]) for size, (model, clips) in given.items()}
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        # A killed run leaves broken files in the compiler's cache.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(name_of_folder) / "inductor")
+        # Engines that compile for minutes come last.
+        for name, size in itertools.product(names, SIZES):
+            model, clips = given[size]
+            folder = Path(name_of_folder) / str(size)
+            folder.mkdir(exist_ok=True)
+            for batch, repetitions in SIZES[size].items():
+                key = f"{name}, d {size}, batch {batch}"
+                if key in rows and not again:
+                    continue
+                try:
+                    rows[key] = engine_row(name, model, clips[:batch], repetitions, folder)
+                except (ImportError, RuntimeError, ValueError) as error:
+                    print(f"{key}: {NOT_MEASURED}: {' '.join(str(error).split())[:200]}", flush=True)
+                    continue
+                seconds = rows[key]["seconds"]
+                print(f"{key}: {1e3 * seconds['other']:.1f} ms, ours {1e3 * seconds['ours']:.1f} ms", flush=True)
+                write(record, output)
+    print_engines(rows)
+
+
+def print_engines(rows: dict) -> None:
+    """A row of the table for each engine and hidden size."""
+    print("\n| hidden size | engine | one clip | times as fast as ours, fused | 64 clips | times | cosine, least |")
+    print("|" + "---|" * 7)
+    for size, name in itertools.product(SIZES, ENGINES):
+        found = [rows.get(f"{name}, d {size}, batch {batch}") for batch in SIZES[size]]
+        if any(found):
+            shown = [
+                (f"{1e3 * row['seconds']['other']:.1f} ms", f"{row['times_as_fast']:.2f}") for row in found if row
+            ]
+            cells = " | ".join(itertools.chain.from_iterable(shown))
+            print(f"| {size} | {name} | {cells} | {min(row['cosine'] for row in found if row):.5f} |")
+
+
+def write(record: dict, output: Path) -> None:
+    with new_file(output) as partial_file:
+        partial_file.write_text(json.dumps(record, indent=2) + "\n")
+
+
 def processor() -> dict:
     """Name of the CPU, and whether it has AMX for bfloat16."""
     info = Path("/proc/cpuinfo")
@@ -245,11 +426,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--gpu", action="store_true", help="measure the GPU only")
     parser.add_argument("--embed", nargs=2, metavar=("CODE", "CHECKPOINT"), help="measure memory in this process")
+    parser.add_argument("--engines", nargs="*", choices=list(ENGINES), help="measure other engines; all if unnamed")
+    parser.add_argument("--again", action="store_true", help="measure the rows that there are, too")
     arguments = parser.parse_args()
     if arguments.embed:
         embed_once(arguments.embed[0], Path(arguments.embed[1]), arguments.reference)
         return
     record = {"gpu": NOT_MEASURED} | earlier_record(parser, arguments)
+    if arguments.engines is not None:
+        measure_engines(record, arguments.output, arguments.engines or list(ENGINES), arguments.again)
+        return
     started = time.monotonic()
     has_release = (arguments.reference / "model").is_dir()
     with tempfile.TemporaryDirectory() as name:
@@ -272,7 +458,7 @@ def main() -> None:
     if torch.cuda.is_available():
         record["gpu"] = measure_gpu(model, release, count["fused"])
     print_table(record["table"], record["peak_memory_mib"], record["gpu"], record)
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    write(record, arguments.output)
 
 
 if __name__ == "__main__":
