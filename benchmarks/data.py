@@ -1,9 +1,14 @@
 """Speed of reading and normalising skeleton files, compared with the authors' released code in the same run.
 
     python benchmarks/data.py [--reference .reference/FoundSkelModel] [--output benchmarks/data.json]
+    python benchmarks/data.py --prepare [--count 2000]
 
 The released code is not part of this repository: to compare, put a copy of github.com/wengwanjiang/FoundSkelModel into
 `.reference/`. Files and sequences are generated; figures are medians over paired repetitions.
+
+`--prepare` measures one thing only, and adds it to the output: `usdrl prepare ntu60 --workers 2`, with its start,
+beside the release's script for one protocol, from the same text files to what training reads. The script also writes
+the modalities motion and bone, which ours computes when they are needed.
 """
 
 import argparse
@@ -14,6 +19,7 @@ import json
 import logging
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +32,7 @@ import torch
 from usdrl_hub import SkeletonSequence, USDRLFeatureExtractor, read_skeleton
 from usdrl_hub.normalization import Geometry, normalize_sequences
 from usdrl_hub.ragged import RaggedFrames
-from usdrl_hub.records import run_record
+from usdrl_hub.records import redact_paths, run_record
 
 REPETITIONS = 5
 
@@ -60,7 +66,9 @@ def write_ntu(folder: Path, sequences: list[np.ndarray]) -> list[Path]:
                     " -0.2059419 0.05349901 0.9692109 -0.1239193 2"
                     for joint in body
                 ]
-        path = folder / f"S001C001P{number % 40 + 1:03d}R001A{number % 60 + 1:03d}.skeleton"
+        # Each number has a name of its own: 120 actions of persons, in further setups.
+        setup, person, action = number // 120 + 1, number % 40 + 1, number % 60 + 1
+        path = folder / f"S{setup:03d}C001P{person:03d}R001A{action:03d}.skeleton"
         path.write_text("\n".join(lines) + "\n")
         paths.append(path)
     return paths
@@ -108,16 +116,49 @@ def load_release(folder: Path):
     preprocess = load("preprocess", folder / "data_gen" / "preprocess" / "preprocess.py")
     # Its progress bars would be timed, too.
     preprocess.tqdm = lambda iterable, **_: iterable
-    return load("ntu_gendata", folder / "data_gen" / "ntu_gendata.py").read_xyz, preprocess.pre_normalization
+    return load("ntu_gendata", folder / "data_gen" / "ntu_gendata.py"), preprocess.pre_normalization
+
+
+def measure_prepare(count: int, release) -> dict:
+    """Seconds from text files to what training reads."""
+    found: dict = {"files": count}
+    with tempfile.TemporaryDirectory() as name:
+        raw, made = Path(name) / "raw", Path(name) / "made"
+        raw.mkdir()
+        made.mkdir()
+        write_ntu(raw, make_sequences(count))
+        found["megabytes"] = sum(path.stat().st_size for path in raw.iterdir()) / 1e6
+        command = [sys.executable, "-m", "usdrl_hub.cli", "prepare", "ntu60", str(raw), "--workers", "2"]
+        begun = time.perf_counter()
+        subprocess.run([*command, "--output-dir", str(made / "store")], check=True, capture_output=True)
+        found["ours"] = time.perf_counter() - begun
+        found["megabytes_per_second"] = found["megabytes"] / found["ours"]
+        if release is not None:
+            begun = time.perf_counter()
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                for part in ("train", "val"):
+                    release[0].gendata(str(raw), str(made), None, "xsub", part)
+            found["release"] = time.perf_counter() - begun
+            found["ratio"] = found["release"] / found["ours"]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, default=Path(".reference/FoundSkelModel"))
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--count", type=int, help="sequences; 64, or 2000 with --prepare")
+    parser.add_argument("--prepare", action="store_true", help="measure 'usdrl prepare' only")
     arguments = parser.parse_args()
     started = time.monotonic()
+    if arguments.prepare:
+        record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+        found = measure_prepare(arguments.count or 2000, load_release(arguments.reference))
+        record["prepare"] = found | redact_paths(run_record(started)) | {"load_average": os.getloadavg()[0]}
+        print(json.dumps(found, indent=2))
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+        return
+    arguments.count = arguments.count or 64
     torch.set_num_threads(1)
     # The generated bodies are random points, which the extractor rightly doubts.
     logging.getLogger("usdrl_hub").setLevel(logging.ERROR)
@@ -135,7 +176,7 @@ def main() -> None:
         }
         clips = {"ours": lambda: extractor(wrapped, return_tensors="pt")}
         if release is not None:
-            read_xyz, pre_normalization = release
+            read_xyz, pre_normalization = release[0].read_xyz, release[1]
             # As the release stores them: (N, C, T, V, M), padded to 300 frames.
             padded = np.zeros((arguments.count, 3, 300, 25, 2), np.float32)
             for number, sequence in enumerate(sequences):
@@ -172,7 +213,8 @@ def main() -> None:
         table.append({"step": step, "sequences_per_second": rates, "ratio": ratio})
         shown = f"{rates['release']:.1f} | {ratio:.1f}" if ratio else "not measured | "
         print(f"| {step} | {rates['ours']:.0f} | {shown} |")
-    record = {
+    earlier = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    record = {key: earlier[key] for key in ("prepare",) if key in earlier} | {
         "table": table,
         "threads": 1,
         "sequences": arguments.count,
