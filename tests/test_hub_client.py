@@ -54,7 +54,9 @@ from usdrl_hub.loading import (
     load_config,
     load_feature_extractor,
     load_model,
+    pinned_name,
 )
+from usdrl_hub.lookup import revision_of
 from usdrl_hub.remote_code import CODE_FILES, add_remote_code
 from usdrl_hub.visualize.page import shown_name
 
@@ -373,6 +375,12 @@ def test_an_index_holds_the_commit_of_its_model(hub, capsys, tmp_path, monkeypat
     models = {"name": "ada/tiny", "loaded": USDRLModel.from_pretrained("ada/tiny", revision="v1")}
     for name, model in models.items():
         MotionIndex.build(["walk.npy"], name, model, options=WindowOptions(reading=Reading(fps=10)))
+    # A fine-tuning starts from this commit in each of its parts, also after a kill.
+    pinned = f"hf://ada/tiny@{commit}"
+    assert {pinned_name(name) for name in ("ada/tiny", "hf://ada/tiny@v1", pinned)} == {pinned}
+    for name in ("usdrl/mocap-tiny", "mocap-tiny", "model0", "ada/none", "hf://ada/none@v1", str(tmp_path / "model0")):
+        assert pinned_name(name) == name
+    assert (revision_of(pinned), revision_of("ada/tiny"), revision_of(None)) == (commit, None, None)
     hub.commit("ada/tiny", contents(Path("model1")))
     HfApi().delete_tag("ada/tiny", tag="v1")
     HfApi().create_tag("ada/tiny", tag="v1")

@@ -295,6 +295,28 @@ def _located(name: str | os.PathLike, kwargs: dict[str, Any]) -> tuple[str | os.
     return address.repo_id, {**kwargs, "revision": found.resolved}
 
 
+def pinned_name(name: str | os.PathLike) -> str:
+    """The name of a model, of one of the hub with its commit, so that a run that goes on later starts from the same.
+
+    Args:
+        name: See `load_model`.
+
+    Returns:
+        An address with the commit; the name as it is of a model on this machine, and where the hub does not answer.
+    """
+    address = model_address(name) or ModelAddress(os.fspath(name))
+    if address.file is not None or address.repo_id.count("/") != 1 or Path(address.repo_id).is_absolute():
+        return os.fspath(name)
+    if model_address(name) is None and (_is_here(name) or Path(name).exists()):
+        return os.fspath(name)
+    try:
+        found = load_with(resolve_revision, address.repo_id, from_hub=True, revision=address.revision)
+    except CheckpointLoadError:
+        # Loading says why.
+        return os.fspath(name)
+    return str(ModelAddress(address.repo_id, found.resolved))
+
+
 def _is_here(name: str | os.PathLike, **kwargs: Any) -> bool:
     """Whether a name is that of a folder, or of a checkpoint in the package."""
     return Path(name).is_dir() or bundled_checkpoint(name, **kwargs) != name

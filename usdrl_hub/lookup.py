@@ -64,6 +64,12 @@ def model_address(name: str | os.PathLike) -> ModelAddress | None:
     return ModelAddress(**found.groupdict())
 
 
+def revision_of(name: str | os.PathLike | None) -> str | None:
+    """The revision that the name of a model states; None of any other, and of None."""
+    address = None if name is None else model_address(name)
+    return None if address is None else address.revision
+
+
 def bundled_checkpoint(name: str | os.PathLike, **kwargs: Any) -> str | os.PathLike:
     """Return the folder of a checkpoint that is installed or ships with the package, or the name unchanged.
 

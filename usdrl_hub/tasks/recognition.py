@@ -24,7 +24,8 @@ from ..hub.card_source import base_model
 from ..hub.evaluations import write_record
 from ..hub.licenses import data_license, model_licenses
 from ..layouts import get_layout
-from ..loading import load_config, load_feature_extractor, load_model
+from ..loading import load_config, load_feature_extractor, load_model, pinned_name
+from ..lookup import revision_of
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record, sha256
 from ..sequence import SkeletonSequence
@@ -135,6 +136,7 @@ def finetune(
         if (encoder := encoder_for(model, dataset.layout.is_3d)) != model:
             model = encoder
             console.say(f"2D keypoints: training starts from {model}")
+        model = None if model is None else pinned_name(model)
         known = None if model is None else load_config(model).class_names
         dataset = with_clips(dataset, known, where)
         method = method or ("auto" if recipe is None else "full")
@@ -377,6 +379,7 @@ def _write(folder: Path, session: _Session, outcome: _Outcome, evaluation: Evalu
         "task": task,
         **record_of(session.dataset),
         "base_model": base_model(session.model),
+        "base_revision": revision_of(session.model),
         "licenses": {**model_licenses(session.model), source: data_license(session.dataset)},
         "split": parts.rule,
         "groups": outcome.groups,

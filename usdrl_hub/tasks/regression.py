@@ -22,7 +22,8 @@ from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file, new_folder
 from ..hub.card_source import base_model
 from ..hub.licenses import data_license, model_licenses
-from ..loading import load_feature_extractor, load_model
+from ..loading import load_feature_extractor, load_model, pinned_name
+from ..lookup import revision_of
 from ..metrics.regression import regression_report
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record, sha256, write_metrics
@@ -87,7 +88,7 @@ def finetune_values(
         dataset, values = _with_values(open_data(data).drop_empty(), target)
         model = encoder_for(model, dataset.layout.is_3d)
         name = Path(output_dir).name
-        session = _Session(name, dataset, target, model, recipe, method, seed, console)
+        session = _Session(name, dataset, target, pinned_name(model), recipe, method, seed, console)
         settings = session.settings(values, evaluation)
         with kept_state(output_dir, settings, console.resume, console.say) as state:
             outcome = session.run(evaluation, state)
@@ -259,6 +260,7 @@ def _write(folder: Path, session: _Session, outcome: _Outcome) -> dict[str, Any]
         **record_of(session.dataset),
         "target": session.target,
         "base_model": base_model(session.model),
+        "base_revision": revision_of(session.model),
         "licenses": {**model_licenses(session.model), source: data_license(session.dataset)},
         "split": outcome.tried.rule,
         "groups": outcome.groups,
