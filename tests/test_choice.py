@@ -103,6 +103,7 @@ def test_the_probe_needs_a_lead_of_more_than_one_standard_error(
     _, chosen, parts = training().run()
     assert chosen.method == method
     lead = 100 * (only_probe - only_full) / len(parts.validation)
+    assert chosen.reason.startswith(f"of {len(parts.validation)} validation clips, linear probe gets ")
     assert why.format(lead=lead) in chosen.reason
     gap = chosen.validation["linear probe"] - chosen.validation["full fine-tuning"]
     assert 100 * gap == pytest.approx(lead)

@@ -283,8 +283,8 @@ class Training:
             return self._linear(f"full fine-tuning diverged ({str(error).partition(':')[0]})", validation)
         right["full"] = self._right(model, parts.validation)
         validation[TITLES["full"]] = float(np.average(right["full"], weights=weights))
-        balanced = ", counting all classes alike," if self.recipe.balance else ""
-        reason = f"of {len(parts.validation)} validation clips{balanced} " + " and ".join(
+        balanced = ", counting all classes alike" if self.recipe.balance else ""
+        reason = f"of {len(parts.validation)} validation clips{balanced}, " + " and ".join(
             f"{TITLES[name]} gets {100 * validation[TITLES[name]]:.1f} % right" for name in right
         )
         best, why = "full", ""
