@@ -385,12 +385,10 @@ def print_engines(rows: dict) -> None:
     print("|" + "---|" * 7)
     for size, name in itertools.product(SIZES, ENGINES):
         found = [rows.get(f"{name}, d {size}, batch {batch}") for batch in SIZES[size]]
+        shown = [(1e3 * row["seconds"]["other"], row["times_as_fast"]) if row else None for row in found]
+        cells = [f"{pair[0]:.1f} ms | {pair[1]:.1f}" if pair else f"{NOT_MEASURED} | " for pair in shown]
         if any(found):
-            shown = [
-                (f"{1e3 * row['seconds']['other']:.1f} ms", f"{row['times_as_fast']:.2f}") for row in found if row
-            ]
-            cells = " | ".join(itertools.chain.from_iterable(shown))
-            print(f"| {size} | {name} | {cells} | {min(row['cosine'] for row in found if row):.5f} |")
+            print(f"| {size} | {name} | {' | '.join(cells)} | {min(row['cosine'] for row in found if row):.5f} |")
 
 
 def write(record: dict, output: Path) -> None:
