@@ -1,20 +1,14 @@
-"""Search of an archive: recall and time of the approximate index, planted movements, copies, and growth.
+"""Search of an archive: recall and time of the approximate index, copies, and growth.
 
-    python benchmarks/search.py [vectors] [planted] [duplicates] [growth] [--data DATA] [--output FILE]
+    python benchmarks/search.py [vectors] [duplicates] [growth] [--data DATA] [--output FILE]
 
 All parts where none is named; FILE is benchmarks/search.json. A part replaces its own figures in the output. DATA
-holds the open sets as .npz files,
-which `planted` and `duplicates` need (they cannot be part of this repository).
+holds the open sets as .npz files, which `duplicates` needs (they cannot be part of this repository). What a search
+finds is measured by planted.py.
 
 `vectors`: a million vectors, embeddings of the shipped clips plus noise whose deviation (root mean square length) is
 the median distance of two clips of one class; recall@10 of the approximate search beside the exact one, the time of a
 query on one core, and the bytes of a vector.
-
-`planted`: 200 clips of UI-PRMD (people with even numbers, who are in no shipped encoder's training data) are blended
-over ten frames into ten hours of MSRC-12 and Bandai motion, all as kinect20 at 30 frames per second with the same
-noise. Each clip is a query; precision and recall of as many hits as there are other clips of its movement, by each
-encoder, random weights, and the normalised joints. A hit is right if half of it lies in a planted clip of the query's
-movement.
 
 `duplicates`: the 95 copies in NW-UCLA's test set, also after cropping, noise, and turning.
 
@@ -44,7 +38,6 @@ from usdrl_hub import (
     MotionIndex,
     SkeletonList,
     SkeletonSequence,
-    USDRLModel,
     WindowOptions,
     extract_embeddings,
     open_data,
@@ -53,17 +46,11 @@ from usdrl_hub import (
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.files import new_file
 from usdrl_hub.records import redact_paths, run_record
-from usdrl_hub.search.build import cut
 from usdrl_hub.search.duplicates import find_copies
-from usdrl_hub.search.hits import Hit, merged
 from usdrl_hub.search.vectors import InvertedFile, NearestVectors, unit_vectors
 
 ENCODERS = ("usdrl/mocap-tiny", "usdrl/tiny-uiprmd")
 ROOT = Path(__file__).parent.parent
-QUERIES, HOURS, FPS, BLEND, NOISE = 200, 10.0, 30.0, 10, 0.01
-WINDOW, STRIDE = 2.0, 0.5
-# First frame, end, movement, and number of the clip that is planted there.
-Mark = tuple[int, int, int, int]
 
 
 def vectors(count: int, model: str = "usdrl/mocap-tiny") -> dict[str, Any]:
@@ -140,204 +127,6 @@ def nearest_exactly(stored: np.ndarray, queries: np.ndarray, k: int) -> np.ndarr
         order = np.argpartition(-scores, k, axis=1)[:, :k]
         best, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(both, order, 1)
     return numbers
-
-
-def as_kinect(sequence: SkeletonSequence, random: np.random.Generator) -> SkeletonSequence:
-    """One person as kinect20 at 30 frames per second with noise."""
-    one = next(sequence.each_person()).to_layout("kinect20")
-    keypoints = one.keypoints
-    rate = one.fps or FPS
-    frames = np.minimum(
-        (np.arange(max(int(len(keypoints) * FPS / rate), 1)) * rate / FPS).astype(int), len(keypoints) - 1
-    )
-    keypoints = keypoints[frames]
-    noise = random.standard_normal(keypoints.shape, dtype=np.float32) * np.float32(NOISE)
-    seen = keypoints.any(-1, keepdims=True)
-    return replace(one, keypoints=np.where(seen, keypoints + noise, 0), fps=FPS, events=None, label=None)
-
-
-def planted_archive(
-    data: Path, hours: float
-) -> tuple[list[SkeletonSequence], list[SkeletonSequence], list[list[Mark]]]:
-    """Recordings, the queries, and of each recording the (first frame, end, movement) planted in it."""
-    random = np.random.default_rng(0)
-    prmd = open_data(data / "ui_prmd_vicon.npz")
-    people, right = np.asarray(prmd.column("subjects")), np.asarray(prmd.column("correct")).astype(bool)
-    chosen = np.flatnonzero((people % 2 == 0) & right)
-    # Fewer in a short archive, where they would have no room.
-    chosen = np.sort(random.choice(chosen, min(QUERIES, max(int(QUERIES * hours / 2), 10)), replace=False))
-    queries = [replace(as_kinect(prmd[int(number)], random), label=prmd[int(number)].label) for number in chosen]
-    recordings, frames = [], 0
-    sources = [open_data(data / f"{name}.npz") for name in ("msrc12", "bandai_namco1", "bandai_namco2")]
-    order = [(source, number) for source, data_set in enumerate(sources) for number in range(len(data_set))]
-    for place in random.permutation(len(order)):
-        source, number = order[place]
-        try:
-            recordings.append(as_kinect(sources[source][number], random))
-        except ValueError:
-            continue
-        frames += recordings[-1].num_frames
-        if frames >= hours * 3600 * FPS:
-            break
-    marks: list[list[Mark]] = [[] for _ in recordings]
-    lengths = np.array([recording.num_frames for recording in recordings])
-    for number, query in enumerate(queries):
-        while True:
-            place = int(random.choice(len(recordings), p=lengths / lengths.sum()))
-            room = lengths[place] - query.num_frames
-            if room <= 2 * BLEND:
-                continue
-            start = int(random.integers(BLEND, room - BLEND))
-            end = start + query.num_frames
-            if all(end + BLEND <= a or start - BLEND >= b for a, b, *_ in marks[place]):
-                break
-        recordings[place] = blended(recordings[place], query, start)
-        marks[place].append((start, end, query.label or 0, number))
-    named = [replace(recording, name=f"r{number:04d}") for number, recording in enumerate(recordings)]
-    return named, queries, marks
-
-
-def blended(recording: SkeletonSequence, clip: SkeletonSequence, start: int) -> SkeletonSequence:
-    """A recording with a clip in place of some frames, where its body stands and looks, blended over ten frames."""
-    keypoints = recording.keypoints.copy()
-    end = start + clip.num_frames
-    points = clip.keypoints.copy()
-    # Turned about the vertical and moved so that the hips of the first frames coincide.
-    hips = [recording_hips(keypoints[start]), recording_hips(points[0])]
-    # A row vector times this matrix turns it back by the angle.
-    angle = hips[1][1] - hips[0][1]
-    cosine, sine = np.cos(angle), np.sin(angle)
-    turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
-    points = (points - hips[1][0]) @ turn + hips[0][0]
-    before, after = keypoints[start : start + BLEND].copy(), keypoints[end - BLEND : end].copy()
-    keypoints[start:end] = points
-    share = (np.arange(1, BLEND + 1, dtype=np.float32) / (BLEND + 1))[:, None, None, None]
-    keypoints[start : start + BLEND] = before * (1 - share) + points[:BLEND] * share
-    keypoints[end - BLEND : end] = after * share + points[-BLEND:] * (1 - share)
-    return replace(recording, keypoints=keypoints)
-
-
-def recording_hips(frame: np.ndarray) -> tuple[np.ndarray, float]:
-    """Middle of the hips of a kinect20 body, and the direction from the left to the right one about the vertical."""
-    base, left, right = frame[0, 0], frame[0, 12], frame[0, 16]
-    across = right - left
-    return base, float(np.arctan2(across[2], across[0]))
-
-
-class Joints:
-    """Normalised joints of 16 frames as an embedding."""
-
-    def __init__(self, engine: Engine):
-        self.engine = engine
-
-    def __call__(self, windows: list[SkeletonSequence]) -> np.ndarray:
-        """Unit vectors of windows."""
-        clips = self.engine.extractor.clips(windows)
-        return unit_vectors(clips[:, ::4].flatten(1).numpy())
-
-
-class Encoder:
-    """The embedding of an encoder."""
-
-    def __init__(self, engine: Engine):
-        self.engine = engine
-
-    def __call__(self, windows: list[SkeletonSequence]) -> np.ndarray:
-        """Unit vectors of windows."""
-        from usdrl_hub.search.build import embed_windows
-
-        return embed_windows(self.engine, windows, 64)
-
-
-def planted(data: Path, hours: float) -> dict[str, Any]:
-    """Precision and recall of hits of planted movements."""
-    recordings, queries, marks = planted_archive(data, hours)
-    per_movement = np.bincount([query.label or 0 for query in queries])
-    results: dict[str, Any] = {}
-    for name, embed, engine in methods():
-        prepared = [engine.extractor.persons.kept(engine.extractor.prepare(recording)) for recording in recordings]
-        rows, table = [], []
-        for number, recording in enumerate(prepared):
-            size, windows = cut(recording, WINDOW, STRIDE)
-            rows.append(embed([window for _, window in windows]).astype(np.float16))
-            table += [(number, start, min(start + size, recording.num_frames)) for start, _ in windows]
-        stored = np.concatenate(rows)
-        near = NearestVectors(lambda n, s=stored: s[n].astype(np.float32), len(stored), stored.shape[1])
-        scores = []
-        for number, query in enumerate(queries):
-            label = query.label or 0
-            wanted = int(per_movement[label]) - 1
-            if not wanted:
-                continue
-            # As `MotionIndex.prepared` does.
-            sequence = engine.extractor.prepare(query)
-            size, windows = cut(sequence, WINDOW, STRIDE)
-            clips = [window for _, window in windows] if sequence.num_frames > 1.5 * size else [sequence]
-            similar, numbers = near.search(embed(clips), 20 * (wanted + 1))
-            best: dict[int, float] = {}
-            for score, window in zip(similar.ravel().tolist(), numbers.ravel().tolist(), strict=True):
-                best[window] = max(score, best.get(window, -1.0))
-            ordered = sorted(best, key=lambda window: -best[window])
-            hits = hits_of(
-                [best[window] for window in ordered], ordered, table, 2 * wanted + 4, query.num_frames / FPS
-            )
-            # The query is in the archive, too: that it is found is no merit.
-            hits = [hit for hit in hits if not is_own(hit, marks, number)][:wanted]
-            right, recalled = judged(hits, marks, label, number)
-            scores.append((right / max(len(hits), 1), recalled / wanted))
-        precision, recall = np.mean(scores, axis=0)
-        results[name] = {"precision": round(float(precision), 3), "recall": round(float(recall), 3)}
-        print(name, results[name], f"{len(stored)} windows", flush=True)
-    chance = sum(end - start for recording in marks for start, end, *_ in recording) / sum(
-        r.num_frames for r in recordings
-    )
-    hours = sum(recording.num_frames for recording in recordings) / FPS / 3600
-    facts = {"hours": round(hours, 2), "share_planted": round(chance, 4), "window": WINDOW, "stride": STRIDE}
-    return {**facts, "noise_metres": NOISE, "queries": len(queries), "methods": results}
-
-
-def methods() -> Iterator[tuple[str, Callable[[list[SkeletonSequence]], np.ndarray], Engine]]:
-    """Name, embedding and engine of each."""
-    torch.manual_seed(0)
-    first = Engine.load(ENCODERS[0], head=False, device="cpu")
-    yield "normalised joints", Joints(first), first
-    random = Engine(USDRLModel(first.model.config).eval(), first.extractor)
-    yield "random weights", Encoder(random), random
-    for name in ENCODERS:
-        path = str(ROOT / name) if name.startswith("checkpoints/") else name
-        engine = Engine.load(path, head=False, device="cpu")
-        yield name.removeprefix("checkpoints/").replace("--", "/"), Encoder(engine), engine
-
-
-def hits_of(
-    scores: list[float], numbers: list[int], table: list[tuple[int, int, int]], count: int, seconds: float
-) -> list[Hit]:
-    """Merge windows as a search does."""
-    windows = []
-    for score, number in zip(scores, numbers, strict=True):
-        recording, start, end = table[number]
-        windows.append(Hit(str(recording), Path("planted"), start, end, FPS, score, None, 1))
-    return merged(windows, count, 1.5 * max(WINDOW, seconds))
-
-
-def is_own(hit: Hit, marks: list[list[Mark]], query: int) -> bool:
-    """Whether a hit lies in the clip that is the query itself."""
-    return any(
-        start < hit.end and hit.start < end and own == query for start, end, _, own in marks[int(hit.recording)]
-    )
-
-
-def judged(hits: list[Hit], marks: list[list[Mark]], label: int, query: int) -> tuple[int, int]:
-    """Hits half of which lie in a planted clip of a movement, and how many of those clips are found."""
-    right, found = 0, set()
-    for hit in hits:
-        for start, end, movement, number in marks[int(hit.recording)]:
-            shared = min(end, hit.end) - max(start, hit.start)
-            if movement == label and number != query and shared >= 0.5 * min(hit.end - hit.start, end - start):
-                right += 1
-                found.add(number)
-                break
-    return right, len(found)
 
 
 def duplicates(data: Path) -> dict[str, Any]:
@@ -452,10 +241,9 @@ def grow(count: int, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="vectors, planted, duplicates, growth; all if none is named")
+    parser.add_argument("parts", nargs="*", help="vectors, duplicates, growth; all if none is named")
     parser.add_argument("--data", type=Path, help="folder of the open sets")
     parser.add_argument("--vectors", type=int, default=1_000_000, help="vectors of the first part")
-    parser.add_argument("--hours", type=float, default=HOURS, help="of motion in planted")
     parser.add_argument("--clips", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of growth")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
@@ -468,15 +256,14 @@ def main() -> None:
     rows = record.get("growth", {}).get("rows", [])
     parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
         "vectors": lambda: [vectors(arguments.vectors)],
-        "planted": lambda: [planted(arguments.data, arguments.hours)],
         "duplicates": lambda: [duplicates(arguments.data)],
         "growth": lambda: growth(arguments.clips, rows),
     }
     chosen = arguments.parts or list(parts)
     if unknown := set(chosen) - set(parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: name {', '.join(parts)}")
-    if {"planted", "duplicates"} & set(chosen) and arguments.data is None:
-        parser.error("planted and duplicates need --data, the folder of the open sets")
+    if "duplicates" in chosen and arguments.data is None:
+        parser.error("duplicates needs --data, the folder of the open sets")
     for name in chosen:
         began = time.monotonic()
         for found in parts[name]():
