@@ -499,7 +499,8 @@ def ship(run: Path, record: Record, folder: Path, group: str) -> None:
         USDRLFeatureExtractor.from_pretrained(run).save_pretrained(partial)
         draw_curves(content, group, partial / FEW_LABELS)
         made = redact_paths(json.loads((run / "metrics.json").read_text()))
-        kept = ("seed", "recipe", "steps", "log", "command", "wall_seconds", "git_revision", "versions", "hardware")
+        kept = ("seed", "recipe", "steps", "log", "command", "wall_seconds", "resumed_at_step")
+        kept += ("git_revision", "versions", "hardware")
         write_metrics(
             partial,
             {

@@ -76,7 +76,7 @@ def test_the_tables_of_the_readme_are_what_was_measured(mocap):
         )
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [*ENCODERS, "usdrl/mocap-base"])
 def test_the_figures_that_ship_are_what_was_measured(mocap, name):
     module, content = mocap
     folder = checkpoint_path(name)

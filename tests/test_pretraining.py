@@ -695,11 +695,13 @@ def test_a_failed_beginning_does_not_keep_the_folder(motion, tmp_path):
 
 def test_a_run_killed_after_its_last_step_is_only_written(motion, tmp_path):
     settings = recipe(epochs=50, save_epochs=0.3)
-    pretrain([motion], tmp_path / "whole", settings, max_steps=3)
+    assert "resumed_at_step" not in pretrain([motion], tmp_path / "whole", settings, max_steps=3)
     pretrain([motion], tmp_path / "killed", settings, max_steps=3)
     assert (tmp_path / "killed" / "checkpoint-3").is_dir()
     (tmp_path / "killed" / "model.safetensors").unlink()
-    assert pretrain([motion], tmp_path / "killed", settings, max_steps=3)["steps"] == 3
+    record = pretrain([motion], tmp_path / "killed", settings, max_steps=3)
+    # The seconds of the record are those of the steps after these.
+    assert record["steps"] == record["resumed_at_step"] == 3
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
 
 

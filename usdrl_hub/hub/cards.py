@@ -258,9 +258,11 @@ def _training(source: CardSource) -> str:
             if number
         )
         revision = f", at revision {escaped(record['git_revision'])}" if record.get("git_revision") else ""
+        part = f"after step {escaped(record['resumed_at_step'])} " if record.get("resumed_at_step") else ""
         lines.append(
-            f"\nTrained with seed {escaped(record.get('seed'))} by\n\n```\n{_code(record['command'])}\n```\n\nin "
-            f"{escaped(record.get('wall_seconds'))} s on {escaped(record.get('hardware'))}, with {versions}{revision}."
+            f"\nTrained with seed {escaped(record.get('seed'))} by\n\n```\n{_code(record['command'])}\n```\n\n"
+            f"{part}in {escaped(record.get('wall_seconds'))} s on {escaped(record.get('hardware'))}, "
+            f"with {versions}{revision}."
         )
     elif entry is not None and entry.recipe:
         lines.append(

@@ -102,7 +102,7 @@ def pretrain(
             if trainer.is_world_process_zero():
                 write_settings(folder, settings)
         trainer.accelerator.wait_for_everyone()
-        _train(trainer, checkpoint)
+        resumed_at = _train(trainer, checkpoint)
         if trainer.stopped_by is not None:
             return None
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "probe_1nn_accuracy" in entry]
@@ -116,6 +116,8 @@ def pretrain(
             "compiled": compute.compile_encoder,
             "log": log,
             **run_record(started),
+            # The time above is that of the steps from here on.
+            **({"resumed_at_step": resumed_at} if resumed_at else {}),
         }
         if trainer.is_world_process_zero():
             if recipe.readout:
@@ -216,15 +218,18 @@ def _arguments(
     return arguments
 
 
-def _train(trainer: USDRLPreTrainer, checkpoint: Path | None) -> None:
-    """Train from the start or a checkpoint; a run that was killed after its last step is only loaded."""
+def _train(trainer: USDRLPreTrainer, checkpoint: Path | None) -> int:
+    """Train from the start or a checkpoint, and return its step; a run killed after its last step is only loaded."""
+    done = 0
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step >= state.max_steps:
+        done = state.global_step
+        if done >= state.max_steps:
             trainer.model.load_state_dict(load_file(checkpoint / "model.safetensors"))  # type: ignore[union-attr]
             trainer.state = state
-            return
+            return done
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return done
 
 
 def _identity(data: str | os.PathLike | SkeletonData) -> str:
