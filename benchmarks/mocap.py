@@ -473,22 +473,35 @@ def measure_layouts(models: list[Path], data: Path, record: Record) -> None:
                 print(f"| {name_of(path)} | {name} | {layout.name} | {joints} | {100 * same:.1f} |", flush=True)
 
 
-def few_labels(content: dict, tests: Sequence[str]) -> list[dict[str, Any]]:
-    """Accuracies in [0, 1] of a group of sets, for a card."""
+def few_labels(content: dict, group: str, name: str) -> list[dict[str, Any]]:
+    """Accuracies in [0, 1] of an encoder, its seeds and baselines on a group of sets, for a card."""
     rows = []
-    for measure, who in measured(content, tests):
-        means = {key: mean_accuracy(content, tests, measure, who, key) / 100 for key in KEYS}
+    for measure, who in measured(content, GROUPS[group]):
+        means = {key: mean_accuracy(content, GROUPS[group], measure, who, key) / 100 for key in KEYS}
         means = {key: mean for key, mean in means.items() if not np.isnan(mean)}
-        rows.append({"measure": measure, "who": who, "accuracy": means})
-    return rows
+        if means and (who in JOINTS or recipe_of(who.partition(" ")[0]) == name):
+            rows.append({"measure": measure, "who": who, "accuracy": means})
+    return sorted(rows, key=lambda row: row["who"] in JOINTS)
+
+
+def test_clips(content: dict, group: str) -> dict[str, int]:
+    """Number of test clips of a group of sets."""
+    return {"test": sum(len(content["sets"][f"{test} 0"]["labels"]) for test in GROUPS[group])}
+
+
+def final_scores(content: dict, group: str, name: str) -> dict[str, Any]:
+    """The same of the final sets, or empty before they are scored."""
+    few = few_labels(content, group, name)
+    if not any(row["who"] == name for row in few):
+        return {}
+    return {"dataset": ", ".join(GROUPS[group]), "n": test_clips(content, group), "few_labels": few}
 
 
 def ship(run: Path, record: Record, folder: Path, group: str) -> None:
     """Write an encoder's folder for publication: without projectors, with its figures on a group of sets."""
     name, content = name_of(run), record.content
     model = USDRLModel.from_pretrained(run)
-    few = [row for row in few_labels(content, GROUPS[group]) if recipe_of(row["who"].partition(" ")[0]) == name]
-    few += [row for row in few_labels(content, GROUPS[group]) if row["who"] in JOINTS]
+    few, final = few_labels(content, group, name), group.replace("development", "final")
     own = {row["measure"]: row["accuracy"] for row in few if row["who"] == name}
     joints = {row["measure"]: row["accuracy"] for row in few if row["who"] == "normalised"}
     figures = {f"{measure}@5": accuracy["5"] for measure, accuracy in own.items()}
@@ -506,10 +519,11 @@ def ship(run: Path, record: Record, folder: Path, group: str) -> None:
             {
                 "task": "frozen or fine-tuned, with few labels",
                 "dataset": ", ".join(GROUPS[group]),
-                "n": {"test": sum(len(content["sets"][f"{test} 0"]["labels"]) for test in GROUPS[group])},
+                "n": test_clips(content, group),
                 "trained_on": list(sources_of(name)),
                 "metrics": figures,
                 "few_labels": few,
+                **({"final": scores} if (scores := final_scores(content, final, name)) else {}),
                 **{key: made[key] for key in kept if key in made},
                 "checkpoint_sha256": sha256(partial / "model.safetensors"),
             },

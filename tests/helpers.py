@@ -225,8 +225,9 @@ def supported_figures(source: CardSource) -> set[str]:
     """The figures that a model card may contain: those of ``metrics.json`` or a published source, in percent."""
     shares = [*source.entry.published.values()] if source.entry is not None else []
     shares += [value for value in dict(source.record.get("metrics") or {}).values() if 0 <= value <= 1]
-    for row in source.record.get("few_labels") or []:
-        shares += row["accuracy"].values()
+    for part in (source.record, source.record.get("final") or {}):
+        for row in part.get("few_labels") or []:
+            shares += row["accuracy"].values()
     alarms = dict(source.record.get("refusal") or {}).get("false_alarms") or {}
     shares += [entry["accepted"] for entry in alarms.values()]
     return {f"{100 * value:.1f}" for value in shares}

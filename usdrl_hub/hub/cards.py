@@ -293,17 +293,15 @@ def _results(source: CardSource) -> str:
     if refusal := _refusal(source.record):
         parts.append(refusal)
     if few:
-        shots = max((row[2] for row in few), key=len)
-        table = as_table(
-            ("measure", "features", *shots), [(*row[:2], *(row[2].get(key, "") for key in shots)) for row in few]
-        )
-        sets = escaped(source.record.get("dataset", ""))
-        where = f"mean of the sets {sets}" if "," in sets else f"on {sets}"
         parts.append(
-            f"Accuracy in percent with few labelled clips per class, {where}. 1-NN and linear probe use "
-            "frozen features. Baselines: the joints (as they are, and normalised), and the same network with "
-            f"random weights or trained from scratch.\n\n{table}\n\n![Accuracy against labels]({FEW_LABELS})"
+            f"Accuracy in percent with few labelled clips per class, {_sets(source.record)}. 1-NN and linear probe "
+            "use frozen features. Baselines: the joints (as they are, and normalised), and the same network with "
+            f"random weights or trained from scratch.\n\n{few}\n\n![Accuracy against labels]({FEW_LABELS})"
         )
+    final = dict(source.record.get("final") or {})
+    if table := _few_labels(final):
+        clips = escaped(dict(final.get("n") or {}).get("test", ""))
+        parts.append(f"The same scored once, after all choices: {_sets(final)}, {clips} test clips.\n\n{table}")
     if entry is not None and entry.published:
         rows = [
             (f"`{benchmark}`", _METRIC_NAMES.get(metric, metric), f"{100 * value:.1f}")
@@ -369,16 +367,19 @@ def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, f"|{'---|' * len(header)}", *others])
 
 
-def _few_labels(record: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
-    """Measure, features, and percent by number of labelled clips, from ``metrics.json``."""
-    return [
-        (
-            escaped(row["measure"]),
-            escaped(row["who"]),
-            {escaped(shots): f"{100 * value:.1f}" for shots, value in row["accuracy"].items()},
-        )
-        for row in record.get("few_labels") or []
-    ]
+def _few_labels(record: Mapping[str, Any]) -> str:
+    """Table of the percent right by number of labelled clips, from ``metrics.json``; empty without them."""
+    rows = record.get("few_labels") or []
+    shots = max((list(row["accuracy"]) for row in rows), key=len, default=[])
+    cells = [[f"{100 * row['accuracy'][key]:.1f}" if key in row["accuracy"] else "" for key in shots] for row in rows]
+    lines = [(escaped(row["measure"]), escaped(row["who"]), *line) for row, line in zip(rows, cells, strict=True)]
+    return as_table(("measure", "features", *map(escaped, shots)), lines) if rows else ""
+
+
+def _sets(record: Mapping[str, Any]) -> str:
+    """On which sets."""
+    sets = escaped(record.get("dataset", ""))
+    return f"mean of the sets {sets}" if "," in sets else f"on {sets}"
 
 
 def card_of(name: str) -> str:
