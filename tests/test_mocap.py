@@ -219,6 +219,7 @@ def test_the_results_give_the_tables_figures():
         ("1nn", "mocap-tiny", "normalised", "all", 0),
         ("linear", "mocap-tiny", "mocap-tiny random", "5", 8),
         ("linear", "mocap-tiny", "normalised", "5", 11),
+        ("finetuned", "mocap-tiny", "mocap-tiny scratch", "5", 5),
         ("linear", "mocap-base", "mocap-tiny", "5", 2),
     ],
 )
