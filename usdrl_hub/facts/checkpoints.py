@@ -303,8 +303,8 @@ def _shipped() -> Iterator[Checkpoint]:
     )
     limits = (
         "It distinguishes whole-body movements better than those of hands and objects, which its joints do not show. "
-        "Of two people in contact it saw a few dances only. Its recipe was chosen on the sets above, so their figures "
-        "are a little optimistic. It has no classes of its own, and it is not a medical device."
+        "Of two people in contact it saw a few dances only. Its recipe was chosen on the sets named first, so their "
+        "figures are a little optimistic. It has no classes of its own, and it is not a medical device."
     )
     tiny = Checkpoint(
         name=ENCODER,
@@ -323,7 +323,7 @@ def _shipped() -> Iterator[Checkpoint]:
         name=f"{NAMESPACE}/mocap-base",
         summary=f"An encoder of any 3D motion, as {ENCODER} and of the same motion, with 256 numbers a token, not 96.",
         origin=_REPOSITORY,
-        limits=f"It takes four times as long as {ENCODER} and is hardly better on the development sets, but clearly "
+        limits=f"It takes four times as long as {ENCODER} and is hardly better on the sets named first, but clearly "
         "on those that were scored at the end. It learned from the same 1.6 hours of motion of healthy adults in "
         f"laboratories. {limits}",
         recipe="mocap-base",
@@ -337,7 +337,7 @@ def _shipped() -> Iterator[Checkpoint]:
             "It was trained on the motion of usdrl/mocap-tiny, 1.6 hours of healthy adults in laboratories, and has "
             "never seen a film: what estimators do to bodies is imitated. It reads where joints are, not how sure the "
             "estimator is of them, and no motion towards the camera. A body in 2D shows less than in 3D: prefer "
-            "usdrl/mocap-tiny where joints are 3D. Its recipe was chosen with the set above in view, so its figures "
+            "usdrl/mocap-tiny where joints are 3D. Its recipe was chosen with JHMDB in view, so those figures "
             "are a little optimistic. It has no classes of its own, and it is not a medical device."
         ),
         recipe="mocap-2d",
