@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from usdrl_hub import Engine, MotionIndex, SkeletonFormatError, SkeletonSequence, WindowOptions, write_store
 from usdrl_hub.data.samples import load_samples, sample_path
+from usdrl_hub.errors import NonFiniteError
 from usdrl_hub.search.build import cut
 from usdrl_hub.search.files import IndexFormatError
 from usdrl_hub.search.hits import Hit, merged
@@ -105,6 +106,12 @@ def test_neighbouring_windows_are_one_hit():
     # A hit does not grow without end over motion that goes on.
     steady = merged([window(start, 0.9 - start / 1e4) for start in range(0, 600, 15)], 10, longest=3.0)
     assert len(steady) > 3 and max(hit.end - hit.start for hit in steady) <= 90
+
+
+def test_vectors_that_are_not_finite_are_refused():
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(NonFiniteError, match="the vectors to search"):
+            NearestVectors.of(np.array([[1.0, 0.0], [wrong, 1.0]]))
 
 
 def test_inverted_file_finds_what_exact_search_finds():

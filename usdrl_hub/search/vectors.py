@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import USDRLError
+from ..finite import check_finite
 from ..metrics.retrieval import top_k, unit
 
 # Vectors up to which search is exact. Beyond, an inverted file finds candidates, which are compared exactly.
@@ -229,7 +230,9 @@ class NearestVectors:
 
         Raises:
             USDRLError: If there are more and FAISS is not installed.
+            NonFiniteError: If a vector is NaN or infinite.
         """
+        check_finite(vectors, "the vectors to search")
         scaled = unit_vectors(vectors)
         count, size = scaled.shape
         inverted = InvertedFile.train(scaled.__getitem__, count, size) if count > exact_limit else None
