@@ -14,7 +14,8 @@ with 1, 2, 5, 10 and all training clips of each class, with three random draws o
 with random weights (frozen) or trained from scratch, and the joints, raw and normalised. On sets with folds, draw k is
 scored on fold k. Recipes were chosen with the development sets in view; the final sets are scored once, at the end.
 Models of 2D keypoints are scored on the 2D sets, the others on the 3D sets. Figures already in the output file are
-kept, so a run that was stopped goes on.
+kept, so a run that was stopped goes on. A GPU is used where there is one; `--sets` also takes single sets, so that
+processes with an `--output` each can share the work.
 
 `robust`: similarity of the embeddings of clips with half of the joints missing to those of the complete clips.
 
@@ -40,7 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from motion import DEVELOPMENT, TRIALS, Record, Set, sources_of
+from motion import DEVELOPMENT, DEVICE, TRIALS, Record, Set, sources_of
 
 from usdrl_hub import (
     SkeletonSequence,
@@ -52,6 +53,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.data.augmentation import ClipAugmentation
 from usdrl_hub.data.protocols import default_split
+from usdrl_hub.facts.checkpoints import CHECKPOINTS, NAMESPACE
 from usdrl_hub.files import new_file, new_folder
 from usdrl_hub.hub.cards import FEW_LABELS
 from usdrl_hub.inference.embedding import embed_clips
@@ -101,9 +103,7 @@ def raw_joints(subject: Set) -> list[torch.Tensor]:
 
 def linear_hits(features: Sequence[torch.Tensor], data: Set, rows: torch.Tensor) -> torch.Tensor:
     """Which test clips are right by logistic regression."""
-    layer = fit_logistic_regression(features[0][rows].clone(), data.labels[0][rows], data.num_classes)
-    with torch.no_grad():
-        return layer(features[1].float().clone()).argmax(1) == data.labels[1]
+    return data.linear_answers(features, rows) == data.labels[1]
 
 
 def nearest_hits(features: Sequence[torch.Tensor], data: Set, rows: torch.Tensor, *, cosine: bool) -> torch.Tensor:
@@ -168,7 +168,7 @@ def random_encoder(config: USDRLConfig, seed: int) -> USDRLModel:
     """The same network with random weights; without a readout, whose statistics are of the trained one."""
     config = USDRLConfig.from_dict(config.to_dict() | {"readout_parts": None})
     torch.manual_seed(seed)
-    return USDRLModel(config).eval()
+    return USDRLModel(config).eval().to(DEVICE)
 
 
 def packed(hits: torch.Tensor) -> str:
@@ -182,7 +182,7 @@ def unpacked(text: str, count: int) -> np.ndarray:
 def prove(models: list[Path], data: Path, record: Record, measures: list[str], tests: Sequence[str]) -> None:
     """Measure the missing figures of models of one layout."""
     started = time.monotonic()
-    encoders = {name_of(path): USDRLModel.from_pretrained(path).eval() for path in models}
+    encoders = {name_of(path): USDRLModel.from_pretrained(path).eval().to(DEVICE) for path in models}
     extractor = USDRLFeatureExtractor.from_pretrained(models[0])
     for path in models:
         record.put("models", name_of(path), value=sha256(path / "model.safetensors"))
@@ -303,7 +303,10 @@ def label(content: dict, who: str) -> str:
         return JOINTS[who]
     if kind in ("random", "scratch"):
         return f"{network}, {'random weights' if kind == 'random' else 'from scratch'}"
-    return f"`usdrl/{who}`" if who == recipe_of(who) else f"{recipe_of(who)}, seed {who.partition('-seed')[2]}"
+    if who != recipe_of(who):
+        return f"{recipe_of(who)}, seed {who.partition('-seed')[2]}"
+    # Weights that are too large for the repository have figures only.
+    return f"`{NAMESPACE}/{who}`" if f"{NAMESPACE}/{who}" in CHECKPOINTS else who
 
 
 def accuracy_table(content: dict, group: str) -> str:
@@ -536,7 +539,13 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="Folders of models, or documents.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
-    parser.add_argument("--sets", nargs="+", choices=GROUPS, default=["development"], help="Groups of sets.")
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        choices=[*GROUPS, *sum(GROUPS.values(), ())],
+        default=["development"],
+        help="Groups of sets, or sets; `ship` takes one group.",
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     record = Record(arguments.output)
@@ -546,11 +555,14 @@ def main() -> None:
         lost = [name for name in arguments.names if not (Path(name) / "model.safetensors").is_file()]
         if lost or not arguments.names:
             parser.error(f"{lost[0]}: no model lies there" if lost else "name folders of models")
+    if arguments.what == "ship" and arguments.sets[0] not in GROUPS:
+        parser.error(f"{arguments.sets[0]}: figures of a whole group are shipped: {', '.join(GROUPS)}")
     models = [Path(name) for name in arguments.names]
+    tests = [test for given in arguments.sets for test in GROUPS.get(given, (given,))]
     if arguments.what == "proof":
-        prove(models, arguments.data, record, arguments.only, [n for group in arguments.sets for n in GROUPS[group]])
+        prove(models, arguments.data, record, arguments.only, tests)
     elif arguments.what == "robust":
-        measure_robustness(models, arguments.data, record, [n for group in arguments.sets for n in GROUPS[group]])
+        measure_robustness(models, arguments.data, record, tests)
     elif arguments.what == "layouts":
         measure_layouts(models, arguments.data, record)
     elif arguments.what == "ship":

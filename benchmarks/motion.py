@@ -9,8 +9,9 @@ used. `trial` pretrains the encoder of each named trial in RUNS/trial-NAME (of a
 stopped goes on) and scores it on the development sets, which are not used in pretraining: 1-NN by the readout (cosine)
 and logistic regression on the pooled embedding, with five clips per class in three draws, and with all.
 
-`train` pretrains mocap-tiny, mocap-base, mocap-base-nc or mocap-2d in RUNS/NAME by the package's recipe; with -seed1,
--seed2, ... behind the name with another seed. The same command goes on with a run that was stopped.
+`train` pretrains mocap-tiny, mocap-base, mocap-base-nc, mocap-large or mocap-2d in RUNS/NAME by the package's recipe;
+with -seed1, -seed2, ... behind the name with another seed. The same command goes on with a run that was stopped. A GPU
+is used where there is one, and can be shared by several runs; mocap-large needs one.
 
 The rule, written before the first trial: the score of a trial is the mean, over the six sets, of 1-NN at five clips,
 1-NN with all and logistic regression at five. The highest score wins; of trials within half a point the simplest does.
@@ -22,7 +23,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ TRIALS: dict[str, Mapping[str, Any]] = {
     "four-heads": {"model": {"num_attention_heads": 4}},
     "frames-96": {"model": {"num_frames": 96}},
 }
-MODELS = ("mocap-tiny", "mocap-base", "mocap-base-nc", "mocap-2d")
+MODELS = ("mocap-tiny", "mocap-base", "mocap-base-nc", "mocap-large", "mocap-2d")
+# Where encoders and logistic regressions are computed; training chooses by itself.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def sources_of(name: str) -> tuple[str, ...]:
@@ -190,6 +193,13 @@ class Set:
         labels = self.labels[0][order]
         return torch.cat([order[labels == kind][:shots] for kind in range(self.num_classes)]).sort().values
 
+    def linear_answers(self, features: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        """Classes of the test clips by logistic regression on features of the drawn training clips."""
+        train, test = (part.float().clone().to(DEVICE) for part in (features[0][rows], features[1]))
+        layer = fit_logistic_regression(train, self.labels[0][rows], self.num_classes)
+        with torch.no_grad():
+            return layer(test).argmax(1).cpu()
+
     def scores(self, features: list[torch.Tensor], linear: list[torch.Tensor]) -> dict[str, float]:
         """Accuracies by 1-NN on `features` and by logistic regression on `linear` features, train and test."""
         found = {}
@@ -197,16 +207,16 @@ class Set:
             rows, key = self.drawn(shots), str(shots or "all")
             nearest = top_k(features[1], features[0][rows], 1)[1][:, 0]
             found[f"1nn@{key}"] = float((self.labels[0][rows][nearest] == self.labels[1]).float().mean())
-            layer = fit_logistic_regression(linear[0][rows].clone(), self.labels[0][rows], self.num_classes)
-            with torch.no_grad():
-                answers = layer(linear[1].clone()).argmax(1)
-            found[f"linear@{key}"] = float((answers == self.labels[1]).float().mean())
+            found[f"linear@{key}"] = float((self.linear_answers(linear, rows) == self.labels[1]).float().mean())
         return found
 
 
 def score(folder: Path, data: Path) -> dict[str, dict[str, float]]:
     """Accuracies on the development sets, each the mean over the draws."""
-    extractor, model = USDRLFeatureExtractor.from_pretrained(folder), USDRLModel.from_pretrained(folder).eval()
+    extractor, model = (
+        USDRLFeatureExtractor.from_pretrained(folder),
+        USDRLModel.from_pretrained(folder).eval().to(DEVICE),
+    )
     table = {}
     for name in DEVELOPMENT:
         rows = []

@@ -659,6 +659,14 @@ def test_recipes_that_are_none_are_refused(tmp_path, content, message):
     assert str(tmp_path / "mine.yaml") in str(caught.value) and len(str(caught.value)) <= 300
 
 
+def test_the_encoders_of_free_motion_differ_in_width_and_learning_rate_only():
+    tiny, *wider = (load_recipe(name) for name in ("mocap-tiny", "mocap-base", "mocap-large"))
+    for wide, width, rate in zip(wider, (256, 1024), (5e-4, 2e-4), strict=True):
+        # The wider, the smaller the steps.
+        changes = {"learning_rate": rate, "precision": "bf16"}
+        assert wide == replace(tiny.changed({"hidden_size": width}, **changes), about=wide.about)
+
+
 def test_recipes_with_old_names_are_read(tmp_path):
     (tmp_path / "old.yaml").write_text("{views: {lost_joints: 0.1, turn: 20, layout: ntu25}, pairs: 0.2}")
     (tmp_path / "new.yaml").write_text(
