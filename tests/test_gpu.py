@@ -1,6 +1,7 @@
 """A CUDA device computes the same as the CPU; run with `make test-gpu`."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from usdrl_hub import (
     extract_embeddings,
     extract_frame_embeddings,
     fuse,
+    iter_embeddings,
     iter_predictions,
+    write_store,
 )
 from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
@@ -93,6 +96,15 @@ def test_batches_that_are_replayed_are_those_of_the_cpu(extract, monkeypatch):
         ]
         assert np.abs(np.subtract(*rows)).max() < 1e-3
     assert recorded
+
+
+@pytest.mark.parametrize("layout", [None, "ntu25"])
+def test_embeddings_of_a_store_are_those_of_the_cpu(tmp_path, layout):
+    clips = [clip if layout is None else clip.to_layout(layout) for clip in load_samples()]
+    store = write_store([replace(clip, name=str(n)) for n, clip in enumerate(clips * 3)], tmp_path / "store")
+    found = list(iter_embeddings(store, device="cuda", batch_size=16))
+    assert [sequence.name for sequence, _ in found] == [str(number) for number in range(300)]
+    assert relative_error(np.stack([row for _, row in found]), extract_embeddings(list(store), device="cpu")) < 1e-3
 
 
 @pytest.mark.parametrize("training", [False, True])

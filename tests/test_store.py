@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,9 @@ from usdrl_hub import (
     SkeletonFormatError,
     SkeletonSequence,
     SkeletonStore,
+    USDRLFeatureExtractor,
     extract_embeddings,
+    iter_embeddings,
     open_data,
     write_skeleton,
     write_store,
@@ -26,10 +30,13 @@ from usdrl_hub.data.protocols import default_split
 from usdrl_hub.data.reading import Reading
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store_writer import StoreWriter
+from usdrl_hub.errors import EmptySequenceError
+from usdrl_hub.inference.feed import StoreFeed
+from usdrl_hub.layouts import get_layout
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import finetune
 
-from .conftest import write_ntu
+from .conftest import relative_error, write_ntu
 
 
 def sequence(frames=5, persons=1, seed=0, **fields) -> SkeletonSequence:
@@ -63,6 +70,54 @@ def test_what_is_written_is_read(tmp_path_factory, shapes, dtype):
         assert not ((read.keypoints == 0) != (expected.keypoints == 0)).any()
         for field in ("name", "label", "subject", "camera", "setup", "fps", "units", "coordinates", "image_shape"):
             assert getattr(read, field) == getattr(expected, field), field
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"units": "mm", "up": "z"}, {"mirrored": True, "up": "-x"}, {"layout": "ui-prmd39"}, {"layout": "smpl24"}],
+)
+def test_clips_made_of_whole_groups_are_those_of_each_recording(tmp_path, dtype, fields):
+    written, rng = [], np.random.default_rng(1)
+    for number in range(9):
+        joints = get_layout(fields.get("layout", "ntu25")).num_joints
+        # Of one to three people, some never seen, and of frames without anyone.
+        keypoints = rng.normal(size=(5 + 40 * number, 1 + number % 3, joints, 3))
+        keypoints[rng.random(keypoints.shape[:3]) < 0.1 * (number % 2)] = 0
+        keypoints[:2, -1] = 0
+        written.append(SkeletonSequence(keypoints, name=f"s{number}", fps=30.0, label=number % 2, **fields))
+    store = write(tmp_path / "store", written, dtype)
+    selected = store.select(np.array([True, False] + [True] * 7))
+    for changes in ({}, {"fill_joints": True, "normalization": "body", "num_persons": 1, "max_frames": None}):
+        extractor = USDRLFeatureExtractor(**changes)
+        feed = StoreFeed(selected, extractor, torch.device("cpu"))
+        found = [feed.clips(part) for part in (slice(0, 3), slice(3, 8))]
+        prepared = [extractor.prepare(sequence) for sequence in selected]
+        assert relative_error(torch.cat(found), extractor.clips(prepared)) < 1e-6
+        for sequence, expected in zip(feed.sequences(slice(0, 8)), prepared, strict=True):
+            assert "keypoints" not in vars(sequence)
+            for name in ("layout", "fps", "name", "label", "up", "units", "coordinates", "mirrored", "num_frames"):
+                assert getattr(sequence, name) == getattr(expected, name)
+            assert np.array_equal(pickle.loads(pickle.dumps(sequence)).keypoints, expected.keypoints)
+            assert replace(sequence, name="other").num_persons == expected.num_persons
+
+
+def test_a_damaged_recording_is_named_among_those_that_are_embedded_in_groups(tmp_path):
+    good = [sequence(20 + seed, 1 + seed % 2, seed) for seed in range(6)]
+    store = write(tmp_path / "store", good, "int16", part=6)
+    expected = extract_embeddings(good)
+    assert relative_error(extract_embeddings(store), expected) < 1e-3
+    assert np.array_equal(extract_embeddings([str(store.path)]), extract_embeddings(store))
+    facts = store.header.shards[0]
+    with open(store.path / facts.file, "r+b") as file:
+        file.seek(facts.offset + 2 * int(store.index["start"][3]))
+        file.write(bytes(2 * int(store.sizes[3])))
+    with pytest.raises(EmptySequenceError, match="s3: every person is empty"):
+        extract_embeddings(store, batch_size=2)
+    errors = []
+    found = [(one.name, row) for one, row in iter_embeddings(store, on_error=errors.append, batch_size=2)]
+    assert [name for name, _ in found] == ["s0", "s1", "s2", "s4", "s5"] and "s3" in str(errors[0])
+    assert relative_error(np.stack([row for _, row in found]), np.delete(expected, 3, 0)) < 1e-3
 
 
 def test_selections_read_only_what_they_hold(tmp_path):

@@ -392,6 +392,11 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         """Clips ``(B, T, M, V, C)`` of sequences from `prepare`; see `__call__`."""
         return clip_batch(self._ragged(list(sequences), device), self.num_frames, self.geometry)
 
+    def clips_of_frames(self, batch: RaggedFrames) -> torch.Tensor:
+        """Clips ``(B, T, M, V, 3)``, on the same device, of 3D sequences in the model's layout, upright, in metres."""
+        self._judge(batch, torch.ones_like(batch.lengths, dtype=torch.bool))
+        return clip_batch(self._as_read(batch), self.num_frames, self.geometry)
+
     @property
     def geometry(self) -> Geometry:
         """How bodies are filled, centred, turned and scaled."""
@@ -403,34 +408,31 @@ class USDRLFeatureExtractor(FeatureExtractionMixin):
         persons = max(sequence.num_persons for sequence in sequences)
         arrays = [self._array(sequence, persons) for sequence in sequences]
         frames, lengths = end_to_end(arrays, device)
-        layout = get_layout(self.layout)
-        if layout.is_3d and self.num_channels == 3:
-            step = ((lengths / _LOOKED_AT)[:, None] * torch.arange(_LOOKED_AT)).long()
-            index = ((lengths.cumsum(0) - lengths)[:, None] + step)[[not sequence.judged for sequence in sequences]]
-            if doubt := implausible(frames[index, 0].numpy(), layout):
-                notice(doubt, "implausible bodies")
+        if get_layout(self.layout).is_3d and self.num_channels == 3:
+            self._judge(RaggedFrames(frames, lengths), torch.tensor([not sequence.judged for sequence in sequences]))
         if self.body_size is not None:
             pairs = (seen_joints(frames).sum(-1) > 1).any(-1).split(lengths.tolist())
             lone = [sequence for sequence, seen in zip(sequences, pairs, strict=True) if not seen.any()]
             if lone:
-                where = lone[0].name or "sequence"
-                notice(
-                    f"{where}: one joint at most is seen at a time, which has no size: the body counts as unseen",
-                    "bodies without a size",
-                )
-        batch = RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device))
+                fault = "one joint at most is seen at a time, which has no size: the body counts as unseen"
+                notice(f"{lone[0].name or 'sequence'}: {fault}", "bodies without a size")
+        return self._as_read(RaggedFrames(frames.to(device, non_blocking=True), lengths.to(device)))
+
+    def _judge(self, batch: RaggedFrames, unjudged: torch.Tensor) -> None:
+        """Warn of bodies of an implausible size or handedness among the sequences where a mask ``(B,)`` is true."""
+        steps = torch.arange(_LOOKED_AT, device=batch.lengths.device)
+        index = (batch.starts[:, None] + ((batch.lengths / _LOOKED_AT)[:, None] * steps).long())[unjudged]
+        if doubt := implausible(batch.frames[index, 0].cpu().numpy(), self.layout):
+            notice(doubt, "implausible bodies")
+
+    def _as_read(self, batch: RaggedFrames) -> RaggedFrames:
+        """The people and frames that the model reads."""
         batch = select_persons(batch, self.num_persons)
-        if self.max_frames is not None:
-            if int(lengths.max()) > self.max_frames:
-                notice(
-                    f"only the first {self.max_frames} frames of a longer sequence are used, as in training; set the "
-                    "feature extractor's max_frames to None to use all"
-                )
-            batch = truncate(batch, self.max_frames)
-        if self.fill_joints:
-            distances = torch.from_numpy(layout.distances).to(batch.frames.device)
-            batch = RaggedFrames(fill_joints(batch.frames, distances), batch.lengths)
-        return batch
+        batch = batch if self.max_frames is None else truncate(batch, self.max_frames)
+        if not self.fill_joints:
+            return batch
+        distances = torch.from_numpy(get_layout(self.layout).distances).to(batch.frames.device)
+        return RaggedFrames(fill_joints(batch.frames, distances), batch.lengths)
 
     def _array(self, sequence: SkeletonSequence, persons: int) -> np.ndarray:
         """Keypoints ``(T, persons, V, C)`` in the model's unit, with its number of coordinates."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .errors import notice
 from .layouts import seen_joints
 
 
@@ -115,9 +116,13 @@ def select_persons(batch: RaggedFrames, num_persons: int) -> RaggedFrames:
 
 
 def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
-    """Keep the first `max_frames` frames of each sequence."""
+    """Keep the first `max_frames` frames of each sequence, and say so where there are more."""
     if int(batch.lengths.max()) <= max_frames:
         return batch
+    notice(
+        f"only the first {max_frames} frames of a longer sequence are used, as in training; set the feature "
+        "extractor's max_frames to None to use all"
+    )
     position = torch.arange(len(batch.frames), device=batch.lengths.device) - batch.starts[batch.sequence_of_frame]
     return RaggedFrames(batch.frames[position < max_frames], batch.lengths.clamp(max=max_frames))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -58,3 +59,17 @@ def prefetch(items: Iterable[Item], device: torch.device, count: int) -> Iterato
     from .acceleration import prefetch
 
     return prefetch.prefetch(items, count, device)
+
+
+def fetch(values: Iterable[tuple[Item, torch.Tensor]], device: torch.device) -> Iterator[tuple[Item, np.ndarray]]:
+    """Copy tensors to the CPU; from a GPU while it computes the next ones.
+
+    Args:
+        values: Items, each with a tensor.
+        device: Device of the tensors; the CPU for those that must not wait for the next.
+    """
+    if IS_PLAIN or device.type != "cuda":
+        return ((item, tensor.cpu().numpy()) for item, tensor in values)
+    from .acceleration import prefetch
+
+    return prefetch.fetch(values)

@@ -1,4 +1,4 @@
-"""Prefetching: a thread computes the next items while earlier ones are used."""
+"""Prefetching: a thread computes the next items while earlier ones are used; and fetching results from a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Item = TypeVar("Item")
@@ -23,7 +24,8 @@ def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None 
         device: Device of the tensors in items, which are then tuples. On a GPU the thread has its own stream;
             otherwise each item would wait for all work that the consumer has launched.
     """
-    stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
+    # Of high priority: its kernels are few and short, and the consumer waits for them.
+    stream = torch.cuda.Stream(device, priority=-1) if device is not None and device.type == "cuda" else None
     made: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
     stopped = threading.Event()
 
@@ -66,3 +68,36 @@ def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None 
     finally:
         stopped.set()
         worker.join()
+
+
+def fetch(values: Iterable[tuple[Item, torch.Tensor]]) -> Iterator[tuple[Item, np.ndarray]]:
+    """Copy tensors of a GPU to the CPU, each while the next one is computed.
+
+    An error is raised in the position of its item.
+
+    Args:
+        values: Items, each with a tensor, which may be overwritten by the next one's.
+    """
+    iterator = iter(values)
+    waiting: tuple[Item, torch.Tensor, torch.cuda.Event] | None = None
+    failed: BaseException | None = None
+    while failed is None:
+        following = None
+        try:
+            found = next(iterator, None)
+            if found is not None:
+                item, tensor = found
+                copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                copy.copy_(tensor, non_blocking=True)
+                copied = torch.cuda.Event()
+                copied.record()
+                following = item, copy, copied
+        except BaseException as error:
+            failed = error
+        if waiting is not None:
+            waiting[2].synchronize()
+            yield waiting[0], waiting[1].numpy()
+        waiting = following
+        if following is None and failed is None:
+            return
+    raise failed

@@ -241,10 +241,15 @@ class ParquetStore(SkeletonStore):
         """The data set without its training and test part."""
         return replace(self, index={**self.index, "split": np.full_like(self.index["split"], NONE)})
 
-    def _read(self, shard: int, start: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
+    def _read(
+        self, shard: int, start: int, counts: Sequence[int], into: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
         """See `SkeletonStore`; numbers are those of the file's sequences end to end."""
         for count in counts:
-            yield self.blocks.numbers(shard, start, count)
+            values = self.blocks.numbers(shard, start, count)
+            if into is not None:
+                into[:] = values
+            yield values
             start += count
 
 

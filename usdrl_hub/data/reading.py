@@ -78,6 +78,11 @@ class Reading:
         if self.image_shape is not None and not (len(self.image_shape) == 2 and min(self.image_shape) > 0):
             raise ValueError(f"image_shape must be (height, width) in pixels, got {self.image_shape!r}")
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether no field is given that a recording may say itself."""
+        return all(getattr(self, name) is None for name in _SAID)
+
     def with_defaults(self, layout: LayoutLike, missing: str) -> Reading:
         """With a model's own layout and treatment of NaN where none is given."""
         return replace(self, default_layout=layout, missing=self.missing or missing)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,25 @@ PART = 1000
 def is_store(path: str | os.PathLike) -> bool:
     """Whether `path` is a finished store."""
     return (Path(path) / "store.json").is_file()
+
+
+class UnreadSequence(SkeletonSequence):
+    """A sequence whose keypoints are read when they are asked for."""
+
+    @classmethod
+    def of(cls, read: Callable[[], SkeletonSequence], fields: dict[str, Any]) -> SkeletonSequence:
+        """A sequence with these fields, and the keypoints of the one that `read` returns."""
+        made = object.__new__(cls)
+        # Nothing is checked: that would read the keypoints.
+        made.__dict__.update(fields, _read=read)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """The keypoints, read at their first use."""
+        if name != "keypoints" or "_read" not in self.__dict__:
+            raise AttributeError(f"a {type(self).__name__} has no attribute '{name}'")
+        self.__dict__[name] = self._read().keypoints
+        return self.__dict__[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +116,10 @@ class SkeletonStore:
         """Numbers in a frame of a sequence."""
         return int(self.index["persons"][number]) * self.header.joints * self.header.channels
 
-    def _read(self, shard: int, start: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield consecutive arrays of `counts` numbers of a shard, from `start` on."""
+    def _read(
+        self, shard: int, start: int, counts: Sequence[int], into: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield arrays of `counts` numbers of a shard, from `start` on; the only one may be given as `into`."""
         facts, dtype = self.header.shards[shard], np.dtype(self.header.dtype)
         # A path object would take as long as the reading.
         name = f"{self._folder}{facts.file}"
@@ -106,7 +127,7 @@ class SkeletonStore:
             with open(name, "rb", buffering=0) as file:
                 file.seek(facts.offset + start * dtype.itemsize)
                 for count in counts:
-                    values = np.empty(count, dtype)
+                    values = np.empty(count, dtype) if into is None else into
                     rest = memoryview(values).cast("B")  # type: ignore[arg-type]
                     # The system reads at most 2 GiB at once.
                     while rest and (number := file.readinto(rest)):
@@ -125,30 +146,19 @@ class SkeletonStore:
         on_error: Callable[[SkeletonFormatError], None] | None = None,
     ) -> Iterator[SkeletonSequence]:
         """Yield sequences, given their indices in the whole store and their coordinates."""
-        # Of one sequence a view is cut faster than a copy is gathered.
-        rows = numbers if len(numbers) != 1 else slice(int(numbers[0]), int(numbers[0]) + 1)
-        entries = zip(*(self.index[key][rows].tolist() for key in _ENTRIES), strict=True)
-        joints, channels, people = self.header.joints, self.header.channels, self.header.subject_names
+        joints, channels = self.header.joints, self.header.channels
         shared: dict[str, Any] = {
             key: getattr(self.header, key) for key in ("layout", "up", "units", "coordinates", "mirrored")
         }
-        for number, values, entry in zip(numbers.tolist(), arrays, entries, strict=True):
-            persons, fps, (height, width), scale, split, *marks = entry
+        rows = zip(numbers.tolist(), arrays, self._fields(numbers), strict=True)
+        for number, values, (persons, scale, fields) in rows:
             if values.dtype == np.int16:
                 values = values * np.float32(scale)
-            label, subject, camera, setup = (None if mark == NONE else mark for mark in marks)
             try:
                 sequence = SkeletonSequence(
                     values.reshape(-1, persons, joints, channels),
-                    fps=None if isnan(fps) else fps,
-                    name=self.name(number),
-                    image_shape=None if isnan(height) or isnan(width) else (height, width),
-                    label=label,
-                    subject=people[subject] if people and subject is not None else subject,
-                    camera=camera,
-                    setup=setup,
                     events=self.events(number) if are_whole else None,
-                    split=SPLITS[split + 1],
+                    **fields,
                     **shared,
                 )
             except SkeletonFormatError as error:
@@ -159,9 +169,77 @@ class SkeletonStore:
                 continue
             yield sequence
 
+    def _fields(self, numbers: np.ndarray) -> Iterator[tuple[int, float, dict[str, Any]]]:
+        """Yield persons, scale and the fields in the index of sequences, given their indices in the whole store."""
+        # Of one sequence a view is cut faster than a copy is gathered.
+        rows = numbers if len(numbers) != 1 else slice(int(numbers[0]), int(numbers[0]) + 1)
+        entries = zip(*(self.index[key][rows].tolist() for key in _ENTRIES), strict=True)
+        people = self.header.subject_names
+        for number, entry in zip(numbers.tolist(), entries, strict=True):
+            persons, fps, (height, width), scale, split, *marks = entry
+            label, subject, camera, setup = (None if mark == NONE else mark for mark in marks)
+            fields = {
+                "fps": None if isnan(fps) else fps,
+                "name": self.name(number),
+                "image_shape": None if isnan(height) or isnan(width) else (height, width),
+                "label": label,
+                "subject": people[subject] if people and subject is not None else subject,
+                "camera": camera,
+                "setup": setup,
+                "split": SPLITS[split + 1],
+            }
+            yield persons, scale, fields
+
     def __iter__(self) -> Iterator[SkeletonSequence]:
         """Read the sequences in order."""
         return self.iterate()
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Numbers of each selected sequence: frames times people times joints times coordinates."""
+        bodies = self.lengths.astype(np.int64) * self.index["persons"][self.selection]
+        return bodies * self.header.joints * self.header.channels
+
+    def _runs(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield first and end of selected sequences that lie behind each other, their shard, and where they start."""
+        sizes, shards, starts = self.sizes, self.index["shard"][self.selection], self.index["start"][self.selection]
+        jumps = (shards[1:] != shards[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
+        bounds = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(self)]
+        for first, end in zip(bounds[:-1], bounds[1:], strict=True) if len(self) else ():
+            yield first, end, int(shards[first]), int(starts[first])
+
+    def read_into(self, values: np.ndarray) -> None:
+        """Read the numbers of all selected sequences end to end, as they lie on disk.
+
+        Args:
+            values: Array for as many numbers as the sum of `sizes`, of the store's type; overwritten.
+
+        Raises:
+            SkeletonFormatError: If a file cannot be read or is truncated.
+        """
+        sizes, done = self.sizes, 0
+        for first, end, shard, start in self._runs():
+            count = int(sizes[first:end].sum())
+            for _ in self._read(shard, start, [count], values[done : done + count]):
+                done += count
+
+    def unread(self, prepare: Callable[[SkeletonSequence], SkeletonSequence]) -> Iterator[SkeletonSequence]:
+        """Yield the selected sequences, whose keypoints are read when they are asked for.
+
+        Args:
+            prepare: What is done to a sequence that is read. The first is, for the fields that this changes.
+        """
+        first = prepare(self[0])
+        shared = {key: getattr(first, key) for key in ("layout", "up", "units", "coordinates", "mirrored")}
+        for place, (_, _, fields) in enumerate(self._fields(self.selection)):
+            number = int(self.selection[place])
+            if self.events(number) is not None:
+                yield prepare(self[place])
+            else:
+                yield UnreadSequence.of(partial(self._prepared, place, prepare), fields | shared)
+
+    def _prepared(self, place: int, prepare: Callable[[SkeletonSequence], SkeletonSequence]) -> SkeletonSequence:
+        return prepare(self[place])
 
     def iterate(self, on_error: Callable[[SkeletonFormatError], None] | None = None) -> Iterator[SkeletonSequence]:
         """Read the sequences in order.
@@ -169,17 +247,13 @@ class SkeletonStore:
         Args:
             on_error: Called with the error of a damaged sequence or file, which is then left out; None raises it.
         """
-        sizes = self.lengths.astype(np.int64) * self.index["persons"][self.selection]
-        sizes *= self.header.joints * self.header.channels
-        shards, starts = self.index["shard"][self.selection], self.index["start"][self.selection]
+        sizes, starts = self.sizes, self.index["start"][self.selection]
         # Consecutive sequences are read from one open file.
-        jumps = (shards[1:] != shards[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
-        bounds = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(self)]
-        for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, end, shard, _ in self._runs():
             for part in range(first, end, PART):
                 numbers = self.selection[part : min(part + PART, end)]
                 counts = sizes[part : part + len(numbers)].tolist()
-                arrays = self._read(int(shards[part]), int(starts[part]), counts)
+                arrays = self._read(shard, int(starts[part]), counts)
                 try:
                     yield from self._sequences(numbers, arrays, on_error=on_error)
                 except SkeletonFormatError as error:

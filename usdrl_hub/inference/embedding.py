@@ -88,8 +88,8 @@ def iter_embeddings(
         Each recording, in the model's layout, with its embedding, float32 ``(E,)``.
     """
     engine = Engine.load(model, head=False, device=device, dtype=dtype)
-    batches = engine.batches(Source(inputs, reading, each_person=each_person, on_error=on_error), batch_size)
-    embedded = ((batch, clip_embeddings(engine.run(clips)).float().cpu().numpy()) for batch, clips in batches)
+    source = Source(inputs, reading, each_person=each_person, on_error=on_error)
+    embedded = engine.outputs(source, batch_size, clip_embeddings)
     return (row for batch, rows in embedded for row in finite_rows(batch, rows, "its embedding", on_error))
 
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from ..errors import CheckpointLoadError
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..loading import extractor_of, find_device, load_feature_extractor, load_model
 from ..sequence import SkeletonSequence
-from ..speedups import for_inference, prefetch, with_cuda_graph
+from ..speedups import fetch, for_inference, prefetch, with_cuda_graph
+from .feed import StoreFeed
 from .scores import check_min_similarity
 from .source import Source
 
@@ -148,8 +150,53 @@ class Engine:
         check_batch_size(batch_size)
         kind = "cpu" if self.device.type == "cpu" else "other"
         most = 1 if source.is_stream else _BATCHES_TOGETHER[kind]
-        made = self._batches(source.prepared(self.extractor), batch_size, most, _FRAMES_TOGETHER[kind])
+        feed = None
+        if not source.each_person:
+            feed = StoreFeed.for_source(source.inputs, source.reading, self.extractor, self.device)
+        if feed is not None:
+            made = self._stored_batches(feed, source, batch_size, kind)
+        else:
+            made = self._batches(source.prepared(self.extractor), batch_size, most, _FRAMES_TOGETHER[kind])
         return prefetch(made, self.device, _BATCHES_TOGETHER[kind])
+
+    def _stored_batches(
+        self, feed: StoreFeed, source: Source, batch_size: int, kind: str
+    ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+        """Yield batches of a store."""
+        most, max_frames = _BATCHES_TOGETHER[kind], _FRAMES_TOGETHER[kind]
+        frames, start, together = np.cumsum([0, *feed.lengths]), 0, 1
+        while start < len(feed):
+            # As many whole batches as fit in `max_frames`, but one at least.
+            fitting = int(np.searchsorted(frames, frames[start] + max_frames, "right")) - 1 - start
+            count = min(together, max(fitting // batch_size, 1)) * batch_size
+            part = slice(start, min(start + count, len(feed)))
+            clips = feed.clips(part)
+            if clips is None:
+                # Read one by one, the damaged ones are found.
+                single = Source(feed.store[part], source.reading, on_error=source.on_error)
+                yield from self._batches(single.prepared(self.extractor), batch_size, most, max_frames)
+            else:
+                sequences = batched(feed.sequences(part), batch_size)
+                yield from zip(sequences, clips.split(batch_size), strict=True)
+            # The model is idle until the first batches are there, so these are small.
+            start, together = part.stop, min(2 * together, most)
+
+    def outputs(
+        self, source: Source, batch_size: int, wanted: Callable[[Any], torch.Tensor]
+    ) -> Iterator[tuple[list[SkeletonSequence], np.ndarray]]:
+        """Batches of recordings, see `batches`, with a tensor of the model's output, as float32 arrays.
+
+        Args:
+            source: Recordings.
+            batch_size: Recordings of a batch.
+            wanted: The tensor of an output.
+
+        Raises:
+            ValueError: See `batches`.
+            SkeletonFormatError: See `batches`.
+        """
+        computed = ((batch, wanted(self.run(clips)).float()) for batch, clips in self.batches(source, batch_size))
+        return fetch(computed, torch.device("cpu") if source.is_stream else self.device)
 
     def _batches(
         self, sequences: Iterator[SkeletonSequence], batch_size: int, most: int, max_frames: int
