@@ -30,6 +30,7 @@ from usdrl_hub.pretraining.trainer import compile_streams
 from usdrl_hub.pretraining.views import ViewAugmentation
 from usdrl_hub.ragged import RaggedFrames
 from usdrl_hub.records import redact_paths, run_record
+from usdrl_hub.speedups import in_training
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import REPETITIONS, earlier_record, make_sequences, medians  # noqa: E402
@@ -137,6 +138,9 @@ def our_step(
     model = USDRLForPreTraining(USDRLConfig(hidden_size=hidden_size)).to(device).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
+    # As the Trainer does, for as long as the step lives.
+    context = in_training(model)
+    context.__enter__()
     if compiled:
         compile_streams(model)
     loss = MultiGrainedFeatureDecorrelation.preset("tpami")
@@ -157,6 +161,7 @@ def our_step(
         if device == "cuda":
             torch.cuda.synchronize()
 
+    step.context = context  # type: ignore[attr-defined]
     return step
 
 

@@ -24,7 +24,7 @@ from usdrl_hub import (
 )
 from usdrl_hub.acceleration import fused as fusing
 from usdrl_hub.acceleration.fused import FusedLinear, is_fused
-from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
+from usdrl_hub.acceleration.merged import MergedAttention, PointwiseConvolution, TokenMixing, training_layers
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import convert_checkpoint, original_state_dict
 from usdrl_hub.inference.ensemble import USDRLEnsemble
@@ -55,6 +55,8 @@ CONFIGURATIONS = [
     {"is_causal": True, "encoder": "sttr", "modality": "motion"},
     {"is_causal": True, "num_attention_heads": 2, "modality": "motion+joint"},
 ]
+
+_FAST = {MergedAttention, PointwiseConvolution, TokenMixing}
 
 
 def assert_same_outputs(actual, expected, tolerance=TOLERANCE):
@@ -365,19 +367,25 @@ def test_a_configuration_that_asks_for_states_is_still_embedded(tmp_path):
 
 
 @pytest.mark.parametrize("fields", [{}, {"is_causal": True}, {"encoder": "sttr"}])
-def test_merged_attention_has_the_same_outputs_and_gradients(fields):
+def test_layers_for_training_have_the_same_outputs_and_gradients(fields):
     model = randomised(USDRLModel(tiny_config(drop_path_rate=0.0, **fields))).double().train()
     keypoints = clips(model.config, 9).double()
     names = list(model.state_dict())
+    kinds = _FAST
+    if "encoder" in fields:
+        kinds = {MergedAttention}
+    elif "is_causal" in fields:
+        # Its mixing leaves later frames out.
+        kinds = _FAST - {TokenMixing}
     results = []
-    for merged in (False, True):
-        with merged_attention(model) if merged else nullcontext():
-            assert any(isinstance(module, MergedAttention) for module in model.modules()) == merged
+    for faster in (False, True):
+        with training_layers(model) if faster else nullcontext():
+            assert {type(module) for module in model.modules()} & _FAST == (kinds if faster else set())
             assert list(model.state_dict()) == names
             output = model(keypoints).pooler_output
             gradients = torch.autograd.grad(output.square().sum(), list(model.parameters()), allow_unused=True)
         results.append((output.detach(), gradients))
-    assert not any(isinstance(module, MergedAttention) for module in model.modules())
+    assert not {type(module) for module in model.modules()} & _FAST
     assert not torch.equal(results[0][0], results[1][0]) and relative_error(results[1][0], results[0][0]) < 1e-12
     largest = max(gradient.abs().max() for gradient in results[0][1] if gradient is not None)
     for expected, gradient in zip(results[0][1], results[1][1], strict=True):
@@ -387,7 +395,7 @@ def test_merged_attention_has_the_same_outputs_and_gradients(fields):
 
 def test_attention_is_merged_where_its_weights_say_all():
     def is_merged(model):
-        with merged_attention(model):
+        with training_layers(model):
             return isinstance(model.temporal.layers[0].attention, MergedAttention)
 
     assert is_merged(USDRLModel(tiny_config()))

@@ -28,7 +28,7 @@ from usdrl_hub import (
     extract_embeddings,
 )
 from usdrl_hub.acceleration.fused import fuse
-from usdrl_hub.acceleration.merged import MergedAttention, merged_attention
+from usdrl_hub.acceleration.merged import MergedAttention, training_layers
 from usdrl_hub.errors import CheckpointLoadError, NonFiniteError
 from usdrl_hub.hub.publish import PublishError, publish
 from usdrl_hub.inference.export import export_model
@@ -169,7 +169,7 @@ def test_attention_of_quantised_weights_is_not_merged():
     """faults.md 15: what is quantised is more than its weights say."""
     model = USDRLModel(tiny_config()).train()
     quantize_(model.temporal.layers[0].attention, Int8WeightOnlyConfig())
-    with merged_attention(model):
+    with training_layers(model):
         merged = [isinstance(layer.attention, MergedAttention) for layer in model.temporal.layers]
     assert merged == [False, True]
 

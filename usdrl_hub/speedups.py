@@ -29,12 +29,12 @@ def for_inference(model: Model, packed: bool = True, keep: bool = False) -> Mode
 
 
 def in_training(model: nn.Module) -> AbstractContextManager[None]:
-    """A context in which the model trains; see `acceleration.merged.merged_attention`."""
+    """A context in which the model trains; see `acceleration.merged.training_layers`."""
     if IS_PLAIN:
         return nullcontext()
-    from .acceleration.merged import merged_attention
+    from .acceleration.merged import training_layers
 
-    return merged_attention(model)
+    return training_layers(model)
 
 
 def with_cuda_graph(model: Any) -> Callable[[torch.Tensor], Any]:
