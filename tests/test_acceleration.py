@@ -24,7 +24,13 @@ from usdrl_hub import (
 )
 from usdrl_hub.acceleration import fused as fusing
 from usdrl_hub.acceleration.fused import FusedLinear, is_fused
-from usdrl_hub.acceleration.merged import MergedAttention, PointwiseConvolution, TokenMixing, training_layers
+from usdrl_hub.acceleration.merged import (
+    MergedAttention,
+    PointwiseConvolution,
+    StackedDenseLayer,
+    TokenMixing,
+    training_layers,
+)
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.hub.convert import convert_checkpoint, original_state_dict
 from usdrl_hub.inference.ensemble import USDRLEnsemble
@@ -56,7 +62,7 @@ CONFIGURATIONS = [
     {"is_causal": True, "num_attention_heads": 2, "modality": "motion+joint"},
 ]
 
-_FAST = {MergedAttention, PointwiseConvolution, TokenMixing}
+_FAST = {MergedAttention, PointwiseConvolution, StackedDenseLayer, TokenMixing}
 
 
 def assert_same_outputs(actual, expected, tolerance=TOLERANCE):
