@@ -90,22 +90,24 @@ class TokenMixing(nn.Linear):
 
 
 class StackedDenseLayer(USDRLDenseLayer):
-    """A layer of DSTE whose three attentions are one call in training, and so are two MLPs of the same weights."""
+    """A layer of DSTE whose three attentions are one call in training, with weights that are merged once."""
 
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if not self.training or output_attentions:
             return super().forward(hidden_states, output_attentions)
-        conv, dense, batch = self.convolutional, self.dense_shift, len(hidden_states)
+        conv, dense = self.convolutional, self.dense_shift
         mixed = hidden_states + conv.conv(hidden_states.transpose(1, 2)).relu().transpose(1, 2)
-        branches = torch.cat([dense.shift(hidden_states), hidden_states])
-        tokens = torch.cat([conv.norm1(mixed), dense.norm1(branches)])
-        attended, attended_branches = self.attention(tokens)[0].split([batch, 2 * batch])
-        convolved = conv.drop_path(conv.mlp(conv.norm2(conv.drop_path(attended) + hidden_states)))
-        branches = dense.drop_path(attended_branches) + branches
-        shifted, plain = (branches + dense.drop_path(dense.mlp(dense.norm2(branches)))).chunk(2)
-        return self.alpha * convolved + (1 - self.alpha) * ((shifted + plain) / 2), None
+        shifted = dense.shift(hidden_states)
+        tokens = torch.cat([conv.norm1(mixed), dense.norm1(shifted), dense.norm1(hidden_states)])
+        for_mixed, *for_branches = self.attention(tokens)[0].chunk(3)
+        convolved = conv.drop_path(conv.mlp(conv.norm2(conv.drop_path(for_mixed) + hidden_states)))
+        branches = []
+        for attended, residual in zip(for_branches, (shifted, hidden_states), strict=True):
+            residual = dense.drop_path(attended) + residual
+            branches.append(residual + dense.drop_path(dense.mlp(dense.norm2(residual))))
+        return self.alpha * convolved + (1 - self.alpha) * (sum(branches) / 2), None
 
 
 # Layers of torch that a model is made of.
