@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -70,34 +71,37 @@ def prefetch(items: Iterable[Item], count: int = 2, device: torch.device | None 
         worker.join()
 
 
-def fetch(values: Iterable[tuple[Item, torch.Tensor]]) -> Iterator[tuple[Item, np.ndarray]]:
-    """Copy tensors of a GPU to the CPU, each while the next one is computed.
+def fetch(values: Iterable[tuple[Item, torch.Tensor]], behind: int = 3) -> Iterator[tuple[Item, np.ndarray]]:
+    """Copy tensors of a GPU to the CPU while it computes the next ones.
 
     An error is raised in the position of its item.
 
     Args:
         values: Items, each with a tensor, which may be overwritten by the next one's.
+        behind: Tensors that are being computed while the caller has an earlier one. Several keep the GPU busy while
+            other threads keep this one waiting.
     """
     iterator = iter(values)
-    waiting: tuple[Item, torch.Tensor, torch.cuda.Event] | None = None
+    waiting: deque[tuple[Item, torch.Tensor, torch.cuda.Event]] = deque()
     failed: BaseException | None = None
-    while failed is None:
-        following = None
-        try:
-            found = next(iterator, None)
-            if found is not None:
-                item, tensor = found
+    ended = False
+    while True:
+        while not ended and len(waiting) <= behind:
+            try:
+                item, tensor = next(iterator)
                 copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 copy.copy_(tensor, non_blocking=True)
                 copied = torch.cuda.Event()
                 copied.record()
-                following = item, copy, copied
-        except BaseException as error:
-            failed = error
-        if waiting is not None:
-            waiting[2].synchronize()
-            yield waiting[0], waiting[1].numpy()
-        waiting = following
-        if following is None and failed is None:
-            return
-    raise failed
+                waiting.append((item, copy, copied))
+            except StopIteration:
+                ended = True
+            except BaseException as error:
+                failed, ended = error, True
+        if not waiting:
+            break
+        item, copy, copied = waiting.popleft()
+        copied.synchronize()
+        yield item, copy.numpy()
+    if failed is not None:
+        raise failed

@@ -223,20 +223,20 @@ class SkeletonStore:
             for _ in self._read(shard, start, [count], values[done : done + count]):
                 done += count
 
-    def unread(self, prepare: Callable[[SkeletonSequence], SkeletonSequence]) -> Iterator[SkeletonSequence]:
+    def unread(
+        self, prepare: Callable[[SkeletonSequence], SkeletonSequence], changed: dict[str, Any]
+    ) -> Iterator[SkeletonSequence]:
         """Yield the selected sequences, whose keypoints are read when they are asked for.
 
         Args:
-            prepare: What is done to a sequence that is read. The first is, for the fields that this changes.
+            prepare: What is done to a sequence that is read.
+            changed: The fields that all sequences have afterwards, such as their layout.
         """
-        first = prepare(self[0])
-        shared = {key: getattr(first, key) for key in ("layout", "up", "units", "coordinates", "mirrored")}
         for place, (_, _, fields) in enumerate(self._fields(self.selection)):
-            number = int(self.selection[place])
-            if self.events(number) is not None:
+            if self.events(int(self.selection[place])) is not None:
                 yield prepare(self[place])
             else:
-                yield UnreadSequence.of(partial(self._prepared, place, prepare), fields | shared)
+                yield UnreadSequence.of(partial(self._prepared, place, prepare), fields | changed)
 
     def _prepared(self, place: int, prepare: Callable[[SkeletonSequence], SkeletonSequence]) -> SkeletonSequence:
         return prepare(self[place])

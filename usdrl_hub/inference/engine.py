@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ class Engine:
         with torch.inference_mode():
             return self._compute(clips)
 
-    def batches(self, source: Source, batch_size: int) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+    def batches(self, source: Source, batch_size: int) -> Iterator[tuple[Sequence[SkeletonSequence], torch.Tensor]]:
         """Make clips of the recordings of a source, ahead of the model where that is faster.
 
         Args:
@@ -161,7 +161,7 @@ class Engine:
 
     def _stored_batches(
         self, feed: StoreFeed, source: Source, batch_size: int, kind: str
-    ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+    ) -> Iterator[tuple[Sequence[SkeletonSequence], torch.Tensor]]:
         """Yield batches of a store."""
         most, max_frames = _BATCHES_TOGETHER[kind], _FRAMES_TOGETHER[kind]
         frames, start, together = np.cumsum([0, *feed.lengths]), 0, 1
@@ -176,14 +176,14 @@ class Engine:
                 single = Source(feed.store[part], source.reading, on_error=source.on_error)
                 yield from self._batches(single.prepared(self.extractor), batch_size, most, max_frames)
             else:
-                sequences = batched(feed.sequences(part), batch_size)
-                yield from zip(sequences, clips.split(batch_size), strict=True)
+                for first, some in zip(range(part.start, part.stop, batch_size), clips.split(batch_size), strict=True):
+                    yield feed.sequences(slice(first, first + len(some))), some
             # The model is idle until the first batches are there, so these are small.
             start, together = part.stop, min(2 * together, most)
 
     def outputs(
         self, source: Source, batch_size: int, wanted: Callable[[Any], torch.Tensor]
-    ) -> Iterator[tuple[list[SkeletonSequence], np.ndarray]]:
+    ) -> Iterator[tuple[Sequence[SkeletonSequence], np.ndarray]]:
         """Batches of recordings, see `batches`, with a tensor of the model's output, as float32 arrays.
 
         Args:
@@ -200,7 +200,7 @@ class Engine:
 
     def _batches(
         self, sequences: Iterator[SkeletonSequence], batch_size: int, most: int, max_frames: int
-    ) -> Iterator[tuple[list[SkeletonSequence], torch.Tensor]]:
+    ) -> Iterator[tuple[Sequence[SkeletonSequence], torch.Tensor]]:
         """Yield batches, up to `most` of which are preprocessed together."""
         waiting: list[list[SkeletonSequence]] = []
         together = 1

@@ -7,6 +7,8 @@ No recording is read, scaled, converted or copied alone: whole groups are, on th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -142,9 +144,15 @@ class StoreFeed:
             bodies = bodies.index_select(-1, self._axes)
         return bodies if self._factors is None else bodies * self._factors
 
-    def sequences(self, part: slice) -> list[SkeletonSequence]:
-        """The recordings, in the model's layout; keypoints are read when they are asked for."""
-        return list(self.store[part].unread(self.extractor.prepare))
+    def sequences(self, part: slice) -> Sequence[SkeletonSequence]:
+        """The recordings, in the model's layout, each made when it is asked for."""
+        return _Unread(self, part)
+
+    @cached_property
+    def changed(self) -> dict[str, Any]:
+        """Fields that all recordings have in the model's layout."""
+        first = self.extractor.prepare(self.store[0])
+        return {name: getattr(first, name) for name in ("layout", "up", "units", "coordinates", "mirrored")}
 
     def _numbers(self, store: SkeletonStore) -> torch.Tensor:
         """The store's numbers, end to end."""
@@ -153,6 +161,26 @@ class StoreFeed:
         values = torch.empty(int(store.sizes.sum()), dtype=dtype, pin_memory=self.device.type == "cuda")
         store.read_into(values.numpy())
         return values.to(self.device, non_blocking=True)
+
+
+class _Unread(Sequence):
+    """Recordings of a feed, made one by one where they are used: a thread that made them would hold up the model."""
+
+    def __init__(self, feed: StoreFeed, part: slice):
+        self.feed = feed
+        self.store = feed.store[part]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __iter__(self) -> Iterator[SkeletonSequence]:
+        return self.store.unread(self.feed.extractor.prepare, self.feed.changed)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return list(self)[index]
+        number = range(len(self))[index]
+        return next(self.store[number : number + 1].unread(self.feed.extractor.prepare, self.feed.changed))
 
 
 def _apply(weights: torch.Tensor, bodies: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,7 @@ def iter_predictions(
 
 
 def _predictions(
-    engine: Engine, batches: Iterator[tuple[list[SkeletonSequence], torch.Tensor]], on_error: ErrorHandler | None
+    engine: Engine, batches: Iterator[tuple[Sequence[SkeletonSequence], torch.Tensor]], on_error: ErrorHandler | None
 ) -> Iterator[Prediction]:
     config, least = engine.model.config, engine.min_similarity
     for batch, clips in batches:
