@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers.utils import is_torch_greater_or_equal
 
 from usdrl_hub import (
     SkeletonSequence,
@@ -174,6 +175,8 @@ def test_pretraining_runs_in_every_precision(tmp_path, precision, options):
 
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 8}])
 def test_a_compiled_encoder_learns_as_one_that_is_not(tmp_path, options):
+    if "micro_batch_size" in options and not is_torch_greater_or_equal("2.13"):
+        pytest.skip("an older torch draws other random numbers where a part is computed again, and is refused")
     torch._dynamo.utils.counters.clear()
     losses = []
     for compiled in (False, True):
