@@ -390,7 +390,10 @@ def _centered(
     if filled is None:
         frames = batch.frames.index_select(0, index.flatten()).unflatten(0, index.shape)
     else:
-        frames = batch.frames[filled[index], torch.arange(batch.frames.shape[1], device=index.device)]
+        persons = batch.frames.shape[1]
+        bodies = filled[index] * persons + torch.arange(persons, device=index.device)
+        # Indexing with tensors would copy number by number.
+        frames = batch.frames.flatten(0, 1).index_select(0, bodies.flatten()).unflatten(0, bodies.shape)
     return center_persons_(frames, geometry.center_joint)
 
 

@@ -124,7 +124,8 @@ def truncate(batch: RaggedFrames, max_frames: int) -> RaggedFrames:
         "extractor's max_frames to None to use all"
     )
     position = torch.arange(len(batch.frames), device=batch.lengths.device) - batch.starts[batch.sequence_of_frame]
-    return RaggedFrames(batch.frames[position < max_frames], batch.lengths.clamp(max=max_frames))
+    kept = (position < max_frames).nonzero()[:, 0]
+    return RaggedFrames(batch.frames.index_select(0, kept), batch.lengths.clamp(max=max_frames))
 
 
 def nearest_joints(distances: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
