@@ -316,12 +316,22 @@ def accuracy_table(content: dict, group: str) -> str:
         f"| {group}: measure | features | {' | '.join(KEYS)} | at 5: {' | '.join(tests)} |",
         "|" + "---|" * (7 + len(tests)),
     ]
-    for measure, who in measured(content, tests):
-        at_five = accuracies(content, tests, measure, who, "5")
-        means = [mean_accuracy(content, tests, measure, who, key) for key in KEYS]
-        means += [set_accuracy(at_five[name]) for name in tests]
+    known = measured(content, tests)
+
+    def row(measure: str, names: Sequence[str]) -> str:
+        at_five = [accuracies(content, tests, measure, who, "5") for who in names]
+        means = [np.mean([mean_accuracy(content, tests, measure, who, key) for who in names]) for key in KEYS]
+        means += [np.mean([set_accuracy(of[name]) for of in at_five]) for name in tests]
+        title = label(content, names[0]) if len(names) == 1 else f"{recipe_of(names[0])}, mean of {len(names)} seeds"
         cells = " | ".join("" if np.isnan(mean) else f"{mean:.1f}" for mean in means)
-        lines.append(f"| {TITLES[measure]} | {label(content, who)} | {cells} |")
+        return f"| {TITLES[measure]} | {title} | {cells} |"
+
+    for measure, who in known:
+        lines.append(row(measure, [who]))
+        seeds = [name for of, name in known if of == measure and name in content["models"]]
+        seeds = [name for name in seeds if recipe_of(name) == recipe_of(who)]
+        if len(seeds) > 1 and who == seeds[-1]:
+            lines.append(row(measure, seeds))
     return "\n".join(lines)
 
 
@@ -334,7 +344,7 @@ def difference_table(content: dict, group: str) -> str:
         "|" + "---|" * 6,
     ]
     for measure, who in known:
-        if who not in content["models"]:
+        if who not in content["models"] or who != recipe_of(who):
             continue
         rivals = [*JOINTS, f"{recipe_of(who)} random", f"{recipe_of(who)} scratch"]
         rivals += ["mocap-tiny"] if recipe_of(who) != "mocap-tiny" else []
