@@ -120,6 +120,30 @@ def test_a_damaged_recording_is_named_among_those_that_are_embedded_in_groups(tm
     assert relative_error(np.stack([row for _, row in found]), np.delete(expected, 3, 0)) < 1e-3
 
 
+def test_a_damaged_first_recording_does_not_end_the_others(tmp_path):
+    store = write(tmp_path / "store", [sequence(20 + seed, seed=seed) for seed in range(6)], part=6)
+    facts = store.header.shards[0]
+    with open(store.path / facts.file, "r+b") as file:
+        file.seek(facts.offset)
+        file.write(bytes(4 * int(store.sizes[0])))
+    errors = []
+    found = [one.name for one, _ in iter_embeddings(store, on_error=errors.append, batch_size=2)]
+    assert found == ["s1", "s2", "s3", "s4", "s5"]
+    assert len(errors) == 1 and "s0: every person is empty" in str(errors[0])
+
+
+def test_a_recording_without_a_joint_that_the_model_reads_is_left_to_its_reader(tmp_path):
+    """No joint of `ntu25` is made of the eyes of `uav17`."""
+    whole = np.random.default_rng(0).normal(size=(9, 1, 17, 3))
+    eyes = np.where(np.isin(np.arange(17), [1, 2])[:, None], whole, 0)
+    store = write(tmp_path / "store", [SkeletonSequence(body, "uav17", name="s") for body in (whole, eyes)])
+    extractor = USDRLFeatureExtractor()
+    feed = StoreFeed(store, extractor, torch.device("cpu"))
+    assert feed.clips(slice(0, 1)) is not None and feed.clips(slice(0, 2)) is None
+    with pytest.raises(EmptySequenceError, match="every person is empty"):
+        extractor.prepare(store[1])
+
+
 def test_selections_read_only_what_they_hold(tmp_path):
     store = write(tmp_path / "store", [sequence(seed=n, label=n % 2) for n in range(10)])
     assert store.class_names == ["sit", "stand"] and store.column("labels").tolist() == [0, 1] * 5

@@ -112,11 +112,12 @@ class StoreFeed:
         each = RaggedFrames(bodies, lengths * persons)
         of_body = each.sequence_of_frame
         bodies = bodies * scale.float()[of_body, None, None] if bodies.dtype == torch.int16 else bodies
-        farthest = FARTHEST / METRES[store.header.units]
-        squares = RaggedFrames(bodies, each.lengths).sum(bodies.square().sum((1, 2)))
-        if not ((squares > 0) & (squares <= farthest**2)).all():
+        if not _are_well(RaggedFrames(bodies, each.lengths), FARTHEST / METRES[store.header.units]):
             return None
         bodies = self._converted(bodies)
+        # A recording may have none of the joints that the model's are made of.
+        if self._weights is not None and not _are_well(RaggedFrames(bodies, each.lengths), FARTHEST):
+            return None
         if int(people.min()) == int(people.max()):
             frames = bodies.unflatten(0, (-1, int(people[0])))
         else:
@@ -151,8 +152,12 @@ class StoreFeed:
     @cached_property
     def changed(self) -> dict[str, Any]:
         """Fields that all recordings have in the model's layout."""
-        first = self.extractor.prepare(self.store[0])
-        return {name: getattr(first, name) for name in ("layout", "up", "units", "coordinates", "mirrored")}
+        header = self.store.header
+        names = ("layout", "up", "units", "coordinates", "mirrored")
+        # Not those of a recording that is read: it may be damaged.
+        any_body = np.ones((1, 1, header.joints, header.channels), np.float32)
+        made = self.extractor.prepare(SkeletonSequence(any_body, **{name: getattr(header, name) for name in names}))
+        return {name: getattr(made, name) for name in names}
 
     def _numbers(self, store: SkeletonStore) -> torch.Tensor:
         """The store's numbers, end to end."""
@@ -181,6 +186,12 @@ class _Unread(Sequence):
             return list(self)[index]
         number = range(len(self))[index]
         return next(self.store[number : number + 1].unread(self.feed.extractor.prepare, self.feed.changed))
+
+
+def _are_well(bodies: RaggedFrames, farthest: float) -> bool:
+    """Whether all recordings are finite, not empty, and within reach, as `SkeletonSequence` wants them."""
+    squares = bodies.sum(bodies.frames.square().sum((1, 2)))
+    return bool(((squares > 0) & (squares <= farthest**2)).all())
 
 
 def _apply(weights: torch.Tensor, bodies: torch.Tensor) -> torch.Tensor:
