@@ -1,6 +1,8 @@
+import copy
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +144,19 @@ def test_a_recording_without_a_joint_that_the_model_reads_is_left_to_its_reader(
     assert feed.clips(slice(0, 1)) is not None and feed.clips(slice(0, 2)) is None
     with pytest.raises(EmptySequenceError, match="every person is empty"):
         extractor.prepare(store[1])
+
+
+def test_pickles_of_embedded_recordings_outlive_their_store(tmp_path):
+    written = [sequence(seed=number, label=1, subject=number) for number in range(300)]
+    store = write(tmp_path / "store", written, part=300)
+    found = [one for one, _ in iter_embeddings(store[:2])]
+    pickled, copied = pickle.dumps(found[1]), copy.deepcopy(found[1])
+    # The index of the store is larger than a recording.
+    assert len(pickled) < 2 * len(pickle.dumps(written[1]))
+    shutil.rmtree(store.path)
+    for kept in (pickle.loads(pickled), copied):
+        assert (kept.name, kept.label, kept.subject) == ("s1", 1, 1)
+        np.testing.assert_array_equal(kept.keypoints, written[1].keypoints)
 
 
 def test_selections_read_only_what_they_hold(tmp_path):

@@ -53,6 +53,10 @@ class UnreadSequence(SkeletonSequence):
         self.__dict__[name] = self._read().keypoints
         return self.__dict__[name]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are plain sequences: this one refers to its store, with the whole index."""
+        return SkeletonSequence, tuple(getattr(self, name) for name in SkeletonSequence.__dataclass_fields__)
+
 
 @dataclass(frozen=True, eq=False)
 class SkeletonStore:
