@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from usdrl_hub import Reading, SkeletonDataset, SkeletonSequence, USDRLFeatureExtractor, open_data, write_store
+from usdrl_hub.data.sequence_list import SkeletonList
 from usdrl_hub.distributed import Workers
 from usdrl_hub.errors import SkeletonFormatError
 from usdrl_hub.inference.source import Source
@@ -98,6 +99,13 @@ def test_only_what_arrives_one_by_one_is_a_stream(forms):
     assert not any(Source(value).is_stream for value in forms.values())
     assert Source(iter(forms["sequences"])).is_stream
     assert isinstance(forms["dataset"], SkeletonDataset)
+
+
+def test_data_sets_in_a_list_are_read_one_after_another(forms):
+    store = open_data(forms["store"])
+    found = list(Source([store, forms["dataset"], SkeletonList(forms["sequences"]), forms["sequences"][0]]))
+    assert [sequence.name for sequence in found[:2] + found[4:]] == ["sub/a", "sub/b"] * 2 + ["sub/a"]
+    assert len(found) == 7 and all(np.array_equal(sequence.keypoints, BODY) for sequence in found)
 
 
 def test_several_processes_read_the_same_as_one(tmp_path):

@@ -34,6 +34,7 @@ from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.data.store_writer import StoreWriter
 from usdrl_hub.errors import EmptySequenceError
 from usdrl_hub.inference.feed import StoreFeed
+from usdrl_hub.inference.source import Source
 from usdrl_hub.layouts import get_layout
 from usdrl_hub.tasks.fit import FitRecipe
 from usdrl_hub.tasks.recognition import finetune
@@ -144,6 +145,17 @@ def test_a_recording_without_a_joint_that_the_model_reads_is_left_to_its_reader(
     assert feed.clips(slice(0, 1)) is not None and feed.clips(slice(0, 2)) is None
     with pytest.raises(EmptySequenceError, match="every person is empty"):
         extractor.prepare(store[1])
+
+
+def test_sources_of_sources_are_embedded_in_groups_too(tmp_path):
+    """As those of the commands are."""
+    store = write(tmp_path / "store", [sequence(seed=number) for number in range(4)])
+    inner = Source(str(store.path)).for_model(USDRLFeatureExtractor())
+    found = list(iter_embeddings(inner))
+    assert [one.name for one, _ in found] == ["s0", "s1", "s2", "s3"]
+    assert not any("keypoints" in vars(one) for one, _ in found)
+    [*given, _] = iter_embeddings(Source(Source(store, Reading(fps=25))))
+    assert [one.fps for one, _ in given] == [25] * 3
 
 
 def test_pickles_of_embedded_recordings_outlive_their_store(tmp_path):

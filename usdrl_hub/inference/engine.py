@@ -140,8 +140,8 @@ class Engine:
             batch_size: Recordings of a batch.
 
         Returns:
-            Lists of up to `batch_size` prepared recordings, and their clips ``(B, T, M, V, C)`` on the device. Those
-            of a stream come as soon as a batch is full.
+            Batches of up to `batch_size` prepared recordings, and their clips ``(B, T, M, V, C)`` on the device. Those
+            of a stream come as soon as a batch is full; those of a store may be read when they are asked for.
 
         Raises:
             ValueError: If `batch_size` is below 1.
@@ -150,9 +150,7 @@ class Engine:
         check_batch_size(batch_size)
         kind = "cpu" if self.device.type == "cpu" else "other"
         most = 1 if source.is_stream else _BATCHES_TOGETHER[kind]
-        feed = None
-        if not source.each_person:
-            feed = StoreFeed.for_source(source.inputs, source.reading, self.extractor, self.device)
+        feed = StoreFeed.for_source(source, self.extractor, self.device)
         if feed is not None:
             made = self._stored_batches(feed, source, batch_size, kind)
         else:
@@ -173,8 +171,8 @@ class Engine:
             clips = feed.clips(part)
             if clips is None:
                 # Read one by one, the damaged ones are found.
-                single = Source(feed.store[part], source.reading, on_error=source.on_error)
-                yield from self._batches(single.prepared(self.extractor), batch_size, most, max_frames)
+                each = source.of(feed.store[part]).prepared(self.extractor)
+                yield from self._batches(each, batch_size, most, max_frames)
             else:
                 for first, some in zip(range(part.start, part.stop, batch_size), clips.split(batch_size), strict=True):
                     yield feed.sequences(slice(first, first + len(some))), some

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.reading import Reading
 from ..data.store import SkeletonStore, is_store
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..layouts import TO_Y_UP, conversion_weights, get_layout, seen_joints
 from ..normalization import PIXELS
 from ..ragged import RaggedFrames
 from ..sequence import FARTHEST, METRES, SkeletonFormatError, SkeletonSequence
+from .source import Source
 
 
 class StoreFeed:
@@ -48,29 +48,31 @@ class StoreFeed:
         self._factors = None if (factors == 1).all() else torch.from_numpy(factors).to(device)
 
     @classmethod
-    def for_source(
-        cls, inputs: Any, reading: Reading, extractor: USDRLFeatureExtractor, device: torch.device
-    ) -> StoreFeed | None:
+    def for_source(cls, source: Source, extractor: USDRLFeatureExtractor, device: torch.device) -> StoreFeed | None:
         """The feed of a source's only input, if that is a store which needs nothing that is done to one recording.
 
-        Such are 2D keypoints, people who are tracked or not chosen by energy, and fields of `reading` that the store
-        itself may contradict.
+        Such are 2D keypoints, people who are embedded alone, tracked or not chosen by energy, and fields of its
+        readings that the store itself may contradict.
 
         Args:
-            inputs: See `Source`.
-            reading: What was given beside the inputs.
+            source: The source.
             extractor: The model's feature extractor.
             device: Where clips are made.
         """
+        if source.each_person:
+            return None
+        readings, inputs = [source.reading], source.inputs
+        while isinstance(inputs, Source):
+            readings, inputs = [*readings, inputs.reading], inputs.inputs
         if isinstance(inputs, list) and len(inputs) == 1:
             [inputs] = inputs
         try:
-            inputs = (
-                SkeletonStore.open(inputs) if isinstance(inputs, str | os.PathLike) and is_store(inputs) else inputs
-            )
+            if isinstance(inputs, str | os.PathLike) and is_store(inputs):
+                inputs = SkeletonStore.open(inputs)
         except SkeletonFormatError:
             return None
-        if type(inputs) is not SkeletonStore or not reading.is_silent or not len(inputs):
+        are_silent = all(reading.is_silent and reading.missing in (None, "refuse") for reading in readings)
+        if type(inputs) is not SkeletonStore or not are_silent or not len(inputs):
             return None
         layout, header = get_layout(extractor.layout), inputs.header
         plain = extractor.choose_by == "energy" and not extractor.relink and extractor.missing == "refuse"
@@ -79,7 +81,7 @@ class StoreFeed:
         if device.type == "cpu" and header.layout.joint_names != layout.joint_names:
             # A core converts one recording after the other faster: they fit its cache.
             return None
-        if header.coordinates != "3d" or (reading.missing or "refuse") != "refuse":
+        if header.coordinates != "3d":
             return None
         try:
             return cls(inputs, extractor, device)

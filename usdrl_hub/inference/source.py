@@ -166,6 +166,11 @@ class Source:
             self._report(error)
             return []
 
+    def of(self, data: Any) -> Source:
+        """This source with other inputs; where its inputs are a source, that with other inputs."""
+        inputs = self.inputs.of(data) if isinstance(self.inputs, Source) else data
+        return self._with(inputs, self.reading, self.folder)
+
     def for_model(self, extractor: USDRLFeatureExtractor) -> Source:
         """The source with a model's layout and treatment of NaN where `reading` names none."""
         reading = self.reading.with_defaults(extractor.source_layout or extractor.layout, extractor.missing)
@@ -211,6 +216,8 @@ class Source:
         """Yield the recordings of one input of several."""
         if isinstance(item, SkeletonSequence):
             yield self.reading.complete(item, item.units)
+        elif isinstance(item, SkeletonDataset | SkeletonList | SkeletonStore):
+            yield from self._data(item)
         elif isinstance(item, str | os.PathLike) and is_address(item):
             yield from Source(item, self.reading)
         elif isinstance(item, str | os.PathLike) and is_store(item):
@@ -222,7 +229,7 @@ class Source:
             array = item.detach().cpu().float().numpy() if isinstance(item, torch.Tensor) else item
             yield self.reading.sequence(array, f"sequence {number}")
 
-    def _data(self, data: SkeletonDataset | SkeletonStore) -> Iterator[SkeletonSequence]:
+    def _data(self, data: SkeletonDataset | SkeletonList | SkeletonStore) -> Iterator[SkeletonSequence]:
         for sequence in data.iterate(self.on_error):
             yield self.reading.complete(sequence, data.units if isinstance(data, SkeletonDataset) else sequence.units)
 
