@@ -19,6 +19,7 @@ from usdrl_hub import (
     iter_predictions,
     write_store,
 )
+from usdrl_hub.acceleration.prefetch import fetch
 from usdrl_hub.acceleration.replay import CUDAGraphReplay
 from usdrl_hub.data.samples import load_samples, sample_path
 from usdrl_hub.metrics.retrieval import retrieval_metrics, top_k
@@ -106,6 +107,14 @@ def test_embeddings_of_a_store_are_those_of_the_cpu(tmp_path, layout):
     found = list(iter_embeddings(store, device="cuda", batch_size=16))
     assert [sequence.name for sequence, _ in found] == [str(number) for number in range(300)]
     assert relative_error(np.stack([row for _, row in found]), extract_embeddings(list(store), device="cpu")) < 1e-3
+
+
+def test_fetched_arrays_are_of_ordinary_memory():
+    """Pinned memory that a caller keeps is lost to the system."""
+    values = ((number, torch.full((4,), float(number), device="cuda")) for number in range(9))
+    found = list(fetch(values))
+    assert [(number, array.tolist()) for number, array in found] == [(n, [float(n)] * 4) for n in range(9)]
+    assert all(array.flags.owndata for _, array in found)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -83,7 +83,7 @@ def fetch(values: Iterable[tuple[Item, torch.Tensor]], behind: int = 3) -> Itera
     """
     iterator = iter(values)
     waiting: deque[tuple[Item, torch.Tensor, torch.cuda.Event]] = deque()
-    failed: BaseException | None = None
+    failed: Exception | None = None
     ended = False
     while True:
         while not ended and len(waiting) <= behind:
@@ -92,16 +92,18 @@ def fetch(values: Iterable[tuple[Item, torch.Tensor]], behind: int = 3) -> Itera
                 copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 copy.copy_(tensor, non_blocking=True)
                 copied = torch.cuda.Event()
-                copied.record()
+                # That of the tensor's device, which need not be the current one.
+                copied.record(torch.cuda.current_stream(tensor.device))
                 waiting.append((item, copy, copied))
             except StopIteration:
                 ended = True
-            except BaseException as error:
+            except Exception as error:
                 failed, ended = error, True
         if not waiting:
             break
         item, copy, copied = waiting.popleft()
         copied.synchronize()
-        yield item, copy.numpy()
+        # The caller may keep it, and pinned memory is for copying only.
+        yield item, copy.numpy().copy()
     if failed is not None:
         raise failed
