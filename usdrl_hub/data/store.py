@@ -39,12 +39,17 @@ class UnreadSequence(SkeletonSequence):
     """A sequence whose keypoints are read when they are asked for."""
 
     @classmethod
-    def of(cls, read: Callable[[], SkeletonSequence], fields: dict[str, Any]) -> SkeletonSequence:
-        """A sequence with these fields, and the keypoints of the one that `read` returns."""
+    def of(cls, read: Callable[[], SkeletonSequence], frames: int, fields: dict[str, Any]) -> SkeletonSequence:
+        """A sequence with these fields, and the keypoints, of so many frames, of the one that `read` returns."""
         made = object.__new__(cls)
         # Nothing is checked: that would read the keypoints.
-        made.__dict__.update(fields, _read=read)
+        made.__dict__.update(fields, _read=read, _frames=frames)
         return made
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T."""
+        return self.__dict__["_frames"] if "_frames" in self.__dict__ else self.keypoints.shape[0]
 
     def __getattr__(self, name: str) -> Any:
         """The keypoints, read at their first use."""
@@ -236,11 +241,13 @@ class SkeletonStore:
             prepare: What is done to a sequence that is read.
             changed: The fields that all sequences have afterwards, such as their layout.
         """
+        lengths = self.lengths
         for place, (_, _, fields) in enumerate(self._fields(self.selection)):
             if self.events(int(self.selection[place])) is not None:
                 yield prepare(self[place])
             else:
-                yield UnreadSequence.of(partial(self._prepared, place, prepare), fields | changed)
+                frames = int(lengths[place])
+                yield UnreadSequence.of(partial(self._prepared, place, prepare), frames, fields | changed)
 
     def _prepared(self, place: int, prepare: Callable[[SkeletonSequence], SkeletonSequence]) -> SkeletonSequence:
         return prepare(self[place])
