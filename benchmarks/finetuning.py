@@ -117,7 +117,7 @@ def average(data: Path, sets: list[str], record: Record) -> None:
             train = train.select(draw_exemplars(np.asarray(train.column("labels")), int(shots), draw))
         set_seed(draw)
         model = with_head(encoder, USDRLForActionRecognition, train.class_names)
-        train_linear_probe(model, extractor, train)
+        train_linear_probe(model, extractor, train, FULL)
         first = {key: values.clone() for key, values in model.state_dict().items()}
         train_recogniser(model, extractor, train, FULL, seed=draw)
         last = {key: values.clone() for key, values in model.state_dict().items()}

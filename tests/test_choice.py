@@ -1,13 +1,16 @@
 """The choice between linear probe and full fine-tuning, by the number of clips and by validation."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from usdrl_hub.data.augmentation import mirror_image
 from usdrl_hub.data.samples import load_samples
 from usdrl_hub.data.splits import split_data
+from usdrl_hub.layouts import get_layout
 from usdrl_hub.loading import load_feature_extractor, load_model
 from usdrl_hub.modeling_usdrl import USDRLForActionRecognition
 from usdrl_hub.tasks import choice, fit
@@ -116,6 +119,21 @@ def test_with_many_clips_the_weights_that_validated_best_are_kept(monkeypatch):
     accuracies = [row["validation_accuracy"] for row in chosen.history if "validation_accuracy" in row]
     assert chosen.validation["full fine-tuning"] == pytest.approx(max(accuracies))
     assert model is not run.classifier and len(parts.validation) == chosen.validation["n"]
+
+
+def test_a_linear_probe_also_learns_from_mirror_images():
+    # Movements of one side of the body: of the other side, they are new to a probe that never saw them.
+    run = training(movements=10, clips_of_each=10)
+    part, mirrored = run.parts.train, get_layout(run.extractor.layout).mirrored
+    images = partial(mirror_image, mirrored=mirrored)
+    clips = images(run.extractor(list(part), return_tensors="pt")["keypoints"])
+    labels = torch.as_tensor(np.asarray(part.column("labels")))
+    sure = []
+    for mirror in (False, True):
+        choice.train_linear_probe(run.classifier, run.extractor, part, replace(QUICK, mirror=mirror))
+        with torch.no_grad():
+            sure.append(run.classifier(clips).logits.softmax(-1)[torch.arange(len(labels)), labels].mean())
+    assert sure[0] < 0.93 < 0.97 < sure[1], sure
 
 
 def test_an_unknown_method_is_refused():

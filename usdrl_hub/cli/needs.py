@@ -165,7 +165,7 @@ _NEEDS: dict[str, tuple[_Need, ...]] = {
         ),
         _Need(("model",), _without("from_scratch"), "with --from-scratch"),
         _Need(
-            ("epochs", "learning_rate", "batch_size", "mirror", "pose_errors"),
+            ("epochs", "learning_rate", "batch_size", "pose_errors"),
             _without("linear_probe"),
             "with --linear-probe, which fits the last layer in one go",
         ),

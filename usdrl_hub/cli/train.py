@@ -45,7 +45,8 @@ def finetune(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per step.")] = None,
     balance: Annotated[bool, typer.Option("--balance", help="Weight all classes alike, however many clips.")] = False,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Augment by mirroring; not if the classes distinguish left and right.")
+        bool,
+        typer.Option("--mirror", help="Learn from mirror images, too; not if the classes distinguish left and right."),
     ] = False,
     group_by: Annotated[
         str | None,

@@ -50,16 +50,20 @@ def random_missing_joints(clips: torch.Tensor, max_share: float) -> torch.Tensor
     return clips * (torch.rand(batch, 1, 1, joints, 1, device=clips.device) >= share)
 
 
-def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
-    """Mirror a random half of the clips: negate x, and exchange left and right joints.
+def mirror_image(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
+    """Mirror clips: negate x, and exchange left and right joints.
 
     Args:
         clips: ``(B, T, M, V, C)``, bodies centred near x = 0.
         mirrored: The joint on the other side of each joint; see `Layout.mirrored`.
     """
-    image = clips[:, :, :, list(mirrored)] * clips.new_tensor([-1.0] + [1.0] * (clips.shape[-1] - 1))
+    return clips[:, :, :, list(mirrored)] * clips.new_tensor([-1.0] + [1.0] * (clips.shape[-1] - 1))
+
+
+def random_mirror(clips: torch.Tensor, mirrored: Sequence[int]) -> torch.Tensor:
+    """Mirror a random half of the clips, see `mirror_image`."""
     chosen = torch.rand(len(clips), 1, 1, 1, 1, device=clips.device) < 0.5
-    return torch.where(chosen, image, clips)
+    return torch.where(chosen, mirror_image(clips, mirrored), clips)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -175,11 +175,24 @@ def embed_clips(model: USDRLPreTrainedModel, clips: torch.Tensor, *, pooled: boo
 
 
 def embed_part(
-    model: USDRLPreTrainedModel, extractor: USDRLFeatureExtractor, part: SkeletonData, *, pooled: bool = False
+    model: USDRLPreTrainedModel,
+    extractor: USDRLFeatureExtractor,
+    part: SkeletonData,
+    *,
+    pooled: bool = False,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Embeddings of a part of a data set, see `embed_clips`, and its labels; memory holds one batch of clips."""
+    """Embeddings of a part of a data set, see `embed_clips`, and its labels; memory holds one batch of clips.
+
+    Args:
+        model: See `embed_clips`.
+        extractor: Its feature extractor.
+        part: Labelled recordings.
+        pooled: See `embed_clips`.
+        change: Changes the clips ``(B, T, M, V, C)`` before they are embedded.
+    """
     features = []
     for start in range(0, len(part), _CLIPS_AT_ONCE):
-        sequences = list(part[start : start + _CLIPS_AT_ONCE])
-        features.append(embed_clips(model, extractor(sequences, return_tensors="pt")["keypoints"], pooled=pooled))
+        clips = extractor(list(part[start : start + _CLIPS_AT_ONCE]), return_tensors="pt")["keypoints"]
+        features.append(embed_clips(model, clips if change is None else change(clips), pooled=pooled))
     return torch.cat(features), np.asarray(part.column("labels"))

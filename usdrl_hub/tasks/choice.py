@@ -6,12 +6,13 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.augmentation import ClipAugmentation
+from ..data.augmentation import ClipAugmentation, mirror_image
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData
 from ..data.pose_errors import PoseErrors
@@ -86,7 +87,7 @@ def train_recogniser(
 ) -> Progress:
     """Train a recogniser in place, see `fit`."""
     if recipe.linear_start:
-        train_linear_probe(classifier, extractor, train, recipe.balance)
+        train_linear_probe(classifier, extractor, train, recipe)
     augment = None
     if recipe.augment:
         augment = ClipAugmentation(
@@ -108,14 +109,21 @@ def train_recogniser(
 
 
 def train_linear_probe(
-    classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, train: SkeletonData, balance: bool = False
+    classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, train: SkeletonData, recipe: FitRecipe
 ) -> None:
-    """Put a logistic regression on the frozen encoder's features into the head of a recogniser."""
+    """Put a logistic regression on the frozen encoder's features into the head of a recogniser.
+
+    Of the recipe, `balance` and `mirror` count: mirror images of all clips are then learned from, too.
+    """
     if torch.cuda.is_available():
         classifier.to("cuda")  # type: ignore[arg-type]
     features, labels = embed_part(classifier, extractor, train, pooled=True)
+    if recipe.mirror:
+        mirror = partial(mirror_image, mirrored=get_layout(extractor.layout).mirrored)
+        images, again = embed_part(classifier, extractor, train, pooled=True, change=mirror)
+        features, labels = torch.cat([features, images]), np.concatenate([labels, again])
     count = len(classifier.config.class_names)
-    weights = class_weights(labels, count) if balance else None
+    weights = class_weights(labels, count) if recipe.balance else None
     layer = fit_logistic_regression(features, labels, count, weights=weights)
     classifier.classifier.load_state_dict(layer.state_dict())
     classifier.eval()
@@ -210,7 +218,7 @@ class Training:
 
     def _linear(self, reason: str, validation: dict[str, float]) -> tuple[USDRLForActionRecognition, Chosen]:
         self.say(f"{TITLES['linear']}: {reason}")
-        train_linear_probe(self.classifier, self.extractor, self.parts.train, self.recipe.balance)
+        train_linear_probe(self.classifier, self.extractor, self.parts.train, self.recipe)
         return self.classifier, Chosen("linear", reason, None, validation, self.progress.history)
 
     def _full(
@@ -272,7 +280,7 @@ class Training:
         validation, right = {"n": float(len(parts.validation))}, {}
         if method == "auto":
             probe = copy.deepcopy(self.classifier)
-            train_linear_probe(probe, self.extractor, parts.train, self.recipe.balance)
+            train_linear_probe(probe, self.extractor, parts.train, self.recipe)
             right["linear"] = self._right(probe, parts.validation)
             validation[TITLES["linear"]] = float(np.average(right["linear"], weights=weights))
         try:

@@ -41,7 +41,8 @@ class FitRecipe:
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         max_grad_norm: Gradients are clipped at this norm; 0 disables clipping.
         augment: Augment clips, see `ClipAugmentation`.
-        mirror: Also train on mirror images; not for classes that tell left from right.
+        mirror: Also train on mirror images, as where some people are left-handed; not for classes that tell left from
+            right.
         pose_errors: Probability that a clip is augmented by what pose estimators do, see `PoseErrors`, in [0, 1]; for
             recognisers that are to read films.
         freeze_encoder: Train the head only, with the encoder in eval mode.
