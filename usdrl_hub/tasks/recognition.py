@@ -211,7 +211,7 @@ class _Session:
         classifier, extractor, chosen, tried, stopped = self._train(parts, state, "main")
         took = time.monotonic() - begun
         parts = replace(parts, rule=tried.rule)
-        tested = Tested.of(classifier, extractor, parts)
+        tested = Tested.of_parts(classifier, extractor, parts)
         curve = (
             self._curve(parts, chosen.method, tested.accuracy(), took)
             if evaluation.learning_curve and not stopped
@@ -269,13 +269,13 @@ class _Session:
                 row, tensors = done
                 names = row.pop("baselines")
                 answers = {name: tensors[f"baseline.{place}"].numpy() for place, name in enumerate(names)}
-                tested = Tested(parts.test, tensors["probabilities"].numpy(), answers)
+                tested = Tested(parts.test, tensors["probabilities"].numpy(), answers, tensors["images"].numpy())
             else:
                 classifier, extractor, chosen, _, stopped = self._train(parts, state, f"fold-{number}")
                 if stopped:
                     # The folds that are done are kept, and the command goes on with the others.
                     raise KeyboardInterrupt
-                tested = Tested.of(classifier, extractor, parts)
+                tested = Tested.of_parts(classifier, extractor, parts)
                 row = {"fold": parts.rule.partition(";")[0], "n": len(parts.test), "accuracy": tested.accuracy()}
                 row["method"] = chosen.method
                 fresh += 1
@@ -285,6 +285,7 @@ class _Session:
                         for place, values in enumerate(tested.baselines.values())
                     }
                     tensors["probabilities"] = torch.from_numpy(tested.probabilities)
+                    tensors["images"] = torch.from_numpy(tested.images)
                     state.save(f"fold-{number}", {**row, "baselines": list(tested.baselines)}, tensors)
             tests.append(tested)
             rows.append(row)

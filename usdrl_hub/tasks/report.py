@@ -8,12 +8,15 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..data.augmentation import mirror_image
 from ..data.clips import ClipDataset
 from ..data.dataset import SkeletonData, open_data, record_of, source_name
 from ..data.protocols import with_clips
@@ -26,7 +29,7 @@ from ..hub.evaluations import write_record
 from ..inference.embedding import embed_part
 from ..layouts import get_layout
 from ..loading import load_feature_extractor, load_model
-from ..metrics.classification import accuracy, classification_report
+from ..metrics.classification import accuracy, classification_report, paired_difference
 from ..modeling_usdrl import USDRLForActionRecognition
 from ..records import run_record
 from ..visualize.page import shown_name
@@ -37,15 +40,21 @@ from .baselines import joint_neighbours
 _BATCH = 128
 # Skeletons in a page, and training clips of a class among which its example is chosen.
 SHOWN, _CANDIDATES = 24, 20
+# Standard errors by which mirror images must be recognised better, before it is said that they are.
+_CLEAR = 3
 # Test clips of a class below which its figures say little.
 _FEW = 5
 
 
 @torch.inference_mode()
 def class_probabilities(
-    classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, data: SkeletonData
+    classifier: USDRLForActionRecognition,
+    extractor: USDRLFeatureExtractor,
+    data: SkeletonData,
+    *,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """Probabilities ``(N, K)`` of the classes of clips, in float32.
+    """Probabilities ``(N, K)`` of the classes of clips, or of their mirror images, in float32.
 
     Raises:
         NonFiniteError: If one is NaN or infinite.
@@ -53,7 +62,8 @@ def class_probabilities(
     was_training = classifier.training
     classifier.eval()
     rows = []
-    for batch in torch.utils.data.DataLoader(ClipDataset(data, extractor), _BATCH):
+    change = partial(mirror_image, mirrored=get_layout(extractor.layout).mirrored) if mirrored else None
+    for batch in torch.utils.data.DataLoader(ClipDataset(data, extractor, change), _BATCH):
         logits = classifier(keypoints=batch["keypoints"].to(classifier.device)).logits
         rows.append(logits.float().softmax(-1).cpu())
     classifier.train(was_training)
@@ -70,21 +80,36 @@ class Tested:
         data: N tested clips with labels.
         probabilities: ``(N, K)``.
         baselines: Answers ``(N,)`` of simpler methods, by name.
+        images: Answers ``(N,)`` of the models for the clips' mirror images.
     """
 
     data: SkeletonData
     probabilities: np.ndarray
     baselines: Mapping[str, np.ndarray]
+    images: np.ndarray
 
     @classmethod
-    def of(cls, classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, parts: Parts) -> Tested:
+    def of(
+        cls,
+        classifier: USDRLForActionRecognition,
+        extractor: USDRLFeatureExtractor,
+        data: SkeletonData,
+        baselines: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Tested:
+        """The answers of a model."""
+        probabilities = class_probabilities(classifier, extractor, data)
+        images = class_probabilities(classifier, extractor, data, mirrored=True).argmax(1)
+        return cls(data, probabilities, baselines, images)
+
+    @classmethod
+    def of_parts(cls, classifier: USDRLForActionRecognition, extractor: USDRLFeatureExtractor, parts: Parts) -> Tested:
         """The answers of a model that was trained on a part, and of baselines, for the test part."""
         majority = np.bincount(np.asarray(parts.train.column("labels"))).argmax()
         baselines = {
             "nearest neighbour on normalised joints": joint_neighbours(parts.train, parts.test, extractor),
             "majority class": np.full(len(parts.test), majority),
         }
-        return cls(parts.test, class_probabilities(classifier, extractor, parts.test), baselines)
+        return cls.of(classifier, extractor, parts.test, baselines)
 
     @classmethod
     def pooled(cls, dataset: SkeletonData, folds: Sequence[Tested], members: Sequence[np.ndarray]) -> Tested:
@@ -102,7 +127,8 @@ class Tested:
         baselines = {
             name: np.concatenate([fold.baselines[name] for fold in folds])[order] for name in folds[0].baselines
         }
-        return cls(dataset.select(mask), probabilities, baselines)
+        images = np.concatenate([fold.images for fold in folds])[order]
+        return cls(dataset.select(mask), probabilities, baselines, images)
 
     def accuracy(self) -> float:
         """Share of the clips that are right."""
@@ -145,9 +171,9 @@ class TrainingReport:
         self.classifier, self.extractor, self.parts = classifier, extractor, parts
         self.about, self.history, self.curve = dict(about), history, curve
         self.class_names = list(classifier.config.class_names)
-        tested = Tested.of(classifier, extractor, parts) if tested is None else tested
+        tested = Tested.of_parts(classifier, extractor, parts) if tested is None else tested
         self.train, self.test = parts.train, tested.data
-        self.probabilities = tested.probabilities
+        self.probabilities, self.images = tested.probabilities, tested.images
         self.labels = np.asarray(self.test.column("labels"))
         # Clips of unknown groups cannot be grouped, so then clips are resampled.
         groups = groups_of(self.test, parts.by)
@@ -195,7 +221,27 @@ class TrainingReport:
         rare = [name for name, count in zip(self.class_names, trained, strict=True) if 0 < count < _FEW]
         if rare:
             found.append(f"Fewer than {_FEW} clips train the class {listed(rare)}.")
-        return found
+        return found + self._mirrored()
+
+    def _mirrored(self) -> list[str]:
+        """A warning of people, or clips, that are recognised better as mirror images."""
+        right, images = self.probabilities.argmax(1) == self.labels, self.images == self.labels
+        groups = np.full(len(right), "") if self.groups is None else self.groups
+        better = []
+        for group in np.unique(groups):
+            members = groups == group
+            lead, error = paired_difference(images[members], right[members])
+            if lead > _CLEAR * error and lead > 0:
+                shares = f"{100 * images[members].mean():.1f} % as mirror images, {100 * right[members].mean():.1f} %"
+                better.append((lead, f"{titled(self.parts.by)} '{group}': " * (self.groups is not None) + shares))
+        if not better:
+            return []
+        first = max(better)[1]
+        others = f" (and {len(better) - 1} more)" if len(better) > 1 else ""
+        return [
+            f"Clips are recognised better as mirror images: {first} as they are{others}. Read mirrored films with "
+            "--mirrored and left-handed axes with --left-handed; where people use the other hand, train with --mirror."
+        ]
 
     def _limits(self) -> list[str]:
         found = []
@@ -250,8 +296,8 @@ class TrainingReport:
         clips = self._scored_clips()
         header = ["name", "group", "true_class", "predicted_class", *(f"p:{name}" for name in self.class_names)]
         with (
-            new_file(folder / "predictions.csv") as partial,
-            open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+            new_file(folder / "predictions.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             writer = csv.writer(file)
             writer.writerow(header)
@@ -367,13 +413,13 @@ def report_model(
     dataset = _in_classes_of(classifier, with_clips(open_data(data).drop_empty(), None, where), where)
     if part == "test":
         parts = split_data(dataset, group_by, seed=seed)
-        tested = Tested.of(classifier, extractor, parts)
+        tested = Tested.of_parts(classifier, extractor, parts)
     else:
         by = "subject" if (groups_of(dataset, "subject") != "").any() else None
         parts = Parts(
             dataset, None, dataset, "all clips test; none of them may have trained the model", group_by or by
         )
-        tested = Tested(dataset, class_probabilities(classifier, extractor, dataset), {})
+        tested = Tested.of(classifier, extractor, dataset)
     with new_folder(output_dir) as folder:
         about = {
             "Model": shown_name(model),
