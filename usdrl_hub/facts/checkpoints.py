@@ -338,7 +338,8 @@ def _shipped() -> Iterator[Checkpoint]:
             "never seen a film: what estimators do to bodies is imitated. It reads where joints are, not how sure the "
             "estimator is of them, and no motion towards the camera. A body in 2D shows less than in 3D: prefer "
             "usdrl/mocap-tiny where joints are 3D. Its recipe was chosen with JHMDB in view, so those figures "
-            "are a little optimistic. It has no classes of its own, and it is not a medical device."
+            "are a little optimistic. The tennis player who tests it is left-handed, those who train are not, which "
+            "fine-tuning suffers from. It has no classes of its own, and it is not a medical device."
         ),
         recipe="mocap-2d",
     )
@@ -387,8 +388,7 @@ def list_models(
     Args:
         text: Text that names must contain.
         task: A task, such as "detection"; None for all.
-        pretrained: Only models with available weights. If False, the paper's models follow, whose weights have to be
-            converted or trained.
+        pretrained: Only models with available weights; if False, the paper's follow, to be converted or trained.
         owner: Namespace in the names of models without weights; see `namespace`.
 
     Returns:
