@@ -33,7 +33,7 @@ from usdrl_hub.errors import CheckpointLoadError, USDRLWarning
 from usdrl_hub.facts.benchmarks import BENCHMARKS
 from usdrl_hub.facts.checkpoints import CHECKPOINTS, explain_missing, find_checkpoint, namespace
 from usdrl_hub.hub.card_source import CardSource
-from usdrl_hub.hub.cards import card_of, model_table, render_card, update_table, write_cards
+from usdrl_hub.hub.cards import card_of, model_list, render_card, update_list, write_cards
 from usdrl_hub.hub.convert import convert_checkpoint
 from usdrl_hub.hub.listing import feature_extractor, model_config
 from usdrl_hub.loading import MissingPreprocessorError, load_feature_extractor, load_model
@@ -239,23 +239,28 @@ def test_cards_are_up_to_date(cards):
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/models.md"])
-def test_the_table_of_models_is_what_metrics_say(document):
+def test_the_list_of_models_is_what_metrics_say(document):
     text = (REPOSITORY / document).read_text("utf-8")
-    [table] = re.findall(r"<!-- models: [^>]*-->\n(.*?)<!-- /models -->", text, flags=re.DOTALL)
-    assert table == model_table(), "run make cards"
-    rows = {row.split("`")[1]: row for row in table.splitlines()[2:]}
+    [shown] = re.findall(r"<!-- models: [^>]*-->\n(.*?)<!-- /models -->", text, flags=re.DOTALL)
+    assert shown == model_list(), "run make cards"
+    rows = {row.split("`")[1]: row for row in shown.split("\n- ")}
     assert {TINY, "usdrl/mocap-tiny"} <= set(rows)
     for name, row in rows.items():
-        figures = sorted(re.findall(r" (\d+\.\d) %", row))
-        measured = [f"{100 * value:.1f}" for value in find_checkpoint(name).measured.values()]
-        assert len(figures) in (3, 4) and set(figures) <= set(measured)
+        checkpoint = find_checkpoint(name)
+        own, _, end = row.partition("; on ")
+        measured = {f"{100 * value:.1f}" for value in checkpoint.measured.values()}
+        figures = re.findall(r" (\d+\.\d) %", own)
+        assert len(figures) in (3, 4) and set(figures) <= measured
+        scored = checkpoint.metrics.get("final", {"few_labels": []})["few_labels"]
+        final = {f"{100 * row['accuracy']['5']:.1f}" for row in scored if f"usdrl/{row['who']}" == name}
+        assert set(re.findall(r" (\d+\.\d) %", end)) <= final and bool(end) is bool(final)
 
 
-def test_a_table_of_models_is_brought_up_to_date_between_its_marks(tmp_path):
+def test_a_list_of_models_is_brought_up_to_date_between_its_marks(tmp_path):
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- models: x -->\nold\n<!-- /models -->\nafter\n")
-    update_table(document)
-    assert document.read_text() == f"before\n<!-- models: x -->\n{model_table()}<!-- /models -->\nafter\n"
+    update_list(document)
+    assert document.read_text() == f"before\n<!-- models: x -->\n{model_list()}<!-- /models -->\nafter\n"
 
 
 def test_any_card_is_rendered_by_name(cards):

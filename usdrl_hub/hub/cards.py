@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..configuration_usdrl import USDRLConfig
 from ..errors import CheckpointLoadError, printable
 from ..facts.benchmarks import BENCHMARKS
-from ..facts.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER, find_checkpoint
+from ..facts.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER, NAMESPACE, find_checkpoint
 from ..facts.datasets import DATASETS
 from ..feature_extraction_usdrl import USDRLFeatureExtractor
 from ..files import new_file
@@ -435,7 +435,7 @@ def write_cards(folder: str | os.PathLike) -> list[Path]:
     return written
 
 
-# Figures of the table of models, as `metrics.json` names them.
+# Figures of the list of models, as `metrics.json` names them.
 _FIGURES = {
     "accuracy": "top-1",
     "baseline_1nn_centered": "1-NN on centred joints",
@@ -444,18 +444,14 @@ _FIGURES = {
     "baseline_1nn@5": "1-NN on normalised joints",
     "linear@5": "linear probe",
     "baseline_linear@5": "linear probe on them",
-    "finetuned@5": "fine-tuned",
-    "1nn@all": "1-NN with all clips",
 }
-_TABLE = re.compile(r"(<!-- models: [^>]*-->\n).*?(?=<!-- /models -->)", re.DOTALL)
+_LIST = re.compile(r"(<!-- models: [^>]*-->\n).*?(?=<!-- /models -->)", re.DOTALL)
 
 
-def model_table() -> str:
-    """The checkpoints that exist as a table in Markdown, with figures of their ``metrics.json``."""
-    rows = ["| model | size | trained on | licence | figures |", "|---|---|---|---|---|"]
-    for entry in CHECKPOINTS.values():
-        if not entry.shipped:
-            continue
+def model_list() -> str:
+    """The checkpoints that exist as a list in Markdown, with figures of their ``metrics.json``."""
+    rows, known = [], set()
+    for entry in [entry for entry in CHECKPOINTS.values() if entry.shipped]:
         metrics = entry.metrics
         shown = [
             f"{name} {100 * entry.measured[key]:.1f} %" for key, name in _FIGURES.items() if key in entry.measured
@@ -465,21 +461,38 @@ def model_table() -> str:
         where = f"mean of {len(sets)} other data sets" if len(sets) > 1 else f"on {sets[0]}"
         few = f"five labelled clips per class, {where}, {clips}"
         about = few if "few_labels" in metrics else f"{clips}, {metrics['split']}"
-        where = "" if (CHECKPOINTS_FOLDER / entry.name.replace("/", "--")).is_dir() else " (in the repository)"
-        size = f"{(entry.num_bytes or 0) / 1e6:.1f} MB"
-        cells = [f"`{entry.name}`{where}: {entry.summary}", size, entry.facts.title, entry.license]
-        rows.append(f"| {' | '.join(cells)} | {', '.join(shown[:4])} ({about}) |")
+        inside = (CHECKPOINTS_FOLDER / entry.name.replace("/", "--")).is_dir()
+        size = f"{(entry.num_bytes or 0) / 1e6:.1f} MB{'' if inside else ' in the repository'}"
+        motion = "the same motion" if entry.facts.title in known else entry.facts.title
+        known.add(entry.facts.title)
+        figures = ", ".join(shown)
+        rows.append(
+            f"- **`{entry.name}`** ({size}, {entry.license}): {entry.summary} Trained on {motion}.\n"
+            f"  {figures[0].upper()}{figures[1:]} ({about}){_final_figures(metrics, entry.name)}."
+        )
     return "\n".join(rows) + "\n"
 
 
-def update_table(document: str | os.PathLike) -> None:
-    """Write the table of models between its marks in a document."""
+def _final_figures(metrics: Mapping[str, Any], name: str) -> str:
+    """What an encoder gets on sets that were scored after all choices, as the end of a sentence."""
+    final = metrics.get("final")
+    if final is None:
+        return ""
+    own = {row["measure"]: row["accuracy"]["5"] for row in final["few_labels"] if f"{NAMESPACE}/{row['who']}" == name}
+    shown = [f"{_FIGURES[f'{measure}@5']} {100 * own[measure]:.1f} %" for measure in ("1nn", "linear")]
+    sets = final["dataset"].split(", ")
+    where = f"{len(sets)} sets" if len(sets) > 1 else sets[0]
+    return f"; on {where}, scored once after all choices: {', '.join(shown)}"
+
+
+def update_list(document: str | os.PathLike) -> None:
+    """Write the list of models between its marks in a document."""
     path = Path(document)
     with new_file(path) as partial:
-        partial.write_text(_TABLE.sub(lambda found: found[1] + model_table(), path.read_text("utf-8")), "utf-8")
+        partial.write_text(_LIST.sub(lambda found: found[1] + model_list(), path.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":
     print(f"{len(write_cards(sys.argv[1]))} cards")
     for document in sys.argv[2:]:
-        update_table(document)
+        update_list(document)
