@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="Data sets to run on.")
     parser.add_argument("--source", default="", help="With the group transfer: the set that MODEL was fine-tuned on.")
     parser.add_argument("--keep", type=Path, help="Folder for the trained models.")
+    parser.add_argument("--seed", type=int, default=0, help="Of heads, orders and draws; figures of others are named.")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
@@ -135,6 +136,7 @@ def main() -> None:
     for run in GROUPS[arguments.group]:
         task, _, name = run.benchmark.partition("/")
         key = f"{run.key} from {arguments.source}" if arguments.source else run.key
+        key += f", seed {arguments.seed}" if arguments.seed else ""
         # Read each time: another group may be running.
         table = json.loads(arguments.output.read_text())["table"] if arguments.output.is_file() else {}
         done = not arguments.again and table.get(key, {}).get("encoder_sha256") == model
@@ -142,11 +144,13 @@ def main() -> None:
         if done or not asked or name == arguments.source:
             continue
         data = arguments.data / f"{BENCHMARKS[run.benchmark].dataset}.npz"
-        folder = arguments.keep / key.replace("/", "-").replace(" ", "-") if arguments.keep else None
-        # What is trained in the same way is not trained twice.
-        same = arguments.keep / f"finetuned-{name}" if arguments.keep and (run.leak or task == "early") else None
-        if run.averaged:
-            same = arguments.keep / f"{task}-{name}"
+        folder = same = None
+        if arguments.keep:
+            folder = arguments.keep / (key.replace("/", "-").replace(" ", "-"))
+            seed = f",-seed-{arguments.seed}" if arguments.seed else ""
+            # What is trained in the same way is not trained twice.
+            trained = task if run.averaged else "finetuned" if run.leak or task == "early" else None
+            same = arguments.keep / f"{trained}-{name}{seed}" if trained else None
         reuse = same is not None and (run.averaged or task in ("finetuned", "early")) and same.is_dir()
         model_folder, folder = (same, None) if reuse else (arguments.model, folder)
         record = redact_paths(
@@ -155,6 +159,7 @@ def main() -> None:
                 run.benchmark,
                 data,
                 output_dir=folder,
+                seed=arguments.seed,
                 with_leak=run.leak,
                 fold=run.fold,
                 train_head=not reuse,
