@@ -80,6 +80,11 @@ def sources_of(name: str) -> tuple[str, ...]:
     return (*FREE, *RESEARCH) if name.endswith("-nc") else FREE
 
 
+def recipe_of(name: str) -> str:
+    """Recipe that a checkpoint is pretrained by: a research-only one differs in its data alone."""
+    return name.removesuffix("-nc")
+
+
 class Record:
     """Figures in a JSON file, which is written after each measurement."""
 
@@ -160,7 +165,7 @@ def train(name: str, data: Path, runs: Path) -> None:
     folder = runs / name
     if not (folder / "model.safetensors").is_file():
         motion, compute = sources(plain, data, runs), ComputeOptions(progress=True)
-        pretrain(motion, folder, plain, seed=int(seed or 0), max_steps=STEPS, compute=compute)
+        pretrain(motion, folder, recipe_of(plain), seed=int(seed or 0), max_steps=STEPS, compute=compute)
     if not (folder / "model.safetensors").is_file():
         raise SystemExit(f"{name} was stopped: the same command goes on")
 

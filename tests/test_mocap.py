@@ -14,6 +14,7 @@ from usdrl_hub.data.samples import load_samples
 from usdrl_hub.inference.embedding import embed_clips
 from usdrl_hub.layouts import weights_through
 from usdrl_hub.metrics.retrieval import top_k
+from usdrl_hub.pretraining.build import load_recipe
 from usdrl_hub.records import sha256
 from usdrl_hub.tasks.linear import fit_logistic_regression
 
@@ -65,6 +66,12 @@ def mocap():
         patch.syspath_prepend(ROOT / "benchmarks")
         module = importlib.import_module("mocap")
     return module, json.loads((ROOT / "benchmarks" / "mocap.json").read_text())
+
+
+def test_each_encoder_of_the_benchmarks_has_a_recipe(mocap):
+    motion = importlib.import_module("motion")
+    for name in motion.MODELS:
+        assert load_recipe(motion.recipe_of(name)).views, name
 
 
 def test_the_tables_of_the_readme_are_what_was_measured(mocap):
