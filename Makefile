@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-plain test-slow test-gpu test-lowest fuzz lint format bench cards pictures docs wheel package \
+.PHONY: demo test test-long test-plain test-slow test-gpu test-lowest fuzz lint format bench cards pictures docs wheel package \
 	workflows clean
 
 # The version of torch that the tests ran with last. Installed first, so that an index for CPUs, or another version, can be
@@ -26,8 +26,10 @@ demo: $(VENV)/package
 	$(BIN)/usdrl demo --output-dir demo-output
 
 # Several processes with one thread each: threads do not speed up small tensors.
+# Which of them: MARKS.
+MARKS ?= not long and not slow and not gpu
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '$(MARKS)' -n auto --maxprocesses 4 --dist worksteal
 
 # With the lowest versions that pyproject.toml allows, so without the extra onnx, which needs a newer torch than the
 # package. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -44,6 +46,9 @@ test-plain: $(VENV)/installed
 	USDRL_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
 		tests/test_plain.py tests/test_modeling.py tests/test_feature_extraction.py tests/test_normalization.py \
 		tests/test_convert.py tests/test_streaming.py tests/test_losses.py tests/test_training.py
+
+test-long: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'long and not slow' -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

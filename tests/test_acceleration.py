@@ -302,6 +302,7 @@ def test_a_batch_is_the_same_in_parts(fields, monkeypatch):
 
 
 @pytest.mark.parametrize("encoder", ["dste", "sttr"])
+@pytest.mark.long
 def test_unpacked_it_compiles_without_graph_breaks_and_exports(encoder):
     model = randomised(USDRLForActionRecognition(tiny_config(encoder=encoder, modality="bone")))
     keypoints = clips(model.config)

@@ -215,6 +215,7 @@ def test_int8_weights_of_torchao_are_loaded_saved_and_loaded_again(tmp_path):
         assert weights and load_model(tmp_path)
 
 
+@pytest.mark.long
 def test_adapters_are_trained_saved_loaded_by_name_merged_fused_and_exported(tmp_path):
     """faults.md 31 and 32: a folder of adapters was refused, and held this machine's path."""
     model = USDRLForActionRecognition.from_pretrained("tiny-uiprmd")
@@ -340,6 +341,7 @@ def test_weights_under_other_names_are_loaded_by_key_mapping(tmp_path):
     torch.testing.assert_close(loaded(keypoints).logits, model(keypoints).logits, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_none_of_these_libraries_is_needed():
     """They are for development only."""
     program = (

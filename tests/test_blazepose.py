@@ -92,6 +92,7 @@ def test_a_mirrored_film_has_its_twin_among_the_recordings_of_the_kinect(film, m
     assert (vectors[1:] @ vectors[0]).argmax() == 0
 
 
+@pytest.mark.long
 def test_a_model_of_2d_keypoints_reads_a_film_as_it_is_in_the_picture(estimator, images, film):
     flat = estimator.recording(images[:20], fps=30, name="film", in_picture=True)
     assert (flat.coordinates, flat.image_shape, flat.layout) == ("2d+score", (1080, 1920), LAYOUT)
@@ -124,6 +125,7 @@ def test_smoothing_takes_jitter_away_and_follows(images, poses):
     assert np.linalg.norm(smooth - raw, axis=-1).mean() < 0.015
 
 
+@pytest.mark.long
 def test_two_people_whose_paths_cross_keep_their_numbers(images):
     film = crossing(images, ((1450, 150), (150, 1450)))
     poses = list(BlazePoseEstimator(num_threads=1).track(film, 30))
@@ -201,6 +203,7 @@ def test_impossible_choices_are_refused(choices, message):
         BlazePoseEstimator(**choices)
 
 
+@pytest.mark.long
 def test_predict_reads_a_film_without_further_options(capsys, film):
     code, out, err = run(capsys, "predict", film, "--mirrored", "--json")
     assert code == 0 and "Traceback" not in err
@@ -208,6 +211,7 @@ def test_predict_reads_a_film_without_further_options(capsys, film):
     assert row["name"] == "S001C001P001R001A001_rgb" and row["frames"] == 103 and len(row["top"]) == 5
 
 
+@pytest.mark.long
 def test_a_film_is_an_input_like_any_other(film, mirrored):
     videos = VideoReading(BlazePoseEstimator(num_threads=1), mirrored=True)
     [sequence] = Source(film, videos=videos)

@@ -94,6 +94,7 @@ def test_metrics_alone_are_enough_to_repeat_a_run(tmp_path, benchmark):
         repeat(tmp_path / "other.json")
 
 
+@pytest.mark.long
 def test_cached_features_score_as_the_whole_loop_does():
     """The linear layer on features computed once, beside the layer trained on the frozen encoder in a loop."""
     samples = load_samples()
@@ -216,6 +217,7 @@ def test_a_trained_head_is_scored_again_without_training(tmp_path, benchmark, ch
     assert repeat(tmp_path / "again" / "metrics.json")["metrics"] == again["metrics"]
 
 
+@pytest.mark.long
 def test_segments_are_of_averaged_frames_where_asked_to(tmp_path):
     name, few = "detection/pkummd1-xsub", {"epochs": 5, "learning_rate": 0.003, "threshold": 0.3}
     plain = evaluate(MODEL, name, output_dir=tmp_path / "head", data="tiny", changes=few)

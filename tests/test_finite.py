@@ -243,6 +243,7 @@ trainer.accelerator.wait_for_everyone()
 """
 
 
+@pytest.mark.long
 def test_all_processes_stop_at_the_same_step(tmp_path):
     """faults.md 1: who goes on alone waits for ever."""
     (tmp_path / "program.py").write_text(PROCESSES)

@@ -43,6 +43,8 @@ README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 INDEX = ROOT / "docs" / "index.md"
 DOCUMENTS = [README, *GUIDES, *sorted((ROOT / ".github").glob("*.md"))]
+# Those that train and export for more than a few seconds.
+LONG = ("browser", "deployment", "long-recordings", "own-data", "pretraining", "publishing", "trainer")
 
 # What is not run here, and why; to the letter as it stands in a document.
 NOT_RUN = {
@@ -58,6 +60,7 @@ NOT_RUN = {
     "make docs": "as above",
     "make pictures": "as above",
     "make package": "as above",
+    "make test-long": "as above",
     "make test-slow": "as above",
     "make test-gpu": "as above",
     "make workflows": "as above",
@@ -265,7 +268,11 @@ def reader(tmp_path, tmp_path_factory, monkeypatch, hub):
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(path, marks=[pytest.mark.long] * (path.stem in LONG)) for path in DOCUMENTS],
+    ids=lambda path: path.name,
+)
 def test_what_a_document_says_can_be_pasted_and_prints_what_it_says(reader, document, monkeypatch):
     if document.name == "formats.md":
         write_squats(Path())

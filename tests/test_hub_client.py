@@ -722,6 +722,7 @@ def test_damaged_repositories_are_refused_in_one_sentence(hub, tmp_path, name, s
 # Tokens.
 
 
+@pytest.mark.long
 def test_tokens_appear_nowhere(hub, hub_environment, forget, tmp_path, monkeypatch, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     for library in ("huggingface_hub", "transformers"):

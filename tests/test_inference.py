@@ -407,6 +407,7 @@ def launch(*arguments, count=2) -> list[tuple[int, str]]:
     return [(process.returncode, output) for process, output in zip(running, outputs, strict=True)]
 
 
+@pytest.mark.long
 def test_several_processes_write_what_one_writes(tmp_path):
     recordings = tmp_path / "recordings"
     recordings.mkdir()
@@ -424,6 +425,7 @@ def test_several_processes_write_what_one_writes(tmp_path):
     np.testing.assert_allclose(two["embeddings"], one["embeddings"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_where_one_process_cannot_go_on_all_say_so_and_nothing_is_left(tmp_path):
     recordings = tmp_path / "recordings"
     recordings.mkdir()

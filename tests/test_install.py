@@ -162,6 +162,7 @@ sys.stdout.buffer.write(before.tobytes())
 """
 
 
+@pytest.mark.long
 def test_transformers_own_tools_read_what_is_installed_as_another_user_elsewhere(monkeypatch):
     """Auto classes, `pipeline` and the cache of the hub; pytest's own folders are of one user only."""
     with tempfile.TemporaryDirectory() as folder:

@@ -270,7 +270,9 @@ def check_steps(made: Trial, folder: Path, steps: list[int]) -> None:
     assert check_kills(made, folder, [killing(step) for step in steps]) >= len(steps) - 1
 
 
-@pytest.mark.parametrize("name", ["prepare", "embed", pytest.param("index", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["prepare", pytest.param("embed", marks=pytest.mark.long), pytest.param("index", marks=pytest.mark.slow)]
+)
 def test_killed_now_and_then_it_leaves_nothing_wrong(name, zygote, inputs, tmp_path):
     """faults.md 26."""
     made = trial(name, zygote, inputs, tmp_path)
@@ -291,7 +293,12 @@ def stopped_with_a_lock(running: Running, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in ("prepare", "embed") else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+    "name",
+    [
+        "prepare",
+        pytest.param("embed", marks=pytest.mark.long),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS if name not in ("prepare", "embed")),
+    ],
 )
 def test_of_two_at_once_one_is_told(name, zygote, inputs, tmp_path):
     """faults.md 23."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from usdrl_hub.speedups import IS_PLAIN
 
@@ -44,6 +45,7 @@ print(*sorted(name for name in sys.modules if name.startswith("usdrl_hub.acceler
 """
 
 
+@pytest.mark.long
 def test_nothing_of_acceleration_is_imported_or_needed(tmp_path):
     results = {}
     for plain in ("1", "0"):

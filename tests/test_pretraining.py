@@ -77,6 +77,7 @@ def test_a_run_leaves_a_model_that_everything_takes(motion, tmp_path):
         pretrain([motion], tmp_path / "run", recipe())
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(motion, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         pretrain([motion], tmp_path / name, recipe(), seed=seed)
@@ -144,6 +145,7 @@ SEEN_BY_CAMERAS = Recipe(
         pytest.param(SEEN_BY_CAMERAS, id="camera", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_a_run_of_random_views_goes_on_to_the_same_weights(motion, tmp_path, made):
     settings = replace(made, training=paired(epochs=3, save_epochs=0.7).training)
     for name in ("whole", "stopped"):
@@ -190,6 +192,7 @@ def wait_for(folder, pattern, process):
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_runs_go_on_to_the_same_weights(motion, tmp_path):
     pretrain([motion], tmp_path / "whole", recipe(epochs=4, save_epochs=0.3))
     folder, kills = tmp_path / "killed", 0
@@ -322,6 +325,7 @@ def test_parts_of_a_compiled_encoder_need_random_numbers_that_come_again(motion,
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, pytest.param({"micro_batch_size": 8}, marks=same_numbers_again)], ids=str)
+@pytest.mark.long
 def test_a_compiled_encoder_has_the_same_gradients(motion, tmp_path, monkeypatch, options, backend):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -360,6 +364,7 @@ def quick_compiler(monkeypatch):
     return lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
+@pytest.mark.long
 def test_runs_are_compiled_where_asked_to(motion, tmp_path, quick_compiler, capsys):
     out = tmp_path / "run"
     shared = {"recipe": recipe(epochs=1), "probe": motion}
@@ -389,6 +394,7 @@ def test_a_trained_model_is_not_compiled_any_more(motion, tmp_path, quick_compil
 
 
 @same_numbers_again
+@pytest.mark.long
 def test_several_modalities_in_parts_are_compiled(motion, tmp_path, quick_compiler):
     model = USDRLForPreTraining(USDRLConfig(**(MODEL | {"modality": "joint+motion"})))
     options = {"micro_batch_size": 6, "compile_encoder": True, "max_steps": 1}
@@ -397,6 +403,7 @@ def test_several_modalities_in_parts_are_compiled(motion, tmp_path, quick_compil
     assert quick_compiler() == 2 * 3 * 2 * 2
 
 
+@pytest.mark.long
 def test_an_encoder_that_cannot_be_compiled_is_told_in_a_sentence(motion, tmp_path, monkeypatch):
     def no_compiler(graph, _):
         raise OSError("there is no C++ compiler")
@@ -737,6 +744,7 @@ def test_the_rate_rises_in_every_schedule(motion, tmp_path):
         pytest.param(["--micro-batch-size", "3"], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_the_command_runs_on_several_processes(motion, tmp_path, options):
     (tmp_path / "program.py").write_text(COMMAND_OF_MANY)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

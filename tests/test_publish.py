@@ -189,6 +189,7 @@ def outputs_here(folder, model):
         return clip.keypoints.numpy(), model(**clip)[0].numpy()
 
 
+@pytest.mark.long
 def test_transformers_alone_loads_what_was_published(hub, hub_environment, folder, tmp_path):
     """Cards say library_name transformers, and the hub's own snippet failed: no model type usdrl."""
     publish(folder, "ada/tiny")
@@ -518,6 +519,7 @@ def test_the_pretrainer_publishes_too(hub, tmp_path):
     assert isinstance(load_model("ada/trained"), USDRLForPreTraining)
 
 
+@pytest.mark.long
 def test_a_folder_of_the_authors_checkpoints_becomes_repositories(hub, hub_environment, tmp_path):
     manifest = [
         {"file": "recognition_dste_uav17.pth.tar", "name": "own/uav-v1-linear", "layout": "uav17"},

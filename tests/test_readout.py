@@ -103,6 +103,7 @@ def test_clips_are_compared_by_it_and_heads_read_the_pooled_embedding(fitted, fo
         torch.testing.assert_close(head(clips).logits, head.classifier(output.pooler_output))
 
 
+@pytest.mark.long
 def test_it_is_exported(folder, tmp_path):
     export = export_model(folder, tmp_path / "onnx")
     assert export.outputs["readout"] == ["batch", 24]

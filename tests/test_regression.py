@@ -114,6 +114,7 @@ def test_a_trial_compares_with_full_fine_tuning(tmp_path):
     assert full["task"] == "fine-tuned regression" and full["metrics"]["mae"] < 30
 
 
+@pytest.mark.long
 def test_folds_test_each_person_once_beside_the_mean_of_the_others(table, tmp_path, capsys):
     options = ["--layout", "ui-prmd39", "--fps", "30", "--output-dir", tmp_path / "store"]
     assert run(capsys, "prepare", "csv", table / "list.csv", *options)[0] == 0
@@ -162,6 +163,7 @@ def test_folds_that_were_tested_are_not_trained_again(tmp_path, monkeypatch):
     assert record["scores"] == whole["scores"] and record["folds"] == whole["folds"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_interrupted_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     clips = [clip for clip in load_samples() if clip.label < 2]
     data = SkeletonList(clips, columns={"angle": np.array([knee_angle(clip) for clip in clips])})

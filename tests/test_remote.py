@@ -486,6 +486,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.long
 def test_streaming_ends_with_the_weights_of_the_local_store(moves, store, small, tmp_path):
     streaming = ComputeOptions(stream=True)
     pretrain([store.path], tmp_path / "local", small, compute=streaming)

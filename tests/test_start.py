@@ -50,14 +50,14 @@ SkeletonActionRecognitionPipeline"""
     "before",
     [
         "import usdrl_hub",
-        "import transformers, usdrl_hub",
+        pytest.param("import transformers, usdrl_hub", marks=pytest.mark.long),
         pytest.param("from transformers import AutoModel; import usdrl_hub", marks=pytest.mark.slow),
         pytest.param(
             "from transformers import AutoConfig; import usdrl_hub; from transformers import pipeline",
             marks=pytest.mark.slow,
         ),
         # A model of transformers imports half of the Auto classes from within.
-        "import usdrl_hub; from transformers import BertModel",
+        pytest.param("import usdrl_hub; from transformers import BertModel", marks=pytest.mark.long),
         pytest.param("import usdrl_hub; import transformers.modeling_layers", marks=pytest.mark.slow),
         pytest.param("from usdrl_hub import pipeline, USDRLModel", marks=pytest.mark.slow),
     ],

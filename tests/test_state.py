@@ -52,6 +52,7 @@ def interrupt():
 RECIPE = FitRecipe(epochs=5, batch_size=4, learning_rate=1e-2, label_smoothing=0.1)
 
 
+@pytest.mark.long
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path):
     whole, cut, again = fresh(), fresh(), fresh()
     fit(whole, Clips(whole.config), RECIPE, progress=Progress(folder=tmp_path / "whole"))

@@ -274,6 +274,7 @@ def test_a_folder_of_ones_own_becomes_a_model(tmp_path):
     assert record["n"] == {"train": 80, "test": 20} and "random fifth" in record["split"]
 
 
+@pytest.mark.long
 def test_a_prepared_file_trains_as_the_file_does(tmp_path):
     with np.load(sample_path()) as file:
         arrays = dict(file)

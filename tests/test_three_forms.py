@@ -312,6 +312,7 @@ def test_every_form_is_evaluated_alike(in_three_forms, benchmark):
         assert len({record["split"] for record in records}) == 1
 
 
+@pytest.mark.long
 def test_detection_and_several_splits_are_evaluated_alike(in_three_forms, tmp_path):
     forms = in_three_forms(labelled_arrays(**SPLITS["several splits"]))
     changes = {"epochs": 1, "stride": 32}
@@ -343,6 +344,7 @@ def test_names_that_tell_a_protocol_decide(in_three_forms):
             evaluate(MODEL, "detection/pkummd1-xsub", unknown[form])
 
 
+@pytest.mark.long
 def test_every_form_is_fine_tuned_alike(in_three_forms, tmp_path):
     forms = in_three_forms(labelled_arrays())
     recipe = FitRecipe(epochs=1, freeze_encoder=True)
@@ -357,6 +359,7 @@ def test_every_form_is_fine_tuned_alike(in_three_forms, tmp_path):
     assert plain["n"] == records[0]["n"] | {"test": 6}
 
 
+@pytest.mark.long
 def test_every_form_pretrains_alike(in_three_forms, tmp_path):
     forms = in_three_forms(labelled_arrays())
     settings = recipe(epochs=1, batch_size=6)

@@ -64,6 +64,7 @@ def _fresh(model_class, config):
     return model_class(config)
 
 
+@pytest.mark.long
 def test_training_learns_and_a_linear_probe_leaves_the_encoder(tmp_path):
     config = tiny_config(drop_path_rate=0.2)
     for probe in (False, True):
@@ -181,6 +182,7 @@ def test_unknown_people_are_not_one_person_and_names_of_any_bytes_are_written(tm
     assert "person tests" not in page and "\\udcff" in (tmp_path / "out" / "predictions.csv").read_text("utf-8")
 
 
+@pytest.mark.long
 def test_the_split_that_was_asked_for_is_recorded_and_a_mixed_one_is_reported(tmp_path):
     clips = [replace(clip, split="test" if number % 2 else "train") for number, clip in enumerate(load_samples())]
     record = finetune(clips, tmp_path / "mixed", recipe=FitRecipe(epochs=0.1))
@@ -438,6 +440,7 @@ def test_label_smoothing_that_would_replace_a_loss_is_refused(tmp_path):
         pytest.param(False, "flat", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_a_quality_score_is_learned_saved_and_predicted(tmp_path, told, shape):
     """faults.md 14: problem_type was ignored, then torch's error came."""
     torch.manual_seed(0)
