@@ -72,7 +72,7 @@ def make_clip(frames, how):
 
 
 def main(model, recording):
-    """Print the three most probable classes."""
+    """Print the three most probable classes, or the numbers that a regression model says."""
     session = onnxruntime.InferenceSession(model)
     about = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     how, joints = about["preprocessor_config.json"], about["joint_names"]
@@ -90,9 +90,15 @@ def main(model, recording):
     if how.get("fill_joints") and (some & ~joints_seen).any():
         sys.exit(f"{recording}: joints are missing, which {model} imputes: use usdrl_hub")
     [logits] = session.run(["logits"], {"keypoints": make_clip(frames, how)})
+    names, problem = about["config.json"]["id2label"], about["config.json"].get("problem_type")
+    if problem == "regression":
+        for number, value in enumerate(logits[0]):
+            print(f"{value:.6g}  {names[str(number)]}")
+        return
     scores = np.exp(logits[0] - logits[0].max())
+    scores = 1 / (1 + np.exp(-logits[0])) if problem == "multi_label_classification" else scores / scores.sum()
     for number in np.argsort(-scores, kind="stable")[:3]:
-        print(f"{scores[number] / scores.sum():.6f}  {about['config.json']['id2label'][str(number)]}")
+        print(f"{scores[number]:.6f}  {names[str(number)]}")
 
 
 if __name__ == "__main__":

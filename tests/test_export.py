@@ -27,6 +27,7 @@ from usdrl_hub.inference.export import export_model
 from .conftest import GOLDENS, relative_error, to_clips
 from .helpers import clips, inputs_of, randomised, run, tiny_config
 
+onnx = pytest.importorskip("onnx", reason="needs pip install 'usdrl-hub[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'usdrl-hub[onnx]'")
 # Older ones cannot export a segmentation head of any number of frames.
 pytest.importorskip("torch", minversion="2.13")
@@ -108,6 +109,23 @@ def test_the_example_names_the_action_without_torch_as_usdrl_predict_does(capsys
     assert status == 0 and [name for _, name in told] == [each["label"] for each in top]
     for (probability, _), each in zip(told, top, strict=True):
         assert abs(float(probability) - each["probability"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_the_example_says_what_heads_of_other_losses_say(capsys, tmp_path, exported, example, recording, problem):
+    """It took a softmax of the numbers of a regression model: a single one was always 1."""
+    changed, path = onnx.load(exported), tmp_path / "model.onnx"
+    [about] = [entry for entry in changed.metadata_props if entry.key == "config.json"]
+    about.value = json.dumps({**json.loads(about.value), "problem_type": problem})
+    onnx.save(changed, path)
+    example["main"](str(path), str(recording))
+    told = dict(line.split("  ", 1)[::-1] for line in capsys.readouterr().out.splitlines())
+    clip = USDRLFeatureExtractor.from_pretrained(TINY)(np.load(recording), return_tensors="pt")["keypoints"]
+    [logits] = compute(exported, {"keypoints": clip})["logits"]
+    values = logits if problem == "regression" else 1 / (1 + np.exp(-logits))
+    assert len(told) == (10 if problem == "regression" else 3)
+    for name, value in told.items():
+        assert abs(float(value) - values[metadata(exported)["config.json"]["label2id"][name]]) < 1e-4
 
 
 @pytest.mark.parametrize(
