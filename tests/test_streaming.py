@@ -206,6 +206,8 @@ def test_a_wrong_frame_is_refused_and_leaves_everybody_where_they_were():
     for wrong, message in [
         (np.zeros((20, 3)), "expected .25, 3. joints and coordinates of layout 'ntu25'"),
         (np.full((25, 3), np.nan), "NaN or infinity"),
+        # It was refused with each window that held it, for everybody.
+        (np.full((25, 3), 3.4e38), "frame of 'b': a coordinate is 3.4e.38, beyond 1e.07"),
         ("frame", "sequence|number|frame"),
     ]:
         with pytest.raises(SkeletonFormatError, match=message):

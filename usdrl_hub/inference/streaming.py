@@ -17,7 +17,7 @@ from ..layouts import LayoutLike, get_layout
 from ..loading import load_config
 from ..modeling_usdrl import USDRLTokenStream
 from ..normalization import FIRST_FRAMES
-from ..sequence import SkeletonFormatError, SkeletonSequence, to_float32
+from ..sequence import FARTHEST, METRES, SkeletonFormatError, SkeletonSequence, to_float32
 from .cache import CausalCache
 from .causal import OVERLAP
 from .embedding import clip_embeddings
@@ -247,6 +247,13 @@ class USDRLStream:
             )
         if not np.isfinite(array).all():
             raise SkeletonFormatError(f"{where}: it holds NaN or infinity: joints that were not seen are all zero")
+        # As `SkeletonSequence` refuses it, but before the frame is in the window of all that follow.
+        is_3d = (self.about.get("coordinates") or self.layout.coordinates) == "3d"
+        farthest = FARTHEST / METRES[(is_3d and self.about.get("units")) or "m"]
+        if (most := np.abs(array).max()) > farthest:
+            raise SkeletonFormatError(
+                f"{where}: a coordinate is {most:.3g}, beyond {farthest:.0e}: joints that were not seen are all zero"
+            )
         if self.is_causal and len(array) > self.extractor.num_persons:
             # Who moves most is known only at the end, so the first people are kept.
             array = array[: self.extractor.num_persons]
