@@ -307,6 +307,10 @@ def test_a_joint_with_an_empty_coordinate_was_not_seen(tmp_path):
     cells[2, 3, 0] = ""
     sequence = read_csv(table(tmp_path / "t.csv", [(t, 0, cells[t]) for t in range(5)]), Reading("coco17"))
     assert not sequence.keypoints[2, 0, 3].any() and sequence.keypoints[2, 0, 4].all()
+    for written in ("nan", "NaN", "NA", "null"):
+        cells[2, 3, 0] = written
+        path = table(tmp_path / "w.csv", [(t, 0, cells[t]) for t in range(5)])
+        np.testing.assert_array_equal(read_csv(path, Reading("coco17")).keypoints, sequence.keypoints)
 
 
 @pytest.mark.parametrize(

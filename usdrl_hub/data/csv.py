@@ -38,6 +38,9 @@ from .formats.sniffing import separator_of
 from .reading import Reading
 from .tracks import Detections, stack_people
 
+# What pandas, R and spreadsheets write for a number that is not there, in lower case.
+_EMPTY = ("", "nan", "na", "n/a", "null", "none")
+
 
 @dataclass
 class _Rows:
@@ -328,12 +331,12 @@ def _cells(path: Path, line: int, cells: list[str]) -> list[float]:
 
 
 def _cell(path: Path, line: int, text: str) -> float:
-    """A number; NaN for an empty cell."""
+    """A number; NaN for an empty cell, or for what tables write in its place."""
+    if text.strip().lower() in _EMPTY:
+        return math.nan
     try:
         value = float(text)
     except ValueError:
-        if not text.strip():
-            return math.nan
         value = math.nan
     if not math.isfinite(value) or "_" in text:
         raise SkeletonFormatError(f"{path}, line {line}: '{text[:40]}' is not a finite number")
