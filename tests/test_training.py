@@ -590,3 +590,13 @@ def test_a_model_without_an_extractor_is_told_and_refused(tmp_path, capsys):
 def test_impossible_recipes_are_refused(epochs):
     with pytest.raises(ValueError, match="must be positive"):
         FitRecipe(epochs=epochs)
+
+
+def test_a_loss_that_is_refused_leaves_the_kind_of_problem_open():
+    """Wrong labels once made the model one of several labels, and right ones were refused from then on."""
+    model = USDRLForActionRecognition(tiny_config(num_labels=3))
+    with pytest.raises(ValueError, match="needs labels of the shape"):
+        model._loss(torch.zeros(2, 3), torch.tensor([0.0, 1.0]), None)
+    assert model.config.problem_type is None
+    assert float(model._loss(torch.zeros(2, 3), torch.tensor([0, 1]), None)) == pytest.approx(np.log(3))
+    assert model.config.problem_type is None

@@ -998,10 +998,9 @@ class USDRLForActionRecognition(USDRLClassificationModel):
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        if self.config.problem_type is None and labels.is_floating_point():
-            # Saved with the model, which would be loaded as a classifier otherwise.
-            self.config.problem_type = "regression" if logits.shape[1] == 1 else "multi_label_classification"
         problem = self.config.problem_type or "single_label_classification"
+        if self.config.problem_type is None and labels.is_floating_point():
+            problem = "regression" if logits.shape[1] == 1 else "multi_label_classification"
         if problem == "single_label_classification":
             return _cross_entropy(logits, labels.flatten(), num_items_in_batch)
         wanted = logits.shape if problem != "regression" or logits.shape[1] > 1 else (len(logits),)
@@ -1010,6 +1009,8 @@ class USDRLForActionRecognition(USDRLClassificationModel):
                 f"problem_type '{problem}' with {logits.shape[1]} logits needs labels of the shape "
                 f"{tuple(wanted)}, got {tuple(labels.shape)}"
             )
+        # Saved with the model, which would be loaded as a classifier otherwise.
+        self.config.problem_type = problem
         measure = nn.functional.mse_loss
         if problem == "multi_label_classification":
             measure = nn.functional.binary_cross_entropy_with_logits
