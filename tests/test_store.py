@@ -429,11 +429,17 @@ def test_a_table_names_files_labels_people_and_sides(tmp_path):
     assert store.column("subjects").tolist() == ["anna0", "anna0", "anna1", "zoe"] and store[3].subject == "zoe"
     assert store.column("split_test").tolist() == [False, False, False, True] and store[0].fps == 25
     table.write_text("file,label,subject\nfiles/0.npy,10,7\nfiles/1.npy,9,\n")
+    for content in ("file;label;score\nfiles/0.npy;a;1,5\n", "file\tlabel\tscore\nfiles/0.npy\ta\t1.5\n"):
+        table.write_text(content, "utf-16")
+        store, _ = prepare("csv", table, tmp_path / f"as-written-{len(content)}-{';' in content}")
+        assert store.class_names == ["a"] and store.column("score").tolist() == [1.5]
+    table.write_text("file,label,subject\nfiles/0.npy,10,7\nfiles/1.npy,9,\n")
     store, _ = prepare("csv", table, tmp_path / "numbers")
     assert store.class_names == ["9", "10"] and store.column("subjects").tolist() == [7, -1]
     for content, message in [
         ("file,label,colour\nfiles/0.npy,1,red\n", "line 2: 'red' in column 'colour' is no number"),
         ("file,label,names\nfiles/0.npy,1,2\n", "a column cannot be called 'names'"),
+        (",file,label\n0,files/0.npy,1\n", r"a column cannot be called '': name it, or .*index=False"),
         ("name\nx\n", "no row below a column 'file'"),
         ("file,label\nfiles/0.npy\n", "line 2: it has not as many cells"),
         ("file,split\nfiles/0.npy,validation\n", "line 2: split is 'validation'"),
@@ -456,6 +462,11 @@ def test_missing_joints_are_counted_and_filled_when_asked(tmp_path):
     store, report = prepare("folder", tmp_path / "mine", tmp_path / "filled", reading=Reading(missing="interpolate"))
     assert (report["joints"], report["joints_missing"], report["joints_filled"]) == (300, 2, 2)
     np.testing.assert_allclose(store[0].keypoints[:, 0, 7, 0], np.arange(1, 13), rtol=1e-6)
+    # A person who is not seen at all misses no joints, though the frames are filled.
+    keypoints[8:10] = np.nan
+    np.save(tmp_path / "mine" / "a" / "x.npy", keypoints)
+    _, report = prepare("folder", tmp_path / "mine", tmp_path / "unseen", reading=Reading(missing="interpolate"))
+    assert (report["joints"], report["joints_missing"], report["joints_filled"]) == (250, 2, 2)
 
 
 def test_a_stream_becomes_a_store_or_nothing(tmp_path):

@@ -271,7 +271,8 @@ def _read_source(source: InputFile, job: _Job) -> _Read:
             joints["joints_missing"] += int((present.any(-1, keepdims=True) & ~present).sum())
             if job.reading.missing == "interpolate":
                 sequence = interpolate_missing(sequence)
-                joints["joints_filled"] += int((seen_joints(sequence.keypoints)).sum() - present.sum())
+                filled = seen_joints(sequence.keypoints) & ~present & present.any(-1, keepdims=True)
+                joints["joints_filled"] += int(filled.sum())
             sequence = job.persons.kept(sequence)
             cut = list(sequence.clips()) if job.clips and sequence.events is not None else [sequence]
             # A clip inherits the split and the columns of its recording.

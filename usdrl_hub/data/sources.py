@@ -14,6 +14,8 @@ from pathlib import Path
 from ..errors import notice
 from ..facts.datasets import NTU120_CLASSES, PKU_CLASSES
 from ..sequence import SkeletonFormatError
+from .formats.lines import read_text
+from .formats.sniffing import separator_of
 from .readers import SUFFIXES, find_recordings, find_videos
 from .remote import commit_of, is_address
 from .text import NTU, UAV
@@ -144,7 +146,9 @@ def _find_pku(raw: Path) -> list[InputFile]:
 def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
     """The files of a table, and the classes in order of their names, or numerically."""
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
+        text = read_text(path).decode()
+        separator = separator_of(text.partition("\n")[0]) or ","
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=separator, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SkeletonFormatError(f"{path}: the table cannot be read: {str(error)[:80]}") from None
     if not rows or "file" not in rows[0]:
@@ -154,7 +158,8 @@ def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
         )
     further = [name for name in rows[0] if name not in ("file", "label", "subject", "split", None)]
     if taken := sorted({"labels", "subjects", "cameras", "setups", "split_test", "names", ""} & set(further)):
-        raise SkeletonFormatError(f"{path}, line 1: a column cannot be called '{taken[0]}'")
+        remedy = "" if taken[0] else ": name it, or leave it out, as pandas does with to_csv(index=False)"
+        raise SkeletonFormatError(f"{path}, line 1: a column cannot be called '{taken[0]}'{remedy}")
     names = {row["label"].strip() for row in rows if (row.get("label") or "").strip()}
     numbered = all(map(_is_number, names))
     classes = sorted(names, key=lambda name: (int(name) if numbered else 0, name))
@@ -169,7 +174,9 @@ def _read_list(path: Path) -> tuple[list[InputFile], list[str]]:
             raise SkeletonFormatError(f"{path}, line {line}: split is '{split}', not train or test")
         subject = (int(person) if numbered else person) if person else None
         name = row["file"].strip()
-        columns = tuple((key, _number_in(row[key], f"{path}, line {line}", key)) for key in further)
+        # Where cells are not separated by commas, numbers may have decimal ones.
+        cells = {key: row[key] if separator == "," else row[key].replace(",", ".") for key in further}
+        columns = tuple((key, _number_in(cell, f"{path}, line {line}", key)) for key, cell in cells.items())
         source = InputFile(name, path.parent / name, classes.index(label) if label else None, subject, split)
         sources.append(replace(source, columns=columns))
     if 0 < sum(source.split is None for source in sources) < len(sources):
