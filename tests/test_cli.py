@@ -98,11 +98,13 @@ def test_list_and_convert_and_finetune_say_what_they_did(capsys, tmp_path):
         arrays = dict(file)
     arrays["subjects"] = arrays["subjects"] // 2
     np.savez(tmp_path / "data.npz", **arrays)
-    options = ["--output-dir", tmp_path / "model", "--linear-probe"]
+    options = ["--output-dir", tmp_path / "my model", "--linear-probe"]
     code, out, _ = run(capsys, "finetune", tmp_path / "data.npz", *options)
     assert code == 0 and "linear recognition, trained on 60 clips" in out and "on 40 test clips" in out
-    code, out, _ = run(capsys, "predict", sample_path(), "--model", tmp_path / "model")
-    assert code == 0 and f"model {tmp_path / 'model'}" in out
+    # As a shell wants it.
+    assert f"use it: usdrl predict FILE --model '{tmp_path / 'my model'}'\n" in out
+    code, out, _ = run(capsys, "predict", sample_path(), "--model", tmp_path / "my model")
+    assert code == 0 and f"model {tmp_path / 'my model'}" in out
 
 
 def test_a_table_of_predictions_fits_a_narrow_terminal(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def finetune(
     say(f"\n{output_dir}: {record['task']}, trained on {record['n']['train']} clips; {record['split']}")
     _print_scores(record)
     say(f"confusions and misclassified clips: {output_dir}/report.html")
-    say(f"use it: usdrl predict FILE --model {output_dir}")
+    say(f"use it: usdrl predict FILE --model {shlex.quote(str(output_dir))}")
     if record["stopped"]:
         raise typer.Exit(130)
 
@@ -180,7 +181,7 @@ def _print_values(output_dir: Path, record: dict[str, Any]) -> None:
         mean, deviation = (record["mae_of_folds"][name] for name in ("mean", "std"))
         say(f"mean absolute error of {len(record['folds'])} folds: mean {mean:.4g}, deviation {deviation:.4g}")
     say(f"errors of each clip, and the worst ones as skeletons: {output_dir}/report.html")
-    say(f"use it: usdrl predict FILE --model {output_dir}")
+    say(f"use it: usdrl predict FILE --model {shlex.quote(str(output_dir))}")
 
 
 def report(
@@ -287,7 +288,7 @@ def pretrain(
         print(f"usdrl: stopped; repeat the command to resume {output_dir}", file=sys.stderr)
         raise typer.Exit(130)
     say(f"{output_dir}: pretrained on {record['n']['train']} sequences, {record['steps']} steps")
-    say(f"use it: usdrl finetune DATA --model {output_dir} --output-dir NEW")
+    say(f"use it: usdrl finetune DATA --model {shlex.quote(str(output_dir))} --output-dir NEW")
 
 
 def evaluate(
