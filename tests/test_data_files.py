@@ -225,6 +225,14 @@ def test_json_holds_arrays_of_any_layout(tmp_path):
         list(iter_skeletons(path, Reading("kinect20")))
     [filled] = iter_skeletons(path, Reading("kinect20", missing="interpolate"))
     assert not filled.keypoints[2, 0, 3].any() and filled.keypoints[2, 0, 4].any()
+    # In a data set, too, where the option had no effect.
+    keypoints[2, 3, 1] = np.nan
+    arrays = {"data": keypoints[:, None], "offsets": [0, len(keypoints)], "layout": "kinect20"}
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(SkeletonFormatError, match="NaN"):
+        list(iter_skeletons(tmp_path / "set.npz"))
+    [sequence] = iter_skeletons(tmp_path / "set.npz", Reading(missing="interpolate"))
+    np.testing.assert_array_equal(sequence.keypoints, filled.keypoints)
 
 
 def test_tables_are_read(tmp_path):

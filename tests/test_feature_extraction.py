@@ -229,7 +229,8 @@ def test_missing_joints_are_interpolated_when_asked():
     whole = np.linspace(1, 2, 11)[:, None, None, None] * np.ones((1, 2, 25, 3))
     array = whole.copy()
     array[3:6, 0, 7] = np.nan
-    array[0, 0, 3] = np.nan
+    # A joint of which one coordinate is unknown is not at zero there: it was not seen.
+    array[0, 0, 3, 1] = np.nan
     array[8:, 0, 4] = 0
     array[5, 0] = 0
     array[:4, 1] = 0

@@ -275,13 +275,18 @@ class SkeletonSequence:
             raise SkeletonFormatError(f"{where}: axes must be one of {', '.join(AXES)}, got {axes!r}")
         elif len(axes) != array.ndim:
             raise SkeletonFormatError(f"{where}: axes {axes} need {len(axes)} axes, but the shape is {array.shape}")
-        if missing == "interpolate":
-            array = np.where(np.isnan(array), np.float32(0), array)
         if axes == "TVC":
             array = array[:, None]
         else:
             array = array.transpose([axes.index(axis) for axis in "TMVC"])
+        if missing == "interpolate":
+            array = without_nan(array)
         return cls(array, layout, name=name, **fields)
+
+
+def without_nan(keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints ``(..., C)`` in which a joint with a coordinate that is NaN is all zero: it was not seen."""
+    return np.where(np.isnan(keypoints).any(-1, keepdims=True), keypoints.dtype.type(0), keypoints)
 
 
 def interpolate_missing(sequence: SkeletonSequence) -> SkeletonSequence:

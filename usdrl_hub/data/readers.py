@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import notice
 from ..layouts import LAYOUTS, get_layout
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence, without_nan
 from .arrays import load_npy, load_npz
 from .csv import read_csv
 from .formats import amass, amc, bvh, c3d, gcn_arrays, mediapipe, mvnx, number_text, pose_files, trc
@@ -213,6 +213,8 @@ def _read_npz(path: Path, reading: Reading, on_error: OnError) -> Iterator[Skele
         return
     arrays = load_npz(path)
     if "offsets" in arrays:
+        if reading.missing == "interpolate" and arrays.get("data", np.zeros(0)).dtype.kind == "f":
+            arrays["data"] = without_nan(arrays["data"])
         data = SkeletonDataset.from_arrays(arrays, str(path), reading.layout)
         yield from (reading.complete(sequence, data.units) for sequence in data.iterate(on_error))
         return
