@@ -19,6 +19,7 @@ from usdrl_hub import (
     SkeletonSequence,
     USDRLFeatureExtractor,
     USDRLModel,
+    convert_layout,
     get_layout,
     read_skeleton,
 )
@@ -289,6 +290,32 @@ def test_people_on_their_heads_are_told(tmp_path):
         with pytest.warns(USDRLWarning, match="heads are below feet in most frames: .* such as up='-y'"):
             assert read_skeleton(tmp_path / f"down.{ending}").up is None
         assert read_skeleton(tmp_path / f"up.{ending}").up is None
+
+
+def test_keypoints_in_pixels_that_count_from_the_bottom_are_told(tmp_path):
+    """They were read without a word, and recognised as something else."""
+    body = 1000 - 300 * convert_layout(standing("ntu25", False), "ntu25", "coco17", coordinates="3d")[..., :2]
+    np.save(tmp_path / "pixels.npy", body)
+    assert not read_skeleton(tmp_path / "pixels.npy", layout="coco17").is_3d
+    np.save(tmp_path / "up.npy", 1000 - body)
+    with pytest.warns(USDRLWarning, match="heads are below feet in most frames: y of 2D keypoints points down"):
+        assert read_skeleton(tmp_path / "up.npy", layout="coco17").up is None
+
+
+def test_a_table_that_lacks_joints_is_told_which(tmp_path):
+    """It was told to name another layout, of which it had no joint at all."""
+    kept = [place for place, name in enumerate(NAMES) if "thumb" not in name]
+    rows = standing("ntu25", False).reshape(-1, len(NAMES))
+    assert 0 < len(kept) < len(NAMES)
+    text = [",".join(NAMES[place] for place in kept), *(",".join(map(str, row[kept])) for row in rows)]
+    (tmp_path / "t.csv").write_text("\n".join(text))
+    with pytest.raises(SkeletonFormatError, match="23 joints: add empty columns of left_thumb, right_thumb, or"):
+        read_skeleton(tmp_path / "t.csv")
+    more = ["".join(f",{name}" for name in NAMES if "thumb" in name), *["," * (len(NAMES) - len(kept))] * len(rows)]
+    (tmp_path / "t.csv").write_text("\n".join(line + rest for line, rest in zip(text, more, strict=True)))
+    keypoints = read_skeleton(tmp_path / "t.csv").keypoints[:, 0].reshape(-1, len(NAMES))
+    np.testing.assert_allclose(keypoints[:, kept], rows[:, kept], rtol=1e-6)
+    assert keypoints.any() and not np.delete(keypoints, kept, axis=1).any()
 
 
 @pytest.mark.parametrize("name", ["e.skeleton", "e.npy", "e.npz", "e.json", "e.csv", "e.pkl", "pku.txt"])

@@ -56,8 +56,8 @@ def test_people_who_lie_or_turn_over_are_people(tmp_path):
         assert notes_of(tmp_path / f"{name}.npy") == [], name
 
 
-def test_2d_keypoints_and_lone_upper_bodies_are_not_judged(tmp_path):
-    np.save(tmp_path / "flat.npy", 1000 * squat("coco17")[..., :2])
+def test_sizes_of_2d_keypoints_and_lone_upper_bodies_are_not_judged(tmp_path):
+    np.save(tmp_path / "flat.npy", squat("coco17")[..., :2] * (1000, -1000))
     upper = squat().copy() * 1000
     upper[:, 12:20] = 0
     np.save(tmp_path / "upper.npy", upper)

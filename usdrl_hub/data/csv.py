@@ -154,6 +154,12 @@ def _columns(path: Path, reading: Reading, names: list[str], line: int) -> Colum
     if found is None:
         joints, is_3d = count_joints(names)
         remedy = f": of its {joints} joints, name the layout{layouts_with(joints, is_3d)}" if joints > 1 else ""
+        without = [joint for joint in layout.joint_names if not any(f"{joint}_{axis}" in columns for axis in axes)]
+        if 0 < len(without) < layout.num_joints / 2:
+            remedy = (
+                f": it has those of {layout.num_joints - len(without)} joints: add empty columns of "
+                f"{', '.join(without)}, or describe your joints in a JSON file and name it with --layout"
+            )
         raise SkeletonFormatError(f"{path}, line {line}: layout '{layout.name}' needs the column '{lacking}'{remedy}")
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import notice
 from ...layouts import TO_Y_UP, Layout, get_layout, make_joint, seen_joints
-from ...sequence import METRES, SkeletonFormatError, SkeletonSequence, toes_point_backwards
+from ...sequence import METRES, SkeletonFormatError, SkeletonSequence, toes_point_backwards, without_nan
 from ..reading import Reading
 
 # Frames that are looked at to find the unit and which axis is up.
@@ -89,7 +89,9 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
         where: Its name in the warning.
     """
     layout = get_layout(sequence.layout)
-    if layout.name not in _Y_DOWN or sequence.up is not None or _share_upside_down(sequence) <= 0.5:
+    if layout.name not in _Y_DOWN or not sequence.is_3d or sequence.up is not None:
+        return sequence
+    if _share_upside_down(sequence) <= 0.5:
         return sequence
     program = _Y_DOWN[layout.name]
     notice(f"{where}: {program}'s y points down: the people are turned over (up='-y')", "people turned over")
@@ -97,16 +99,18 @@ def put_upright(sequence: SkeletonSequence, where: str) -> SkeletonSequence:
 
 
 def _share_upside_down(sequence: SkeletonSequence) -> float:
-    """Share of the frames in which heads of 3D people are below their feet, of those in which both are seen."""
+    """Share of the frames in which heads are below the feet, of those in which both are seen."""
     layout = get_layout(sequence.layout)
-    if not sequence.is_3d:
-        return 0.0
     head = next((joint for name in _HEADS if (joint := make_joint(name, layout)) is not None), None)
     feet = [joint for name in _FEET if (joint := make_joint(name, layout)) is not None]
     if head is None or not feet:
         return 0.0
-    order, signs = TO_Y_UP[sequence.up or layout.up]
-    height = sequence.keypoints[..., order[1]] * signs[1]
+    # Pixels count from the top.
+    axis, sign = 1, -1.0
+    if sequence.is_3d:
+        order, signs = TO_Y_UP[sequence.up or layout.up]
+        axis, sign = order[1], signs[1]
+    height = sequence.keypoints[..., axis] * sign
     used = (head != 0) | (np.stack(feet) != 0).any(0)
     there = seen_joints(sequence.keypoints)[..., used].all(-1)
     return float((height @ head < height @ np.mean(feet, axis=0))[there].mean()) if there.any() else 0.0
@@ -117,7 +121,7 @@ def _opposite(axis: str) -> str:
 
 
 def note_implausible(sequence: SkeletonSequence, where: str) -> None:
-    """Warn of 3D people whose heads are below their feet, who are too small or too large, or whose toes point back.
+    """Warn of people whose heads are below their feet; in 3D, who are too small or large, or whose toes point back.
 
     Heads and toes are judged by most frames in which they are seen; the height is that of the bones, in any pose.
 
@@ -125,6 +129,12 @@ def note_implausible(sequence: SkeletonSequence, where: str) -> None:
         sequence: A recording in metres. An axis up that it says itself is not doubted, since people turn over.
         where: Its file.
     """
+    if not sequence.is_3d and _share_upside_down(sequence) > _MOST:
+        notice(
+            f"{where}: heads are below feet in most frames: y of 2D keypoints points down, as in pictures: where "
+            "yours points up, give -y",
+            "heads below feet",
+        )
     if not sequence.is_3d or sequence.units != "m":
         return
     layout = get_layout(sequence.layout)
@@ -235,7 +245,7 @@ def make_sequence(
     Raises:
         SkeletonFormatError: If a position is infinite, or all joints are unseen.
     """
-    keypoints = np.where(np.isnan(keypoints).any(-1, keepdims=True), 0, keypoints)
+    keypoints = without_nan(keypoints)
     up = reading.up or find_up(path, keypoints, layout, up)
     if units is None and reading.units is None and keypoints.any():
         keypoints = keypoints * guess_unit(path, kind, height_of(keypoints, layout))
