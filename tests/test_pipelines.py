@@ -70,6 +70,10 @@ def test_a_list_gives_a_list_of_labels_and_scores_in_batches_of_any_size(recogni
         assert same(recognise(list(samples), batch_size=size), expected[0])
     assert same([recognise(samples[0])], expected[0][:1]) and same(recognise(tuple(samples)), expected[0])
     assert recognise([]) == []
+    # Nested lists are what the array would be: their frames were taken for recordings.
+    numbers = samples[0].to_layout("ntu25").keypoints
+    assert same([recognise(numbers.tolist())], [[(row["label"], row["score"]) for row in recognise(numbers)]])
+    assert len(recognise([numbers.tolist(), numbers[:50].tolist()])) == 2
 
 
 def test_top_k_is_at_most_the_number_of_classes(recognise, samples):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from ..finite import check_finite
 from ..layouts import LayoutLike
 from ..loading import extractor_of, load_feature_extractor, load_model
 from ..modeling_usdrl import USDRLForActionRecognition, USDRLPreTrainedModel
-from ..sequence import SkeletonFormatError, SkeletonSequence
+from ..sequence import SkeletonFormatError, SkeletonSequence, is_nested_numbers
 from .embedding import clip_embeddings
 from .engine import find_device, find_dtype
 from .ensemble import USDRLEnsemble
@@ -83,6 +84,10 @@ class SkeletonPipeline(Pipeline):
         Raises:
             SkeletonFormatError: If an input cannot be read or does not fit the model.
         """
+        if is_nested_numbers(inputs):
+            # Lists that differ in length are recordings.
+            with suppress(ValueError):
+                inputs = np.asarray(inputs, dtype=np.float32)
         if isinstance(inputs, np.ndarray | torch.Tensor):
             axes = kwargs.get("axes") or self._preprocess_params.get("axes")
             inputs = list(inputs) if inputs.ndim == (len(axes) + 1 if axes else 5) else inputs
