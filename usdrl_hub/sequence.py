@@ -27,6 +27,7 @@ CHANNELS = {"3d": 3, "2d": 2, "2d+score": 3}
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 # Largest coordinate of a body: 10 000 km, or 10 million pixels.
 FARTHEST = 1e7
+_ONE_LESS = "leave out the last number of each joint, if it is a confidence"
 # Treatments of missing joints (NaN).
 MISSING = ("refuse", "interpolate")
 # Probability above which a detector's class is an event wherever events are shown; the probabilities are averaged over
@@ -144,6 +145,7 @@ class SkeletonSequence:
         if channels != CHANNELS[coordinates]:
             raise SkeletonFormatError(
                 f"{where}: {coordinates} keypoints have {CHANNELS[coordinates]} numbers per joint, not {channels}"
+                + (f": {_ONE_LESS}" if channels == CHANNELS[coordinates] + 1 else "")
             )
         if self.image_shape is not None and not (len(self.image_shape) == 2 and min(self.image_shape) > 0):
             raise SkeletonFormatError(
@@ -455,6 +457,8 @@ def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
             if others
             else "name the axes, or give the layout as its joints and bones"
         )
+        if _fitting((*shape[:-1], shape[-1] - 1), layout):
+            remedy = _ONE_LESS
         raise SkeletonFormatError(
             f"{where}: shape {shape} is not a skeleton of layout '{layout.name}' ({joints} joints, 2 or 3 coordinates)"
             f" in any of the axes {', '.join(AXES)}: {remedy}"
