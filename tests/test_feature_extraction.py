@@ -258,6 +258,7 @@ def test_normalization_none_only_resizes():
     [
         (np.ones((5, 25, 2)), {}, "keypoints are 2D .2d., but the model reads 3D"),
         (np.ones((5, 24, 3)), {}, "is not a skeleton of layout 'ntu25'"),
+        (np.ones((0, 1, 25, 3)), {}, "no frames to read"),
         (np.ones((5, 25, 4)), {}, "leave out the last number of each joint, if it is a confidence"),
         (np.ones((5, 25, 4)), {"axes": "TVC"}, "3 numbers per joint, not 4: leave out the last number of each joint"),
         (np.ones((5, 2, 25, 3)), {}, "can be read as TMVC or MTVC: say which"),

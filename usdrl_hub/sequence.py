@@ -450,6 +450,8 @@ def is_nested_numbers(value: object) -> bool:
 def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
     joints = layout.num_joints
     fitting = _fitting(shape, layout)
+    if fitting and not shape[0]:
+        raise SkeletonFormatError(f"{where}: no frames to read, the shape is {shape}")
     if not fitting:
         others = sorted(name for name, other in LAYOUTS.items() if _fitting(shape, other))
         remedy = (
