@@ -465,7 +465,7 @@ def test_what_cannot_be_drawn_is_refused_with_one_sentence(capsys, tmp_path, arg
     folder = tmp_path / "folder"
     folder.mkdir()
     np.save(tmp_path / "walk.npy", walking().keypoints[:, 0])
-    np.save(tmp_path / "flat.npy", walking().keypoints[:, 0, :, :2])
+    np.save(tmp_path / "flat.npy", walking().keypoints[:, 0, :, :2] * (1, -1))
     places = {"file": tmp_path / "walk.npy", "flat": tmp_path / "flat.npy", "folder": folder, "data": sample_path()}
     code, out, err = run(capsys, "render", *(part.format(**places) for part in arguments))
     assert code == 2 and message in err and err.startswith("usdrl: ") and err.count("\n") == 1 and not out

@@ -131,8 +131,8 @@ def note_implausible(sequence: SkeletonSequence, where: str) -> None:
     """
     if not sequence.is_3d and _share_upside_down(sequence) > _MOST:
         notice(
-            f"{where}: heads are below feet in most frames: y of 2D keypoints points down, as in pictures: where "
-            "yours points up, give -y",
+            f"{where}: heads are below feet in most frames: y of 2D keypoints points down, as in pictures: give -y "
+            "where yours points up, or the layout where it is another",
             "heads below feet",
         )
     if not sequence.is_3d or sequence.units != "m":
