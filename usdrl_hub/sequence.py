@@ -459,7 +459,7 @@ def _guess_axes(shape: tuple[int, ...], layout: Layout, where: str) -> str:
             if others
             else "name the axes, or give the layout as its joints and bones"
         )
-        if _fitting((*shape[:-1], shape[-1] - 1), layout):
+        if shape and _fitting((*shape[:-1], shape[-1] - 1), layout):
             remedy = _ONE_LESS
         raise SkeletonFormatError(
             f"{where}: shape {shape} is not a skeleton of layout '{layout.name}' ({joints} joints, 2 or 3 coordinates)"
