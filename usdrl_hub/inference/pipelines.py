@@ -86,7 +86,7 @@ class SkeletonPipeline(Pipeline):
         """
         if is_nested_numbers(inputs):
             # Lists that differ in length are recordings.
-            with suppress(ValueError):
+            with suppress(ValueError, OverflowError):
                 inputs = np.asarray(inputs, dtype=np.float32)
         if isinstance(inputs, np.ndarray | torch.Tensor):
             axes = kwargs.get("axes") or self._preprocess_params.get("axes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...layouts import Layout, convert_layout
-from ...sequence import SkeletonFormatError
+from ...sequence import SkeletonFormatError, without_nan
 from ..reading import Reading
 from .joint_names import find_body, find_joints, find_marker_layout, find_markers, lacking, named_layout
 
@@ -30,7 +30,7 @@ def find_people(path: Path, names: Sequence[str], points: np.ndarray, reading: R
         SkeletonFormatError: If there is no whole body; the message says which joints are lacking.
     """
     named = find_body(path, names, reading.layout)
-    points = np.where(np.isnan(points).any(-1, keepdims=True), 0, points)
+    points = without_nan(points)
     if named is not None:
         return points[:, named[1]][:, None], named[0]
     groups: dict[str, list[int]] = {}
